@@ -1,0 +1,63 @@
+"""The member portal: members tick mailing lists, cron makes the list manager agree, superusers see reports."""
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+
+from portal import cli, database, faults, web
+from portal.config import load_catalogue, load_settings
+from portal.errors import ConfigurationError
+from portal.extensions import Portal, csrf, db, login
+from portal.listmanagers import registry
+from portal.secrets import read_or_make
+
+
+def create_app(config: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] = os.environ) -> Flask:
+    """Compose the application: the only place where the layers meet.
+
+    ``config`` overrides Flask's own settings, for tests. Raise ConfigurationError.
+    """
+    try:
+        return _compose(config or {}, environ)
+    except ConfigurationError as error:
+        raise faults.StartError(str(error)) from None
+
+
+def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Flask:
+    folder = environ.get("PORTAL_INSTANCE")
+    app = Flask(__name__, instance_path=str(Path(folder).resolve()) if folder else None)
+    instance = Path(app.instance_path)
+    settings = load_settings(instance, environ)
+    instance.mkdir(parents=True, exist_ok=True)
+    app.config.from_mapping(
+        SECRET_KEY=read_or_make(instance / "secret_key"),
+        SQLALCHEMY_DATABASE_URI=settings.sqlalchemy_database_uri or f"sqlite:///{instance / 'portal.db'}",
+        MAX_CONTENT_LENGTH=settings.max_body,
+        MAX_FORM_MEMORY_SIZE=settings.max_body,
+    )
+    app.config.from_mapping(config)
+
+    @cache
+    def catalogue() -> Any:
+        return load_catalogue(instance / "mailinglists.toml", registry.read_settings)
+
+    app.extensions["portal"] = Portal(
+        settings=settings,
+        catalogue=catalogue,
+        clock=lambda: datetime.now(UTC),
+        open_list_manager=lambda each: registry.open_list(catalogue().managers[each.manager], each.list_name),
+    )
+    db.init_app(app)
+    with app.app_context():
+        database.prepare(db.engine)
+    login.init_app(app)
+    csrf.init_app(app)
+    web.register(app, settings)
+    cli.register(app)
+    faults.register(app)
+    return app

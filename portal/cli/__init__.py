@@ -1,0 +1,10 @@
+"""Commands: `flask mailinglist`, `flask user`, `flask demo`, and `flask db`, which is imported only when called."""
+
+from flask import Flask
+
+
+def register(app: Flask) -> None:
+    """Attach the command groups."""
+    from portal.cli.db import lazy_db
+
+    app.cli.add_command(lazy_db)

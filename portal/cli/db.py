@@ -1,0 +1,35 @@
+"""`flask db`: Flask-Migrate, which brings Alembic along, is imported when it is called and by nothing else."""
+
+from pathlib import Path
+
+import click
+from flask import g
+
+
+class _Lazy(click.Group):
+    """Flask-Migrate's commands, without the cost of importing them."""
+
+    def _loaded(self) -> click.Group:
+        from flask import current_app
+        from flask_migrate import Migrate
+        from flask_migrate.cli import db as commands
+
+        from portal.extensions import db
+
+        if "migrate" not in current_app.extensions:
+            Migrate(current_app, db, directory=str(Path(__file__).parents[1] / "migrations"))
+        group: click.Group = commands
+        return group
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return self._loaded().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._loaded().get_command(ctx, cmd_name)
+
+
+def _options() -> None:
+    g.directory, g.x_arg = None, ()  # what Flask-Migrate's own group would set from its options
+
+
+lazy_db = _Lazy("db", callback=_options, help="Make or update the tables: flask db upgrade.")

@@ -1,0 +1,130 @@
+"""The only place that knows the dialect: SQLite or PostgreSQL."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    FromClause,
+    MetaData,
+    Select,
+    String,
+    Table,
+    event,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+WRITING = "portal_writing"  # execution option of a transaction that is going to write
+
+# Chunks keep the transactions of bulk work short, so that a member's save never waits long; on SQLite, which has one
+# writer at a time, a pause between them lets the save in. Measured: PERFORMANCE, known traps.
+_CHUNK = {"sqlite": 5_000, "postgresql": 10_000}
+_PAUSE = {"sqlite": 0.010, "postgresql": 0.0}  # seconds
+
+
+def prepare(engine: Engine) -> None:
+    """Open SQLite as several processes need it; other databases are left as they are.
+
+    WAL, a busy time-out, foreign keys, and BEGIN IMMEDIATE for what writes: SQLAlchemy's default loses updates
+    between processes.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA busy_timeout = 30000")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(WRITING)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def clock(session: Session) -> datetime:
+    """Return the database's own time in UTC, which processes on several hosts share."""
+    if session.get_bind().dialect.name == "postgresql":
+        now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return now.astimezone(UTC)
+    return datetime.now(UTC)  # SQLite is on this host
+
+
+def insert(session: Session | Connection, table: FromClause | type[Any]) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT that knows ON CONFLICT; both dialects spell it alike."""
+    dialect = _dialect(session)
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)  # type: ignore[arg-type]
+
+
+def chunk_size(session: Session | Connection) -> int:
+    """Return how many rows one transaction of bulk work writes."""
+    return _CHUNK[_dialect(session)]
+
+
+def pause(session: Session | Connection) -> None:
+    """Let other writers in between two chunks."""
+    time.sleep(_PAUSE[_dialect(session)])
+
+
+def chunked(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Yield lists of at most ``size`` items."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def stream(
+    connection: Connection, statement: Select[Any], *, size: int = 10_000
+) -> Iterator[Sequence[tuple[Any, ...]]]:
+    """Yield blocks of rows as the driver gives them, in constant memory.
+
+    No type is converted: a boolean is 0 or 1 on SQLite, a time is text there. Read only what is alike in both.
+    """
+    result = connection.execution_options(stream_results=True).execute(statement)
+    try:
+        cursor: Any = result.cursor
+        while block := cursor.fetchmany(size):
+            yield block
+    finally:
+        result.close()
+
+
+ROSTER = Table("portal_roster", MetaData(), Column("canonical", String(254), primary_key=True), prefixes=["TEMPORARY"])
+
+
+def load_roster(connection: Connection, canonicals: Iterable[str]) -> int:
+    """Fill the connection's temporary table ROSTER with addresses, each once; return how many it holds.
+
+    Writes nothing that other connections could wait for. The caller is in a transaction that does not write.
+    """
+    driver: Any = connection.connection.driver_connection
+    connection.exec_driver_sql("DROP TABLE IF EXISTS portal_roster")
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("CREATE TEMPORARY TABLE portal_roster_lines (canonical text)")
+        with driver.cursor() as cursor, cursor.copy("COPY portal_roster_lines (canonical) FROM STDIN") as copy:
+            for canonical in canonicals:
+                copy.write_row((canonical,))
+        connection.exec_driver_sql("CREATE TEMPORARY TABLE portal_roster (canonical varchar(254) PRIMARY KEY)")
+        connection.exec_driver_sql("INSERT INTO portal_roster SELECT DISTINCT canonical FROM portal_roster_lines")
+        connection.exec_driver_sql("DROP TABLE portal_roster_lines")
+        connection.exec_driver_sql("ANALYZE portal_roster")
+    else:
+        connection.exec_driver_sql("CREATE TEMPORARY TABLE portal_roster (canonical TEXT PRIMARY KEY) WITHOUT ROWID")
+        driver.executemany("INSERT OR IGNORE INTO portal_roster VALUES (?)", ((each,) for each in canonicals))
+    return connection.exec_driver_sql("SELECT count(*) FROM portal_roster").scalar_one()
+
+
+def _dialect(session: Session | Connection) -> str:
+    return session.dialect.name if isinstance(session, Connection) else session.get_bind().dialect.name

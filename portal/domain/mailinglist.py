@@ -1,0 +1,42 @@
+"""A mailing list of the catalogue, and the limits of a plan."""
+
+import re
+from dataclasses import dataclass
+
+HANDLE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Brake:
+    """How much one plan may do without a yes: the larger of a count and a percentage, for each direction.
+
+    ``count`` and ``percent`` limit removals and take-overs as "they left", out of the addresses seen on;
+    ``add_count`` and ``add_percent`` limit adds, out of the roster. Source: SEMANTICS, Brake.
+    """
+
+    count: int = 5
+    percent: int = 10
+    add_count: int = 25
+    add_percent: int = 25
+
+
+@dataclass(frozen=True, slots=True)
+class MailingList:
+    """A list as the catalogue describes it, with what it inherits already filled in."""
+
+    handle: str
+    name: str
+    description: str
+    email: str
+    archive: str | None
+    sync_passwords: bool
+    manager: str
+    list_name: str  # the list manager's name for it
+    audience: frozenset[str] | None  # groups; None: everybody
+    honour_list_changes: bool
+    remove_on_departure: bool
+    brake: Brake
+
+    def is_offered_to(self, groups: frozenset[str]) -> bool:
+        """Tell whether a user in these groups may see the list."""
+        return self.audience is None or not self.audience.isdisjoint(groups)

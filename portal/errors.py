@@ -1,0 +1,120 @@
+"""The vocabulary of refusal: every error that a service, an adapter or the configuration raises on purpose.
+
+What each means to a browser, to the API and to a shell stands in one table, in ``portal.faults``.
+"""
+
+
+class PortalError(Exception):
+    """Say what is wrong, where, and what to do, in one line."""
+
+
+class BadInputError(PortalError):
+    """Input that cannot be accepted as it is."""
+
+
+class InvalidAddressError(BadInputError):
+    """A text that is no e-mail address."""
+
+
+class NoAddressesError(BadInputError):
+    """Roster input without a single address, which a broken pipe looks like."""
+
+
+class UnknownUserError(BadInputError):
+    """No account has that name."""
+
+
+class DuplicateError(BadInputError):
+    """A name that somebody has already."""
+
+
+class NotOfferedError(BadInputError):
+    """The user may not see the list, or is inactive."""
+
+
+class WeakPasswordError(BadInputError):
+    """A new password that is too short, too long or too well known."""
+
+
+class WrongPasswordError(BadInputError):
+    """The current password, asked for before a change, does not match."""
+
+
+class NoPlannedRunError(BadInputError):
+    """There is no open planned run for the list to print or to end."""
+
+
+class UnknownRunError(BadInputError):
+    """No run has that number."""
+
+
+class StaleFormError(BadInputError):
+    """The signed state in a form was altered, or belongs to somebody else."""
+
+
+class LogInFailedError(PortalError):
+    """Unknown, inactive and wrong are one answer."""
+
+
+class LimitedError(PortalError):
+    """Too many tries; ``retry_after`` says for how many seconds."""
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ForbiddenError(PortalError):
+    """The account may not do that."""
+
+
+class UnavailableError(PortalError):
+    """Something outside the portal did not do its part."""
+
+
+class ListManagerUnavailableError(UnavailableError):
+    """The list manager failed, timed out, or answered something that cannot be read."""
+
+
+class NoSuchListError(UnavailableError):
+    """The list manager answers, but has no list of that name."""
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """The database cannot be reached or is locked."""
+
+
+class RosterInDoubtError(UnavailableError):
+    """A roster that is empty where it should not be; ``plan_id`` names the plan that would follow from it."""
+
+    def __init__(self, message: str, *, plan_id: str) -> None:
+        super().__init__(message)
+        self.plan_id = plan_id
+
+
+class LeaseHeldError(PortalError):
+    """Another run holds the list."""
+
+
+class BrakeError(PortalError):
+    """The plan is larger than the brake allows; ``plan_id`` names it."""
+
+    def __init__(self, message: str, *, plan_id: str) -> None:
+        super().__init__(message)
+        self.plan_id = plan_id
+
+
+class ConfigurationError(PortalError):
+    """A setting, a file or a database that must be put right by an operator."""
+
+
+class DisabledError(ConfigurationError):
+    """The facility is not enabled in ``mailinglists.toml``."""
+
+
+class UnknownListError(ConfigurationError):
+    """The catalogue has no list of that handle."""
+
+
+class NotMigratedError(ConfigurationError):
+    """The database has no tables, or old ones."""

@@ -1,0 +1,38 @@
+"""The Flask extensions, and what the composition root leaves for views and commands to find."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from flask import current_app
+from flask_login import LoginManager
+from flask_sqlalchemy import SQLAlchemy
+from flask_wtf import CSRFProtect
+
+from portal.config import Catalogue, Settings
+from portal.domain.mailinglist import MailingList
+from portal.listmanagers.base import ListManager
+from portal.models import Base
+
+db = SQLAlchemy(model_class=Base)
+login = LoginManager()
+csrf = CSRFProtect()
+
+
+@dataclass(frozen=True)
+class Portal:
+    """What a service is handed: settings, catalogue, clock and list managers.
+
+    ``catalogue`` reads ``mailinglists.toml`` on the first call and raises ConfigurationError where it is invalid.
+    """
+
+    settings: Settings
+    catalogue: Callable[[], Catalogue]
+    clock: Callable[[], datetime]
+    open_list_manager: Callable[[MailingList], ListManager]
+
+
+def portal() -> Portal:
+    """Return the running application's Portal."""
+    found: Portal = current_app.extensions["portal"]
+    return found

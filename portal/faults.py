@@ -1,0 +1,160 @@
+"""What each refusal is to a browser, to the API and to a shell: the only such table, and its three renderers."""
+
+import logging
+from http import HTTPStatus
+from typing import NamedTuple, NoReturn
+
+import click
+from flask import Flask, Response, render_template, request
+from sqlalchemy.exc import OperationalError, ProgrammingError
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+from portal import errors
+
+
+class Fault(NamedTuple):
+    """How one kind of refusal ends: a shell's exit code, a request's status, and a title for both."""
+
+    exit_code: int
+    status: int
+    title: str
+
+
+# The first class of an error's ancestry that stands here decides.
+FAULTS: dict[type[BaseException], Fault] = {
+    errors.NoAddressesError: Fault(65, 422, "No address in the input"),
+    errors.DuplicateError: Fault(65, 409, "Taken already"),
+    errors.NotOfferedError: Fault(65, 404, "Not offered"),
+    errors.UnknownUserError: Fault(65, 404, "No such user"),
+    errors.UnknownRunError: Fault(65, 404, "No such run"),
+    errors.NoPlannedRunError: Fault(65, 409, "No planned run is open"),
+    errors.InvalidAddressError: Fault(65, 422, "Not an address"),
+    errors.WeakPasswordError: Fault(65, 422, "Password not accepted"),
+    errors.WrongPasswordError: Fault(65, 422, "Password not accepted"),
+    errors.StaleFormError: Fault(65, 400, "The page had to be loaded again"),
+    errors.BadInputError: Fault(65, 422, "Input not accepted"),
+    errors.LogInFailedError: Fault(65, 401, "Log in"),
+    errors.LimitedError: Fault(75, 429, "Too many tries"),
+    errors.ForbiddenError: Fault(77, 403, "Not allowed"),
+    errors.RosterInDoubtError: Fault(69, 409, "Roster in doubt"),
+    errors.ListManagerUnavailableError: Fault(69, 503, "List manager unavailable"),
+    errors.NoSuchListError: Fault(69, 503, "No such list at the list manager"),
+    errors.DatabaseUnavailableError: Fault(69, 503, "Database unavailable"),
+    errors.UnavailableError: Fault(69, 503, "Unavailable"),
+    errors.LeaseHeldError: Fault(75, 409, "Another run holds the list"),
+    errors.BrakeError: Fault(77, 409, "Refused by the brake"),
+    errors.DisabledError: Fault(78, 503, "Mailing lists are not enabled"),
+    errors.UnknownListError: Fault(78, 404, "Unknown list"),
+    errors.NotMigratedError: Fault(78, 503, "Database not migrated"),
+    errors.ConfigurationError: Fault(78, 503, "Configuration"),
+    errors.PortalError: Fault(1, 500, "Refused"),
+}
+UNFORESEEN = Fault(1, 500, "Something went wrong")
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Return what an error is in the table."""
+    return next((FAULTS[kind] for kind in type(error).__mro__ if kind in FAULTS), UNFORESEEN)
+
+
+def translated(error: Exception) -> Exception:
+    """Return a database error as one of ours where an operator can do something about it."""
+    if isinstance(error, OperationalError | ProgrammingError):
+        words = str(error.orig).splitlines()[0] if error.orig else "no answer"
+        if "no such table" in words or "no such column" in words or "does not exist" in words:
+            return errors.NotMigratedError(f"the database is not migrated, run: flask db upgrade ({words})")
+        if isinstance(error, OperationalError):
+            return errors.DatabaseUnavailableError(f"the database is unavailable: {words}")
+    return error
+
+
+def register(app: Flask) -> None:
+    """Render every error of a request: a page for people, ``application/problem+json`` below /api/."""
+    app.register_error_handler(HTTPException, _http)
+    for kind in (errors.PortalError, OperationalError, ProgrammingError):
+        app.register_error_handler(kind, _refusal)
+
+
+def _refusal(error: Exception) -> Response:
+    known = translated(error)
+    fault = fault_of(known)
+    if not isinstance(known, errors.PortalError):
+        logging.getLogger("portal").exception("unforeseen", exc_info=known)
+        return _answer(fault, "It has been written to the log. Try again, or tell the help desk.")
+    # What an operator must put right is not for members' eyes.
+    private = isinstance(known, errors.ConfigurationError | errors.UnavailableError) and not request.path.startswith(
+        ("/api/", "/admin/")
+    )
+    if private:
+        logging.getLogger("portal").error("%s: %s", fault.title, known)
+    message = "Please try again later, or tell the help desk." if private else str(known)
+    response = _answer(fault, message)
+    if isinstance(known, errors.LimitedError):
+        response.headers["Retry-After"] = str(known.retry_after)
+    return response
+
+
+def _http(error: HTTPException) -> Response:
+    code = error.code or 500
+    if isinstance(error, InternalServerError) and error.original_exception is not None:
+        return _answer(UNFORESEEN, "It has been written to the log. Try again, or tell the help desk.")
+    response = _answer(Fault(1, code, HTTPStatus(code).phrase), error.description or "")
+    for name, value in error.get_headers():
+        if name in {"Allow", "Retry-After"}:
+            response.headers[name] = value
+    return response
+
+
+def _answer(fault: Fault, message: str) -> Response:
+    if request.path.startswith("/api/"):
+        body = {"type": "about:blank", "title": fault.title, "status": fault.status, "detail": message}
+        response = Response(_json(body), fault.status, mimetype="application/problem+json")
+    else:
+        response = Response(render_template("error.html", fault=fault, message=message), fault.status)
+    return response
+
+
+def _json(body: object) -> bytes:
+    import msgspec
+
+    return msgspec.json.encode(body)
+
+
+class StartError(errors.ConfigurationError, click.ClickException):
+    """A configuration error at start: `flask` prints it as one line and leaves with 78."""
+
+    exit_code = FAULTS[errors.ConfigurationError].exit_code
+
+    def show(self, file: object = None) -> None:
+        """Print the line."""
+        click.echo(f"error: {one_line(self)}", err=True)
+
+
+class FaultGroup(click.Group):
+    """A group of commands whose errors are one line on stderr and an exit code of the table."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except BrokenPipeError:
+            raise  # click ends quietly
+        except Exception as error:  # noqa: BLE001 - the one place that turns errors into exit codes
+            exit_with(error)
+
+
+def exit_with(error: Exception) -> NoReturn:
+    """Print an error as one line on stderr and leave with its exit code."""
+    known = translated(error)
+    if not isinstance(known, errors.PortalError):
+        logging.getLogger("portal").debug("unforeseen", exc_info=known)
+    click.echo(f"error: {one_line(known)}", err=True)
+    raise SystemExit(fault_of(known).exit_code)
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message on one line, without control characters."""
+    text = str(error) if isinstance(error, errors.PortalError) else f"{type(error).__name__}: {error}"
+    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -1,0 +1,1 @@
+"""Adapters: how the portal talks to list managers. They know neither the database nor Flask."""

@@ -1,0 +1,49 @@
+"""The protocol between the portal and a list manager."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+
+class Result(StrEnum):
+    """What became of one address that was added or removed."""
+
+    DONE = "done"
+    ALREADY = "already"  # an add of a subscriber, a removal of somebody who is none
+    PENDING = "pending"  # held at the list manager
+    REJECTED = "rejected"  # plainly refused
+
+
+class Outcome(NamedTuple):
+    """A result with the list manager's own words for it (cleaned of control characters, at most 200 characters)."""
+
+    result: Result
+    words: str = ""
+
+
+class ListManager(Protocol):
+    """A list manager bound to one list.
+
+    One address that fails is an ``Outcome``; the list manager failing as a whole is an exception:
+    ListManagerUnavailableError or NoSuchListError. No method is ever called with an empty sequence, nor with more
+    than ``batch`` addresses, nor with an address that holds control characters.
+    """
+
+    @property
+    def batch(self) -> int:
+        """The most addresses that one call of ``add`` or ``remove`` takes."""
+
+    def timeout(self, count: int) -> float:
+        """Return the seconds after which a call with ``count`` addresses gives up (0: ``check`` and ``roster``)."""
+
+    def check(self) -> str:
+        """Reach the list manager and find the list; return one line that says what answered."""
+
+    def roster(self) -> Sequence[str]:
+        """Return every subscriber's address, in every delivery variant, as the list manager spells it."""
+
+    def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        """Subscribe addresses, silently; return an outcome for each, keyed by the address as it was passed."""
+
+    def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        """Unsubscribe addresses, silently; return an outcome for each, keyed by the address as it was passed."""

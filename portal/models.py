@@ -1,0 +1,248 @@
+"""The tables. Times are UTC; ``canonical`` is what addresses are compared by."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    TypeDecorator,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
+
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time; SQLite, which keeps no zone, gets and gives it without."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a time without a zone, which could be anybody's local one."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone cannot be stored")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return an aware time in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """What all tables share: names for constraints, one type for times."""
+
+    registry = registry(metadata=MetaData(naming_convention=NAMES), type_annotation_map={datetime: UtcDateTime()})
+
+
+class User(Base):
+    """A person's account. ``username_key`` is the name as it is compared, without case."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    username: Mapped[str] = mapped_column(String(64))
+    username_key: Mapped[str] = mapped_column(String(192), unique=True)
+    name: Mapped[str] = mapped_column(String(120), default="")
+    password_hash: Mapped[str] = mapped_column(String(128))
+    is_superuser: Mapped[bool] = mapped_column(default=False)
+    is_active: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime]
+    last_login_at: Mapped[datetime | None]
+
+
+class UserGroup(Base):
+    """One group that a user is in."""
+
+    __tablename__ = "user_groups"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+
+
+class Address(Base):
+    """A mailbox. ``spelling`` is how the first of its holders typed it; ``erase`` asks the purge to forget it."""
+
+    __tablename__ = "addresses"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    canonical: Mapped[str] = mapped_column(String(254), unique=True)
+    spelling: Mapped[str] = mapped_column(String(254))
+    erase: Mapped[bool] = mapped_column(default=False)
+
+
+class UserAddress(Base):
+    """Who holds which address: several accounts may hold one, a user may hold several, one of them the main one."""
+
+    __tablename__ = "user_addresses"
+    __table_args__ = (
+        Index(None, "user_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+    address_id: Mapped[int] = mapped_column(ForeignKey("addresses.id"), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    is_main: Mapped[bool] = mapped_column(default=True)
+
+
+class Preference(Base):
+    """What the portal wants for one address on one list, and what it knows of the list manager. Source: SEMANTICS."""
+
+    __tablename__ = "preferences"
+    __table_args__ = (
+        CheckConstraint("source IN ('user', 'superuser', 'init', 'list', 'rule', 'import')", name="source"),
+        Index(None, "address_id"),
+        Index(
+            None, "moved_to", sqlite_where=text("moved_to IS NOT NULL"), postgresql_where=text("moved_to IS NOT NULL")
+        ),
+        {"sqlite_with_rowid": False},
+    )
+
+    list_handle: Mapped[str] = mapped_column(String(64), primary_key=True)
+    address_id: Mapped[int] = mapped_column(ForeignKey("addresses.id"), primary_key=True)
+    subscribed: Mapped[bool]
+    source: Mapped[str] = mapped_column(String(9))
+    changed_at: Mapped[datetime]
+    changed_by: Mapped[int | None]  # a user's id; no foreign key, the user may go
+    version: Mapped[int] = mapped_column(default=0)  # every choice raises it
+    touched: Mapped[bool] = mapped_column(default=False)
+    seen: Mapped[bool | None]
+    waiting_since: Mapped[datetime | None]
+    departed: Mapped[bool] = mapped_column(default=False)  # the departure has been dealt with
+    moved_to: Mapped[int | None] = mapped_column(ForeignKey("addresses.id", ondelete="SET NULL"))
+    refusal: Mapped[str | None] = mapped_column(String(200))  # the list manager's words
+    refused_at: Mapped[datetime | None]
+
+
+class History(Base):
+    """One change of a preference. Append-only: erasing an address is the one permitted rewrite."""
+
+    __tablename__ = "history"
+    __table_args__ = (Index(None, "address_id", "list_handle"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    list_handle: Mapped[str] = mapped_column(String(64))
+    address_id: Mapped[int]  # no foreign key: history outlives the address
+    address: Mapped[str] = mapped_column(String(254))  # canonical
+    subscribed: Mapped[bool]
+    source: Mapped[str] = mapped_column(String(9))
+    actor_id: Mapped[int | None]
+    actor: Mapped[str] = mapped_column(String(80), default="")  # the user's name at that time, or the command line
+    reason: Mapped[str] = mapped_column(String(200), default="")
+
+
+class Run(Base):
+    """One execution for one list."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        CheckConstraint("result IN ('open', 'done', 'refused', 'failed', 'unfinished')", name="result"),
+        Index(None, "list_handle", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    list_handle: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(8))  # sync or planned
+    trigger: Mapped[str] = mapped_column(String(80))  # who or what asked for it
+    host: Mapped[str] = mapped_column(String(120))
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    result: Mapped[str] = mapped_column(String(10), default="open")
+    message: Mapped[str] = mapped_column(String(400), default="")
+    plan_id: Mapped[str | None] = mapped_column(String(16))
+    accepted: Mapped[bool] = mapped_column(default=False)
+    on_roster: Mapped[int | None]
+    strangers: Mapped[int | None]  # on the roster, and nobody's here
+    initialised: Mapped[int] = mapped_column(default=0)
+    left: Mapped[int] = mapped_column(default=0)
+    joined: Mapped[int] = mapped_column(default=0)
+    added: Mapped[int] = mapped_column(default=0)
+    removed: Mapped[int] = mapped_column(default=0)
+    held: Mapped[int] = mapped_column(default=0)
+    refused: Mapped[int] = mapped_column(default=0)
+
+
+class RunLine(Base):
+    """One line of a run's plan and what became of it.
+
+    ``settled``: the preference has taken it in. A line that is not settled explains, at the next run, a difference
+    between roster and preference as our own act.
+    """
+
+    __tablename__ = "run_lines"
+    __table_args__ = (
+        CheckConstraint("action IN ('add', 'remove', 'left', 'joined')", name="action"),
+        Index(None, "list_handle", "settled"),
+        Index(None, "address_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    address_id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    list_handle: Mapped[str] = mapped_column(String(64))
+    address: Mapped[str] = mapped_column(String(254))  # canonical
+    spelling: Mapped[str] = mapped_column(String(254))  # as it is sent to the list manager
+    action: Mapped[str] = mapped_column(String(6))
+    reason: Mapped[str] = mapped_column(String(12))
+    held: Mapped[bool] = mapped_column(default=False)
+    version: Mapped[int]  # the preference's, as the plan read it
+    result: Mapped[str | None] = mapped_column(String(8))
+    words: Mapped[str] = mapped_column(String(200), default="")
+    settled: Mapped[bool] = mapped_column(default=False)
+
+
+class Lease(Base):
+    """Who syncs a list at the moment."""
+
+    __tablename__ = "leases"
+
+    list_handle: Mapped[str] = mapped_column(String(64), primary_key=True)
+    token: Mapped[str] = mapped_column(String(32))
+    holder: Mapped[str] = mapped_column(String(160))
+    host: Mapped[str] = mapped_column(String(120))
+    pid: Mapped[int | None]  # none: a planned run, which outlives the processes of its steps
+    expires_at: Mapped[datetime]
+
+
+class LoginSession(Base):
+    """A log-in. The cookie holds the token, the row its SHA-256."""
+
+    __tablename__ = "login_sessions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    remembered: Mapped[bool] = mapped_column(default=False)
+
+
+class Attempt(Base):
+    """One try that a limit counts. ``key`` is a hash, so that no address or IP can be read from it."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (Index(None, "key", "at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(64))
+    at: Mapped[datetime] = mapped_column(index=True)

@@ -1,0 +1,41 @@
+"""Secrets that the portal makes for itself at its first start."""
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from portal.errors import ConfigurationError
+
+_LEAST = 32  # characters
+_EXAMPLES = ("change", "example", "secret", "dev", "password")
+
+
+def read_or_make(path: Path) -> str:
+    """Return the secret in a file, and make it where there is none; processes that start together agree.
+
+    The file appears whole or not at all, with mode 0600: it is written under a private name and linked to its own.
+    Raise ConfigurationError for a secret that is short or looks like an example.
+    """
+    try:
+        if not path.exists():
+            _make(path)
+        secret = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: cannot be read or made: {error}") from None
+    if len(secret) < _LEAST or secret.lower().startswith(_EXAMPLES):
+        raise ConfigurationError(
+            f"{path}: the secret is shorter than {_LEAST} characters or an example; delete the file to have one made"
+        )
+    return secret
+
+
+def _make(path: Path) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", encoding="ascii") as private:
+        private.write(secrets.token_hex(32))
+        private.flush()
+        os.fsync(private.fileno())
+        try:
+            os.link(private.name, path)
+        except FileExistsError:
+            return  # another process was first; its secret is the one

@@ -1,0 +1,61 @@
+"""Rows for tests, as quick as an INSERT. The cast is Alice, Bob, Charlie and Dora, at example.org."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from portal.domain.address import canonical
+from portal.models import Address, Preference, User, UserAddress, UserGroup
+
+NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+
+
+def make_user(
+    session: Session,
+    username: str,
+    *addresses: str,
+    groups: tuple[str, ...] = (),
+    is_superuser: bool = False,
+    is_active: bool = True,
+    password_hash: str = "!",  # nobody logs in with it
+) -> int:
+    """Make an account that holds addresses, the first of them its main one; return its id."""
+    user = User(
+        username=username,
+        username_key=username.lower(),
+        name=username.title(),
+        password_hash=password_hash,
+        is_superuser=is_superuser,
+        is_active=is_active,
+        created_at=NOW,
+    )
+    session.add(user)
+    session.flush()
+    session.add_all(UserGroup(user_id=user.id, name=name) for name in groups)
+    for number, spelling in enumerate(addresses or (f"{username}@example.org",)):
+        address_id = make_address(session, spelling)
+        session.add(UserAddress(address_id=address_id, user_id=user.id, is_main=number == 0))
+    user_id = user.id
+    session.commit()
+    return user_id
+
+
+def make_address(session: Session, spelling: str) -> int:
+    """Return the id of an address, made where it is missing."""
+    found = session.execute(select(Address.id).where(Address.canonical == canonical(spelling))).scalar()
+    if found is not None:
+        return found
+    address = Address(canonical=canonical(spelling), spelling=spelling)
+    session.add(address)
+    session.flush()
+    return address.id
+
+
+def make_preference(session: Session, handle: str, spelling: str, subscribed: bool, **columns: object) -> None:
+    """Make a preference, chosen by a user and never seen by a run unless columns say otherwise."""
+    values: dict[str, object] = {"source": "user", "changed_at": NOW, **columns}
+    session.add(
+        Preference(list_handle=handle, address_id=make_address(session, spelling), subscribed=subscribed, **values)
+    )
+    session.commit()

@@ -1,0 +1,13 @@
+"""The application for a WSGI server: ``gunicorn --threads 8 wsgi:app``."""
+
+import sys
+
+from portal import create_app
+from portal.errors import ConfigurationError
+from portal.faults import fault_of, one_line
+
+try:
+    app = create_app()
+except ConfigurationError as error:
+    sys.stderr.write(f"error: {one_line(error)}\n")
+    sys.exit(fault_of(error).exit_code)
