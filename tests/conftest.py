@@ -76,12 +76,12 @@ class Rosters:
         for handle in ("members", "tech", "board"):
             (folder / f"{handle}.txt").touch()
 
-    def set(self, handle: str, *addresses: str) -> None:
-        (self.folder / f"{handle}.txt").write_text("".join(f"{each}\n" for each in addresses))
-
     def get(self, handle: str) -> set[str]:
         lines = (self.folder / f"{handle}.txt").read_text().splitlines()
         return {line for line in lines if line and not line.startswith("#")}
+
+    def set(self, handle: str, *addresses: str) -> None:
+        (self.folder / f"{handle}.txt").write_text("".join(f"{each}\n" for each in addresses))
 
 
 @pytest.fixture(scope="session")
