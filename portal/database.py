@@ -128,3 +128,8 @@ def load_roster(connection: Connection, canonicals: Iterable[str]) -> int:
 
 def _dialect(session: Session | Connection) -> str:
     return session.dialect.name if isinstance(session, Connection) else session.get_bind().dialect.name
+
+
+def code_points(session: Session | Connection) -> str:
+    """Return the collation that sorts text by code points."""
+    return "C" if _dialect(session) == "postgresql" else "BINARY"

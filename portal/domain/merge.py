@@ -1,0 +1,115 @@
+"""The merge: what a sync decides about one address on one list, and what it remembers afterwards.
+
+Pure functions over small values. Source of every rule: docs/semantics.md, "The merge".
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """What a sync does about one address."""
+
+    NOTHING = "nothing"
+    INIT = "init"  # the first preference is what the roster says
+    LEFT = "left"  # they left at the list: the preference becomes unsubscribed
+    JOINED = "joined"  # they joined at the list: the preference becomes subscribed
+    ADD = "add"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a list lets the merge do."""
+
+    honour_list_changes: bool = True
+    remove_on_departure: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """All that the rules look at, save the roster.
+
+    ``seen`` and ``preference`` are None before the first run and the first choice; ``has_moved`` tells that its holder
+    changed to another address; ``is_dealt_with`` that the departure of an address that is not managed needs no more.
+    """
+
+    preference: bool | None
+    seen: bool | None = None
+    touched: bool = False
+    waiting: bool = False
+    is_dealt_with: bool = False
+    has_moved: bool = False
+    is_managed: bool = True
+
+
+def decide(standing: Standing, *, on_roster: bool, rules: Rules) -> Action:
+    """Return what the first matching rule of the merge says."""
+    wanted = standing.preference
+    if wanted is None:
+        return Action.INIT if standing.is_managed else Action.NOTHING  # rule 1
+    if rules.honour_list_changes and wanted != on_roster and standing.seen is (not on_roster):  # rule 2
+        if not on_roster:
+            return Action.LEFT
+        if not (standing.touched or standing.waiting or standing.has_moved):
+            return Action.JOINED
+    if standing.is_managed:  # rule 3
+        if wanted == on_roster:
+            return Action.NOTHING
+        return Action.ADD if wanted else Action.REMOVE
+    departs = on_roster and not standing.is_dealt_with  # rule 4
+    if departs and (not wanted or (standing.seen is True and rules.remove_on_departure)):
+        return Action.REMOVE
+    return Action.NOTHING  # rule 5
+
+
+def explain(standing: Standing, our_act: Action, *, on_roster: bool) -> Standing:
+    """Take a difference for our own act, where a line of a run that was not finished explains it.
+
+    An add of which nothing is to be seen may be held at the list manager.
+    """
+    if our_act is Action.ADD and not on_roster:
+        return replace(standing, waiting=True)
+    if our_act is (Action.ADD if on_roster else Action.REMOVE):
+        return replace(standing, seen=on_roster)
+    return standing
+
+
+def follow_leave(successor: Standing) -> Standing:
+    """Return the standing of the address that somebody moved to, after they left at the list with the old one.
+
+    Where nothing is known of the roster yet, being on it now counts as joining by hand.
+    """
+    return replace(successor, preference=False, touched=False, seen=bool(successor.seen))
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """What became of an add or a removal: is the address on the roster read afterwards, and was it plainly refused."""
+
+    on_roster: bool
+    is_refused: bool = False
+
+
+def conclude(standing: Standing, action: Action, *, on_roster: bool, push: Push | None) -> Standing:
+    """Return what is remembered after a good run. ``push`` is None where nothing was sent about this address."""
+    on_after = push.on_roster if push else on_roster
+    waiting = _is_waiting(standing, action, on_after=on_after, push=push)
+    taken = {Action.INIT: on_roster, Action.LEFT: False, Action.JOINED: True}.get(action, standing.preference)
+    awaits_removal = action in {Action.REMOVE, Action.LEFT} and on_after
+    return replace(
+        standing,
+        preference=taken,
+        seen=on_after,
+        touched=False,
+        waiting=waiting,
+        is_dealt_with=not (standing.is_managed or waiting or awaits_removal),
+    )
+
+
+def _is_waiting(standing: Standing, action: Action, *, on_after: bool, push: Push | None) -> bool:
+    if on_after:
+        return False
+    if push is None:
+        return standing.waiting
+    return action is Action.ADD and not push.is_refused

@@ -1,0 +1,209 @@
+"""A plan: what a run would do with one list, as data, and whether the brake lets it through."""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+
+from portal.domain.mailinglist import Brake, MailingList
+from portal.domain.merge import Action, Rules, Standing, decide, explain, follow_leave
+
+
+class Reason(StrEnum):
+    """Why a line stands in a plan."""
+
+    CHOSEN = "chosen"  # the portal changed: rule 3
+    DEPARTED = "departed"  # nobody who may see the list holds the address: rule 4
+    LIST = "list"  # the roster moved: rule 2
+    MOVED = "moved"  # the holder changed to another address
+    REFUSED = "refused"  # held back: the list manager refused it less than a day ago
+    SUCCESSOR = "successor"  # held back: the address that the holder changed to is not on the list yet
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the portal knows of one address on one list.
+
+    ``has_refusal``: the list manager's last word was no; ``is_fresh_refusal``: less than a day ago;
+    ``has_waited_long``: an add has been waiting for so long that it no longer counts as waiting.
+    """
+
+    address_id: int
+    canonical: str
+    spelling: str
+    standing: Standing
+    version: int = 0
+    moved_to: int | None = None
+    is_held: bool = True  # some account, active or not, holds the address
+    has_refusal: bool = False
+    is_fresh_refusal: bool = False
+    has_waited_long: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a run makes of one row.
+
+    ``standing`` is the row's, with our own unfinished acts and a leave that follows the person taken into account.
+    ``spelling`` is as the list manager is told. ``after`` is the address whose add must be done first.
+    """
+
+    row: Row
+    standing: Standing
+    on_roster: bool
+    action: Action
+    reason: Reason
+    spelling: str
+    held_back: bool = False
+    after: int | None = None
+
+    @property
+    def is_pushed(self) -> bool:
+        """Tell whether the list manager is told about it."""
+        return self.action in {Action.ADD, Action.REMOVE} and not self.held_back
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do with one list.
+
+    ``seen_on`` counts the addresses seen on, ``doubtful`` those of them whose preference is subscribed, which make an
+    empty roster doubtful; ``strangers`` the addresses on the roster that nobody here holds.
+    """
+
+    handle: str
+    decisions: tuple[Decision, ...]
+    on_roster: int
+    strangers: int
+    seen_on: int
+    doubtful: int
+
+    @cached_property
+    def lines(self) -> tuple[Decision, ...]:
+        """Adds, removals and take-overs, held-back ones included."""
+        return tuple(each for each in self.decisions if each.action not in {Action.NOTHING, Action.INIT})
+
+    def of(self, action: Action) -> list[Decision]:
+        """Return the decisions of one kind that are not held back."""
+        return [each for each in self.decisions if each.action is action and not each.held_back]
+
+    @cached_property
+    def id(self) -> str:
+        """Name the plan by what it does: 16 hex digits over its lines, held-back ones left out."""
+        text = sorted(
+            f"{self.handle}\t{each.action}\t{each.row.canonical}" for each in self.lines if not each.held_back
+        )
+        return hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Tell whether the roster is empty although subscribed addresses were on it."""
+        return self.on_roster == 0 and self.doubtful > 0
+
+    def beyond(self, brake: Brake, *, allowed: Collection[tuple[int, Action]] = ()) -> str | None:
+        """Return in words what exceeds the brake, if anything; ``allowed`` lines have had their yes before."""
+        gone = _counted(self.of(Action.REMOVE) + self.of(Action.LEFT), allowed)
+        if gone > brake.count and gone * 100 > brake.percent * self.seen_on:
+            return f"it takes {gone} of {self.seen_on} addresses off the list or as having left"
+        added = _counted(self.of(Action.ADD), allowed)
+        if added > brake.add_count and added * 100 > brake.add_percent * self.on_roster:
+            return f"it adds {added} addresses to {self.on_roster} on the list"
+        return None
+
+
+def _counted(lines: Iterable[Decision], allowed: Collection[tuple[int, Action]]) -> int:
+    return sum((each.row.address_id, each.action) not in allowed for each in lines)
+
+
+def rules_of(mailing_list: MailingList) -> Rules:
+    """Return what a list's configuration lets the merge do."""
+    return Rules(
+        honour_list_changes=mailing_list.honour_list_changes,
+        remove_on_departure=mailing_list.remove_on_departure,
+    )
+
+
+def decide_rows(
+    rows: Iterable[Row],
+    roster: Mapping[str, str],
+    *,
+    rules: Rules,
+    our_acts: Mapping[int, Action],
+    is_planned_run: bool = False,
+) -> tuple[Decision, ...]:
+    """Decide about rows; among them is the row of every address that somebody on the list moved to.
+
+    ``roster`` maps canonical addresses to the list manager's spelling; ``our_acts`` maps address ids to the adds and
+    removals of runs that were not finished. In a planned run an old address always waits for its successor.
+    """
+    known = {row.address_id: (row, _standing(row, roster, our_acts)) for row in rows}
+    followed = _successors_of_leavers(known.values(), roster, rules)
+    decisions = {}
+    for address_id, (row, standing) in known.items():
+        follows = address_id in followed and bool(standing.preference)
+        decide_one = _decide_after_leave if follows else _decide
+        decisions[address_id] = decide_one(row, standing, roster, rules, is_planned_run=is_planned_run)
+    return tuple(_after_successor(each, decisions, is_planned_run=is_planned_run) for each in decisions.values())
+
+
+def _standing(row: Row, roster: Mapping[str, str], our_acts: Mapping[int, Action]) -> Standing:
+    standing = replace(row.standing, waiting=False) if row.has_waited_long else row.standing
+    our_act = our_acts.get(row.address_id)
+    return explain(standing, our_act, on_roster=row.canonical in roster) if our_act else standing
+
+
+def _successors_of_leavers(known: Iterable[tuple[Row, Standing]], roster: Mapping[str, str], rules: Rules) -> set[int]:
+    """Return the addresses whose holder left at the list with the address they had before."""
+    if not rules.honour_list_changes:
+        return set()
+    return {
+        row.moved_to
+        for row, standing in known
+        if row.moved_to is not None and standing.seen is True and row.canonical not in roster
+    }
+
+
+def _decide(
+    row: Row, standing: Standing, roster: Mapping[str, str], rules: Rules, *, is_planned_run: bool = False
+) -> Decision:
+    on_roster = row.canonical in roster
+    action = decide(standing, on_roster=on_roster, rules=rules)
+    held_back = action in {Action.ADD, Action.REMOVE} and row.is_fresh_refusal
+    reason = Reason.REFUSED if held_back else _reason(row, action)
+    spelling = roster[row.canonical] if on_roster else row.spelling
+    return Decision(row, standing, on_roster, action, reason, spelling, held_back=held_back)
+
+
+def _reason(row: Row, action: Action) -> Reason:
+    if action in {Action.LEFT, Action.JOINED}:
+        return Reason.LIST
+    if row.moved_to is not None:
+        return Reason.MOVED
+    return Reason.CHOSEN if row.standing.is_managed else Reason.DEPARTED
+
+
+def _decide_after_leave(
+    row: Row, standing: Standing, roster: Mapping[str, str], rules: Rules, *, is_planned_run: bool
+) -> Decision:
+    """Decide about the address of somebody who left at the list with the one they had before: the leave follows.
+
+    Whoever joined by hand with the new address stays as they are. Where nothing is pushed, the leave itself is what
+    is taken over; a planned run, which writes preferences before it pushes, removes at the next run.
+    """
+    decision = _decide(row, follow_leave(standing), roster, rules)
+    if decision.action is Action.JOINED:
+        return replace(decision, action=Action.NOTHING, standing=standing)
+    if decision.action is Action.REMOVE and not is_planned_run:
+        return replace(decision, reason=decision.reason if decision.held_back else Reason.LIST)
+    return replace(decision, action=Action.LEFT, reason=Reason.LIST, held_back=False)
+
+
+def _after_successor(decision: Decision, decisions: Mapping[int, Decision], *, is_planned_run: bool) -> Decision:
+    """Let the removal of an old address wait until the new one is on the list."""
+    successor = decisions.get(decision.row.moved_to) if decision.row.moved_to is not None else None
+    if decision.action is not Action.REMOVE or successor is None or successor.action is not Action.ADD:
+        return decision
+    if successor.held_back or is_planned_run:
+        return replace(decision, held_back=True, reason=Reason.SUCCESSOR)
+    return replace(decision, after=successor.row.address_id)

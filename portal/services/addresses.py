@@ -1,0 +1,264 @@
+"""Addresses: who holds which, what a change of address does, and when one is forgotten."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, and_, delete, exists, false, func, not_, or_, select, update
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.domain.address import canonical, shown
+from portal.domain.mailinglist import MailingList
+from portal.errors import InvalidAddressError, UnknownUserError
+from portal.models import Address, History, Preference, Run, RunLine, User, UserAddress, UserGroup
+from portal.services import history
+from portal.services.history import Actor
+from portal.services.transaction import transaction
+
+Lists = Mapping[str, MailingList] | None  # None: the catalogue cannot be read; every list counts as offered
+
+
+class Checked(NamedTuple):
+    """An address that may be stored: its canonical form, and as it was typed."""
+
+    canonical: str
+    spelling: str
+
+
+def checked(text: str, *, special_domains: Collection[str] = ()) -> Checked:
+    """Validate an address that a person typed. Raise InvalidAddressError.
+
+    ``special_domains`` are domains of an intranet, such as ``lan``, that would be refused for not being public.
+    """
+    from email_validator import EmailNotValidError, validate_email  # no command but those that store one pays for it
+
+    spelling = text.strip()
+    compared = canonical(spelling)
+    domain = compared.rpartition("@")[2]
+    is_special = any(domain == each or domain.endswith(f".{each}") for each in special_domains)
+    try:
+        validate_email(spelling, check_deliverability=False, globally_deliverable=not is_special)
+    except EmailNotValidError as error:
+        raise InvalidAddressError(f"not an e-mail address: {shown(spelling)} ({shown(str(error), limit=150)})") from None
+    return Checked(compared, spelling)
+
+
+def is_held() -> ColumnElement[bool]:
+    """Return the condition that some account, active or not, holds an address."""
+    return exists().where(UserAddress.address_id == Address.id)
+
+
+def is_managed(mailing_list: MailingList | None) -> ColumnElement[bool]:
+    """Return the condition that some active user who may see the list holds an address."""
+    holder = (
+        exists()
+        .where(UserAddress.address_id == Address.id, User.id == UserAddress.user_id, User.is_active)
+        .correlate(Address)
+    )
+    if mailing_list is None or mailing_list.audience is None:
+        return holder
+    groups = sorted(mailing_list.audience)
+    return holder.where(exists().where(UserGroup.user_id == User.id, UserGroup.name.in_(groups)).correlate(User))
+
+
+# The functions from here to ``change`` work inside a transaction that the caller has begun.
+
+
+def give(session: Session, user_id: int, address: Checked, *, lists: Lists) -> int:
+    """Let a user hold an address as the main one; return the address's id.
+
+    Whatever was remembered of a departure, or of a former holder's move, is over.
+    """
+    address_id = _find_or_make(session, address)
+    session.execute(update(UserAddress).where(UserAddress.user_id == user_id).values(is_main=False))
+    session.execute(
+        database.insert(session, UserAddress)
+        .values(address_id=address_id, user_id=user_id, is_main=True)
+        .on_conflict_do_update(index_elements=["address_id", "user_id"], set_={"is_main": True})
+    )
+    session.execute(
+        update(Preference)
+        .where(Preference.address_id == address_id, Preference.moved_to.is_not(None))
+        .values(moved_to=None, version=Preference.version + 1)
+    )
+    clear_departures_of(session, [address_id], lists=lists)
+    return address_id
+
+
+def _find_or_make(session: Session, address: Checked) -> int:
+    session.execute(
+        database.insert(session, Address)
+        .values(canonical=address.canonical, spelling=address.spelling)
+        .on_conflict_do_nothing()
+    )
+    address_id: int = session.execute(select(Address.id).where(Address.canonical == address.canonical)).scalar_one()
+    # The first spelling stays until nobody holds the address; whoever holds it again does not want it erased.
+    session.execute(
+        update(Address)
+        .where(Address.id == address_id, not_(is_held().correlate(Address)))
+        .values(spelling=address.spelling, erase=False)
+    )
+    return address_id
+
+
+def clear_departures(session: Session, user_id: int, *, lists: Lists) -> None:
+    """Forget that departures of a user's addresses were dealt with, on the lists that the user may see now."""
+    held = session.scalars(select(UserAddress.address_id).where(UserAddress.user_id == user_id)).all()
+    clear_departures_of(session, held, lists=lists)
+
+
+def clear_departures_of(session: Session, address_ids: Sequence[int], *, lists: Lists) -> None:
+    """Forget that departures of addresses were dealt with, on the lists that a holder may see now."""
+    if lists is None:
+        returned: ColumnElement[bool] = _has_returned(None)
+    else:
+        returned = or_(
+            false(), *(and_(Preference.list_handle == handle, _has_returned(each)) for handle, each in lists.items())
+        )
+    for chunk in database.chunked(address_ids, 5_000):
+        session.execute(
+            update(Preference)
+            .where(Preference.address_id.in_(chunk), Preference.departed, returned)
+            .values(departed=False, version=Preference.version + 1)
+        )
+
+
+def _has_returned(mailing_list: MailingList | None) -> ColumnElement[bool]:
+    return exists().where(Address.id == Preference.address_id, is_managed(mailing_list)).correlate(Preference)
+
+
+def release(session: Session, user_id: int, *, erase: bool, lists: Lists) -> None:
+    """Take a user's addresses away, just before the account is deleted.
+
+    ``erase`` marks those that nobody else holds: their traces go once no roster holds them.
+    """
+    held = list(session.scalars(select(UserAddress.address_id).where(UserAddress.user_id == user_id)))
+    session.execute(delete(UserAddress).where(UserAddress.user_id == user_id))
+    if erase:
+        former = select(Preference.address_id).where(Preference.moved_to.in_(held))
+        held += session.scalars(former.distinct())
+        unheld = and_(Address.id.in_(held), not_(is_held().correlate(Address)))
+        marked = session.scalars(update(Address).where(unheld).values(erase=True).returning(Address.id)).all()
+        session.execute(
+            delete(Preference).where(Preference.address_id.in_(marked), Preference.list_handle.not_in(lists or ()))
+        )
+    forget_unused(session, held)
+
+
+def forget_unused(session: Session, address_ids: Sequence[int]) -> None:
+    """Delete those of some addresses that nobody holds and that no list has a preference for."""
+    unused = and_(
+        Address.id.in_(address_ids),
+        not_(is_held().correlate(Address)),
+        not_(exists().where(Preference.address_id == Address.id).correlate(Address)),
+    )
+    for address_id, text in session.execute(select(Address.id, Address.canonical).where(unused, Address.erase)).all():
+        _erase(session, address_id, text)
+    session.execute(delete(Address).where(unused))
+
+
+def _erase(session: Session, address_id: int, text: str) -> None:
+    """Replace an address in history and outcomes: the one rewrite of history there is."""
+    name = f"erased-{address_id}"
+    session.execute(
+        update(History)
+        .where(History.address_id == address_id)
+        .values(address=name, reason=func.replace(History.reason, text, name))
+    )
+    session.execute(
+        update(RunLine).where(RunLine.address_id == address_id).values(address=name, spelling=name, words="")
+    )
+    session.execute(
+        update(Run).where(Run.message.contains(text, autoescape=True)).values(message=func.replace(Run.message, text, name))
+    )
+
+
+def change(session: Session, user_id: int, address: Checked, *, actor: Actor, now: datetime, lists: Lists) -> None:
+    """Change a user's main address; their preferences move along. Source: SEMANTICS, Identity, Address change.
+
+    Raise UnknownUserError.
+    """
+    with transaction(session):
+        old = session.execute(
+            select(Address.id, Address.canonical)
+            .join(UserAddress, UserAddress.address_id == Address.id)
+            .where(UserAddress.user_id == user_id, UserAddress.is_main)
+        ).first()
+        if old is None:
+            raise UnknownUserError(f"no user has the number {user_id}")
+        if old.canonical == address.canonical:
+            _respell(session, old.id, address.spelling)
+            return
+        session.execute(
+            delete(UserAddress).where(UserAddress.user_id == user_id, UserAddress.address_id == old.id)
+        )
+        new_id = _find_or_make(session, address)
+        _move_preferences(session, old.id, new_id, actor=actor, now=now)
+        give(session, user_id, address, lists=lists)
+        forget_unused(session, [old.id])
+
+
+def _respell(session: Session, address_id: int, spelling: str) -> None:
+    holders = select(func.count()).select_from(UserAddress).where(UserAddress.address_id == address_id)
+    session.execute(
+        update(Address).where(Address.id == address_id, holders.scalar_subquery() == 1).values(spelling=spelling)
+    )
+
+
+def _move_preferences(session: Session, old: int, new: int, *, actor: Actor, now: datetime) -> None:
+    rows = session.scalars(
+        select(Preference).where(Preference.address_id.in_([old, new])).with_for_update()
+    ).all()
+    own = {row.list_handle: row for row in rows if row.address_id == new}
+    left = [row for row in rows if row.address_id == old]
+    is_shared = session.execute(select(exists().where(UserAddress.address_id == old))).scalar_one()
+    changes = []
+    for row in left:
+        taken = _take_over(session, row, own.get(row.list_handle), new, now=now, actor=actor)
+        if taken:
+            changes.append(taken)
+        if not is_shared:
+            if row.subscribed:
+                changes.append(history.Change(row.list_handle, old, False, "rule"))
+            _leave_behind(row, new, now=now, actor=actor)
+    session.flush()
+    if not is_shared:  # X to Y to Z is X to Z
+        session.execute(update(Preference).where(Preference.moved_to == old).values(moved_to=new, version=Preference.version + 1))
+    history.record(session, changes, actor=actor, now=now)
+
+
+def _take_over(
+    session: Session, row: Preference, own: Preference | None, new: int, *, now: datetime, actor: Actor
+) -> history.Change | None:
+    """Give the new address the old one's preference, unless it has one of its own; going back undoes a move."""
+    if own is None:
+        own = Preference(list_handle=row.list_handle, address_id=new, **_chosen(row, now=now, actor=actor))
+        session.add(own)
+    elif own.moved_to == row.address_id:
+        is_change = own.subscribed != row.subscribed
+        for name, value in _chosen(row, now=now, actor=actor).items():
+            setattr(own, name, value)
+        own.moved_to, own.refusal, own.refused_at, own.version = None, None, None, own.version + 1
+        if not is_change:
+            return None
+    else:
+        return None
+    return history.Change(row.list_handle, new, row.subscribed, "rule")
+
+
+def _chosen(row: Preference, *, now: datetime, actor: Actor) -> dict[str, Any]:
+    return {
+        "subscribed": row.subscribed,
+        "touched": row.touched,
+        "source": "rule",
+        "changed_at": now,
+        "changed_by": actor.user_id,
+    }
+
+
+def _leave_behind(row: Preference, new: int, *, now: datetime, actor: Actor) -> None:
+    """Let the old address's preference end: it is removed from the list, after the new one was added."""
+    row.subscribed, row.source, row.changed_at, row.changed_by = False, "rule", now, actor.user_id
+    row.touched, row.departed, row.moved_to = False, False, new
+    row.refusal, row.refused_at, row.version = None, None, row.version + 1

@@ -1,0 +1,161 @@
+"""Runs and their lines: written before the first push, finished after the last."""
+
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam, insert, not_, select, update
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.domain.merge import Action
+from portal.domain.plan import Decision, Plan
+from portal.listmanagers.base import Outcome
+from portal.models import Run, RunLine
+from portal.services.transaction import transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run that has been written and is not finished."""
+
+    run_id: int
+    handle: str
+
+
+def begin(
+    session: Session, handle: str, *, kind: str, trigger: str, now: datetime, plan: Plan, is_accepted: bool
+) -> Begun:
+    """Write a run and the lines of its plan, before anything is pushed."""
+    with transaction(session):
+        run_id = _insert(session, handle, kind=kind, trigger=trigger, now=now, plan=plan, accepted=is_accepted)
+        for chunk in database.chunked(plan.lines, database.chunk_size(session)):
+            session.execute(insert(RunLine), [_line(run_id, handle, each) for each in chunk])
+    return Begun(run_id, handle)
+
+
+def record_refusal(
+    session: Session, handle: str, *, kind: str, trigger: str, now: datetime, result: str, message: str, plan: Plan | None
+) -> None:
+    """Write a run that ended before it began: by the brake, in doubt, or without a roster."""
+    with transaction(session):
+        _insert(
+            session, handle, kind=kind, trigger=trigger, now=now, plan=plan,
+            finished_at=now, result=result, message=message[:400],
+        )  # fmt: skip
+
+
+def _insert(
+    session: Session, handle: str, *, kind: str, trigger: str, now: datetime, plan: Plan | None, **columns: Any
+) -> int:
+    planned = {"plan_id": plan.id, "on_roster": plan.on_roster, "strangers": plan.strangers} if plan else {}
+    run = Run(
+        list_handle=handle,
+        kind=kind,
+        trigger=trigger[:80],
+        host=socket.gethostname()[:120],
+        started_at=now,
+        **planned,
+        **columns,
+    )
+    session.add(run)
+    session.flush()
+    return run.id
+
+
+def _line(run_id: int, handle: str, decision: Decision) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "address_id": decision.row.address_id,
+        "list_handle": handle,
+        "address": decision.row.canonical,
+        "spelling": decision.spelling,
+        "action": str(decision.action),
+        "reason": str(decision.reason),
+        "held": decision.held_back,
+        "version": decision.row.version,
+        "settled": not decision.is_pushed,  # only what is pushed can be our act without our knowing
+    }
+
+
+def finish(session: Session, run: Begun, *, result: str, now: datetime, message: str = "", **counts: int) -> None:
+    """Write the end of a run: the last thing that it does."""
+    with transaction(session):
+        session.execute(
+            update(Run)
+            .where(Run.id == run.run_id)
+            .values(result=result, finished_at=now, message=message[:400], **counts)
+        )
+
+
+def abandon_open(session: Session, handle: str) -> list[int]:
+    """Mark runs of a list that never ended as unfinished; return their numbers. The caller holds the lease."""
+    with transaction(session):
+        return list(
+            session.scalars(
+                update(Run)
+                .where(Run.list_handle == handle, Run.result == "open")
+                .values(result="unfinished", message="it was interrupted")
+                .returning(Run.id)
+            )
+        )
+
+
+def open_planned(session: Session, handle: str) -> Begun | None:
+    """Return the planned run of a list that waits for its confirmation."""
+    run_id = session.scalars(
+        select(Run.id)
+        .where(Run.list_handle == handle, Run.kind == "planned", Run.result == "open")
+        .order_by(Run.id.desc())
+    ).first()
+    return Begun(run_id, handle) if run_id else None
+
+
+class PushedLine(NamedTuple):
+    """An add or removal of a run that the list manager was, or is to be, told about."""
+
+    address_id: int
+    spelling: str
+    action: Action
+    version: int
+
+
+def pushed_lines(session: Session, run: Begun, *, action: Action | None = None) -> Iterator[PushedLine]:
+    """Yield the lines of a run that are not held back, sorted by address."""
+    query = (
+        select(RunLine.address_id, RunLine.spelling, RunLine.action, RunLine.version)
+        .where(RunLine.run_id == run.run_id, not_(RunLine.held), RunLine.action.in_(["add", "remove"]))
+        .order_by(RunLine.address.collate(database.code_points(session)))
+    )
+    if action is not None:
+        query = query.where(RunLine.action == str(action))
+    for row in session.execute(query):
+        yield PushedLine(row.address_id, row.spelling, Action(row.action), row.version)
+
+
+def record_outcomes(session: Session, run: Begun, outcomes: Sequence[tuple[int, Outcome, str]]) -> None:
+    """Write what became of lines (address id, outcome, words); inside the caller's transaction."""
+    if not outcomes:
+        return
+    table: Any = RunLine.__table__
+    session.execute(
+        update(table)
+        .where(table.c.run_id == run.run_id, table.c.address_id == bindparam("of_address"))
+        .values(result=bindparam("new_result"), words=bindparam("new_words")),
+        [
+            {"of_address": address_id, "new_result": str(outcome.result), "new_words": (words or outcome.words)[:200]}
+            for address_id, outcome, words in outcomes
+        ],
+    )
+
+
+def settle_lines(session: Session, run: Begun, address_ids: Iterable[int]) -> None:
+    """Note that preferences have taken in what became of lines; inside the caller's transaction."""
+    for chunk in database.chunked(address_ids, 5_000):
+        session.execute(
+            update(RunLine)
+            .where(RunLine.list_handle == run.handle, RunLine.address_id.in_(chunk), not_(RunLine.settled))
+            .values(settled=True)
+        )

@@ -1,0 +1,219 @@
+"""What a good run leaves behind: preferences that took in what the roster said, lines that say what became of them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import and_, bindparam, delete, exists, not_, select, update
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.domain.merge import Action, Push, Standing, conclude
+from portal.domain.plan import Decision
+from portal.listmanagers.base import Outcome, Result
+from portal.models import Preference, UserAddress
+from portal.services import addresses, history, runs
+from portal.services.runs import Begun
+from portal.services.transaction import transaction
+
+
+class Pushed(NamedTuple):
+    """What became of one address: is it on the roster read afterwards, and what did the list manager say."""
+
+    on_roster: bool
+    outcome: Outcome
+
+
+class Ending(NamedTuple):
+    """A decision and what it leaves behind; ``words`` are the list manager's where it did not take."""
+
+    decision: Decision
+    after: Standing
+    pushed: Pushed | None
+    words: str | None
+
+
+@dataclass
+class Settled:
+    """Counts of what was written, and the refusals that are news: canonical address and words."""
+
+    initialised: int = 0
+    refusals: list[tuple[str, str]] = field(default_factory=list)
+    stale: set[int] = field(default_factory=set)  # a choice made meanwhile wins: nothing was written
+
+
+def settle(
+    session: Session, run: Begun, decisions: Iterable[Decision], pushed: Mapping[int, Pushed], *, now: datetime
+) -> Settled:
+    """Write what a run found, in chunks; only rows that differ, and only where no choice was made meanwhile."""
+    endings = [_ending(each, pushed.get(each.row.address_id)) for each in decisions]
+    settled = Settled()
+    size = database.chunk_size(session)
+    for chunk in database.chunked((each for each in endings if each.decision.row.standing.preference is None), size):
+        with transaction(session):
+            settled.initialised += _initialise(session, run, chunk, now=now)
+        database.pause(session)
+    known = (each for each in endings if each.decision.row.standing.preference is not None and _differs(each))
+    for chunk in database.chunked(known, size):
+        with transaction(session):
+            _settle_chunk(session, run, chunk, settled, now=now)
+        database.pause(session)
+    _purge(session, run, [each.decision.row.address_id for each in endings if _is_over(each, settled)])
+    return settled
+
+
+def _ending(decision: Decision, pushed: Pushed | None) -> Ending:
+    push = Push(pushed.on_roster, pushed.outcome.result is Result.REJECTED) if pushed else None
+    after = conclude(decision.standing, decision.action, on_roster=decision.on_roster, push=push)
+    words = None
+    if pushed and pushed.on_roster != (decision.action is Action.ADD):
+        words = pushed.outcome.words or _default_words(decision.action, pushed.outcome.result)
+    return Ending(decision, after, pushed, words)
+
+
+def _default_words(action: Action, result: Result) -> str:
+    if action is Action.REMOVE:
+        return "still on the list after it was removed"
+    return "held for approval" if result is Result.PENDING else "not on the list after it was added"
+
+
+def _differs(ending: Ending) -> bool:
+    """Tell whether there is anything to write: state, a refusal that came or went, or a line to settle."""
+    row = ending.decision.row
+    forgets_refusal = row.has_refusal and not ending.decision.held_back
+    return ending.after != row.standing or forgets_refusal or ending.pushed is not None
+
+
+def _initialise(session: Session, run: Begun, chunk: list[Ending], *, now: datetime) -> int:
+    """Insert the first preference of addresses that have none: rule 1."""
+    rows = [
+        {
+            "list_handle": run.handle,
+            "address_id": each.decision.row.address_id,
+            "subscribed": each.decision.on_roster,
+            "seen": each.decision.on_roster,
+            "source": "init",
+            "changed_at": now,
+        }
+        for each in chunk
+        if each.decision.action is Action.INIT
+    ]
+    if not rows:
+        return 0
+    inserted = session.scalars(
+        database.insert(session, Preference).on_conflict_do_nothing().returning(Preference.address_id), rows
+    )
+    made = set(inserted)
+    changes = [
+        history.Change(run.handle, row["address_id"], row["subscribed"], "init")
+        for row in rows
+        if row["address_id"] in made
+    ]
+    history.record(session, changes, actor=history.SYNC, now=now)
+    return len(made)
+
+
+def _settle_chunk(session: Session, run: Begun, chunk: list[Ending], settled: Settled, *, now: datetime) -> None:
+    """Write endings whose preference is still of the version that the plan read."""
+    current = _current(session, run.handle, chunk)
+    fresh = [each for each in chunk if _version(current, each) == each.decision.row.version]
+    ids = [each.decision.row.address_id for each in fresh]
+    settled.stale |= {each.decision.row.address_id for each in chunk}.difference(ids)
+    if fresh:
+        rows = [_columns(each, current[each.decision.row.address_id], now=now) for each in fresh]
+        session.execute(_update_preference(run.handle), rows)
+    changes = [
+        history.Change(run.handle, each.decision.row.address_id, bool(each.after.preference), "list")
+        for each in fresh
+        if _changes(each)
+    ]
+    history.record(session, changes, actor=history.SYNC, now=now)
+    runs.record_outcomes(
+        session,
+        run,
+        [(each.decision.row.address_id, each.pushed.outcome, each.words or "") for each in chunk if each.pushed],
+    )
+    runs.settle_lines(session, run, ids)
+    settled.refusals += [
+        (each.decision.row.canonical, each.words)
+        for each in fresh
+        if each.words and not each.decision.row.has_refusal
+    ]
+
+
+def _changes(ending: Ending) -> bool:
+    return ending.after.preference != ending.decision.row.standing.preference
+
+
+def _current(session: Session, handle: str, chunk: list[Ending]) -> dict[int, Any]:
+    ids = [each.decision.row.address_id for each in chunk]
+    found = session.execute(
+        select(Preference.__table__)
+        .where(Preference.list_handle == handle, Preference.address_id.in_(ids))
+        .with_for_update()
+    )
+    return {row.address_id: row for row in found}
+
+
+def _version(current: Mapping[int, Any], ending: Ending) -> int | None:
+    row = current.get(ending.decision.row.address_id)
+    return None if row is None else row.version
+
+
+_WRITTEN = (
+    "subscribed", "source", "changed_at", "changed_by", "version", "seen", "touched",
+    "departed", "waiting_since", "refusal", "refused_at",
+)  # fmt: skip
+
+
+def _update_preference(handle: str) -> Any:
+    table: Any = Preference.__table__
+    return (
+        update(table)
+        .where(and_(table.c.list_handle == handle, table.c.address_id == bindparam("of_address")))
+        .values({name: bindparam(f"new_{name}", type_=table.c[name].type) for name in _WRITTEN})
+    )
+
+
+def _columns(ending: Ending, current: Any, *, now: datetime) -> dict[str, Any]:
+    """Return the bound values that one preference is written with."""
+    after = ending.after
+    values = {name: getattr(current, name) for name in _WRITTEN}
+    values |= {"seen": after.seen, "touched": False, "departed": after.is_dealt_with}
+    values["waiting_since"] = (current.waiting_since or now) if after.waiting else None
+    if not ending.decision.held_back:
+        values |= {"refusal": None, "refused_at": None}
+    if ending.words:
+        values |= {"refusal": ending.words[:200], "refused_at": now}
+    if _changes(ending):
+        values |= {
+            "subscribed": after.preference,
+            "source": "list",
+            "changed_at": now,
+            "changed_by": None,
+            "version": current.version + 1,
+        }
+    return {"of_address": current.address_id, **{f"new_{name}": value for name, value in values.items()}}
+
+
+def _is_over(ending: Ending, settled: Settled) -> bool:
+    """Tell whether nobody holds the address any more, no roster, and nothing is on its way."""
+    row = ending.decision.row
+    return not (row.is_held or ending.after.seen or ending.after.waiting or row.address_id in settled.stale)
+
+
+def _purge(session: Session, run: Begun, address_ids: list[int]) -> None:
+    """Delete the preferences that outlived their account and have nothing left to do; SEMANTICS, The merge."""
+    for chunk in database.chunked(address_ids, 5_000):
+        with transaction(session):
+            session.execute(
+                delete(Preference).where(
+                    Preference.list_handle == run.handle,
+                    Preference.address_id.in_(chunk),
+                    Preference.seen.is_(False),
+                    Preference.waiting_since.is_(None),
+                    not_(exists().where(UserAddress.address_id == Preference.address_id)),
+                )
+            )
+            addresses.forget_unused(session, chunk)
