@@ -1,0 +1,141 @@
+"""Tries that are limited: each is counted before it is looked at, in rows that all worker processes share."""
+
+import hashlib
+import ipaddress
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.errors import LimitedError
+from portal.models import Attempt
+from portal.services.transaction import reading, transaction
+
+
+class Limit(NamedTuple):
+    """At most so many tries within so many seconds."""
+
+    tries: int
+    seconds: int
+
+
+# What is limited, and how. A new kind of try is a line here.
+LIMITS: dict[str, tuple[Limit, ...]] = {
+    "account and ip": (Limit(5, 60), Limit(20, 3600)),
+    "ip": (Limit(60, 3600),),
+    "current password": (Limit(5, 60), Limit(20, 3600)),
+}
+_KEPT = timedelta(seconds=max(limit.seconds for limits in LIMITS.values() for limit in limits))
+
+# A row that counts nothing. Who counts writes it first, and so waits until nobody else is counting: on SQLite the
+# transaction does that by itself, other databases lock the row. Its time never comes, so that no purge takes it.
+_TURN = {"id": 0, "key": "0" * 64, "at": datetime(9999, 1, 1, tzinfo=UTC)}
+
+
+class Key(NamedTuple):
+    """Whose tries are counted together: a kind of LIMITS, and a hash from which nobody can be read."""
+
+    kind: str
+    digest: str
+
+
+class Counted(NamedTuple):
+    """One try, counted: its keys, and the rows that it made."""
+
+    keys: tuple[Key, ...]
+    rows: tuple[int, ...]
+
+
+def key(kind: str, *parts: str) -> Key:
+    """Return the key of a kind of LIMITS for what tells its subjects apart."""
+    text = "\0".join((kind, *parts))
+    return Key(kind, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
+
+
+def account_and_ip(name: str, ip: str) -> Key:
+    """Return the key of one log-in name, as names are compared, tried from one place; the name need not exist."""
+    return key("account and ip", name, place(ip))
+
+
+def by_ip(ip: str, *, kind: str = "ip") -> Key:
+    """Return the key of everything tried from one place."""
+    return key(kind, place(ip))
+
+
+def place(ip: str) -> str:
+    """Return what counts as one place: an IPv4 address, or the /64 of an IPv6 one, which is one customer's."""
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return ip  # a Unix socket, or nothing at all: one place
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address), 64), strict=False))
+
+
+def count(session: Session, keys: Sequence[Key], *, now: datetime) -> Counted:
+    """Count one try under each of its keys, or refuse it without counting; in a transaction of its own.
+
+    Call it before what is tried is looked at. No two are let through on the same count, in whatever processes they
+    run. Raise LimitedError.
+    """
+    with reading(session):
+        _refuse(session, keys, now)  # a flood is turned away without waiting for a turn, and without a write
+    with transaction(session):
+        _take_turn(session)
+        _refuse(session, keys, now)
+        session.execute(delete(Attempt).where(Attempt.at <= now - _KEPT))
+        rows = [Attempt(key=each.digest, at=now) for each in keys]
+        session.add_all(rows)
+        session.flush()
+        return Counted(tuple(keys), tuple(row.id for row in rows))
+
+
+def forgive(session: Session, counted: Counted, *, cleared: Sequence[Key]) -> None:
+    """Take back a try that succeeded, and every earlier one of the ``cleared`` keys. The caller's transaction is open.
+
+    Clear what belongs to the account that was opened. A place is never cleared: who has one account there could
+    otherwise try the others without end. Its own try is taken back, so that an office may log in as often as it likes.
+    """
+    session.execute(
+        delete(Attempt).where(Attempt.id.in_(counted.rows) | Attempt.key.in_({each.digest for each in cleared}))
+    )
+
+
+def _take_turn(session: Session) -> None:
+    statement = database.insert(session, Attempt).values(_TURN)
+    session.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"key": statement.excluded.key}))
+
+
+def _refuse(session: Session, keys: Sequence[Key], now: datetime) -> None:
+    waits = [_wait(session, digest, limit, now) for kind, digest in keys for limit in LIMITS[kind]]
+    seconds = max(waits, default=0)
+    if seconds:
+        raise LimitedError(f"too many tries: wait {_in_words(seconds)}, then try again", retry_after=seconds)
+
+
+def _wait(session: Session, digest: str, limit: Limit, now: datetime) -> int:
+    """Return the seconds until another try fits below a limit; 0 where one fits now."""
+    window = timedelta(seconds=limit.seconds)
+    last_that_fits = session.execute(
+        select(Attempt.at)
+        .where(Attempt.key == digest, Attempt.at > now - window)
+        .order_by(Attempt.at.desc())
+        .offset(limit.tries - 1)
+        .limit(1)
+    ).scalar()
+    if last_that_fits is None:
+        return 0
+    return min(limit.seconds, max(1, math.ceil((last_that_fits + window - now).total_seconds())))
+
+
+def _in_words(seconds: int) -> str:
+    if seconds < 100:
+        return "a second" if seconds == 1 else f"{seconds} seconds"
+    return f"{math.ceil(seconds / 60)} minutes"
