@@ -7,7 +7,7 @@ from typing import NamedTuple, NoReturn
 import click
 from flask import Flask, Response, render_template, request
 from sqlalchemy.exc import OperationalError, ProgrammingError
-from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError
 
 from portal import errors
 
@@ -51,6 +51,17 @@ FAULTS: dict[type[BaseException], Fault] = {
 }
 UNFORESEEN = Fault(1, 500, "Something went wrong")
 
+# What people read where Werkzeug's own words would not help them.
+_WORDS = {
+    code: (Fault(1, code, title), words)
+    for code, title, words in [
+        (400, "That did not work", "The page may have been open for too long. Go back, load it again and repeat."),
+        (404, "Not found", "There is no such page. Check the address."),
+        (405, "Not possible", "This page cannot be used in that way."),
+        (413, "Too large", "What was sent is larger than this portal accepts."),
+    ]
+}
+
 
 def fault_of(error: BaseException) -> Fault:
     """Return what an error is in the table."""
@@ -87,6 +98,7 @@ def _refusal(error: Exception) -> Response:
     )
     if private:
         logging.getLogger("portal").error("%s: %s", fault.title, known)
+        fault = fault._replace(title="Not available right now")
     message = "Please try again later, or tell the help desk." if private else str(known)
     response = _answer(fault, message)
     if isinstance(known, errors.LimitedError):
@@ -98,7 +110,10 @@ def _http(error: HTTPException) -> Response:
     code = error.code or 500
     if isinstance(error, InternalServerError) and error.original_exception is not None:
         return _answer(UNFORESEEN, "It has been written to the log. Try again, or tell the help desk.")
-    response = _answer(Fault(1, code, HTTPStatus(code).phrase), error.description or "")
+    if isinstance(error, SecurityError):  # no page can be built for a host that is not ours
+        return Response("This host is not served here.\n", code, mimetype="text/plain")
+    plain = (Fault(1, code, HTTPStatus(code).phrase), error.description or "")
+    response = _answer(*(plain if request.path.startswith("/api/") else _WORDS.get(code, plain)))
     for name, value in error.get_headers():
         if name in {"Allow", "Retry-After"}:
             response.headers[name] = value

@@ -1,0 +1,69 @@
+"""What browsers may post, and its bounds."""
+
+from typing import Any
+
+from flask_wtf import FlaskForm
+from wtforms import BooleanField, HiddenField, IntegerField, PasswordField, SelectMultipleField, StringField
+from wtforms.validators import EqualTo, InputRequired, Length, NumberRange, Optional, Regexp, ValidationError
+
+from portal.domain.mailinglist import HANDLE
+
+MAX_ID = 2**31 - 1  # what every database takes for a key
+LONGEST_PASSWORD = 1024
+
+
+def _trimmed(value: str | None) -> str | None:
+    return value.strip() if value else value
+
+
+def _is_readable(_form: FlaskForm, field: Any) -> None:
+    if not (field.data or "").isprintable():
+        raise ValidationError("This contains characters that cannot be typed. Type it again.")
+
+
+class LogInForm(FlaskForm):
+    """Username or address, and password."""
+
+    username = StringField(
+        "Username or e-mail address",
+        filters=[_trimmed],
+        validators=[InputRequired("Enter your username or e-mail address."), Length(max=254), _is_readable],
+    )
+    password = PasswordField(
+        "Password", validators=[InputRequired("Enter your password."), Length(max=LONGEST_PASSWORD)]
+    )
+    remember = BooleanField("Stay logged in for 30 days on this device")
+
+
+class ChangePasswordForm(FlaskForm):
+    """The current password, and the new one twice."""
+
+    current = PasswordField(
+        "Current password", validators=[InputRequired("Enter your current password."), Length(max=LONGEST_PASSWORD)]
+    )
+    new = PasswordField(
+        "New password", validators=[InputRequired("Enter a new password."), Length(max=LONGEST_PASSWORD)]
+    )
+    again = PasswordField(
+        "New password, once more", validators=[EqualTo("new", "The two new passwords are not the same.")]
+    )
+
+
+class SubscriptionsForm(FlaskForm):
+    """The ticked boxes, what they were when the page was shown, and the address for newly ticked lists."""
+
+    shown = HiddenField()
+    lists = SelectMultipleField("Tick the lists you want", validate_choice=False)
+    address = IntegerField("Lists that you tick now send to", validators=[Optional(), NumberRange(1, MAX_ID)])
+
+
+class RunsForm(FlaskForm):
+    """Which runs to show; a query, so it changes nothing and needs no token."""
+
+    class Meta(FlaskForm.Meta):
+        """No CSRF on a GET."""
+
+        csrf = False
+
+    handle = StringField(validators=[Optional(), Length(max=64), Regexp(HANDLE)])
+    before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])

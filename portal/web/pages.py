@@ -1,0 +1,68 @@
+"""What every template knows: who is logged in, the site's name, its assets, and times in words."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from flask import Flask, g, url_for
+from jinja2 import StrictUndefined
+
+from portal.config import Settings
+from portal.extensions import portal
+
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")  # whatever the locale
+YEAR = 365 * 24 * 3600  # seconds
+
+
+def prepare(app: Flask, settings: Settings) -> None:
+    """Make templates strict and give them their words."""
+    app.jinja_options = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = YEAR  # an asset's URL changes with its content
+    versions = {path.name: _version(path) for path in Path(app.static_folder or "").iterdir()}
+    zone = ZoneInfo(settings.timezone)
+
+    def asset(name: str) -> str:
+        return url_for("static", filename=name, v=versions[name])
+
+    def local(at: datetime) -> tuple[datetime, datetime]:
+        return at.astimezone(zone), portal().clock().astimezone(zone)
+
+    app.jinja_env.globals.update(site_name=settings.site_name, asset=asset)
+    app.jinja_env.filters.update(
+        day=lambda at: in_words(*local(at)),
+        moment=lambda at: f"{in_words(*local(at))}, {local(at)[0]:%H:%M}",
+        iso=lambda at: local(at)[0].isoformat(timespec="seconds"),
+        number=lambda number: f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
+        sentence=sentence,
+    )
+    app.context_processor(_common)
+
+
+def _common() -> dict[str, Any]:
+    # Only what the guard has found out: a page about a broken database must not ask the database.
+    return {"member": g.get("member")}
+
+
+def _version(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()[:8]
+
+
+def in_words(at: datetime, now: datetime) -> str:
+    """Return a day as ``22 Nov``, and with its year where that is not this one. Both are in one time zone."""
+    year = "" if at.year == now.year else f" {at.year}"
+    return f"{at.day} {MONTHS[at.month - 1]}{year}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as ``A``, ``A and B`` or ``A, B and C``."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def sentence(text: str) -> str:
+    """Return the line of an error as a sentence."""
+    ended = text if text.endswith((".", "!", "?")) or not text else f"{text}."
+    return ended[:1].upper() + ended[1:]

@@ -1,0 +1,108 @@
+"""A member's mailing lists: the page with a box for each list, and what happens when it is saved."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from flask import Blueprint, abort, current_app, flash, redirect, render_template, url_for
+from flask.typing import ResponseReturnValue
+from itsdangerous import BadData, URLSafeSerializer
+
+from portal.errors import StaleFormError
+from portal.extensions import db, portal
+from portal.faults import fault_of
+from portal.services import preferences
+from portal.services.preferences import Choice, Offer
+from portal.web import guards
+from portal.web.forms import SubscriptionsForm
+from portal.web.pages import listed
+
+blueprint = Blueprint("subscriptions", __name__)
+
+NAMED = 400  # bytes of list names that a message spells out; it travels in a cookie, which holds 4,096
+
+
+@blueprint.get("/")
+def home() -> ResponseReturnValue:
+    """Lead to the member's lists."""
+    return redirect(url_for("subscriptions.show"))
+
+
+@blueprint.get("/subscriptions")
+def show() -> ResponseReturnValue:
+    """Show every list that the member may see, and the state of each."""
+    return _page(SubscriptionsForm(formdata=None))
+
+
+@blueprint.post("/subscriptions")
+def choose() -> ResponseReturnValue:
+    """Save the boxes that differ from what the page had shown. Raise DisabledError."""
+    catalogue = portal().catalogue()
+    catalogue.require_enabled()
+    form = SubscriptionsForm()
+    if not form.validate():  # nothing that the page offers is invalid
+        abort(400)
+    try:
+        choices = preferences.choose(
+            db.session(),
+            guards.member().id,
+            shown=_opened(form.shown.data or ""),
+            ticked=frozenset(form.lists.data or ()),
+            address_id=form.address.data,
+            catalogue=catalogue,
+            now=portal().clock(),
+        )
+    except StaleFormError as error:
+        form.form_errors.append("This page was out of date, and nothing was saved. Choose again.")
+        return _page(form), fault_of(error).status
+    flash(_told(choices, hours=catalogue.applied_within_hours), "good")
+    return redirect(url_for("subscriptions.show"), 303)
+
+
+def _page(form: SubscriptionsForm) -> str:
+    catalogue = portal().catalogue()
+    if not catalogue.enabled:
+        return render_template("subscriptions/not_offered.html")
+    page = preferences.page(db.session(), guards.member().id, catalogue=catalogue, now=portal().clock())
+    return render_template(
+        "subscriptions/show.html",
+        form=form,
+        page=page,
+        shown=_sealed(page.offers),
+        hours=catalogue.applied_within_hours,
+    )
+
+
+def _sealed(offers: Iterable[Offer]) -> str:
+    """Sign the state that a page shows, for this member alone. SEMANTICS: a save changes only the changed boxes."""
+    return _signer().dumps([guards.member().id, {offer.handle: int(offer.is_ticked) for offer in offers}])
+
+
+def _opened(sealed: str) -> Mapping[str, bool]:
+    """Return the state that a page had shown. Raise StaleFormError where it was altered or is somebody else's."""
+    try:
+        user_id, shown = _signer().loads(sealed)
+    except BadData:
+        raise StaleFormError("what the page had shown was altered on its way") from None
+    if user_id != guards.member().id:
+        raise StaleFormError("the page was somebody else's")
+    return {handle: bool(was_ticked) for handle, was_ticked in shown.items()}
+
+
+def _signer() -> URLSafeSerializer:
+    return URLSafeSerializer(current_app.config["SECRET_KEY"], salt="subscriptions")
+
+
+def _told(choices: Iterable[Choice], *, hours: int) -> str:
+    changed = [choice for choice in choices if choice.is_changed]
+    added = [choice.name for choice in changed if choice.is_ticked]
+    removed = [choice.name for choice in changed if not choice.is_ticked]
+    if not changed:
+        return "Nothing was changed."
+    parts = [f"added to {_spelled(added)}"] if added else []
+    parts += [f"taken off {_spelled(removed)}"] if removed else []
+    unit = "hour" if hours == 1 else "hours"
+    return f"Saved. You will be {' and '.join(parts)}. Changes are applied within {hours} {unit}."
+
+
+def _spelled(names: Sequence[str]) -> str:
+    size = sum(len(name.encode("ascii", "backslashreplace")) for name in names)
+    return listed(names) if size <= NAMED or len(names) == 1 else f"{len(names)} lists"

@@ -1,0 +1,116 @@
+"""What superusers see: what is wrong, the lists in numbers, the runs."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from portal.models import Run
+from tests.conftest import Clock
+from tests.factories import make_preference
+from tests.web.conftest import Client, Visitor
+
+
+def make_run(
+    session: Session, clock: Clock, handle: str, result: str = "done", *, hours: float = 1, **columns: object
+) -> None:
+    """Make a run that was some hours ago."""
+    at = clock.now - timedelta(hours=hours)
+    values = {"kind": "sync", "trigger": "command line", "host": "lists.example.org", "finished_at": at, **columns}
+    session.add(Run(list_handle=handle, started_at=at, result=result, **values))
+    session.commit()
+
+
+def test_lists_are_shown_in_numbers(bob: Visitor, session: Session, clock: Clock) -> None:
+    make_preference(session, "members", "alice@example.org", True, seen=True)
+    for handle in ("members", "tech", "board"):
+        make_run(session, clock, handle, on_roster=7, strangers=6)
+    page = bob.get("/admin/")
+    assert "All lists are in step." in page.text
+    assert 'data-label="Subscribed" class="n">1</td>' in page.html
+    assert 'data-label="No account" class="n">6</td>' in page.html
+    assert "Done 22 Nov, 05:00" in page.text
+
+
+def test_a_list_that_never_ran_is_said_to_be_so(bob: Visitor) -> None:
+    assert "No run yet" in bob.get("/admin/").text
+
+
+def test_what_is_wrong_stands_first(bob: Visitor, session: Session, clock: Clock) -> None:
+    make_run(session, clock, "tech", hours=30)
+    make_run(session, clock, "tech", "failed", message="mailman: connection refused")
+    page = bob.get("/admin/")
+    assert "Tech has not been in step since 21 Nov, 00:00" in page.text
+    assert page.text.index("mailman: connection refused") < page.text.index("Unsubscribed")
+    assert "All lists are in step." not in page.text
+
+
+def test_a_refused_run_says_how_to_say_yes(bob: Visitor, session: Session, clock: Clock) -> None:
+    make_run(session, clock, "tech", hours=2)
+    make_run(
+        session,
+        clock,
+        "tech",
+        "refused",
+        message="run again with: --accept 0123456789abcdef",
+        plan_id="0123456789abcdef",
+    )
+    text = bob.get("/admin/").text
+    assert "run again with: --accept 0123456789abcdef" in text
+    assert "Needs a yes" in text
+
+
+def test_runs_are_shown_newest_first_and_lead_to_older_ones(bob: Visitor, session: Session, clock: Clock) -> None:
+    for number in range(60):
+        make_run(session, clock, "tech" if number % 2 else "members", hours=60 - number, added=number)
+    page = bob.get("/admin/runs")
+    assert page.text.index("59 added") < page.text.index("58 added") < page.text.index("10 added")
+    assert "Older runs" in page.text
+    older = next(each["href"] for tag, each in page.tags if tag == "a" and "before=" in (each.get("href") or ""))
+    page = bob.get(older or "")
+    assert "9 added" in page.text
+    assert "Older runs" not in page.text
+
+
+def test_runs_of_one_list_are_shown_alone(bob: Visitor, session: Session, clock: Clock) -> None:
+    make_run(session, clock, "tech", removed=3)
+    make_run(session, clock, "members", added=4)
+    text = bob.get("/admin/runs?handle=tech").text
+    assert "3 removed" in text
+    assert "4 added" not in text
+
+
+@pytest.mark.parametrize("query", ["handle=no-such-list", "before=1", ""])
+def test_no_runs_are_said_to_be_none(bob: Visitor, query: str) -> None:
+    page = bob.get(f"/admin/runs?{query}")
+    assert "no run" in page.text or "no older runs" in page.text
+
+
+@pytest.mark.parametrize("query", ["before=x", "before=0", "before=99999999999999999999", "handle=../x", "handle=%00"])
+def test_a_query_that_means_nothing_is_a_400(bob: Visitor, query: str) -> None:
+    bob.get(f"/admin/runs?{query}", 400)
+
+
+def test_a_facility_that_is_off_is_said_to_be_off(
+    instance: Path, make_app: Callable[..., Flask], people: dict[str, int]
+) -> None:
+    (instance / "mailinglists.toml").unlink()
+    app = make_app()
+    app.test_client_class = Client
+    bob = Visitor(app.test_client())
+    bob.log_in("bob")
+    assert "Mailing lists are not enabled" in bob.get("/admin/").text
+
+
+def test_a_superuser_is_told_what_is_wrong_with_the_catalogue(
+    instance: Path, make_app: Callable[..., Flask], people: dict[str, int]
+) -> None:
+    (instance / "mailinglists.toml").write_text("enabled = true\nnonsense = 1\n")
+    app = make_app()
+    app.test_client_class = Client
+    bob = Visitor(app.test_client())
+    bob.log_in("bob")
+    assert "nonsense" in bob.get("/admin/", 503).text

@@ -1,0 +1,197 @@
+"""The page with a box for each list, and what happens when it is saved."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from sqlalchemy import event, select
+from sqlalchemy.orm import Session
+
+from portal.extensions import db
+from portal.models import Preference
+from tests.conftest import CATALOGUE, Clock
+from tests.factories import make_address, make_preference, make_user
+from tests.web.conftest import HASH, PASSWORD, Client, Visitor
+
+
+def saved(session: Session) -> dict[str, bool]:
+    """Handles of the stored preferences, of whatever address, and what they are."""
+    session.rollback()
+    return {row.list_handle: row.subscribed for row in session.scalars(select(Preference))}
+
+
+def test_every_list_stands_there_with_what_there_is_to_know_about_it(alice: Visitor) -> None:
+    page = alice.get("/subscriptions")
+    assert "These lists send to alice@example.org ." in page.text
+    assert "News and decisions for all members." in page.text
+    assert "members@lists.example.org" in page.text
+    assert "https://lists.example.org/archives/members/" in page.html
+    assert page.ticked() == set()
+
+
+def test_a_ticked_box_is_saved_and_the_page_says_so(alice: Visitor, session: Session) -> None:
+    page = alice.follow("/subscriptions", {"shown": alice.get("/subscriptions").value("shown"), "lists": ["members"]})
+    assert "Saved. You will be added to Members. Changes are applied within 12 hours." in page.text
+    assert "Being added Will be added by 22 Nov, 18:00" in page.text.replace("News and decisions for all members. ", "")
+    assert page.ticked() == {"members"}
+    assert saved(session) == {"members": True}
+
+
+def test_an_unticked_box_is_saved_and_the_page_says_so(alice: Visitor, session: Session) -> None:
+    make_preference(session, "members", "alice@example.org", subscribed=True, seen=True)
+    make_preference(session, "tech", "alice@example.org", subscribed=False, seen=False)
+    page = alice.follow("/subscriptions", {"shown": alice.get("/subscriptions").value("shown"), "lists": ["tech"]})
+    assert "You will be added to Tech and taken off Members." in page.text
+    assert saved(session) == {"members": False, "tech": True}
+
+
+def test_saving_without_a_difference_changes_nothing_and_says_so(alice: Visitor, session: Session) -> None:
+    page = alice.follow("/subscriptions", {"shown": alice.get("/subscriptions").value("shown")})
+    assert "Nothing was changed." in page.text
+    assert saved(session) == {}
+
+
+def test_a_box_that_went_stale_in_another_tab_is_left_as_it_is(alice: Visitor, session: Session) -> None:
+    old = alice.get("/subscriptions").value("shown")
+    alice.follow("/subscriptions", {"shown": old, "lists": ["members"]})
+    alice.follow("/subscriptions", {"shown": old, "lists": ["tech"]})
+    assert saved(session) == {"members": True, "tech": True}
+
+
+@pytest.mark.parametrize("tampering", ["", "x", "eyJhIjoxfQ.abc", "\0", "é" * 50])
+def test_an_altered_form_saves_nothing_and_shows_the_page_again(
+    alice: Visitor, session: Session, tampering: str
+) -> None:
+    page = alice.post("/subscriptions", {"shown": tampering, "lists": ["members"]}, status=400)
+    assert page.title.startswith("Error: Your mailing lists")
+    assert "nothing was saved" in page.text
+    assert saved(session) == {}
+
+
+def test_a_form_of_somebody_else_saves_nothing(alice: Visitor, bob: Visitor, session: Session) -> None:
+    foreign = bob.get("/subscriptions").value("shown")
+    alice.post("/subscriptions", {"shown": foreign, "lists": ["members"]}, status=400)
+    assert saved(session) == {}
+
+
+def test_a_list_outside_the_audience_is_neither_shown_nor_reached(alice: Visitor, session: Session) -> None:
+    page = alice.get("/subscriptions")
+    assert "Board" not in page.html
+    alice.follow("/subscriptions", {"shown": page.value("shown"), "lists": ["board", "nonsense", "\0", "-rf"]})
+    assert saved(session) == {}
+
+
+def test_an_address_of_somebody_else_is_refused(alice: Visitor, session: Session) -> None:
+    other = make_address(session, "bob@example.org")
+    session.rollback()
+    form = {"shown": alice.get("/subscriptions").value("shown"), "lists": ["members"], "address": str(other)}
+    response = alice.client.post("/subscriptions", data={"csrf_token": alice.get("/account").token, **form})
+    assert 400 <= response.status_code < 500
+    assert saved(session) == {}
+
+
+@pytest.mark.parametrize("address", ["0", "-1", "9" * 30, "x", "1e3", "\0", "9" * 5000])
+def test_an_address_that_is_no_number_of_one_is_refused(alice: Visitor, session: Session, address: str) -> None:
+    form = {"shown": alice.get("/subscriptions").value("shown"), "lists": ["members"], "address": address}
+    alice.post("/subscriptions", form, status=400)
+    assert saved(session) == {}
+
+
+def test_whoever_holds_several_addresses_chooses_where_lists_send_to(visitor: Visitor, session: Session) -> None:
+    make_user(session, "dora", "dora@example.org", "dora@home.example.org", password_hash=HASH)
+    visitor.log_in("dora")
+    page = visitor.get("/subscriptions")
+    assert "Lists that you tick now send to" in page.text
+    home = make_address(session, "dora@home.example.org")
+    session.rollback()
+    page = visitor.follow("/subscriptions", {"shown": page.value("shown"), "lists": ["tech"], "address": str(home)})
+    assert "Sends to dora@home.example.org." in page.text
+
+
+def test_a_shared_mailbox_is_said_to_be_shared(visitor: Visitor, people: dict[str, int], session: Session) -> None:
+    make_user(session, "dora", "alice@example.org", password_hash=HASH)
+    visitor.log_in("dora")
+    assert "You share this mailbox with other accounts" in visitor.get("/subscriptions").text
+
+
+def test_the_page_takes_two_statements_whatever_there_is(app: Flask, alice: Visitor, session: Session) -> None:
+    statements: list[str] = []
+
+    def count(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if not statement.startswith(("BEGIN", "PRAGMA")):
+            statements.append(statement)
+
+    alice.get("/subscriptions")
+    with app.app_context():
+        event.listen(db.engine, "before_cursor_execute", count)
+        alice.get("/subscriptions")
+        event.remove(db.engine, "before_cursor_execute", count)
+    assert 1 <= len(statements) <= 2, statements
+
+
+def test_where_the_facility_is_off_no_form_is_shown_and_a_post_is_refused(
+    instance: Path, make_app: Callable[..., Flask], people: dict[str, int]
+) -> None:
+    (instance / "mailinglists.toml").unlink()
+    app = make_app()
+    app.test_client_class = Client
+    alice = Visitor(app.test_client())
+    alice.log_in("alice")
+    page = alice.get("/subscriptions")
+    assert "not offered" in page.text
+    assert "Tick the lists" not in page.text
+    alice.post("/subscriptions", {"lists": ["members"]}, page="/account", status=503)
+
+
+def test_an_invalid_catalogue_stops_the_lists_alone(
+    instance: Path, make_app: Callable[..., Flask], people: dict[str, int]
+) -> None:
+    (instance / "mailinglists.toml").write_text("enabled = true\nnonsense = 1\n")
+    app = make_app()
+    app.test_client_class = Client
+    alice = Visitor(app.test_client())
+    alice.log_in("alice")
+    page = alice.get("/subscriptions", 503)
+    assert "nonsense" not in page.text
+    assert "toml" not in page.text
+    assert "Log out" in page.text
+    alice.get("/account")
+
+
+def test_forty_lists_with_long_names_stand_there_and_are_saved(
+    instance: Path, make_app: Callable[..., Flask], people: dict[str, int]
+) -> None:
+    name = "\N{GRINNING FACE}" * 119
+    lists = "".join(f'[lists.l{n}]\nname = "{name}{n % 10}"\nemail = "l{n}@lists.example.org"\n' for n in range(40))
+    files = CATALOGUE[CATALOGUE.index("[managers") :].replace('"rosters"', f'"{instance}/rosters"')
+    (instance / "mailinglists.toml").write_text(f"enabled = true\n{lists}{files}")
+    app = make_app()
+    app.test_client_class = Client
+    alice = Visitor(app.test_client())
+    alice.log_in("alice")
+    everything = [f"l{n}" for n in range(40)]
+    before = alice.get("/subscriptions")
+    page = alice.follow("/subscriptions", {"shown": before.value("shown"), "lists": everything})
+    assert "Saved. You will be added to" in page.text
+    assert page.ticked() == set(everything)
+
+
+def test_times_are_those_of_the_configured_zone(
+    make_app: Callable[..., Flask], people: dict[str, int], clock: Clock, session: Session
+) -> None:
+    make_preference(
+        session,
+        "members",
+        "alice@example.org",
+        True,
+        changed_at=clock.now - timedelta(hours=1),
+        touched=True,
+        seen=False,
+    )
+    app = make_app(PORTAL_TIMEZONE="Europe/Helsinki")
+    app.test_client_class = Client
+    alice = Visitor(app.test_client())
+    alice.follow("/login", {"username": "alice", "password": PASSWORD})
+    assert '<time datetime="2026-11-22T19:00:00+02:00">22 Nov, 19:00</time>' in alice.get("/subscriptions").html
