@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy import delete as delete_from
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from portal import database
 from portal.domain.address import canonical, shown
@@ -137,6 +137,20 @@ def profile(session: Session, user_id: int) -> Profile:
     if not found:
         raise UnknownUserError(f"no user has the number {user_id}")
     return found[0]
+
+
+def shared_addresses(session: Session, user_id: int) -> frozenset[str]:
+    """Return those of a user's addresses, as spelled, that other accounts hold too."""
+    other = aliased(UserAddress)
+    with reading(session):
+        return frozenset(
+            session.scalars(
+                select(Address.spelling)
+                .join(UserAddress, UserAddress.address_id == Address.id)
+                .join(other, (other.address_id == Address.id) & (other.user_id != user_id))
+                .where(UserAddress.user_id == user_id)
+            )
+        )
 
 
 def list_users(session: Session) -> Iterator[Profile]:
