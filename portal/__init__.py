@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Flask:
 
     @cache
     def catalogue() -> Any:
-        return load_catalogue(instance / "mailinglists.toml", registry.read_settings)
+        return load_catalogue(instance / "mailinglists.toml", partial(registry.read_settings, folder=instance))
 
     app.extensions["portal"] = Portal(
         settings=settings,

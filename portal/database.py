@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Select,
     String,
     Table,
+    TextClause,
     event,
     text,
 )
@@ -92,13 +94,21 @@ def stream(
 
     No type is converted: a boolean is 0 or 1 on SQLite, a time is text there. Read only what is alike in both.
     """
-    result = connection.execution_options(stream_results=True).execute(statement)
+    compiled = statement.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
+    values = compiled.construct_params()
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name == "postgresql":
+        cursor = driver.cursor(name="portal_stream")  # a cursor with a name is kept at the server
+        bound: object = values
+    else:
+        cursor = driver.cursor()
+        bound = [values[name] for name in compiled.positiontup or ()]
     try:
-        cursor: Any = result.cursor
+        cursor.execute(str(compiled), bound)
         while block := cursor.fetchmany(size):
             yield block
     finally:
-        result.close()
+        cursor.close()
 
 
 ROSTER = Table("portal_roster", MetaData(), Column("canonical", String(254), primary_key=True), prefixes=["TEMPORARY"])
@@ -123,11 +133,31 @@ def load_roster(connection: Connection, canonicals: Iterable[str]) -> int:
     else:
         connection.exec_driver_sql("CREATE TEMPORARY TABLE portal_roster (canonical TEXT PRIMARY KEY) WITHOUT ROWID")
         driver.executemany("INSERT OR IGNORE INTO portal_roster VALUES (?)", ((each,) for each in canonicals))
-    return connection.exec_driver_sql("SELECT count(*) FROM portal_roster").scalar_one()
+    count: int = connection.exec_driver_sql("SELECT count(*) FROM portal_roster").scalar_one()
+    return count
 
 
 def _dialect(session: Session | Connection) -> str:
     return session.dialect.name if isinstance(session, Connection) else session.get_bind().dialect.name
+
+
+@contextmanager
+def dedicated(session: Session) -> Iterator[Session]:
+    """Yield a session on a connection of its own, which keeps its temporary tables from one transaction to the next."""
+    engine: Any = session.get_bind()
+    with engine.connect() as connection, Session(connection) as own:
+        yield own
+
+
+def drop_temporary(table: Table) -> TextClause:
+    """Return the statement that drops a temporary table if an earlier piece of work on the connection left it."""
+    return text(f"DROP TABLE IF EXISTS {table.name}")
+
+
+def analyze(session: Session, table: Table) -> None:
+    """Let PostgreSQL know how large a temporary table has become; SQLite plans well without."""
+    if _dialect(session) == "postgresql":
+        session.execute(text(f"ANALYZE {table.name}"))
 
 
 def code_points(session: Session | Connection) -> str:

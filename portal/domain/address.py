@@ -11,8 +11,10 @@ from portal.errors import InvalidAddressError
 
 MAX_LENGTH = 254  # RFC 5321, 4.5.3.1.3
 
-# What a line protocol, a log or a list manager could misread is no address: white space, controls, separators.
-_SHAPE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f,<>@\u2028\u2029]+@[^\s\x00-\x1f\x7f-\x9f,<>@\u2028\u2029]+")
+# What a line protocol, a log or a list manager could misread is no address: white space, controls, separators, half a
+# surrogate pair. White space is spelled out, because \s costs a third more at every letter.
+_FIT = r"[^\x00-\x20\x7f-\xa0,<>@\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ud800-\udfff]+"
+_SHAPE = re.compile(f"{_FIT}@{_FIT}")
 
 
 def canonical(spelling: str) -> str:
@@ -22,10 +24,12 @@ def canonical(spelling: str) -> str:
     validated by ``services.addresses``. Raise InvalidAddressError.
     """
     text = spelling.strip()
+    if len(text) > MAX_LENGTH:
+        raise InvalidAddressError(f"an e-mail address is at most {MAX_LENGTH} bytes long: {shown(text)}")
     if not text.isascii():
         return _canonical_unicode(text)
-    if len(text) > MAX_LENGTH or not _SHAPE.fullmatch(text):
-        raise InvalidAddressError(f"not an e-mail address: {shown(spelling)}")
+    if not _SHAPE.fullmatch(text):
+        raise InvalidAddressError(f"not an e-mail address: {shown(text)}")
     return text.lower()
 
 
@@ -33,7 +37,7 @@ def _canonical_unicode(text: str) -> str:
     import idna  # only addresses beyond ASCII pay for its tables
 
     normal = unicodedata.normalize("NFC", text)
-    if not _SHAPE.fullmatch(normal) or any("\ud800" <= letter <= "\udfff" for letter in normal):
+    if not _SHAPE.fullmatch(normal):
         raise InvalidAddressError(f"not an e-mail address: {shown(text)}")
     local, _, domain = normal.partition("@")
     try:

@@ -48,19 +48,23 @@ def decide(standing: Standing, *, on_roster: bool, rules: Rules) -> Action:
     wanted = standing.preference
     if wanted is None:
         return Action.INIT if standing.is_managed else Action.NOTHING  # rule 1
-    if rules.honour_list_changes and wanted != on_roster and standing.seen is (not on_roster):  # rule 2
+    roster_moved = wanted != on_roster and standing.seen is (not on_roster)
+    if rules.honour_list_changes and roster_moved:  # rule 2
         if not on_roster:
             return Action.LEFT
         if not (standing.touched or standing.waiting or standing.has_moved):
             return Action.JOINED
-    if standing.is_managed:  # rule 3
-        if wanted == on_roster:
-            return Action.NOTHING
+    if standing.is_managed and wanted != on_roster:  # rule 3
         return Action.ADD if wanted else Action.REMOVE
-    departs = on_roster and not standing.is_dealt_with  # rule 4
-    if departs and (not wanted or (standing.seen is True and rules.remove_on_departure)):
+    if not standing.is_managed and on_roster and _departs(standing, rules):  # rule 4
         return Action.REMOVE
     return Action.NOTHING  # rule 5
+
+
+def _departs(standing: Standing, rules: Rules) -> bool:
+    """Tell whether an address that is not managed has to leave the roster, its departure not dealt with yet."""
+    stays = standing.preference and not (standing.seen and rules.remove_on_departure)
+    return not (stays or standing.is_dealt_with)
 
 
 def explain(standing: Standing, our_act: Action, *, on_roster: bool) -> Standing:

@@ -59,6 +59,12 @@ class Decision:
     after: int | None = None
 
     @property
+    def stays(self) -> bool:
+        """Tell whether the address is on the roster, is wanted there, and is not removed."""
+        wanted = self.action in {Action.INIT, Action.JOINED} or self.standing.preference is True
+        return self.on_roster and wanted and not (self.action is Action.REMOVE and self.is_pushed)
+
+    @property
     def is_pushed(self) -> bool:
         """Tell whether the list manager is told about it."""
         return self.action in {Action.ADD, Action.REMOVE} and not self.held_back
@@ -69,7 +75,8 @@ class Plan:
     """What a run would do with one list.
 
     ``seen_on`` counts the addresses seen on, ``doubtful`` those of them whose preference is subscribed, which make an
-    empty roster doubtful; ``strangers`` the addresses on the roster that nobody here holds.
+    empty roster doubtful; ``staying`` those on the roster that are wanted there and that the run does not remove, which
+    make an empty roster after the push doubtful; ``strangers`` the addresses on the roster that nobody here holds.
     """
 
     handle: str
@@ -78,6 +85,7 @@ class Plan:
     strangers: int
     seen_on: int
     doubtful: int
+    staying: int
 
     @cached_property
     def lines(self) -> tuple[Decision, ...]:
@@ -141,9 +149,11 @@ def decide_rows(
     followed = _successors_of_leavers(known.values(), roster, rules)
     decisions = {}
     for address_id, (row, standing) in known.items():
-        follows = address_id in followed and bool(standing.preference)
-        decide_one = _decide_after_leave if follows else _decide
-        decisions[address_id] = decide_one(row, standing, roster, rules, is_planned_run=is_planned_run)
+        if address_id in followed and standing.preference:
+            decision = _decide_after_leave(row, standing, roster, rules, is_planned_run=is_planned_run)
+        else:
+            decision = _decide(row, standing, roster, rules)
+        decisions[address_id] = decision
     return tuple(_after_successor(each, decisions, is_planned_run=is_planned_run) for each in decisions.values())
 
 
@@ -164,9 +174,7 @@ def _successors_of_leavers(known: Iterable[tuple[Row, Standing]], roster: Mappin
     }
 
 
-def _decide(
-    row: Row, standing: Standing, roster: Mapping[str, str], rules: Rules, *, is_planned_run: bool = False
-) -> Decision:
+def _decide(row: Row, standing: Standing, roster: Mapping[str, str], rules: Rules) -> Decision:
     on_roster = row.canonical in roster
     action = decide(standing, on_roster=on_roster, rules=rules)
     held_back = action in {Action.ADD, Action.REMOVE} and row.is_fresh_refusal

@@ -40,7 +40,9 @@ def checked(text: str, *, special_domains: Collection[str] = ()) -> Checked:
     try:
         validate_email(spelling, check_deliverability=False, globally_deliverable=not is_special)
     except EmailNotValidError as error:
-        raise InvalidAddressError(f"not an e-mail address: {shown(spelling)} ({shown(str(error), limit=150)})") from None
+        raise InvalidAddressError(
+            f"not an e-mail address: {shown(spelling)} ({shown(str(error), limit=150)})"
+        ) from None
     return Checked(compared, spelling)
 
 
@@ -170,7 +172,9 @@ def _erase(session: Session, address_id: int, text: str) -> None:
         update(RunLine).where(RunLine.address_id == address_id).values(address=name, spelling=name, words="")
     )
     session.execute(
-        update(Run).where(Run.message.contains(text, autoescape=True)).values(message=func.replace(Run.message, text, name))
+        update(Run)
+        .where(Run.message.contains(text, autoescape=True))
+        .values(message=func.replace(Run.message, text, name))
     )
 
 
@@ -190,11 +194,10 @@ def change(session: Session, user_id: int, address: Checked, *, actor: Actor, no
         if old.canonical == address.canonical:
             _respell(session, old.id, address.spelling)
             return
-        session.execute(
-            delete(UserAddress).where(UserAddress.user_id == user_id, UserAddress.address_id == old.id)
-        )
+        session.execute(delete(UserAddress).where(UserAddress.user_id == user_id, UserAddress.address_id == old.id))
         new_id = _find_or_make(session, address)
-        _move_preferences(session, old.id, new_id, actor=actor, now=now)
+        new = _Mailbox(new_id, address.canonical)
+        _move_preferences(session, _Mailbox(old.id, old.canonical), new, actor=actor, now=now)
         give(session, user_id, address, lists=lists)
         forget_unused(session, [old.id])
 
@@ -206,45 +209,52 @@ def _respell(session: Session, address_id: int, spelling: str) -> None:
     )
 
 
-def _move_preferences(session: Session, old: int, new: int, *, actor: Actor, now: datetime) -> None:
+class _Mailbox(NamedTuple):
+    id: int
+    canonical: str
+
+
+def _move_preferences(session: Session, old: _Mailbox, new: _Mailbox, *, actor: Actor, now: datetime) -> None:
     rows = session.scalars(
-        select(Preference).where(Preference.address_id.in_([old, new])).with_for_update()
+        select(Preference).where(Preference.address_id.in_([old.id, new.id])).with_for_update()
     ).all()
-    own = {row.list_handle: row for row in rows if row.address_id == new}
-    left = [row for row in rows if row.address_id == old]
-    is_shared = session.execute(select(exists().where(UserAddress.address_id == old))).scalar_one()
+    own = {row.list_handle: row for row in rows if row.address_id == new.id}
+    is_shared = session.execute(select(exists().where(UserAddress.address_id == old.id))).scalar_one()
     changes = []
-    for row in left:
-        taken = _take_over(session, row, own.get(row.list_handle), new, now=now, actor=actor)
-        if taken:
-            changes.append(taken)
+    for row in [row for row in rows if row.address_id == old.id]:
+        if _take_over(session, row, own.get(row.list_handle), new.id, now=now, actor=actor):
+            changes.append(history.Change(row.list_handle, new.id, new.canonical, row.subscribed, "rule"))
         if not is_shared:
             if row.subscribed:
-                changes.append(history.Change(row.list_handle, old, False, "rule"))
-            _leave_behind(row, new, now=now, actor=actor)
+                changes.append(history.Change(row.list_handle, old.id, old.canonical, False, "rule"))
+            _leave_behind(row, new.id, now=now, actor=actor)
     session.flush()
     if not is_shared:  # X to Y to Z is X to Z
-        session.execute(update(Preference).where(Preference.moved_to == old).values(moved_to=new, version=Preference.version + 1))
+        session.execute(
+            update(Preference)
+            .where(Preference.moved_to == old.id)
+            .values(moved_to=new.id, version=Preference.version + 1)
+        )
     history.record(session, changes, actor=actor, now=now)
 
 
 def _take_over(
     session: Session, row: Preference, own: Preference | None, new: int, *, now: datetime, actor: Actor
-) -> history.Change | None:
-    """Give the new address the old one's preference, unless it has one of its own; going back undoes a move."""
+) -> bool:
+    """Give the new address the old one's preference, unless it has one of its own; tell whether that changed it.
+
+    Going back to an address undoes the move away from it.
+    """
     if own is None:
-        own = Preference(list_handle=row.list_handle, address_id=new, **_chosen(row, now=now, actor=actor))
-        session.add(own)
-    elif own.moved_to == row.address_id:
-        is_change = own.subscribed != row.subscribed
-        for name, value in _chosen(row, now=now, actor=actor).items():
-            setattr(own, name, value)
-        own.moved_to, own.refusal, own.refused_at, own.version = None, None, None, own.version + 1
-        if not is_change:
-            return None
-    else:
-        return None
-    return history.Change(row.list_handle, new, row.subscribed, "rule")
+        session.add(Preference(list_handle=row.list_handle, address_id=new, **_chosen(row, now=now, actor=actor)))
+        return True
+    if own.moved_to != row.address_id:
+        return False
+    is_change = own.subscribed != row.subscribed
+    for name, value in _chosen(row, now=now, actor=actor).items():
+        setattr(own, name, value)
+    own.moved_to, own.refusal, own.refused_at, own.version = None, None, None, own.version + 1
+    return is_change
 
 
 def _chosen(row: Preference, *, now: datetime, actor: Actor) -> dict[str, Any]:
@@ -259,6 +269,7 @@ def _chosen(row: Preference, *, now: datetime, actor: Actor) -> dict[str, Any]:
 
 def _leave_behind(row: Preference, new: int, *, now: datetime, actor: Actor) -> None:
     """Let the old address's preference end: it is removed from the list, after the new one was added."""
-    row.subscribed, row.source, row.changed_at, row.changed_by = False, "rule", now, actor.user_id
+    if row.subscribed:
+        row.subscribed, row.source, row.changed_at, row.changed_by = False, "rule", now, actor.user_id
     row.touched, row.departed, row.moved_to = False, False, new
     row.refusal, row.refused_at, row.version = None, None, row.version + 1

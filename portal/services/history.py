@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from portal.models import Address, History
+from portal.models import History
 
 
 class Actor(NamedTuple):
@@ -22,25 +22,18 @@ SYNC = Actor(None, "")  # what a run takes over has no author but the list
 
 
 class Change(NamedTuple):
-    """One preference that has just been changed."""
+    """One preference that has just been changed; ``address`` is canonical."""
 
     list_handle: str
     address_id: int
+    address: str
     subscribed: bool
     source: str
 
 
 def record(session: Session, changes: Iterable[Change], *, actor: Actor, now: datetime, reason: str = "") -> None:
     """Write a line for each change. The caller's transaction is open and holds the changes themselves."""
-    rows = [{**change._asdict()} for change in changes]
-    if not rows:
-        return
-    spelled = dict(
-        session.execute(
-            select(Address.id, Address.canonical).where(Address.id.in_({row["address_id"] for row in rows}))
-        )
-        .tuples()
-        .all()
-    )
     common = {"at": now, "actor_id": actor.user_id, "actor": actor.name[:80], "reason": reason[:200]}
-    session.execute(insert(History), [{**row, **common, "address": spelled[row["address_id"]]} for row in rows])
+    rows = [{**change._asdict(), **common} for change in changes]
+    if rows:
+        session.execute(insert(History), rows)

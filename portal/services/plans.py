@@ -1,6 +1,6 @@
 """What a planner needs, read from the database: who is on what, and what a run that was not finished left behind."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -42,6 +42,7 @@ def make_plan(
         strangers=len(roster) - counts["held"],
         seen_on=counts["steady_on"] + sum(row.standing.seen is True for row in rows),
         doubtful=counts["steady_on"] + sum(each.preference is True for each in seen),
+        staying=counts["steady_on"] + sum(each.stays for each in decisions),
     )
 
 
@@ -63,6 +64,16 @@ def accepted_lines(session: Session, handle: str) -> set[tuple[int, Action]]:
         .where(RunLine.list_handle == handle, not_(RunLine.settled), Run.accepted)
     )
     return {(address_id, Action(action)) for address_id, action in rows}
+
+
+def count_staying(session: Session, handle: str, *, leaving: Collection[int]) -> int:
+    """Return how many addresses are wanted on a list and seen on it, some that are being removed left out."""
+    wanted = session.scalars(
+        select(Preference.address_id).where(
+            Preference.list_handle == handle, Preference.subscribed, Preference.seen.is_(True)
+        )
+    )
+    return len(set(wanted).difference(leaving))
 
 
 def _in_need_of_a_look(
@@ -97,7 +108,7 @@ def _count_seen_on(session: Session, mailing_list: MailingList, ids: Collection[
     count: int = session.execute(
         select(func.count())
         .select_from(Preference)
-        .where(Preference.list_handle == mailing_list.handle, Preference.address_id.in_(ids), Preference.seen)
+        .where(Preference.list_handle == mailing_list.handle, Preference.address_id.in_(ids), Preference.seen.is_(True))
     ).scalar_one()
     return count
 
@@ -122,9 +133,7 @@ def _overview(mailing_list: MailingList) -> Select[Any]:
             case((steady, 1), else_=0),
             case((held, 1), else_=0),
         )
-        .outerjoin(
-            Preference, and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id)
-        )
+        .outerjoin(Preference, and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id))
         .where(or_(Preference.list_handle.is_not(None), held))
     )
 
@@ -138,7 +147,7 @@ def load_rows(session: Session, mailing_list: MailingList, ids: Collection[int],
     return rows
 
 
-def _details(mailing_list: MailingList) -> Select[Any]:
+def _details(mailing_list: MailingList) -> Any:
     return select(
         Address.id,
         Address.canonical,

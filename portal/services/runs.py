@@ -1,7 +1,7 @@
 """Runs and their lines: written before the first push, finished after the last."""
 
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -37,7 +37,15 @@ def begin(
 
 
 def record_refusal(
-    session: Session, handle: str, *, kind: str, trigger: str, now: datetime, result: str, message: str, plan: Plan | None
+    session: Session,
+    handle: str,
+    *,
+    kind: str,
+    trigger: str,
+    now: datetime,
+    result: str,
+    message: str,
+    plan: Plan | None,
 ) -> None:
     """Write a run that ended before it began: by the brake, in doubt, or without a roster."""
     with transaction(session):
@@ -50,19 +58,30 @@ def record_refusal(
 def _insert(
     session: Session, handle: str, *, kind: str, trigger: str, now: datetime, plan: Plan | None, **columns: Any
 ) -> int:
-    planned = {"plan_id": plan.id, "on_roster": plan.on_roster, "strangers": plan.strangers} if plan else {}
     run = Run(
         list_handle=handle,
         kind=kind,
         trigger=trigger[:80],
         host=socket.gethostname()[:120],
         started_at=now,
-        **planned,
+        **(_counts(plan) if plan else {}),
         **columns,
     )
     session.add(run)
     session.flush()
     return run.id
+
+
+def _counts(plan: Plan) -> dict[str, Any]:
+    return {
+        "plan_id": plan.id,
+        "on_roster": plan.on_roster,
+        "strangers": plan.strangers,
+        "initialised": len(plan.of(Action.INIT)),
+        "left": len(plan.of(Action.LEFT)),
+        "joined": len(plan.of(Action.JOINED)),
+        "held": sum(each.held_back for each in plan.lines),
+    }
 
 
 def _line(run_id: int, handle: str, decision: Decision) -> dict[str, Any]:
@@ -80,13 +99,21 @@ def _line(run_id: int, handle: str, decision: Decision) -> dict[str, Any]:
     }
 
 
-def finish(session: Session, run: Begun, *, result: str, now: datetime, message: str = "", **counts: int) -> None:
-    """Write the end of a run: the last thing that it does."""
+def finish(
+    session: Session,
+    run: Begun,
+    *,
+    result: str,
+    now: datetime,
+    message: str = "",
+    counts: Mapping[str, int] | None = None,
+) -> None:
+    """Write the end of a run, the last thing that it does; one that another has given up for lost stays so."""
     with transaction(session):
         session.execute(
             update(Run)
-            .where(Run.id == run.run_id)
-            .values(result=result, finished_at=now, message=message[:400], **counts)
+            .where(Run.id == run.run_id, Run.result == "open")
+            .values(result=result, finished_at=now, message=message[:400], **(counts or {}))
         )
 
 
@@ -149,6 +176,18 @@ def record_outcomes(session: Session, run: Begun, outcomes: Sequence[tuple[int, 
             for address_id, outcome, words in outcomes
         ],
     )
+
+
+def settle_all_lines(session: Session, run: Begun, *, except_for: Collection[int]) -> None:
+    """Note, at the end of a good run, that nothing is left to explain but what a choice got in the way of."""
+    with transaction(session):
+        session.execute(
+            update(RunLine)
+            .where(
+                RunLine.list_handle == run.handle, not_(RunLine.settled), RunLine.address_id.not_in(sorted(except_for))
+            )
+            .values(settled=True)
+        )
 
 
 def settle_lines(session: Session, run: Begun, address_ids: Iterable[int]) -> None:

@@ -19,9 +19,10 @@ from portal.services.transaction import transaction
 
 
 class Pushed(NamedTuple):
-    """What became of one address: is it on the roster read afterwards, and what did the list manager say."""
+    """What became of one add or removal: is the address on the roster now, as it should be, and what was said."""
 
     on_roster: bool
+    took: bool
     outcome: Outcome
 
 
@@ -36,9 +37,8 @@ class Ending(NamedTuple):
 
 @dataclass
 class Settled:
-    """Counts of what was written, and the refusals that are news: canonical address and words."""
+    """The refusals that are news (canonical address and words), and the addresses that a choice got in the way of."""
 
-    initialised: int = 0
     refusals: list[tuple[str, str]] = field(default_factory=list)
     stale: set[int] = field(default_factory=set)  # a choice made meanwhile wins: nothing was written
 
@@ -52,7 +52,7 @@ def settle(
     size = database.chunk_size(session)
     for chunk in database.chunked((each for each in endings if each.decision.row.standing.preference is None), size):
         with transaction(session):
-            settled.initialised += _initialise(session, run, chunk, now=now)
+            _initialise(session, run, chunk, now=now)
         database.pause(session)
     known = (each for each in endings if each.decision.row.standing.preference is not None and _differs(each))
     for chunk in database.chunked(known, size):
@@ -67,7 +67,7 @@ def _ending(decision: Decision, pushed: Pushed | None) -> Ending:
     push = Push(pushed.on_roster, pushed.outcome.result is Result.REJECTED) if pushed else None
     after = conclude(decision.standing, decision.action, on_roster=decision.on_roster, push=push)
     words = None
-    if pushed and pushed.on_roster != (decision.action is Action.ADD):
+    if pushed and not pushed.took:
         words = pushed.outcome.words or _default_words(decision.action, pushed.outcome.result)
     return Ending(decision, after, pushed, words)
 
@@ -85,9 +85,9 @@ def _differs(ending: Ending) -> bool:
     return ending.after != row.standing or forgets_refusal or ending.pushed is not None
 
 
-def _initialise(session: Session, run: Begun, chunk: list[Ending], *, now: datetime) -> int:
+def _initialise(session: Session, run: Begun, chunk: list[Ending], *, now: datetime) -> None:
     """Insert the first preference of addresses that have none: rule 1."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "list_handle": run.handle,
             "address_id": each.decision.row.address_id,
@@ -100,18 +100,17 @@ def _initialise(session: Session, run: Begun, chunk: list[Ending], *, now: datet
         if each.decision.action is Action.INIT
     ]
     if not rows:
-        return 0
+        return
     inserted = session.scalars(
         database.insert(session, Preference).on_conflict_do_nothing().returning(Preference.address_id), rows
     )
     made = set(inserted)
     changes = [
-        history.Change(run.handle, row["address_id"], row["subscribed"], "init")
-        for row in rows
-        if row["address_id"] in made
+        _change(run, each, subscribed=each.decision.on_roster, source="init")
+        for each in chunk
+        if each.decision.row.address_id in made
     ]
     history.record(session, changes, actor=history.SYNC, now=now)
-    return len(made)
 
 
 def _settle_chunk(session: Session, run: Begun, chunk: list[Ending], settled: Settled, *, now: datetime) -> None:
@@ -124,9 +123,7 @@ def _settle_chunk(session: Session, run: Begun, chunk: list[Ending], settled: Se
         rows = [_columns(each, current[each.decision.row.address_id], now=now) for each in fresh]
         session.execute(_update_preference(run.handle), rows)
     changes = [
-        history.Change(run.handle, each.decision.row.address_id, bool(each.after.preference), "list")
-        for each in fresh
-        if _changes(each)
+        _change(run, each, subscribed=bool(each.after.preference), source="list") for each in fresh if _changes(each)
     ]
     history.record(session, changes, actor=history.SYNC, now=now)
     runs.record_outcomes(
@@ -136,10 +133,13 @@ def _settle_chunk(session: Session, run: Begun, chunk: list[Ending], settled: Se
     )
     runs.settle_lines(session, run, ids)
     settled.refusals += [
-        (each.decision.row.canonical, each.words)
-        for each in fresh
-        if each.words and not each.decision.row.has_refusal
+        (each.decision.row.canonical, each.words) for each in fresh if each.words and not each.decision.row.has_refusal
     ]
+
+
+def _change(run: Begun, ending: Ending, *, subscribed: bool, source: str) -> history.Change:
+    row = ending.decision.row
+    return history.Change(run.handle, row.address_id, row.canonical, subscribed, source)
 
 
 def _changes(ending: Ending) -> bool:

@@ -27,11 +27,26 @@ def transaction(session: Session) -> Iterator[Session]:
 
 
 @contextmanager
+def scratch(session: Session) -> Iterator[Session]:
+    """Fill temporary tables, which keeps no other connection waiting, and keep them."""
+    if session.in_transaction():
+        raise RuntimeError("a transaction is open already")
+    try:
+        session.connection(execution_options={WRITING: False})
+        yield session
+        session.commit()
+    except BaseException:
+        session.rollback()
+        raise
+
+
+@contextmanager
 def reading(session: Session) -> Iterator[Session]:
     """Read, and close the transaction, so that none is open while something slow goes on."""
     if session.in_transaction():
         raise RuntimeError("a transaction is open already")
     try:
+        session.connection(execution_options={WRITING: False})
         yield session
     finally:
         session.rollback()

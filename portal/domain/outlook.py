@@ -1,0 +1,82 @@
+"""What a person is told of one address on one list: a state, and the when and why beneath it."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class State(StrEnum):
+    """The word on a list's card."""
+
+    SUBSCRIBED = "subscribed"
+    NOT_SUBSCRIBED = "not_subscribed"
+    BEING_ADDED = "being_added"
+    BEING_REMOVED = "being_removed"
+    REFUSED = "refused"
+    WAITING = "waiting"
+    NOT_CHOSEN = "not_chosen"
+
+
+class Detail(NamedTuple):
+    """The sentence beneath: its kind, its time, the list manager's words, and whether another holder did it.
+
+    Kinds: none, add_by, add_overdue, remove_by, remove_overdue, remove_refused, waiting, left, joined, refused,
+    next_run, init_on, init_off, chosen.
+    """
+
+    kind: str
+    at: datetime | None = None
+    words: str = ""
+    by_other: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The stored preference that an outlook is made of."""
+
+    subscribed: bool
+    source: str
+    changed_at: datetime
+    seen: bool | None = None
+    waiting_since: datetime | None = None
+    refusal: str | None = None
+    refused_at: datetime | None = None
+
+
+def outlook(known: Known | None, *, now: datetime, promise: timedelta, by_other: bool = False) -> tuple[State, Detail]:
+    """Return the state and the detail of a preference, or of there being none.
+
+    ``promise`` is how long after a choice a run has carried it out, as members are told.
+    """
+    if known is None:
+        return State.NOT_CHOSEN, Detail("next_run")
+    if known.subscribed == (known.seen is True):
+        return _settled(known, by_other=by_other)
+    if known.subscribed and known.waiting_since:
+        return State.WAITING, Detail("waiting", known.waiting_since)
+    if known.refusal:
+        return _refused(known, known.refusal)
+    due = known.changed_at + promise
+    punctuality = "by" if now <= due else "overdue"
+    if known.subscribed:
+        return State.BEING_ADDED, Detail(f"add_{punctuality}", due, by_other=by_other)
+    return State.BEING_REMOVED, Detail(f"remove_{punctuality}", due, by_other=by_other)
+
+
+def _refused(known: Known, words: str) -> tuple[State, Detail]:
+    if known.subscribed:
+        return State.REFUSED, Detail("refused", known.refused_at, words)
+    return State.BEING_REMOVED, Detail("remove_refused", known.refused_at, words)
+
+
+def _settled(known: Known, *, by_other: bool) -> tuple[State, Detail]:
+    state = State.SUBSCRIBED if known.subscribed else State.NOT_SUBSCRIBED
+    match known.source:
+        case "list":
+            kind = "joined" if known.subscribed else "left"
+        case "init":
+            kind = "init_on" if known.subscribed else "init_off"
+        case _:
+            kind = "chosen"
+    return state, Detail(kind, known.changed_at, by_other=by_other)

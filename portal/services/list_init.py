@@ -1,0 +1,224 @@
+"""list-init: the first preference of every managed address is what the roster says.
+
+Set-based and in chunks, so that a roster of a million lines takes little memory and keeps no member waiting.
+Source: docs/semantics.md, "list-init". It decides by rule 1 of the merge alone.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    and_,
+    exists,
+    false,
+    func,
+    insert,
+    literal,
+    not_,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.database import ROSTER
+from portal.domain.mailinglist import MailingList
+from portal.domain.roster_text import RosterText
+from portal.errors import NoAddressesError, RosterInDoubtError
+from portal.models import Address, History, Preference
+from portal.services import leases, plans
+from portal.services.addresses import is_held, is_managed
+from portal.services.transaction import reading, scratch, transaction
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What list-init did: distinct addresses, and ``invalid`` lines.
+
+    ``subscribed`` and ``unsubscribed`` got their first preference; ``kept`` have one already; ``unknown`` are on the
+    roster and nobody's here.
+    """
+
+    subscribed: int
+    unsubscribed: int
+    kept: int
+    unknown: int
+    invalid: int
+
+
+# What there is to do, numbered, so that it can be done in chunks: first preferences, and what was seen.
+_TODO = Table(
+    "portal_todo",
+    MetaData(),
+    Column("n", Integer, primary_key=True),
+    Column("address_id", Integer, nullable=False),
+    Column("on_roster", Boolean, nullable=False),
+    Column("is_first", Boolean, nullable=False),
+    prefixes=["TEMPORARY"],
+)
+_ON_ROSTER = ROSTER.c.canonical.is_not(None)
+
+
+def list_init(
+    session: Session, mailing_list: MailingList, lines: Iterable[bytes], *, now: datetime, allow_empty: bool = False
+) -> Counts:
+    """Give every managed address without a preference the one that a roster says; never change one that exists.
+
+    Raise NoAddressesError for input without an address, unless ``allow_empty``; RosterInDoubtError where even then
+    nobody would believe it; LeaseHeldError. Nothing has been written then.
+    """
+    text = RosterText(lines)
+    with leases.held(session, mailing_list.handle), database.dedicated(session) as own:
+        with scratch(own):
+            on_roster = database.load_roster(own.connection(), (line.canonical for line in text))
+        with reading(own):
+            _require_believable(own, mailing_list, on_roster, text, allow_empty=allow_empty)
+        with scratch(own):
+            counts = _prepare(own, mailing_list, invalid=text.invalid)
+            last: int = own.execute(select(func.coalesce(func.max(_TODO.c.n), 0))).scalar_one()
+        size = database.chunk_size(own)
+        for start in range(1, last + 1, size):
+            with transaction(own):
+                _write_chunk(own, mailing_list.handle, _TODO.c.n.between(start, start + size - 1), now=now)
+            database.pause(own)
+    return counts
+
+
+def _require_believable(
+    session: Session, mailing_list: MailingList, on_roster: int, text: RosterText, *, allow_empty: bool
+) -> None:
+    if on_roster:
+        return
+    require_announced(text, allow_empty=allow_empty)
+    expected = plans.count_staying(session, mailing_list.handle, leaving=())
+    if expected:
+        raise RosterInDoubtError(
+            f"{mailing_list.handle}: the roster is empty although {expected} subscribed addresses were on it; "
+            "if it really is, let a sync or a planned run take that over",
+            plan_id="",
+        )
+
+
+def require_announced(text: RosterText, *, allow_empty: bool) -> None:
+    """Raise NoAddressesError for input without an address, unless it was announced to be empty, and is."""
+    if allow_empty and not text.invalid:
+        return
+    found = f"only {text.invalid} lines that are none" if text.invalid else "nothing"
+    raise NoAddressesError(
+        f"the input holds no address, {found}: is the command before the pipe all right? "
+        "If the list is really empty, run again with: --allow-empty"
+    )
+
+
+def _prepare(session: Session, mailing_list: MailingList, *, invalid: int) -> Counts:
+    """Note what there is to do, and count it."""
+    session.execute(database.drop_temporary(_TODO))
+    _TODO.create(session.connection())
+    columns = ["address_id", "on_roster", "is_first"]
+    session.execute(insert(_TODO).from_select(columns, _first_preferences(mailing_list)))
+    session.execute(insert(_TODO).from_select(columns, _newly_agreed(mailing_list)))
+    database.analyze(session, _TODO)
+    by_roster = select(_TODO.c.on_roster, func.count()).where(_TODO.c.is_first).group_by(_TODO.c.on_roster)
+    firsts = dict(iter(session.execute(by_roster)))
+    kept = select(func.count()).select_from(Address).join(Preference, _preference_of(mailing_list))
+    known = exists().where(Address.canonical == ROSTER.c.canonical, is_held()).correlate(ROSTER)
+    return Counts(
+        subscribed=firsts.get(True, 0),
+        unsubscribed=firsts.get(False, 0),
+        kept=session.execute(kept.where(is_managed(mailing_list))).scalar_one(),
+        unknown=session.execute(select(func.count()).select_from(ROSTER).where(not_(known))).scalar_one(),
+        invalid=invalid,
+    )
+
+
+def _preference_of(mailing_list: MailingList) -> Any:
+    return and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id)
+
+
+def _first_preferences(mailing_list: MailingList) -> Any:
+    return (
+        select(Address.id, _ON_ROSTER, literal(True))
+        .outerjoin(ROSTER, ROSTER.c.canonical == Address.canonical)
+        .outerjoin(Preference, _preference_of(mailing_list))
+        .where(Preference.list_handle.is_(None), is_managed(mailing_list))
+        .order_by(Address.id)
+    )
+
+
+def _newly_agreed(mailing_list: MailingList) -> Any:
+    """Return the preferences that the roster agrees with and that are not known to be seen so."""
+    return (
+        select(Address.id, _ON_ROSTER, literal(False))
+        .join(Preference, _preference_of(mailing_list))
+        .outerjoin(ROSTER, ROSTER.c.canonical == Address.canonical)
+        .where(
+            Preference.subscribed == _ON_ROSTER,
+            or_(Preference.seen.is_(None), Preference.seen != Preference.subscribed),
+        )
+        .order_by(Address.id)
+    )
+
+
+def _write_chunk(session: Session, handle: str, chunk: Any, *, now: datetime) -> None:
+    """Write a chunk of first preferences with their history, and what was seen; a choice made meanwhile stays."""
+    columns = [
+        "list_handle",
+        "address_id",
+        "subscribed",
+        "seen",
+        "source",
+        "changed_at",
+        "version",
+        "touched",
+        "departed",
+    ]
+    firsts = select(
+        literal(handle),
+        _TODO.c.address_id,
+        _TODO.c.on_roster,
+        _TODO.c.on_roster,
+        literal("init"),
+        literal(now, Preference.changed_at.type),
+        literal(0),
+        false(),
+        false(),
+    ).where(chunk, _TODO.c.is_first)
+    session.execute(database.insert(session, Preference).from_select(columns, firsts).on_conflict_do_nothing())
+    session.execute(_insert_history(handle, chunk, now=now))
+    agreed = select(_TODO.c.address_id).where(chunk, not_(_TODO.c.is_first), _TODO.c.on_roster == Preference.subscribed)
+    session.execute(
+        update(Preference)
+        .where(Preference.list_handle == handle, Preference.address_id.in_(agreed))
+        .values(seen=Preference.subscribed)
+    )
+
+
+def _insert_history(handle: str, chunk: Any, *, now: datetime) -> Any:
+    """Tell of the rows that were just inserted: theirs alone is this time."""
+    made = (
+        select(
+            Preference.changed_at,
+            Preference.list_handle,
+            Preference.address_id,
+            Address.canonical,
+            Preference.subscribed,
+            Preference.source,
+            literal("", String),
+            literal("", String),
+        )
+        .select_from(_TODO)
+        .join(Preference, and_(Preference.list_handle == handle, Preference.address_id == _TODO.c.address_id))
+        .join(Address, Address.id == _TODO.c.address_id)
+        .where(chunk, _TODO.c.is_first, Preference.source == "init", Preference.changed_at == now)
+    )
+    columns = ["at", "list_handle", "address_id", "address", "subscribed", "source", "actor", "reason"]
+    return insert(History).from_select(columns, made)
