@@ -1,0 +1,157 @@
+"""How addresses are compared: SEMANTICS, Matching."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portal.domain.address import MAX_LENGTH, canonical, shown
+from portal.errors import InvalidAddressError
+
+# Valid, every one, and a trap for a shell, a spreadsheet or an option parser.
+HOSTILE = [
+    "`id`@example.org",
+    "$HOME@example.org",
+    "/etc/passwd@example.org",
+    "-rf@example.org",
+    "=cmd|'/C'!A0@example.org",
+    "a|b@example.org",
+    "#comment@example.org",
+    "%s@example.org",
+]
+
+parts = st.text(min_size=1, max_size=12)
+look_alikes = st.builds("{}@{}.{}".format, parts, parts, st.sampled_from(["org", "ÄÖ", "xn--4ca", "ΕΛ", "Ελ", "中国"]))
+
+
+def is_address(text: str) -> bool:
+    try:
+        canonical(text)
+    except InvalidAddressError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Alice@Example.ORG", "alice@example.org"),
+        ("  alice@example.org\t", "alice@example.org"),
+        ("JOSÉ@example.org", "jose\N{COMBINING ACUTE ACCENT}@example.org"),
+        ("alice@EXÄMPLE.org", "alice@xn--exmple-cua.org"),
+        ("alice@eXämple.Org", "alice@XN--EXMPLE-CUA.ORG"),
+        ("alice@exa\N{COMBINING DIAERESIS}mple.org", "alice@exämple.org"),
+        ("alice@ΕΛΛΆΔΑ.gr", "alice@ελλάδα.gr"),
+        ("alice@例え。jp", "alice@例え.jp"),
+        ("groß@GROẞ.org", "GROẞ@groß.org"),
+        ("\N{KELVIN SIGN}elvin@example.org", "kelvin@example.org"),
+    ],
+)
+def test_spellings_of_one_mailbox_are_one_address(one: str, other: str) -> None:
+    assert canonical(one) == canonical(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("groß@example.org", "gross@example.org"),
+        ("alice@groß.org", "alice@gross.org"),
+        ("alice+lists@example.org", "alice@example.org"),
+        ("a.lice@example.org", "alice@example.org"),
+        ("\N{LATIN SMALL LETTER DOTLESS I}an@example.org", "ian@example.org"),
+        ("ﬁona@example.org", "fiona@example.org"),
+    ],
+)
+def test_mailboxes_that_merely_look_alike_are_two(one: str, other: str) -> None:
+    assert canonical(one) != canonical(other)
+
+
+@pytest.mark.parametrize("address", HOSTILE)
+def test_a_hostile_address_is_an_address_and_kept_byte_for_byte(address: str) -> None:
+    assert canonical(address) == address.lower()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "alice",
+        "@example.org",
+        "alice@",
+        "alice@@example.org",
+        "alice@example.org@example.com",
+        "alice smith@example.org",
+        "alice@exam ple.org",
+        "alice,bob@example.org",
+        "<alice@example.org>",
+        "alice@example.org\nbob@example.org",
+        "alice\r@example.org",
+        "al\0ice@example.org",
+        "al\x1b[31mice@example.org",
+        "al\x85ice@example.org",
+        "al\u2028ice@example.org",
+        "al\u00a0ice@example.org",
+        "al\udc80ice@example.org",
+        "alice@\ud800.org",
+        "alice@☃.net",
+        "alice@-ä.org",
+        "alice@ä..org",
+        "alice@" + "ä" * 64 + ".org",
+    ],
+)
+def test_what_is_no_address_is_refused_by_name(text: str) -> None:
+    with pytest.raises(InvalidAddressError):
+        canonical(text)
+
+
+def test_an_address_is_at_most_254_bytes_long() -> None:
+    longest = "a" * (MAX_LENGTH - len("@example.org")) + "@example.org"
+
+    assert canonical(longest) == longest
+    with pytest.raises(InvalidAddressError, match="at most 254"):
+        canonical("a" + longest)
+    with pytest.raises(InvalidAddressError, match="at most 254"):
+        canonical("ä" * 130 + "@example.org")
+
+
+def test_a_spelling_fits_where_its_address_fits() -> None:
+    # 127 letters when composed, 255 as typed: the column that keeps the spelling would overflow
+    with pytest.raises(InvalidAddressError, match="at most 254"):
+        canonical("o\N{COMBINING DIAERESIS}" * 122 + "@example.org")
+
+
+def test_an_error_shows_the_text_cut_and_harmless() -> None:
+    with pytest.raises(InvalidAddressError) as raised:
+        canonical("al\x1bice\ud800" + "x" * 10_000)
+
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 200
+    assert shown("a\nb\x00c") == "a\ufffdb\ufffdc"
+    assert shown("x" * 101) == "x" * 99 + "…"
+    assert shown("x" * 100) == "x" * 100
+
+
+@given(st.text() | look_alikes)
+def test_nothing_is_raised_but_invalid_address(text: str) -> None:
+    is_address(text)
+
+
+@given(look_alikes.filter(is_address))
+def test_a_canonical_address_is_its_own_canonical_form(text: str) -> None:
+    once = canonical(text)
+
+    assert canonical(once) == once
+    assert unicodedata.is_normalized("NFC", once)
+    assert len(once.encode()) <= MAX_LENGTH
+
+
+@given(look_alikes.filter(is_address))
+def test_case_and_composition_never_make_two_of_one(text: str) -> None:
+    assert canonical(text.lower()) == canonical(text)
+    assert canonical(unicodedata.normalize("NFD", text)) == canonical(text)
+
+
+@given(st.from_regex(r"[A-Za-z0-9.+_-]{1,20}@[A-Za-z0-9-]{1,20}\.[A-Za-z]{2,5}", fullmatch=True))
+def test_a_plain_address_is_matched_without_case(text: str) -> None:
+    assert canonical(text.upper()) == canonical(text) == text.lower()

@@ -1,0 +1,51 @@
+"""Lists and handles."""
+
+from dataclasses import replace
+
+import pytest
+
+from portal.domain.mailinglist import HANDLE, Brake, MailingList
+
+EVERYBODY = MailingList(
+    handle="members",
+    name="Members",
+    description="",
+    email="members@lists.example.org",
+    archive=None,
+    sync_passwords=False,
+    manager="files",
+    list_name="members",
+    audience=None,
+    honour_list_changes=True,
+    remove_on_departure=True,
+    brake=Brake(),
+)
+
+
+@pytest.mark.parametrize("handle", ["members", "a", "0", "ixp-ops", "ops.tech_2", "a" * 64])
+def test_a_handle_is_a_short_plain_word(handle: str) -> None:
+    assert HANDLE.fullmatch(handle)
+
+
+@pytest.mark.parametrize(
+    "handle", ["", "-members", ".members", "_members", "Members", "a/b", "a b", "a\n", "members@x", "é", "a" * 65]
+)
+def test_what_could_be_an_option_a_path_or_a_line_is_no_handle(handle: str) -> None:
+    assert not HANDLE.fullmatch(handle)
+
+
+def test_a_list_without_an_audience_is_offered_to_everybody() -> None:
+    assert EVERYBODY.is_offered_to(frozenset())
+    assert EVERYBODY.is_offered_to(frozenset({"board"}))
+
+
+def test_a_list_with_an_audience_is_offered_to_its_groups_alone() -> None:
+    board = replace(EVERYBODY, audience=frozenset({"board", "staff"}))
+
+    assert board.is_offered_to(frozenset({"staff", "full"}))
+    assert not board.is_offered_to(frozenset({"full"}))
+    assert not board.is_offered_to(frozenset())
+
+
+def test_an_empty_audience_is_nobody() -> None:
+    assert not replace(EVERYBODY, audience=frozenset()).is_offered_to(frozenset({"board"}))
