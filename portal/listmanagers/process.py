@@ -1,0 +1,278 @@
+"""Run a list manager's command: no shell, little environment, an end in time, and an interrupt before anything harsher.
+
+Mailman 2 that dies of SIGTERM or SIGKILL leaves its list locked for five hours; SIGINT makes it let go. So a command
+that takes too long, or that we have to abandon, is interrupted first and gets a grace to clean up.
+"""
+
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from portal.errors import ConfigurationError, ListManagerUnavailableError
+from portal.listmanagers.lines import in_words
+
+GRACE = 5.0  # seconds between one signal and the next
+MAX_OUTPUT = 64 * 1024 * 1024  # bytes, of stdout and of stderr each
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Finished(NamedTuple):
+    """What a command left when it ended by itself."""
+
+    name: str  # what it is called in messages
+    exit_code: int  # negative: the signal that ended it
+    stdout: bytes
+    stderr: bytes
+
+
+def environment() -> dict[str, str]:
+    """Return the whole environment of a command.
+
+    The same from cron, from a terminal and from a web server; nothing of ours leaks. HOME is left out, since no list
+    manager reads it and ssh asks the password file. Mailman 2 does not start in a locale that the host lacks.
+    """
+    has_utf8 = any(Path("/usr/lib/locale", name).is_dir() for name in ("C.utf8", "C.UTF-8"))
+    return {"PATH": PATH, "LANG": "C.UTF-8" if has_utf8 else "C"}
+
+
+def split(command: str) -> tuple[str, ...]:
+    """Split a command as a shell would. Raise ValueError where it cannot be run."""
+    import shlex  # only the reading of settings needs it
+
+    if "\0" in command:
+        raise ValueError("it holds a NUL")
+    argv = tuple(shlex.split(command))
+    if not argv:
+        raise ValueError("it is empty")
+    if "/" in argv[0] and not argv[0].startswith("/"):
+        raise ValueError(f"give the whole path of the program: {argv[0]}")
+    return argv
+
+
+def check_commands(commands: Mapping[str, str | None]) -> None:
+    """Raise ValueError, which names the key, unless each command can be split."""
+    for key, command in commands.items():
+        try:
+            if command is not None:
+                split(command)
+        except ValueError as error:
+            raise ValueError(f"{key} is no command: {error}") from None
+
+
+def with_list(command: str, list_name: str) -> tuple[str, ...]:
+    """Return a command as argv for one list: its name replaces ``{list}``, or is appended. Raise ConfigurationError."""
+    if not list_name or list_name.startswith("-") or not list_name.isprintable():
+        raise ConfigurationError(
+            f"a list's name must not be empty, start with a dash or hold control characters: {in_words(list_name)}"
+        )
+    argv = split(command)
+    if any("{list}" in part for part in argv):
+        return tuple(part.replace("{list}", list_name) for part in argv)
+    return (*argv, list_name)
+
+
+def require_program(program: str) -> None:
+    """Raise ListManagerUnavailableError where a program is missing or may not be run."""
+    if shutil.which(program, path=PATH) is None:
+        raise ListManagerUnavailableError(f"{program}: not found, or not executable for the portal's user")
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    name: str = "",
+    stdin: bytes = b"",
+    timeout: float,
+    max_output: int = MAX_OUTPUT,
+    grace: float = GRACE,
+) -> Finished:
+    """Run a command to its end and return what it printed, whatever its exit code.
+
+    Times are in seconds, ``max_output`` in bytes; ``name`` stands before messages. Whatever stops us meanwhile stops
+    the command too. Raise ListManagerUnavailableError where it cannot be started, takes too long, or prints too much.
+    """
+    name = name or argv[0]
+    deadline = time.monotonic() + timeout
+    with _as_file(stdin) as source:
+        child = _start(argv, source, name)
+    streams = _Streams(child, max_output, name)
+    try:
+        if not streams.read_until(deadline):
+            raise ListManagerUnavailableError(
+                f"{name}: no answer within {timeout:.3g} seconds, so it was stopped; "
+                "look for what holds it up, such as a lock, or raise its timeout"
+            )
+    except BaseException:
+        _stop(child, streams, grace)
+        raise
+    finally:
+        streams.close()
+    return Finished(name, child.returncode, bytes(streams.stdout), bytes(streams.stderr))
+
+
+def require_success(finished: Finished, *, ok: Sequence[int] = (0,)) -> None:
+    """Raise ListManagerUnavailableError, with what the command said, unless it exited with a good code."""
+    if finished.exit_code in ok:
+        return
+    code = finished.exit_code
+    how = f"ended with exit code {code}" if code >= 0 else f"was ended by signal {-code}"
+    said = complaint(finished)
+    raise ListManagerUnavailableError(
+        f"{finished.name}: {how}, saying: {said}" if said else f"{finished.name}: {how}, without a word"
+    )
+
+
+def complaint(finished: Finished) -> str:
+    """Return the line of stderr that tells most: the first, or the last of a Python traceback."""
+    lines = [line for line in finished.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+    if not lines:
+        return ""
+    return in_words(lines[-1] if lines[0].startswith("Traceback (") else lines[0])
+
+
+@contextmanager
+def _as_file(data: bytes) -> Iterator[IO[bytes] | int]:
+    """Yield input as a file that is whole before the command starts.
+
+    Were it a pipe and we were killed while writing, the command would take the half of an address for an address.
+    In memory where the system can, since passwords pass here too.
+    """
+    if not data:
+        yield subprocess.DEVNULL
+        return
+    if sys.platform == "linux":
+        stream: IO[bytes] = os.fdopen(os.memfd_create("stdin"), "w+b")
+    else:
+        import tempfile  # only where there are no files in memory
+
+        stream = tempfile.TemporaryFile()  # noqa: SIM115 - the with below closes either
+    with stream:
+        stream.write(data)
+        stream.seek(0)
+        yield stream
+
+
+def _start(argv: Sequence[str], source: IO[bytes] | int, name: str) -> subprocess.Popen[bytes]:
+    try:
+        with _interrupts_inherited():
+            # A session of its own: a group to signal, and no terminal on which sudo or ssh could wait for a password.
+            return subprocess.Popen(
+                argv,
+                stdin=source,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment(),
+                cwd="/",
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise ListManagerUnavailableError(
+            f"{name}: {argv[0]} cannot be run: {os.strerror(error.errno or 0)}; check the command in mailinglists.toml"
+        ) from None
+
+
+@contextmanager
+def _interrupts_inherited() -> Iterator[None]:
+    """Let a child feel SIGINT though we ignore it, as a shell makes its background jobs do; children inherit that."""
+    is_ignored = (
+        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    )
+    if is_ignored:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if is_ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class _Streams:
+    """What a child prints, read from both of its streams as it comes."""
+
+    def __init__(self, child: subprocess.Popen[bytes], limit: int, name: str) -> None:
+        assert child.stdout is not None  # noqa: S101 - both are pipes, see _start
+        assert child.stderr is not None  # noqa: S101
+        self._child, self._limit, self._name = child, limit, name
+        self.stdout, self.stderr = bytearray(), bytearray()
+        self._pipes = (child.stdout, child.stderr)
+        self._selector = selectors.DefaultSelector()
+        for pipe, kept in zip(self._pipes, (self.stdout, self.stderr), strict=True):
+            self._selector.register(pipe, selectors.EVENT_READ, kept)
+
+    def read_until(self, deadline: float) -> bool:
+        """Read to the end of both streams and of the child; tell whether that came before the deadline."""
+        while self._selector.get_map():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            for kept in self._read(left):
+                if len(kept) > self._limit:
+                    raise ListManagerUnavailableError(
+                        f"{self._name}: printed more than {self._limit} bytes, so it was stopped; "
+                        "raise max_output if the list is that large"
+                    )
+        try:
+            self._child.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def drain(self, deadline: float) -> bool:
+        """Read and forget until the child's whole group has ended; tell whether that came before the deadline.
+
+        A child that cannot print its last words hangs on them instead of cleaning up.
+        """
+        while self._child.poll() is None or _group_lives(self._child):
+            if time.monotonic() >= deadline:
+                return False
+            for kept in self._read(0.02):
+                kept.clear()
+        return True
+
+    def _read(self, seconds: float) -> list[bytearray]:
+        if not self._selector.get_map():
+            time.sleep(min(seconds, 0.02))
+        changed = []
+        for key, _ in self._selector.select(seconds) if self._selector.get_map() else ():
+            chunk = os.read(key.fd, 65536)
+            if chunk:
+                key.data.extend(chunk)
+                changed.append(key.data)
+            else:
+                self._selector.unregister(key.fileobj)
+        return changed
+
+    def close(self) -> None:
+        self._selector.close()
+        for pipe in self._pipes:
+            pipe.close()
+
+
+def _stop(child: subprocess.Popen[bytes], streams: _Streams, grace: float) -> None:
+    """End a child and all that it started: ask, insist, kill. Impatience at the keyboard only shortens the grace."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError, PermissionError):  # gone; or another user's, under sudo
+            os.killpg(child.pid, number)
+        with suppress(KeyboardInterrupt, SystemExit):
+            if streams.drain(time.monotonic() + grace):
+                return
+
+
+def _group_lives(child: subprocess.Popen[bytes]) -> bool:
+    """Tell whether the child has left processes of its group: a wrapper may die of SIGINT before what it wraps."""
+    try:
+        os.killpg(child.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
