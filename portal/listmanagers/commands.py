@@ -1,0 +1,178 @@
+"""Any list manager that can be driven by three commands: one that lists, one that adds, one that removes.
+
+Exit codes and silence are all it knows of an outcome; the sync reads the roster again and finds what did not take.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from portal.errors import ListManagerUnavailableError
+from portal.listmanagers import process
+from portal.listmanagers.base import Outcome, Result
+from portal.listmanagers.lines import as_lines, in_words, read_roster, why_unsendable
+
+
+class Commands(Struct, frozen=True, forbid_unknown_fields=True):
+    """The command lines; the list's name replaces ``{list}`` in each, or is appended."""
+
+    list_members: str
+    add_members: str
+    remove_members: str
+    check: str | None = None
+
+    def __post_init__(self) -> None:
+        process.check_commands({key: getattr(self, key) for key in self.__struct_fields__})
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What may stand in the table of a manager of this kind. ``ok_exit_codes`` holds for adding and removing only."""
+
+    cmds: Commands
+    timeout: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+    timeout_per_address: Annotated[float, Meta(ge=0, le=60)] = 0.2
+    batch: Annotated[int, Meta(ge=1)] = 500
+    skip_lines: Annotated[int, Meta(ge=0)] = 0
+    ok_exit_codes: Annotated[tuple[int, ...], Meta(min_length=1)] = (0,)
+    one_address_per_call: bool = False
+    max_output: Annotated[int, Meta(ge=1024)] = process.MAX_OUTPUT
+
+    def __post_init__(self) -> None:
+        for key in ("list_members", "check"):
+            if "{address}" in (getattr(self.cmds, key) or ""):
+                raise ValueError(f"cmds.{key} is not called for an address, so it cannot hold {{address}}")
+        for key in ("add_members", "remove_members"):
+            _check_address_place(key, getattr(self.cmds, key), is_wanted=self.one_address_per_call)
+
+
+@dataclass(frozen=True, slots=True)
+class ThreeCommands:
+    """One list, driven by three commands."""
+
+    settings: Settings
+    list_name: str
+
+    @property
+    def batch(self) -> int:
+        """The most addresses for one call."""
+        return self.settings.batch
+
+    def timeout(self, count: int) -> float:
+        """Return the seconds after which a call with that many addresses gives up."""
+        return self.settings.timeout + count * self.settings.timeout_per_address
+
+    def check(self) -> str:
+        """Run the check command, or list the members, and find the programs that add and remove."""
+        cmds = self.settings.cmds
+        for command in (cmds.add_members, cmds.remove_members):
+            process.require_program(process.split(command)[0])
+        if cmds.check is None:
+            return f"commands: {self.list_name} is there, subscribers: {len(self.roster())}"
+        finished = self._run("check", process.with_list(cmds.check, self.list_name))
+        process.require_success(finished)
+        said = finished.stdout.decode("utf-8", "replace").strip().partition("\n")[0]
+        return in_words(said) or f"commands: {self.list_name} is there"
+
+    def roster(self) -> Sequence[str]:
+        """Return what the list command prints, without the lines to skip."""
+        finished = self._run("list_members", process.with_list(self.settings.cmds.list_members, self.list_name))
+        process.require_success(finished)
+        lines = finished.stdout.split(b"\n", self.settings.skip_lines)
+        if len(lines) <= self.settings.skip_lines:
+            raise ListManagerUnavailableError(
+                f"{finished.name}: printed fewer lines than the {self.settings.skip_lines} of skip_lines"
+            )
+        return read_roster(lines[-1], comments=True, source=finished.name)
+
+    def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        """Pass the addresses to the add command."""
+        return self._push("add_members", addresses)
+
+    def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        """Pass the addresses to the remove command."""
+        return self._push("remove_members", addresses)
+
+    def _push(self, key: str, addresses: Sequence[str]) -> dict[str, Outcome]:
+        argv = process.with_list(getattr(self.settings.cmds, key), self.list_name)
+        one_each = self.settings.one_address_per_call
+        refused = {
+            address: Outcome(Result.REJECTED, reason)
+            for address in addresses
+            if (reason := why_unsendable(address) or (_why_option(argv, address) if one_each else ""))
+        }
+        sendable = [address for address in addresses if address not in refused]
+        if not sendable:
+            return refused
+        if one_each:
+            return refused | self._push_each(key, argv, sendable)
+        finished = self._run(key, argv, stdin=as_lines(sendable), seconds=self.timeout(len(sendable)))
+        process.require_success(finished, ok=self.settings.ok_exit_codes)
+        return refused | dict.fromkeys(sendable, Outcome(Result.DONE))
+
+    def _push_each(self, key: str, argv: tuple[str, ...], addresses: Sequence[str]) -> dict[str, Outcome]:
+        """Call the command once an address; one that fails is refused, so that it cannot keep the others waiting.
+
+        Where several fail and none succeeds, or the list cannot be read either, it is the list manager that fails.
+        """
+        deadline = time.monotonic() + self.timeout(len(addresses))
+        outcomes = {}
+        for address in addresses:
+            call = [part.replace("{address}", address) for part in argv]
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise ListManagerUnavailableError(f"{self.list_name}: {key}: too slow; raise timeout_per_address")
+            finished = self._run(key, call, seconds=left)
+            if finished.exit_code in self.settings.ok_exit_codes:
+                outcomes[address] = Outcome(Result.DONE)
+            else:
+                words = process.complaint(finished) or f"exit code {finished.exit_code}"
+                outcomes[address] = Outcome(Result.REJECTED, words)
+                failed = finished
+        refused = sum(outcome.result is Result.REJECTED for outcome in outcomes.values())
+        if 1 < refused == len(outcomes):
+            process.require_success(failed, ok=self.settings.ok_exit_codes)
+        if refused:
+            self.check()
+        return outcomes
+
+    def _run(
+        self, key: str, argv: Sequence[str], *, stdin: bytes = b"", seconds: float | None = None
+    ) -> process.Finished:
+        return process.run(
+            argv,
+            name=f"{self.list_name}: {key}",
+            stdin=stdin,
+            timeout=self.timeout(0) if seconds is None else seconds,
+            max_output=self.settings.max_output,
+        )
+
+
+def open_list(settings: Settings, list_name: str) -> ThreeCommands:
+    """Return the list manager bound to one list. Raise ConfigurationError where a command would misread its name."""
+    process.with_list(settings.cmds.list_members, list_name)
+    return ThreeCommands(settings, list_name)
+
+
+def _check_address_place(key: str, command: str, *, is_wanted: bool) -> None:
+    """Raise ValueError unless ``{address}`` stands where no shell, here or on another host, could read it."""
+    argv = process.split(command)
+    places = [part for part in argv if "{address}" in part]
+    if is_wanted != bool(places):
+        raise ValueError(f"one_address_per_call = true and {{address}} go together, see cmds.{key}")
+    if not all(re.fullmatch(r"(-[^\s={}]+=)?\{address\}", place) for place in places):
+        raise ValueError(f"{{address}} must be a word of its own, or --option={{address}}, in cmds.{key}")
+    if places and PurePath(argv[0]).name == "ssh":
+        raise ValueError(
+            f"ssh has words read again by a shell on the other host: send addresses on stdin, in cmds.{key}"
+        )
+
+
+def _why_option(argv: tuple[str, ...], address: str) -> str:
+    """Return why an address would be taken for an option, unless it stands behind one, or behind ``--``."""
+    bare = any(part == "{address}" and not argv[index - 1].startswith("-") for index, part in enumerate(argv))
+    return "the command would take it for an option" if bare and address.startswith("-") else ""

@@ -1,0 +1,187 @@
+"""GNU Mailman 2.1, by its own commands.
+
+Their exit codes say nothing: what became of an address stands in what they print, one line for each that they add and
+one for each that they cannot remove, in the order of the input. Lines about adds are in the list's language, so only
+English ones are understood; of the others the words are passed on, and the sync reads the roster again.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from portal.errors import ListManagerUnavailableError, NoSuchListError
+from portal.listmanagers import process
+from portal.listmanagers.base import Outcome, Result
+from portal.listmanagers.lines import as_lines, in_words, read_roster, why_unsendable
+
+_BIN = "/usr/local/mailman/bin"
+
+
+class Commands(Struct, frozen=True, forbid_unknown_fields=True):
+    """The command lines; the list's name replaces ``{list}`` in each, or is appended."""
+
+    list_members: str = f"{_BIN}/list_members"
+    add_members: str = f"{_BIN}/add_members -r - -w n -a n"
+    remove_members: str = f"{_BIN}/remove_members -f - -n -N"
+    changepw: str = f"{_BIN}/withlist -q -l -r changepw"
+
+    def __post_init__(self) -> None:
+        process.check_commands({key: getattr(self, key) for key in self.__struct_fields__})
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What may stand in the table of a manager of this kind."""
+
+    cmds: Commands = Commands()
+    timeout: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+    timeout_per_address: Annotated[float, Meta(ge=0, le=60)] = 0.01
+    batch: Annotated[int, Meta(ge=1)] = 10_000
+    max_output: Annotated[int, Meta(ge=1024)] = process.MAX_OUTPUT
+
+
+# What add_members says before or after an address. Source: bin/add_members of 2.1, addall().
+_ANSWERS = {
+    "Subscribed": Result.DONE,
+    "Already a member": Result.ALREADY,
+    "Bad/Invalid email address": Result.REJECTED,
+    "Hostile address (illegal characters)": Result.REJECTED,
+}
+_BANNED = "Banned address"
+
+# What Mailman refuses, or takes for something else: parseaddr makes b@example.org of a:b@example.org, and $@example.org
+# of $(x)@example.org. Source: _badchars and ValidateEmail() of Mailman/Utils.py in 2.1.
+_MISREAD = re.compile(r'[][()<>|:;^,\\"]')
+_DOMAIN = re.compile(r"[a-z0-9][-a-z0-9]*(\.[a-z0-9][-a-z0-9]*)+", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Mailman2:
+    """One list of a Mailman 2.1."""
+
+    settings: Settings
+    list_name: str
+
+    @property
+    def batch(self) -> int:
+        """The most addresses for one call. The larger the better: Mailman reads and writes the whole list each time."""
+        return self.settings.batch
+
+    def timeout(self, count: int) -> float:
+        """Return the seconds after which a call with that many addresses gives up."""
+        return self.settings.timeout + count * self.settings.timeout_per_address
+
+    def check(self) -> str:
+        """List the members, and find the programs that add and remove."""
+        for command in (self.settings.cmds.add_members, self.settings.cmds.remove_members):
+            process.require_program(process.split(command)[0])
+        return f"Mailman 2: {self.list_name} is there, subscribers: {len(self.roster())}"
+
+    def roster(self) -> Sequence[str]:
+        """Return the regular and the digest members."""
+        finished = self._run("list_members")
+        return read_roster(finished.stdout, comments=False, source=finished.name)
+
+    def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        """Subscribe addresses as regular members, without a word to anybody."""
+        refused = _refused(addresses, {each: why_unsendable(each) or _why_misread(each) for each in addresses})
+        sendable = [address for address in dict.fromkeys(addresses) if address not in refused]
+        if not sendable:
+            return refused
+        finished = self._run("add_members", sendable)
+        return refused | _added(finished, sendable)
+
+    def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        """Unsubscribe addresses, without a word to anybody. What is on a list can leave it, odd or not."""
+        refused = _refused(addresses, {each: why_unsendable(each) for each in addresses})
+        sendable = [address for address in dict.fromkeys(addresses) if address not in refused]
+        if not sendable:
+            return refused
+        finished = self._run("remove_members", sendable)
+        if finished.stdout.startswith(b"Error opening list"):
+            self.roster()  # raises NoSuchListError where that is the reason
+            raise ListManagerUnavailableError(
+                f"{finished.name}: {_text(finished.stdout)[0]} Mailman can list its members, so see Mailman's own "
+                "logs/error"
+            )
+        return refused | _removed(finished, sendable)
+
+    def _run(self, key: str, addresses: Sequence[str] = ()) -> process.Finished:
+        finished = process.run(
+            process.with_list(getattr(self.settings.cmds, key), self.list_name),
+            name=f"{self.list_name}: {key}",
+            stdin=as_lines(addresses),
+            timeout=self.timeout(len(addresses)),
+            max_output=self.settings.max_output,
+        )
+        if finished.exit_code == 1 and b"No such list" in finished.stderr:
+            raise NoSuchListError(
+                f"{finished.name}: Mailman has no list of that name; "
+                "set list in mailinglists.toml where its name is not the handle"
+            )
+        process.require_success(finished)
+        return finished
+
+
+def open_list(settings: Settings, list_name: str) -> Mailman2:
+    """Return the list manager bound to one list. Raise ConfigurationError where a command would misread its name."""
+    process.with_list(settings.cmds.list_members, list_name)
+    return Mailman2(settings, list_name)
+
+
+def _refused(addresses: Sequence[str], reasons: dict[str, str]) -> dict[str, Outcome]:
+    return {each: Outcome(Result.REJECTED, reasons[each]) for each in addresses if reasons[each]}
+
+
+def _why_misread(address: str) -> str:
+    if not address.isascii():
+        return "Mailman 2 takes only ASCII"
+    if found := _MISREAD.search(address):
+        return f"Mailman 2 does not take the character {found[0]}"
+    if not _DOMAIN.fullmatch(address.partition("@")[2]):
+        return "Mailman 2 takes only domains with a dot, made of letters, digits and dashes"
+    return ""
+
+
+def _added(finished: process.Finished, sent: Sequence[str]) -> dict[str, Outcome]:
+    """Read one line for each address, in order."""
+    outcomes = {}
+    for address, line in zip_longest(sent, _text(finished.stdout)):
+        if address is None or line is None or address not in line:
+            raise _unreadable(finished, line or f"nothing about {address}")
+        said = _without(line, address)
+        result = Result.REJECTED if said.startswith(_BANNED) else _ANSWERS.get(said, Result.DONE)
+        outcomes[address] = Outcome(result, in_words(said))
+    return outcomes
+
+
+def _removed(finished: process.Finished, sent: Sequence[str]) -> dict[str, Outcome]:
+    """Read the lines about those who were no members; of those who were nothing is said."""
+    outcomes = dict.fromkeys(sent, Outcome(Result.DONE))
+    for line in _text(finished.stdout):
+        said, _, address = line.rpartition(": ")
+        if address not in outcomes:
+            raise _unreadable(finished, line)
+        outcomes[address] = Outcome(Result.ALREADY if said == "No such member" else Result.DONE, in_words(said))
+    return outcomes
+
+
+def _text(stdout: bytes) -> list[str]:
+    return [line.strip() for line in stdout.decode("utf-8", "replace").split("\n") if line.strip()]
+
+
+def _without(line: str, address: str) -> str:
+    """Return what a line says of an address, which stands at its beginning or its end."""
+    if line.startswith(f"{address}: "):
+        return line[len(address) + 2 :]
+    return line.removesuffix(address).removesuffix(": ")
+
+
+def _unreadable(finished: process.Finished, line: str) -> ListManagerUnavailableError:
+    return ListManagerUnavailableError(
+        f"{finished.name}: answered what cannot be understood: {in_words(line)}; "
+        "check its options in mailinglists.toml against docs/list-managers.md"
+    )

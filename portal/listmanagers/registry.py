@@ -1,0 +1,95 @@
+"""Which module drives which kind of list manager.
+
+A kind is a module with a ``Settings`` Struct, which says what may stand in the manager's table, and a function
+``open_list(settings, list_name)``, which returns a ListManager. Other packages name such a module in the entry-point
+group ``portal.listmanagers``; they cannot replace a kind that is built in.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from portal.errors import ConfigurationError
+from portal.listmanagers.base import ListManager
+
+GROUP = "portal.listmanagers"
+
+# Modules by name, so that a portal which uses one kind does not pay for importing the others.
+BUILT_IN = {
+    "commands": "portal.listmanagers.commands",
+    "file": "portal.listmanagers.file",
+    "mailman2": "portal.listmanagers.mailman2",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BoundSettings:
+    """The checked table of one manager, together with the module that understands it."""
+
+    kind: str
+    module: Any
+    settings: Any
+
+
+def read_settings(kind: str, table: Mapping[str, Any], *, folder: Path | None = None) -> BoundSettings:
+    """Check a manager's table, without its ``kind``, and bind it to its module.
+
+    A setting of the type Path may be relative to ``folder``, the one that holds the catalogue; without a folder it
+    must be absolute. Raise ConfigurationError, which names the key.
+    """
+    module = _module(kind)
+
+    def path_setting(wanted: type, value: Any) -> Any:
+        return _path(value, folder) if wanted is Path else value
+
+    try:
+        settings = msgspec.convert(dict(table), module.Settings, dec_hook=path_setting)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f'kind = "{kind}": {_in_words(error)}') from None
+    return BoundSettings(kind, module, settings)
+
+
+def open_list(settings: BoundSettings, list_name: str) -> ListManager:
+    """Return the list manager bound to one list; nothing is reached yet. Raise ConfigurationError."""
+    manager: ListManager = settings.module.open_list(settings.settings, list_name)
+    return manager
+
+
+def _module(kind: str) -> Any:
+    if kind in BUILT_IN:
+        return import_module(BUILT_IN[kind])
+    from importlib.metadata import entry_points  # reads all that is installed: only a foreign kind pays for that
+
+    foreign = {point.name: point for point in entry_points(group=GROUP)}
+    if kind not in foreign:
+        known = ", ".join(sorted({*BUILT_IN, *foreign}))
+        raise ConfigurationError(f'there is no kind "{kind}"; there are: {known}')
+    try:
+        module = foreign[kind].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f'kind = "{kind}": {foreign[kind].value} cannot be imported: {error}') from None
+    missing = [name for name in ("Settings", "open_list") if not hasattr(module, name)]
+    if missing:
+        raise ConfigurationError(f'kind = "{kind}": {foreign[kind].value} has no {" and no ".join(missing)}')
+    return module
+
+
+def _path(value: Any, folder: Path | None) -> Path:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("Expected the name of a folder")
+    path = Path(value)
+    if path.is_absolute():
+        return path
+    if folder is None:
+        raise ValueError("Expected a path that starts with a slash")
+    return folder / path
+
+
+def _in_words(error: msgspec.ValidationError) -> str:
+    words = str(error).replace("`$.", "`").replace(" - at `$`", "")
+    words = words.replace("Object contains unknown field", "there is no setting")
+    return words.replace("Object missing required field", "it needs the setting")

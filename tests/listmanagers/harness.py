@@ -1,0 +1,175 @@
+"""One harness a kind: how the contract suite sets a list manager up, breaks it, and sees what reached it."""
+
+import fcntl
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from portal.listmanagers import registry
+from portal.listmanagers.base import ListManager
+from tests.fakes.mailman2 import FakeMailman2
+from tests.fakes.plain import FakePlain
+
+LIST = "ants"
+
+
+class Harness:
+    """What each kind overrides. ``refuses`` names hostile addresses that the list manager cannot take."""
+
+    refuses: frozenset[str] = frozenset()
+    has_digests = False
+    can_break = True
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.set_roster()
+
+    def table(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def open(self, name: str = LIST, **settings: Any) -> ListManager:
+        kind, table = self.kind, {**self.table(), **settings}
+        return registry.open_list(registry.read_settings(kind, table), name)
+
+
+class File(Harness):
+    kind = "file"
+
+    def table(self) -> dict[str, Any]:
+        return {"directory": str(self.folder)}
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{LIST}.txt"
+
+    def set_roster(self, *addresses: str) -> None:
+        self.path.write_text("".join(f"{each}\n" for each in addresses))
+
+    def roster(self) -> set[str]:
+        return set(self.path.read_text().splitlines())
+
+    def sent(self) -> str:
+        return self.path.read_text()
+
+    def break_down(self) -> None:
+        self.path.unlink()
+        self.path.mkdir()
+
+    def hang(self) -> None:
+        self.lock = os.open(self.folder, os.O_RDONLY)
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+
+    def assert_let_go(self) -> None:
+        os.close(self.lock)
+        assert [each.name for each in self.folder.iterdir()] == [self.path.name]
+
+    def flood(self) -> None:
+        self.path.write_text("x" * 100_000)
+
+
+class Commands(Harness):
+    kind = "commands"
+
+    def __init__(self, folder: Path) -> None:
+        self.fake = FakePlain(folder)
+        super().__init__(folder)
+
+    def table(self) -> dict[str, Any]:
+        return {"cmds": self.fake.cmds()}
+
+    def set_roster(self, *addresses: str) -> None:
+        self.fake.set_roster(LIST, addresses)
+
+    def roster(self) -> set[str]:
+        return self.fake.roster(LIST)
+
+    def sent(self) -> str:
+        return "".join(call["stdin"] for call in self.fake.calls())
+
+    def break_down(self) -> None:
+        self.fake.act(down=True)
+
+    def hang(self) -> None:
+        self.fake.act(hang=True)
+
+    def assert_let_go(self) -> None:
+        self.fake.act()
+
+    def flood(self) -> None:
+        self.fake.act(flood=True)
+
+    def print_garbage(self) -> None:
+        self.fake.act(garbage=True)
+
+
+class Mailman2(Harness):
+    kind = "mailman2"
+    has_digests = True
+    refuses = frozenset({"a|b@example.org", "=cmd|'/C'!A0@example.org"})
+
+    def __init__(self, folder: Path) -> None:
+        self.fake = FakeMailman2(folder)
+        super().__init__(folder)
+
+    def table(self) -> dict[str, Any]:
+        return {"cmds": self.fake.cmds}
+
+    def set_roster(self, *addresses: str, digest: Iterable[str] = ()) -> None:
+        self.fake.set_roster(LIST, addresses, digest=digest)
+
+    def roster(self) -> set[str]:
+        return self.fake.roster(LIST)
+
+    def digest_roster(self) -> set[str]:
+        return self.fake.digest_roster(LIST)
+
+    def sent(self) -> str:
+        return "".join(call.stdin for call in self.fake.calls())
+
+    def break_down(self) -> None:
+        for command in self.fake.cmds:
+            self.fake.fail(command, stderr="Traceback (most recent call last):\n  line\nIOError: \x1b[31mno space\n")
+
+    def hang(self) -> None:
+        self.fake.hang("list_members")
+        for command in ("add_members", "remove_members"):
+            self.fake.hang(command, locked=True)
+
+    def assert_let_go(self) -> None:
+        assert all(call.was_interrupted for call in self.fake.calls())
+        assert not self.fake.is_locked(LIST)
+
+    def flood(self) -> None:
+        for command in self.fake.cmds:
+            self.fake.flood(command)
+
+    def print_garbage(self) -> None:
+        for command in self.fake.cmds:
+            self.fake.fail(command, exit_code=0, stdout="<html>Service for admin@example.org is down</html>\n")
+
+
+class RealMailman2(Harness):
+    """The installation that MAILMAN2_PREFIX names, with a list ``ants``, which is emptied."""
+
+    kind = "mailman2"
+    refuses = Mailman2.refuses
+    can_break = False
+
+    def table(self) -> dict[str, Any]:
+        bin_folder = Path(os.environ["MAILMAN2_PREFIX"]) / "bin"
+        options = {"list_members": "", "add_members": "-r - -w n -a n", "remove_members": "-f - -n -N"}
+        return {"cmds": {name: f"{bin_folder / name} {each}" for name, each in options.items()}}
+
+    def set_roster(self, *addresses: str) -> None:
+        manager = self.open()
+        if held := manager.roster():
+            manager.remove(held)
+        if addresses:
+            manager.add(addresses)
+
+    def roster(self) -> set[str]:
+        table = self.table()
+        table["cmds"]["list_members"] += " -p"
+        settings = registry.read_settings("mailman2", table)
+        return set(registry.open_list(settings, LIST).roster())

@@ -1,0 +1,242 @@
+"""What the sync may rely on, whatever the kind of list manager."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from portal.errors import ListManagerUnavailableError, UnavailableError
+from portal.listmanagers.base import ListManager, Outcome, Result
+from tests.listmanagers import harness
+
+KINDS = {
+    "file": harness.File,
+    "commands": harness.Commands,
+    "mailman2": harness.Mailman2,
+}
+if "MAILMAN2_PREFIX" in os.environ:
+    KINDS["mailman2 for real"] = harness.RealMailman2
+
+TAKEN = {Result.DONE, Result.ALREADY}
+HOSTILE = [
+    "`id`@example.org",
+    "$HOME@example.org",
+    "/etc/passwd@example.org",
+    "-rf@example.org",
+    "=cmd|'/C'!A0@example.org",
+    "a|b@example.org",
+    "{list}@example.org",
+    "{address}@example.org",
+    "a+b%c&d'e*f~g@example.org",
+]
+
+
+@pytest.fixture(params=list(KINDS))
+def kind(request: pytest.FixtureRequest, tmp_path: Path) -> harness.Harness:
+    return KINDS[request.param](tmp_path / "manager" if request.param != "file" else _folder(tmp_path))
+
+
+@pytest.fixture
+def breakable(kind: harness.Harness) -> harness.Harness:
+    if not kind.can_break:
+        pytest.skip("a real one is not broken on purpose")
+    return kind
+
+
+def _folder(tmp_path: Path) -> Path:
+    (tmp_path / "rosters").mkdir()
+    return tmp_path / "rosters"
+
+
+def _results(outcomes: dict[str, Outcome]) -> dict[str, Result]:
+    return {address: outcome.result for address, outcome in outcomes.items()}
+
+
+def test_a_check_says_in_one_line_what_answered(kind):
+    kind.set_roster("alice@example.org")
+    answer = kind.open().check()
+    assert "subscribers: 1" in answer
+    assert answer.isprintable()
+
+
+def test_an_empty_list_has_an_empty_roster(kind):
+    assert list(kind.open().roster()) == []
+
+
+def test_an_address_that_is_added_is_on_the_roster(kind):
+    kind.set_roster("alice@example.org")
+    manager = kind.open()
+    outcomes = manager.add(["bob@example.org", "charlie@example.org"])
+    assert _results(outcomes) == {"bob@example.org": Result.DONE, "charlie@example.org": Result.DONE}
+    assert set(manager.roster()) == {"alice@example.org", "bob@example.org", "charlie@example.org"}
+
+
+def test_an_address_that_is_added_again_stays_once(kind):
+    manager = kind.open()
+    manager.add(["alice@example.org"])
+    outcomes = manager.add(["alice@example.org"])
+    assert outcomes["alice@example.org"].result in TAKEN
+    assert list(manager.roster()) == ["alice@example.org"]
+
+
+def test_an_address_that_is_removed_is_off_the_roster_and_the_others_are_not(kind):
+    kind.set_roster("alice@example.org", "bob@example.org")
+    manager = kind.open()
+    assert _results(manager.remove(["alice@example.org"])) == {"alice@example.org": Result.DONE}
+    assert list(manager.roster()) == ["bob@example.org"]
+
+
+def test_removing_somebody_who_is_not_there_is_no_failure(kind):
+    kind.set_roster("bob@example.org")
+    outcomes = kind.open().remove(["alice@example.org", "bob@example.org"])
+    assert outcomes["alice@example.org"].result in TAKEN
+    assert outcomes["bob@example.org"].result is Result.DONE
+    assert kind.roster() == set()
+
+
+def test_spellings_that_differ_in_case_are_one_subscriber(kind):
+    manager = kind.open()
+    assert manager.add(["Alice.A@Example.ORG"])["Alice.A@Example.ORG"].result is Result.DONE
+    assert manager.add(["alice.a@example.org"])["alice.a@example.org"].result in TAKEN
+    assert [each.lower() for each in manager.roster()] == ["alice.a@example.org"]
+    spelling = manager.roster()[0]
+    assert manager.remove([spelling])[spelling].result is Result.DONE
+    assert list(manager.roster()) == []
+
+
+def test_the_local_part_is_added_in_the_case_that_was_typed(kind):
+    kind.open().add(["Alice.A@example.org"])
+    assert kind.roster() == {"Alice.A@example.org"}
+
+
+@pytest.mark.parametrize("call", ["check", "roster", "add", "remove"])
+def test_a_list_that_does_not_exist_is_an_error_and_never_an_empty_roster(kind, call):
+    manager = kind.open("nolist")
+    with pytest.raises(UnavailableError) as caught:
+        _call(manager, call)
+    assert "nolist" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "bad", ["notanaddress", "a@b@example.org", "", "@example.org", "a@", "a" * 250 + "@example.org"]
+)
+def test_a_bad_address_is_rejected_and_does_not_stop_the_others(kind, bad):
+    manager = kind.open()
+    outcomes = manager.add([bad, "alice@example.org"])
+    assert _results(outcomes) == {bad: Result.REJECTED, "alice@example.org": Result.DONE}
+    assert outcomes[bad].words
+    assert list(manager.roster()) == ["alice@example.org"]
+    assert manager.remove([bad, "alice@example.org"])[bad].result is Result.REJECTED
+    assert list(manager.roster()) == []
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        "a\nb@example.org",
+        "a@example.org\n",
+        "\ra@example.org",
+        "a\0b@example.org",
+        "a\x1b[0m@example.org",
+        "a\x85b@example.org",
+        "a\u2028b@example.org",
+        "a b@example.org",
+        "a@example.org,b@example.org",
+        "\ud800@example.org",
+        "\ufeffa@example.org",
+    ],
+)
+def test_control_characters_white_space_and_commas_are_never_sent(breakable, poison):
+    manager = breakable.open()
+    for call in (manager.add, manager.remove):
+        assert _results(call([poison])) == {poison: Result.REJECTED}
+    assert breakable.sent() == ""
+    assert breakable.roster() == set()
+
+
+@pytest.mark.parametrize("address", HOSTILE)
+def test_a_hostile_address_arrives_byte_for_byte_comes_back_and_goes_again(kind, address):
+    manager = kind.open()
+    outcome = manager.add([address])[address]
+    if address in kind.refuses:
+        assert outcome.result is Result.REJECTED
+        assert outcome.words
+        assert kind.roster() == set()
+        return
+    assert outcome.result is Result.DONE
+    assert kind.roster() == {address}
+    (spelling,) = manager.roster()
+    assert spelling.lower() == address.lower()
+    assert manager.remove([spelling])[spelling].result is Result.DONE
+    assert kind.roster() == set()
+
+
+def test_a_digest_member_stays_one(kind):
+    if not kind.has_digests:
+        pytest.skip("the kind has no digests")
+    kind.set_roster("alice@example.org", digest=["bob@example.org"])
+    manager = kind.open()
+    assert set(manager.roster()) == {"alice@example.org", "bob@example.org"}
+    assert manager.add(["bob@example.org"])["bob@example.org"].result is Result.ALREADY
+    assert kind.digest_roster() == {"bob@example.org"}
+
+
+@pytest.mark.parametrize("call", ["check", "roster", "add", "remove"])
+def test_a_list_manager_that_is_down_is_said_to_be_so_in_one_line(breakable, call):
+    breakable.break_down()
+    with pytest.raises(ListManagerUnavailableError) as caught:
+        _call(breakable.open(), call)
+    assert str(caught.value).isprintable()
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("call", ["add", "remove"])
+def test_a_list_manager_that_hangs_is_interrupted_and_lets_go(breakable, call):
+    breakable.set_roster("bob@example.org")
+    breakable.hang()
+    started = time.monotonic()
+    with pytest.raises(ListManagerUnavailableError, match="seconds"):
+        _call(breakable.open(timeout=1), call)
+    assert time.monotonic() - started < 5
+    breakable.assert_let_go()
+    assert breakable.roster() == {"bob@example.org"}
+
+
+@pytest.mark.parametrize("call", ["roster", "add", "remove"])
+def test_output_without_end_is_cut_off(breakable, call):
+    breakable.flood()
+    limit = "max_size" if breakable.kind == "file" else "max_output"
+    with pytest.raises(ListManagerUnavailableError, match=limit):
+        _call(breakable.open(**{limit: 50_000}), call)
+
+
+@pytest.mark.parametrize("call", ["check", "roster"])
+def test_output_that_is_no_roster_is_refused(breakable, call):
+    if not hasattr(breakable, "print_garbage"):
+        pytest.skip("in a file unknown lines are kept, not refused")
+    breakable.print_garbage()
+    with pytest.raises(ListManagerUnavailableError, match="html"):
+        _call(breakable.open(), call)
+
+
+def test_twenty_thousand_addresses_are_added_listed_and_removed_in_seconds(kind):
+    addresses = [f"user{number}@example.org" for number in range(20_000)]
+    manager = kind.open(**({} if kind.kind == "file" else {"batch": 10_000}))
+    started = time.monotonic()
+    for call in (manager.add, manager.remove):
+        for start in range(0, len(addresses), manager.batch):
+            outcomes = call(addresses[start : start + manager.batch])
+            assert {outcome.result for outcome in outcomes.values()} == {Result.DONE}
+        assert len(manager.roster()) in {0, 20_000}
+    assert time.monotonic() - started < 20
+    assert len(manager.roster()) == 0
+
+
+def test_a_call_says_how_long_it_may_take(kind):
+    manager = kind.open()
+    assert 0 < manager.timeout(0) <= manager.timeout(manager.batch) < 600
+
+
+def _call(manager: ListManager, name: str) -> object:
+    return getattr(manager, name)(*([["alice@example.org"]] if name in {"add", "remove"} else []))
