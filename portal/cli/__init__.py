@@ -6,5 +6,7 @@ from flask import Flask
 def register(app: Flask) -> None:
     """Attach the command groups."""
     from portal.cli.db import lazy_db
+    from portal.cli.user import user
 
     app.cli.add_command(lazy_db)
+    app.cli.add_command(user)

@@ -1,0 +1,327 @@
+"""`flask user`: make accounts, look at them, change and delete them."""
+
+import json
+import sys
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any, BinaryIO
+
+import click
+from flask.cli import AppGroup
+
+from portal.domain.address import shown
+from portal.errors import BadInputError, ConfigurationError
+from portal.extensions import db, portal
+from portal.faults import FaultGroup
+from portal.services import addresses, imports, passwords, users
+from portal.services.addresses import Lists
+from portal.services.history import COMMAND_LINE
+from portal.services.users import Profile
+
+_SHOWN = 20  # bad lines of an import
+_LONGEST_INPUT = 8_192  # bytes that may stand for a password
+
+
+class _Group(FaultGroup, AppGroup):
+    """Commands in the application's context, whose errors are one line."""
+
+
+@click.group("user", cls=_Group)
+def user() -> None:
+    """Make accounts, look at them, change and delete them.
+
+    Options end at `--`, for names and addresses that begin with a dash.
+    """
+
+
+_json_or_text = click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", help="How to print it.", show_default=True
+)
+_password_stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+
+
+@user.command()
+@_password_stdin
+@click.option("--superuser", is_flag=True, help="Let the user see reports and work for others.")
+@click.option("--group", "groups", multiple=True, metavar="G", help="Put the user into a group; may be repeated.")
+@click.option("--name", default="", help="The person's name.")
+@click.argument("username")
+@click.argument("email")
+def create(
+    *, username: str, email: str, name: str, groups: tuple[str, ...], superuser: bool, password_stdin: bool
+) -> None:
+    """Make an account that holds an address.
+
+    The password is asked for. An empty answer, or no terminal to ask at, makes a random one, which is printed, alone on
+    a line, this once.
+
+    \b
+    Example: flask user create --group board alice alice@example.org
+    """
+    address = addresses.checked(email, special_domains=portal().settings.allowed_special_domains)
+    password, is_random = _new_password(password_stdin=password_stdin)
+    users.create(
+        db.session(),
+        username=username,
+        address=address,
+        password=password,
+        name=name,
+        is_superuser=superuser,
+        groups=groups,
+        now=portal().clock(),
+        rounds=portal().settings.bcrypt_rounds,
+        lists=_lists(),
+    )
+    _say(f"created {username}")
+    if is_random:
+        click.echo(password)
+
+
+@user.command("list")
+@_json_or_text
+def list_(*, form: str) -> None:
+    """Print every account, sorted by username.
+
+    As text: username, address, name, roles and groups, separated by tabs.
+
+    \b
+    Example: flask user list --format json
+    """
+    found = users.list_users(db.session())
+    if form == "json":
+        click.echo("[", nl=False)
+        for number, each in enumerate(found):
+            click.echo(f"{',' if number else ''}\n{json.dumps(_plain(each))}", nl=False)
+        click.echo("\n]")
+        return
+    for each in found:
+        click.echo("\t".join(shown(cell, limit=1_000) for cell in _cells(each)))
+
+
+@user.command()
+@_json_or_text
+@click.argument("username")
+def show(*, username: str, form: str) -> None:
+    """Print one account.
+
+    \b
+    Example: flask user show alice
+    """
+    found = users.show(db.session(), username)
+    if form == "json":
+        click.echo(json.dumps(_plain(found), indent=2))
+        return
+    for key, value in _plain(found).items():
+        click.echo(f"{key}: {_in_words(value)}")
+
+
+@user.command("set-password")
+@_password_stdin
+@click.argument("username")
+def set_password(*, username: str, password_stdin: bool) -> None:
+    """Give a user another password, and end every session of theirs.
+
+    It is asked for. An empty answer, or no terminal to ask at, makes a random one, which is printed, alone on a line,
+    this once.
+
+    \b
+    Example: flask user set-password alice
+    """
+    users.find(db.session(), username)  # rather now than after two prompts
+    password, is_random = _new_password(password_stdin=password_stdin)
+    users.set_password(db.session(), username, password=password, rounds=portal().settings.bcrypt_rounds)
+    _say(f"set the password of {username}; their sessions have ended")
+    if is_random:
+        click.echo(password)
+
+
+@user.command("set-address")
+@click.argument("username")
+@click.argument("email")
+def set_address(*, username: str, email: str) -> None:
+    """Give a user another main address; what they chose for the lists moves along.
+
+    \b
+    Example: flask user set-address alice alice@example.net
+    """
+    user_id = users.find(db.session(), username)
+    address = addresses.checked(email, special_domains=portal().settings.allowed_special_domains)
+    addresses.change(db.session(), user_id, address, actor=COMMAND_LINE, now=portal().clock(), lists=_lists())
+    _say(f"{username} has the address {address.spelling}")
+
+
+@user.command("set-groups")
+@click.argument("username")
+@click.argument("groups", nargs=-1)
+def set_groups(*, username: str, groups: tuple[str, ...]) -> None:
+    """Put a user into these groups and no others; into none where none is named.
+
+    \b
+    Example: flask user set-groups alice board tech
+    """
+    users.set_groups(db.session(), username, groups=groups, lists=_lists())
+    _say(f"{username} is in {', '.join(groups) or 'no group'}")
+
+
+@user.command()
+@click.argument("username")
+def activate(*, username: str) -> None:
+    """Let a user log in again; the lists count them again.
+
+    \b
+    Example: flask user activate alice
+    """
+    users.activate(db.session(), username, lists=_lists())
+    _say(f"activated {username}")
+
+
+@user.command()
+@click.argument("username")
+def deactivate(*, username: str) -> None:
+    """Lock a user out, at once; the account stays.
+
+    \b
+    Example: flask user deactivate alice
+    """
+    users.deactivate(db.session(), username)
+    _say(f"deactivated {username}; their sessions have ended")
+
+
+@user.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--erase", is_flag=True, help="Forget the address as well, once it is on no list.")
+@click.argument("username")
+def delete(*, username: str, yes: bool, erase: bool) -> None:
+    """Delete an account.
+
+    Asks first; without a terminal to ask at, --yes is needed. What was chosen for the address stays in the history,
+    unless --erase is given and nobody else holds it.
+
+    \b
+    Example: flask user delete --yes --erase alice
+    """
+    found = users.show(db.session(), username)
+    if not yes:
+        if not _has_terminal():
+            raise click.UsageError("there is no terminal to ask at: give --yes to delete the account")
+        click.confirm(f"Delete {_called(found)}{' and erase the address' if erase else ''}?", abort=True, err=True)
+    gone = users.delete(db.session(), username, erase=erase, lists=_lists())
+    _say(f"deleted {_called(gone)}")
+
+
+@user.command()
+@click.argument("username")
+def grant(*, username: str) -> None:
+    """Make a user a superuser.
+
+    \b
+    Example: flask user grant alice
+    """
+    users.grant(db.session(), username)
+    _say(f"{username} is a superuser")
+
+
+@user.command()
+@click.argument("username")
+def revoke(*, username: str) -> None:
+    """Make a superuser a user like all others, at once.
+
+    \b
+    Example: flask user revoke alice
+    """
+    users.revoke(db.session(), username)
+    _say(f"{username} is no superuser")
+
+
+@user.command("import")
+@click.argument("file", type=click.File("rb"))
+def import_(*, file: BinaryIO) -> None:
+    """Make an account for each line of a CSV file, or none where a line is bad; - is standard input.
+
+    The first line names the columns: username,email and, where wanted, name, groups (separated by semicolons),
+    superuser (yes or no) and password_hash (bcrypt). Without a hash, set a password before the user can log in.
+
+    \b
+    Example: flask user import members.csv
+    """
+    special_domains = portal().settings.allowed_special_domains
+    result = imports.import_users(
+        db.session(), file, now=portal().clock(), lists=_lists(), special_domains=special_domains
+    )
+    for problem in result.problems[:_SHOWN]:
+        _say(f"line {problem.line}: {problem.words}")
+    if len(result.problems) > _SHOWN:
+        _say(f"and {len(result.problems) - _SHOWN} more")
+    if result.problems:
+        raise BadInputError(f"nothing was imported, bad lines: {len(result.problems)}")
+    _say(f"created {result.created} users")
+
+
+def _lists() -> Lists:
+    """Return the lists of the catalogue; none where it cannot be read, which must not stop these commands."""
+    try:
+        return portal().catalogue().lists or None
+    except ConfigurationError:
+        return None
+
+
+def _new_password(*, password_stdin: bool) -> tuple[str, bool]:
+    """Return a password from standard input, the terminal, or at random, and whether it is a random one."""
+    if password_stdin:
+        return _password_from_stdin(), False
+    if _has_terminal():
+        answer: str = click.prompt(
+            "Password (empty: a random one)",
+            default="",
+            show_default=False,
+            hide_input=True,
+            confirmation_prompt="Once more",
+            err=True,
+        )
+        if answer:
+            return answer, False
+    return passwords.random_password(), True
+
+
+def _password_from_stdin() -> str:
+    raw = sys.stdin.buffer.read(_LONGEST_INPUT)
+    try:
+        lines = raw.decode("utf-8").removesuffix("\n").removesuffix("\r").split("\n")
+    except UnicodeDecodeError:
+        raise BadInputError("the password on standard input is not UTF-8") from None
+    if len(lines) != 1 or not lines[0]:
+        raise BadInputError("standard input holds no password, or more than one line")
+    return lines[0]
+
+
+def _has_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _say(text: str) -> None:
+    """Tell a person what was done: on stderr, so that stdout holds nothing but what was asked for."""
+    click.echo(shown(text, limit=1_000), err=True)
+
+
+def _called(found: Profile) -> str:
+    return f"{found.username} ({', '.join(filter(None, (found.name, found.email)))})"
+
+
+def _plain(found: Profile) -> dict[str, Any]:
+    return {
+        key: value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else value
+        for key, value in found._asdict().items()
+    }
+
+
+def _cells(found: Profile) -> tuple[str, ...]:
+    roles = [role for role, has in (("superuser", found.is_superuser), ("inactive", not found.is_active)) if has]
+    return found.username, found.email, found.name, ",".join(roles), ";".join(found.groups)
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Collection) and not isinstance(value, str):
+        return "; ".join(map(str, value))
+    return shown("" if value is None else str(value), limit=1_000)
