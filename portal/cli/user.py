@@ -269,18 +269,21 @@ def _new_password(*, password_stdin: bool) -> tuple[str, bool]:
     """Return a password from standard input, the terminal, or at random, and whether it is a random one."""
     if password_stdin:
         return _password_from_stdin(), False
-    if _has_terminal():
-        answer: str = click.prompt(
-            "Password (empty: a random one)",
-            default="",
-            show_default=False,
-            hide_input=True,
-            confirmation_prompt="Once more",
-            err=True,
-        )
-        if answer:
-            return answer, False
-    return passwords.random_password(), True
+    answer = _asked_password() if _has_terminal() else ""
+    return (answer, False) if answer else (passwords.random_password(), True)
+
+
+def _asked_password() -> str:
+    while True:
+        answer = _ask("Password (empty: a random one)")
+        if not answer or answer == _ask("Once more"):
+            return answer
+        _say("the two are not the same; again, please")
+
+
+def _ask(words: str) -> str:
+    answer: str = click.prompt(words, default="", show_default=False, hide_input=True, err=True)
+    return answer
 
 
 def _password_from_stdin() -> str:
