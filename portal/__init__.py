@@ -12,7 +12,7 @@ from flask import Flask
 from portal import cli, database, faults, web
 from portal.config import load_catalogue, load_settings
 from portal.errors import ConfigurationError
-from portal.extensions import Portal, csrf, db, login
+from portal.extensions import Portal, db
 from portal.listmanagers import registry
 from portal.secrets import read_or_make
 
@@ -37,8 +37,6 @@ def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Flask:
     app.config.from_mapping(
         SECRET_KEY=read_or_make(instance / "secret_key"),
         SQLALCHEMY_DATABASE_URI=settings.sqlalchemy_database_uri or f"sqlite:///{instance / 'portal.db'}",
-        MAX_CONTENT_LENGTH=settings.max_body,
-        MAX_FORM_MEMORY_SIZE=settings.max_body,
     )
     app.config.from_mapping(config)
 
@@ -55,8 +53,6 @@ def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Flask:
     db.init_app(app)
     with app.app_context():
         database.prepare(db.engine)
-    login.init_app(app)
-    csrf.init_app(app)
     web.register(app, settings)
     cli.register(app)
     faults.register(app)

@@ -39,7 +39,7 @@ ACCESS: Mapping[str, Access] = {
 
 
 def register(app: Flask) -> None:
-    """Put the guard before every request. It comes before the CSRF check, so that whoever is logged out is told so."""
+    """Put the guard before every request."""
     login.session_protection = None  # the row of login_sessions protects; an IP may change within a log-in
     login.user_loader(_load)
     app.before_request(guard)

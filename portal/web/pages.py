@@ -35,7 +35,7 @@ def prepare(app: Flask, settings: Settings) -> None:
         day=lambda at: in_words(*local(at)),
         moment=lambda at: f"{in_words(*local(at))}, {local(at)[0]:%H:%M}",
         iso=lambda at: local(at)[0].isoformat(timespec="seconds"),
-        number=lambda number: f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
+        number="{:,}".format,
         sentence=sentence,
     )
     app.context_processor(_common)

@@ -1,6 +1,7 @@
-"""The one cookie, the hosts that are answered, and the life of a form's token."""
+"""The bounds of a request: its size, its host, its one cookie, and the life of a form's token."""
 
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from flask import Flask
 
@@ -10,8 +11,10 @@ REMEMBERED = timedelta(days=30)  # as long as the longest row of login_sessions;
 
 
 def prepare(app: Flask, settings: Settings) -> None:
-    """Set what browsers keep. Behind HTTPS the cookie is bound to the host, and only its own host is answered."""
+    """Set the bounds. Behind HTTPS the cookie is bound to the host, and only the portal's own host is answered."""
     app.config.update(
+        MAX_CONTENT_LENGTH=settings.max_body,
+        MAX_FORM_MEMORY_SIZE=settings.max_body,
         SESSION_COOKIE_NAME="__Host-portal" if settings.is_https else "portal",
         SESSION_COOKIE_SECURE=settings.is_https,
         SESSION_COOKIE_HTTPONLY=True,
@@ -25,5 +28,6 @@ def prepare(app: Flask, settings: Settings) -> None:
         REMEMBER_COOKIE_NAME="=",
     )
     if settings.is_https:
-        own = settings.host.rpartition(":")[0] if settings.host.rpartition(":")[2].isdecimal() else settings.host
-        app.config["TRUSTED_HOSTS"] = [own, "localhost", "127.0.0.1", "[::1]"]  # the latter for checks of its health
+        own = urlsplit(settings.base_url).hostname or ""
+        # Whoever watches its health on the same machine is answered too.
+        app.config["TRUSTED_HOSTS"] = [f"[{own}]" if ":" in own else own, "localhost", "127.0.0.1", "[::1]"]
