@@ -13,24 +13,54 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta, Struct
 
+from portal.domain.address import canonical, shown
 from portal.domain.mailinglist import HANDLE, Brake, MailingList
-from portal.errors import ConfigurationError, DisabledError, UnknownListError
+from portal.errors import ConfigurationError, DisabledError, InvalidAddressError, UnknownListError
 
-Line = Annotated[str, Meta(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Text = Annotated[str, Meta(max_length=1000)]
+_NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
+_NO_CONTROLS_BUT_LINES = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*\Z"
+_WEB_ADDRESS = r"^https?://[^\s/?#@]+(/[^\s\x00-\x1f\x7f]*)?\Z"
+_DATABASE = r"^(sqlite:///|postgresql\+psycopg://)[^\s\x00-\x1f\x7f]*\Z"
+_LIST_NAME = r"^[^-./\s\x00-\x1f\x7f-\x9f][^/\s\x00-\x1f\x7f-\x9f]*\Z"  # no option, no path
+
+# How a pattern is told to an operator.
+_WORDS = {
+    _NO_CONTROLS: "without control characters",
+    _NO_CONTROLS_BUT_LINES: "without control characters",
+    _WEB_ADDRESS: "that starts with http:// or https:// and a host",
+    _LIST_NAME: "that is no option and no path: no white space, no slash, and neither dash nor dot at its start",
+    _DATABASE: "that starts with sqlite:/// or postgresql+psycopg://",
+}
+
+Line = Annotated[str, Meta(min_length=1, max_length=120, pattern=_NO_CONTROLS)]
+Text = Annotated[str, Meta(max_length=1000, pattern=_NO_CONTROLS_BUT_LINES)]
+WebAddress = Annotated[str, Meta(max_length=500, pattern=_WEB_ADDRESS)]
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """The portal's own settings. Sizes are in bytes. ``docs/configuration.md`` explains each."""
 
     site_name: Line = "Member portal"
-    base_url: str = "http://localhost:8000"
-    timezone: str = "UTC"
-    allowed_special_domains: tuple[str, ...] = ()
+    base_url: WebAddress = "http://localhost:8000"
+    timezone: Line = "UTC"
+    allowed_special_domains: tuple[Line, ...] = ()
     bcrypt_rounds: Annotated[int, Meta(ge=4, le=17)] = 12
-    max_body: Annotated[int, Meta(ge=1024)] = 1024 * 1024
-    max_roster: Annotated[int, Meta(ge=1024)] = 64 * 1024 * 1024
-    sqlalchemy_database_uri: str | None = None
+    max_body: Annotated[int, Meta(ge=1024, le=1024**3)] = 1024**2
+    max_roster: Annotated[int, Meta(ge=1024, le=1024**4)] = 64 * 1024**2
+    sqlalchemy_database_uri: Annotated[str, Meta(pattern=_DATABASE)] | None = None
+
+    def __post_init__(self) -> None:
+        """Check what a pattern cannot. Raise ValueError, which names the setting."""
+        try:
+            port = urlsplit(self.base_url).port
+        except ValueError:
+            port = 0
+        if port == 0:
+            raise ValueError("`base_url` has a host or a port that cannot be")
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("`timezone` is not one of the IANA database, such as Europe/Dublin") from None
 
     @property
     def is_https(self) -> bool:
@@ -44,37 +74,21 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_settings(folder: Path, environ: Mapping[str, str]) -> Settings:
-    """Read ``portal.toml`` in a folder, overlaid by PORTAL_* variables. Raise ConfigurationError."""
+    """Read ``portal.toml`` in a folder, overlaid by PORTAL_* variables. Raise ConfigurationError, which names both."""
     path = folder / "portal.toml"
-    values = _read_toml(path) if path.exists() else {}
-    settings = _convert(path, values, Settings)
-    overlay = {
-        key: environ[f"PORTAL_{key.upper()}"]
-        for key in Settings.__struct_fields__
-        if f"PORTAL_{key.upper()}" in environ
-    }
-    read = {key: _from_variable(key, text) for key, text in overlay.items()}
-    settings = _convert("PORTAL_* variables", {**msgspec.to_builtins(settings), **read}, Settings)
-    _check_settings(settings, path)
+    settings = _convert(path, _read_toml(path) or {}, Settings)
+    for key in Settings.__struct_fields__:
+        name = f"PORTAL_{key.upper()}"
+        if name in environ:
+            values = {**msgspec.structs.asdict(settings), key: _from_variable(key, environ[name])}
+            settings = _convert(name, values, Settings, strict=False)
     return settings
 
 
 def _from_variable(key: str, text: str) -> object:
     if key == "allowed_special_domains":
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    return int(text) if text.isascii() and text.isdigit() and key not in {"site_name"} else text
-
-
-def _check_settings(settings: Settings, path: Path) -> None:
-    url = urlsplit(settings.base_url)
-    if url.scheme not in {"http", "https"} or not url.netloc or url.query or url.fragment:
-        raise ConfigurationError(f"{path}: base_url is not an http or https URL: {settings.base_url}")
-    try:
-        ZoneInfo(settings.timezone)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise ConfigurationError(
-            f"{path}: timezone is not one of the IANA database, such as Europe/Dublin: {settings.timezone}"
-        ) from None
+    return text
 
 
 class _BrakeEntry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,10 +109,10 @@ class _ListEntry(Struct, frozen=True, forbid_unknown_fields=True):
     name: Line
     email: Line
     desc: Text = ""
-    archive: Annotated[str, Meta(pattern=r"^https?://[^\s]+$", max_length=500)] | None = None
+    archive: WebAddress | None = None
     syncpws: bool = True
     manager: str | None = None
-    list: Line | None = None
+    list: Annotated[str, Meta(min_length=1, max_length=120, pattern=_LIST_NAME)] | None = None
     audience: tuple[Line, ...] | None = None
     honour_list_changes: bool | None = None
     on_departure: _Departure | None = None
@@ -111,15 +125,15 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
     honour_list_changes: bool = True
     on_departure: _Departure = "remove"
     brake: _BrakeEntry = _BrakeEntry()
-    lists: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - msgspec copies it
-    managers: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - msgspec copies it
+    lists: dict[str, Any] = {}
+    managers: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
 class Catalogue:
     """``mailinglists.toml``: the lists on offer and the list managers that keep them.
 
-    ``managers`` maps a manager's name to what ``read_manager`` made of its table.
+    ``managers`` maps a manager's name to what ``read_manager`` made of its table, ``lists`` a handle to its list.
     """
 
     enabled: bool
@@ -153,9 +167,7 @@ def load_catalogue(path: Path, read_manager: Callable[[str, Mapping[str, Any]], 
     ``read_manager(kind, table)`` checks one manager's table and returns its settings. Raise ConfigurationError, which
     names the file and the key.
     """
-    if not path.exists():
-        return Catalogue(enabled=False, applied_within_hours=12, lists={}, managers={})
-    file = _convert(path, _read_toml(path), _File)
+    file = _convert(path, _read_toml(path) or {}, _File)
     managers = {name: _manager(path, name, table, read_manager) for name, table in file.managers.items()}
     lists = {handle: _mailing_list(path, file, handle, table) for handle, table in file.lists.items()}
     return Catalogue(
@@ -166,34 +178,29 @@ def load_catalogue(path: Path, read_manager: Callable[[str, Mapping[str, Any]], 
     )
 
 
-def _manager(
-    path: Path, name: str, table: Mapping[str, Any], read_manager: Callable[[str, Mapping[str, Any]], Any]
-) -> Any:
-    kind = table.get("kind")
+def _manager(path: Path, name: str, table: Any, read_manager: Callable[[str, Mapping[str, Any]], Any]) -> Any:
+    where = f"{path}: managers.{_cut(name)}"
+    kind = table.get("kind") if isinstance(table, dict) else None
     if not isinstance(kind, str):
-        raise ConfigurationError(f'{path}: managers.{name} needs a kind, for example kind = "mailman2"')
+        raise ConfigurationError(f'{where}: it needs a kind, for example kind = "mailman2"')
     try:
         return read_manager(kind, {key: value for key, value in table.items() if key != "kind"})
     except ConfigurationError as error:
-        raise ConfigurationError(f"{path}: managers.{name}: {error}") from None
+        raise ConfigurationError(f"{where}: {error}") from None
 
 
-def _mailing_list(path: Path, file: _File, handle: str, table: Mapping[str, Any]) -> MailingList:
+def _mailing_list(path: Path, file: _File, handle: str, table: Any) -> MailingList:
     where = f"{path}: lists.{_cut(handle)}"
-    entry = _convert(where, table, _ListEntry)
     if not HANDLE.fullmatch(handle):
         raise ConfigurationError(
             f"{where}: a handle is made of a-z, 0-9, dot, dash and underscore, starts with a letter or digit, "
             "and is at most 64 characters long"
         )
-    manager = entry.manager or (next(iter(file.managers)) if len(file.managers) == 1 else None)
-    if manager is None:
-        raise ConfigurationError(f"{where}: there are {len(file.managers)} managers, so it must name its manager")
-    if manager not in file.managers:
-        raise ConfigurationError(f"{where}: manager names {manager!r}, which is not under [managers]")
-    list_name = entry.list or handle
-    if list_name.startswith("-"):
-        raise ConfigurationError(f"{where}: list starts with a dash, which a command would take for an option")
+    entry = _convert(where, table, _ListEntry)
+    try:
+        canonical(entry.email)
+    except InvalidAddressError as error:
+        raise ConfigurationError(f"{where}: `email`: {error}") from None
     honours = file.honour_list_changes if entry.honour_list_changes is None else entry.honour_list_changes
     return MailingList(
         handle=handle,
@@ -202,8 +209,8 @@ def _mailing_list(path: Path, file: _File, handle: str, table: Mapping[str, Any]
         email=entry.email,
         archive=entry.archive,
         sync_passwords=entry.syncpws,
-        manager=manager,
-        list_name=list_name,
+        manager=_manager_of(where, file, entry.manager),
+        list_name=entry.list or handle,
         audience=None if entry.audience is None else frozenset(entry.audience),
         honour_list_changes=honours,
         remove_on_departure=(entry.on_departure or file.on_departure) == "remove",
@@ -211,10 +218,23 @@ def _mailing_list(path: Path, file: _File, handle: str, table: Mapping[str, Any]
     )
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _manager_of(where: str, file: _File, named: str | None) -> str:
+    if named is None and len(file.managers) == 1:
+        return next(iter(file.managers))
+    known = ", ".join(map(_cut, file.managers)) or "none"
+    if named is None:
+        raise ConfigurationError(f"{where}: it needs a `manager`, one of those under [managers]: {known}")
+    if named not in file.managers:
+        raise ConfigurationError(f"{where}: `manager` is {_cut(named)}, which is not under [managers]: {known}")
+    return named
+
+
+def _read_toml(path: Path) -> dict[str, Any] | None:
+    """Return what is in a file; None where there is none."""
     try:
-        with path.open("rb") as stream:
-            return tomllib.load(stream)
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
@@ -224,14 +244,34 @@ def _read_toml(path: Path) -> dict[str, Any]:
 _Struct = TypeVar("_Struct", bound=Struct)
 
 
-def _convert(where: Path | str, table: Mapping[str, Any], kind: type[_Struct]) -> _Struct:
+def _convert(where: Path | str, table: Any, kind: type[_Struct], *, strict: bool = True) -> _Struct:
     """Read a table into a Struct. Raise ConfigurationError, which names the place and the key."""
     try:
-        return msgspec.convert(table, kind)
+        return msgspec.convert(table, kind, strict=strict)
     except msgspec.ValidationError as error:
-        words = str(error).replace("`$.", "`").replace("Object contains unknown field", "there is no setting")
-        raise ConfigurationError(f"{where}: {words.replace('Object missing required field', 'it needs')}") from None
+        raise ConfigurationError(f"{where}: {_told(str(error))}") from None
+
+
+def _told(words: str) -> str:
+    """Return msgspec's words in those of TOML and of this portal."""
+    for pattern, meaning in _WORDS.items():
+        words = words.replace(f"matching regex {pattern!r}", meaning)
+    for theirs, ours in (
+        (" | null`", "`"),
+        ("Object contains unknown field", "there is no setting"),
+        ("Object missing required field", "it needs"),
+        ("Expected", "expected"),
+        ("`$.", "`"),
+        ("`object`", "a table"),
+        ("`array`", "a list"),
+        ("`str`", "text"),
+        ("`int`", "a whole number"),
+        ("`float`", "a fraction"),
+        ("`bool`", "true or false"),
+    ):
+        words = words.replace(theirs, ours)
+    return words
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= 64 else text[:63] + "…"
+    return shown(text, limit=64)

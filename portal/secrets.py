@@ -8,7 +8,8 @@ from pathlib import Path
 from portal.errors import ConfigurationError
 
 _LEAST = 32  # characters
-_EXAMPLES = ("change", "example", "secret", "dev", "password")
+_LEAST_VARIETY = 8  # different ones
+_EXAMPLES = ("change", "example", "secret", "password")
 
 
 def read_or_make(path: Path) -> str:
@@ -21,9 +22,11 @@ def read_or_make(path: Path) -> str:
         if not path.exists():
             _make(path)
         secret = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: cannot be read or made: {error}") from None
-    if len(secret) < _LEAST or secret.lower().startswith(_EXAMPLES):
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read or made: {os.strerror(error.errno or 0)}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: the secret is not plain ASCII; delete the file to have one made") from None
+    if len(secret) < _LEAST or len(set(secret)) < _LEAST_VARIETY or any(word in secret.lower() for word in _EXAMPLES):
         raise ConfigurationError(
             f"{path}: the secret is shorter than {_LEAST} characters or an example; delete the file to have one made"
         )
@@ -31,6 +34,7 @@ def read_or_make(path: Path) -> str:
 
 
 def _make(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", encoding="ascii") as private:
         private.write(secrets.token_hex(32))
         private.flush()

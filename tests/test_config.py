@@ -1,0 +1,364 @@
+"""Settings and catalogue: what is accepted, and what a fault says to the operator who must mend it."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portal import config
+from portal.config import Catalogue, Settings, load_catalogue, load_settings
+from portal.domain.mailinglist import Brake
+from portal.errors import ConfigurationError, DisabledError, UnknownListError
+from portal.listmanagers import registry
+
+ROOT = Path(__file__).parents[1]
+
+A_LIST = '[lists.members]\nname = "Members"\nemail = "members@lists.example.org"\n'
+A_MANAGER = '[managers.files]\nkind = "file"\ndirectory = "rosters"\n'
+
+
+def settings_from(folder: Path, text: str = "", /, **environ: str) -> Settings:
+    (folder / "portal.toml").write_text(text)
+    return load_settings(folder, environ)
+
+
+def catalogue_from(folder: Path, text: str) -> Catalogue:
+    path = folder / "mailinglists.toml"
+    path.write_text(text)
+    return load_catalogue(path, partial(registry.read_settings, folder=folder))
+
+
+def fault_of_settings(folder: Path, text: str = "", /, **environ: str) -> str:
+    with pytest.raises(ConfigurationError) as raised:
+        settings_from(folder, text, **environ)
+    return str(raised.value)
+
+
+def fault_of_catalogue(folder: Path, text: str) -> str:
+    with pytest.raises(ConfigurationError) as raised:
+        catalogue_from(folder, text)
+    return str(raised.value).replace(str(folder / "mailinglists.toml"), "FILE")
+
+
+# --- portal.toml and PORTAL_* variables
+
+
+def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
+    assert load_settings(tmp_path, {}) == Settings()
+
+
+def test_a_folder_that_is_not_there_yet_is_no_fault(tmp_path: Path) -> None:
+    assert load_settings(tmp_path / "instance", {}) == Settings()
+
+
+def test_the_file_sets_and_a_variable_wins(tmp_path: Path) -> None:
+    settings = settings_from(
+        tmp_path,
+        'site_name = "Example IX"\ntimezone = "Europe/Dublin"\nmax_body = 4096\n',
+        PORTAL_TIMEZONE="Europe/Berlin",
+        PORTAL_BCRYPT_ROUNDS="4",
+        PORTAL_SITE_NAME="2026",
+        PORTAL_ALLOWED_SPECIAL_DOMAINS="local, test,",
+        PORTAL_SQLALCHEMY_DATABASE_URI="postgresql+psycopg://portal:geheim@db.example.org/portal",
+    )
+
+    assert settings == Settings(
+        site_name="2026",
+        timezone="Europe/Berlin",
+        max_body=4096,
+        bcrypt_rounds=4,
+        allowed_special_domains=("local", "test"),
+        sqlalchemy_database_uri="postgresql+psycopg://portal:geheim@db.example.org/portal",
+    )
+
+
+def test_other_variables_that_start_alike_are_none_of_ours(tmp_path: Path) -> None:
+    assert load_settings(tmp_path, {"PORTAL_PORT": "tcp://10.0.0.1:80", "PORTAL_INSTANCE": "/x"}) == Settings()
+
+
+def test_https_and_host_come_from_the_base_url() -> None:
+    assert not Settings().is_https
+    assert Settings(base_url="https://portal.example.org").is_https
+    assert Settings(base_url="https://portal.example.org:8443/members").host == "portal.example.org:8443"
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    assert settings_from(tmp_path, '\ufeffsite_name = "Example IX"\r\n').site_name == "Example IX"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('bcrypt_rounds = "12"', "expected a whole number, got text - at `bcrypt_rounds`"),
+        ("bcrypt_rounds = 3", "expected a whole number >= 4 - at `bcrypt_rounds`"),
+        ("bcrypt_rounds = true", "expected a whole number, got true or false - at `bcrypt_rounds`"),
+        ("max_body = 1", "expected a whole number >= 1024 - at `max_body`"),
+        ("site_nam = 'x'", "there is no setting `site_nam`"),
+        ("site_name = ''", "expected text of length >= 1 - at `site_name`"),
+        ('site_name = "two\\nlines"', "expected text without control characters - at `site_name`"),
+        ('site_name = "a line\\n"', "expected text without control characters - at `site_name`"),
+        ("timezone = 'Europe/Atlantis'", "`timezone` is not one of the IANA database, such as Europe/Dublin"),
+        ("timezone = 'Europe'", "`timezone` is not one of the IANA database, such as Europe/Dublin"),
+        ("timezone = '../../etc/passwd'", "`timezone` is not one of the IANA database, such as Europe/Dublin"),
+        ("base_url = 'portal.example.org'", "that starts with http:// or https:// and a host - at `base_url`"),
+        ("base_url = 'ftp://portal.example.org'", "that starts with http:// or https:// and a host - at `base_url`"),
+        ("base_url = 'https://'", "that starts with http:// or https:// and a host - at `base_url`"),
+        ("base_url = 'https://me:pw@host'", "that starts with http:// or https:// and a host - at `base_url`"),
+        ("base_url = 'https://host?x'", "that starts with http:// or https:// and a host - at `base_url`"),
+        ("base_url = 'https://host:99999'", "`base_url` has a host or a port that cannot be"),
+        ("base_url = 'https://[::1'", "`base_url` has a host or a port that cannot be"),
+        ("allowed_special_domains = 'local'", "expected a list, got text - at `allowed_special_domains`"),
+        (
+            "sqlalchemy_database_uri = 'mysql://portal:geheim@db/portal'",
+            "expected text that starts with sqlite:/// or postgresql+psycopg:// - at `sqlalchemy_database_uri`",
+        ),
+        ("site_name = ", "not valid TOML: Invalid value (at end of document)"),
+        ("site_name = 'a'\nsite_name = 'b'", "not valid TOML: Cannot overwrite a value (at end of document)"),
+    ],
+)
+def test_a_fault_in_the_file_names_file_and_key(tmp_path: Path, text: str, words: str) -> None:
+    fault = fault_of_settings(tmp_path, text)
+
+    assert fault.startswith(f"{tmp_path / 'portal.toml'}: ")
+    assert fault.endswith(words)
+    assert "geheim" not in fault
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("PORTAL_BCRYPT_ROUNDS", "many", "expected a whole number, got text - at `bcrypt_rounds`"),
+        ("PORTAL_BCRYPT_ROUNDS", "", "expected a whole number, got text - at `bcrypt_rounds`"),
+        ("PORTAL_MAX_BODY", "-1", "expected a whole number >= 1024 - at `max_body`"),
+        ("PORTAL_TIMEZONE", "Berlin", "`timezone` is not one of the IANA database, such as Europe/Dublin"),
+        ("PORTAL_BASE_URL", "12", "expected text that starts with http:// or https:// and a host - at `base_url`"),
+        ("PORTAL_SITE_NAME", "", "expected text of length >= 1 - at `site_name`"),
+        (
+            "PORTAL_SQLALCHEMY_DATABASE_URI",
+            "null",
+            "expected text that starts with sqlite:/// or postgresql+psycopg:// - at `sqlalchemy_database_uri`",
+        ),
+    ],
+)
+def test_a_fault_in_a_variable_names_the_variable(tmp_path: Path, name: str, value: str, words: str) -> None:
+    assert fault_of_settings(tmp_path, **{name: value}) == f"{name}: {words}"
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "portal.toml").mkdir()
+    with pytest.raises(ConfigurationError, match=r"portal\.toml: cannot be read: Is a directory"):
+        load_settings(tmp_path, {})
+
+    (tmp_path / "mailinglists.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match=r"mailinglists\.toml: not valid TOML: .*utf-8"):
+        load_catalogue(tmp_path / "mailinglists.toml", registry.read_settings)
+
+
+@given(st.sampled_from(Settings.__struct_fields__), st.text(max_size=30))
+def test_no_variable_ends_in_anything_but_a_named_fault(key: str, value: str) -> None:
+    try:
+        load_settings(Path("/nowhere"), {f"PORTAL_{key.upper()}": value})
+    except ConfigurationError as error:
+        assert str(error).startswith(f"PORTAL_{key.upper()}: ")  # noqa: PT017 - most texts are no fault
+
+
+# --- mailinglists.toml
+
+
+def test_a_missing_catalogue_means_disabled(tmp_path: Path) -> None:
+    catalogue = load_catalogue(tmp_path / "mailinglists.toml", registry.read_settings)
+
+    assert not catalogue.enabled
+    assert not catalogue.lists
+    with pytest.raises(DisabledError, match="set enabled = true in mailinglists"):
+        catalogue.require_enabled()
+
+
+@pytest.mark.parametrize("line", ["", "enabled = false", 'enabled = "yes"', 'enabled = "true"', "enabled = 1"])
+def test_anything_but_true_means_disabled(tmp_path: Path, line: str) -> None:
+    catalogue = catalogue_from(tmp_path, f"{line}\n{A_LIST}{A_MANAGER}")
+
+    assert not catalogue.enabled
+    with pytest.raises(DisabledError):
+        catalogue.get("members")
+
+
+def test_a_list_says_little_and_inherits_the_rest(tmp_path: Path) -> None:
+    catalogue = catalogue_from(tmp_path, f"enabled = true\n{A_LIST}{A_MANAGER}")
+    members = catalogue.get("members")
+
+    assert catalogue.applied_within_hours == 12
+    assert (members.handle, members.list_name, members.manager) == ("members", "members", "files")
+    assert (members.description, members.archive, members.audience) == ("", None, None)
+    assert (members.sync_passwords, members.honour_list_changes, members.remove_on_departure) == (True, True, True)
+    assert members.brake == Brake(count=5, percent=10, add_count=25, add_percent=25)
+
+
+def test_a_list_overrides_what_stands_above_and_what_is_absent_keeps_its_value(tmp_path: Path) -> None:
+    catalogue = catalogue_from(
+        tmp_path,
+        f"""
+        enabled = true
+        honour_list_changes = false
+        on_departure = "keep"
+        brake = {{ percent = 20, add_count = 0 }}
+        {A_LIST}
+        list = "members@lists.example.org"
+        manager = "files"
+        audience = ["full", "associate"]
+        honour_list_changes = true
+        on_departure = "remove"
+        brake = {{ count = 1, add_count = 7 }}
+        [lists.tech]
+        name = "Tech"
+        email = "tech@lists.example.org"
+        syncpws = false
+        {A_MANAGER}
+        [managers.others]
+        kind = "file"
+        directory = "others"
+        """.replace('email = "tech@lists.example.org"', 'email = "tech@lists.example.org"\nmanager = "others"'),
+    )
+    members, tech = catalogue.get("members"), catalogue.get("tech")
+
+    assert members.list_name == "members@lists.example.org"
+    assert members.audience == frozenset({"full", "associate"})
+    assert (members.honour_list_changes, members.remove_on_departure) == (True, True)
+    assert members.brake == Brake(count=1, percent=20, add_count=7, add_percent=25)
+    assert (tech.manager, tech.sync_passwords) == ("others", False)
+    assert (tech.honour_list_changes, tech.remove_on_departure) == (False, False)
+    assert tech.brake == Brake(count=5, percent=20, add_count=0, add_percent=25)
+    assert catalogue.audiences == frozenset({"full", "associate"})
+
+
+def test_an_unknown_list_is_told_with_those_that_there_are(tmp_path: Path) -> None:
+    catalogue = catalogue_from(tmp_path, f"enabled = true\n{A_LIST}{A_MANAGER}")
+
+    with pytest.raises(UnknownListError, match=r"unknown list: membrs \(in mailinglists\.toml: members\)"):
+        catalogue.get("membrs")
+    with pytest.raises(UnknownListError) as raised:
+        catalogue.get("x\x1b" * 5000)
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 150
+
+
+def _list(**entries: str) -> str:
+    values = {"name": '"Members"', "email": '"members@lists.example.org"', **entries}
+    return "[lists.members]\n" + "".join(f"{key} = {value}\n" for key, value in values.items() if value) + A_MANAGER
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("enabld = true", "FILE: there is no setting `enabld`"),
+        ("applied_within_hours = 0", "FILE: expected a whole number >= 1 - at `applied_within_hours`"),
+        ('honour_list_changes = "no"', "FILE: expected true or false, got text - at `honour_list_changes`"),
+        ('on_departure = "drop"', "FILE: Invalid enum value 'drop' - at `on_departure`"),
+        ("brake = { percent = 101 }", "FILE: expected a whole number <= 100 - at `brake.percent`"),
+        ("brake = { count = -1 }", "FILE: expected a whole number >= 0 - at `brake.count`"),
+        ("brake = { removals = 1 }", "FILE: there is no setting `removals` - at `brake`"),
+        ("brake = 5", "FILE: expected a table, got a whole number - at `brake`"),
+        ("lists = []", "FILE: expected a table, got a list - at `lists`"),
+        ("[lists]\nmembers = 1\n" + A_MANAGER, "FILE: lists.members: expected a table, got a whole number"),
+        ("[managers]\nmailman = 1", 'FILE: managers.mailman: it needs a kind, for example kind = "mailman2"'),
+        ("[managers.mailman]", 'FILE: managers.mailman: it needs a kind, for example kind = "mailman2"'),
+        (_list(name=""), "FILE: lists.members: it needs `name`"),
+        (_list(email=""), "FILE: lists.members: it needs `email`"),
+        (_list(email='"members"'), "FILE: lists.members: `email`: not an e-mail address: members"),
+        (_list(name='"two\\nlines"'), "FILE: lists.members: expected text without control characters - at `name`"),
+        (_list(desc='"a\\u0000b"'), "FILE: lists.members: expected text without control characters - at `desc`"),
+        (_list(syncpws='"no"'), "FILE: lists.members: expected true or false, got text - at `syncpws`"),
+        (_list(sync_pws="false"), "FILE: lists.members: there is no setting `sync_pws`"),
+        (_list(audience='"full"'), "FILE: lists.members: expected a list, got text - at `audience`"),
+        (_list(brake="{ add_percent = 1.5 }"), "FILE: lists.members: expected a whole number, got a fraction - at `brake.add_percent`"),
+        (
+            _list(archive='"javascript:alert(1)"'),
+            "FILE: lists.members: expected text that starts with http:// or https:// and a host - at `archive`",
+        ),
+        (_list(manager='"mailman"'), "FILE: lists.members: `manager` is mailman, which is not under [managers]: files"),
+        (
+            _list() + "[managers.mailman]\nkind = 'mailman2'\n",
+            "FILE: lists.members: it needs a `manager`, one of those under [managers]: files, mailman",
+        ),
+        (A_LIST, "FILE: lists.members: it needs a `manager`, one of those under [managers]: none"),
+    ],
+)  # fmt: skip
+def test_a_fault_in_the_catalogue_names_file_and_key(tmp_path: Path, text: str, fault: str) -> None:
+    assert fault_of_catalogue(tmp_path, text) == fault
+
+
+@pytest.mark.parametrize("handle", ["Members", "-members", "mem bers", "a/b", "../x", "é", "a" * 65, "", "x\\u0007"])
+def test_a_bad_handle_is_refused_by_name(tmp_path: Path, handle: str) -> None:
+    fault = fault_of_catalogue(tmp_path, A_LIST.replace("members]", f'"{handle}"]') + A_MANAGER)
+
+    assert fault.startswith("FILE: lists.")
+    assert "a handle is made of a-z, 0-9, dot, dash and underscore" in fault
+    assert fault.isprintable()
+
+
+@pytest.mark.parametrize(
+    "name", ["-members", ".", "..", "../other", "a/b", "/etc/passwd", "two words", "a\\nb", "a\\n"]
+)
+def test_a_list_name_that_is_an_option_or_a_path_is_refused(tmp_path: Path, name: str) -> None:
+    fault = fault_of_catalogue(tmp_path, _list(list=f'"{name}"'))
+
+    assert fault.startswith("FILE: lists.members: expected text that is no option and no path")
+    assert fault.endswith("- at `list`")
+
+
+@pytest.mark.parametrize("name", ["members", "Members", "members@lists.example.org", "ops.tech-2", "members_old"])
+def test_other_list_names_are_the_list_managers_business(tmp_path: Path, name: str) -> None:
+    assert catalogue_from(tmp_path, "enabled = true\n" + _list(list=f'"{name}"')).get("members").list_name == name
+
+
+def test_a_fault_in_a_managers_table_names_the_manager(tmp_path: Path) -> None:
+    def read(kind: str, table: Mapping[str, Any]) -> Any:
+        raise ConfigurationError(f"{kind} has no {next(iter(table))}")
+
+    (tmp_path / "lists.toml").write_text("[managers.files]\nkind = 'file'\nfolder = 'x'\n")
+    with pytest.raises(ConfigurationError, match=r"lists\.toml: managers\.files: file has no folder"):
+        load_catalogue(tmp_path / "lists.toml", read)
+
+
+def test_an_unknown_kind_of_manager_is_told(tmp_path: Path) -> None:
+    fault = fault_of_catalogue(tmp_path, "[managers.main]\nkind = 'majordomo'\n")
+
+    assert fault.startswith("FILE: managers.main: ")
+    assert "majordomo" in fault
+
+
+# --- the examples and the documentation
+
+
+def test_the_example_files_are_valid(tmp_path: Path) -> None:
+    for name in ("portal.toml", "mailinglists.toml"):
+        (tmp_path / name).write_bytes((ROOT / "instance" / f"{name}.example").read_bytes())
+
+    assert load_settings(tmp_path, {}) == Settings()
+    catalogue = load_catalogue(tmp_path / "mailinglists.toml", registry.read_settings)
+    assert catalogue.enabled
+    assert not catalogue.get("members").sync_passwords
+
+
+@pytest.mark.parametrize("name", ["portal.toml", "mailinglists.toml"])
+def test_what_is_commented_out_in_an_example_is_valid_too(tmp_path: Path, name: str) -> None:
+    lines = (ROOT / "instance" / f"{name}.example").read_text().splitlines()
+    is_setting = [line.startswith("# ") and " = " in line and line.split()[2] == "=" for line in lines]
+    assert any(is_setting)
+    (tmp_path / name).write_text(
+        "\n".join(line[2:] if setting else line for line, setting in zip(lines, is_setting, strict=True))
+    )
+
+    load_settings(tmp_path, {})
+    load_catalogue(tmp_path / "mailinglists.toml", registry.read_settings)
+
+
+@pytest.mark.parametrize("kind", [config.Settings, config._File, config._ListEntry, config._BrakeEntry])
+def test_every_setting_is_explained(kind: Any) -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+
+    assert [key for key in kind.__struct_fields__ if f"`{key}`" not in page] == []

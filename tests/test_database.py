@@ -1,0 +1,139 @@
+"""What the database module promises: SECURITY, 27, and PERFORMANCE, known traps."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from portal import create_app, database
+from portal.extensions import db
+from portal.models import Address
+from portal.services.transaction import reading, transaction
+from tests.factories import make_address
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Flask]:
+    """An application on SQLite, whatever the other tests run on."""
+    app = create_app(environ={"PORTAL_INSTANCE": str(tmp_path / "sqlite")})
+    with app.app_context():
+        assert app.test_cli_runner().invoke(args=["db", "upgrade"]).exit_code == 0
+    yield app
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("pragma", "value"), [("journal_mode", "wal"), ("busy_timeout", 30_000), ("foreign_keys", 1), ("synchronous", 1)]
+)
+def test_sqlite_is_opened_as_several_processes_need_it(sqlite: Flask, pragma: str, value: object) -> None:
+    with sqlite.app_context():
+        for _ in range(2):
+            with db.engine.connect() as connection:
+                assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() == value
+                connection.invalidate()  # the next one is opened anew
+
+
+COUNT = """
+import sys
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from portal import create_app
+from portal.extensions import db
+from portal.models import Address
+from portal.services.transaction import transaction
+app = create_app(environ={"PORTAL_INSTANCE": sys.argv[1]})
+print("ready", flush=True)
+sys.stdin.readline()
+with app.app_context(), Session(db.engine) as session:
+    for _ in range(150):
+        with transaction(session):
+            counter = session.execute(select(Address)).scalar_one()
+            counter.spelling = str(int(counter.spelling) + 1)
+"""
+
+
+def test_four_processes_lose_none_of_600_updates(sqlite: Flask) -> None:
+    with sqlite.app_context(), Session(db.engine) as session, transaction(session):
+        session.add(Address(canonical="counter@example.org", spelling="0"))
+
+    command = [sys.executable, "-c", COUNT, sqlite.instance_path]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(4)]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 4
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.communicate(timeout=120) and process.returncode for process in processes] == [0] * 4
+
+    with sqlite.app_context(), Session(db.engine) as session, reading(session):
+        assert session.execute(select(Address.spelling)).scalar_one() == "600"
+
+
+def test_a_transaction_that_writes_holds_the_lock_from_its_first_read(sqlite: Flask) -> None:
+    with sqlite.app_context(), Session(db.engine) as one, db.engine.connect() as other:
+        other.exec_driver_sql("PRAGMA busy_timeout = 0")
+        other.rollback()
+        with transaction(one):
+            one.execute(select(Address)).all()
+            with pytest.raises(Exception, match="database is locked"):
+                other.execution_options(**{database.WRITING: True}).exec_driver_sql("SELECT 1")
+
+
+def test_a_unit_of_work_is_never_part_of_another(session: Session) -> None:
+    with transaction(session), pytest.raises(RuntimeError, match="open already"), transaction(session):
+        pass
+    session.execute(select(1))
+    with pytest.raises(RuntimeError, match="open already"), reading(session):
+        pass
+
+
+def test_what_is_raised_rolls_back_and_leaves_no_transaction_open(session: Session) -> None:
+    def fail() -> None:
+        with transaction(session):
+            session.add(Address(canonical="a@example.org", spelling="a@example.org"))
+            session.flush()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+
+    assert not session.in_transaction()
+    with reading(session):
+        assert session.execute(select(func.count()).select_from(Address)).scalar_one() == 0
+
+
+def test_the_database_tells_the_time_in_utc(session: Session) -> None:
+    now = database.clock(session)
+
+    assert now.tzinfo is UTC
+    assert abs(now - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_chunks_are_full_but_the_last_and_lose_nothing() -> None:
+    assert list(database.chunked(iter("abcde"), 2)) == [["a", "b"], ["c", "d"], ["e"]]
+    assert list(database.chunked([], 2)) == []
+
+
+def test_rows_are_streamed_in_blocks(session: Session) -> None:
+    for number in range(5):
+        make_address(session, f"member{number}@example.org")
+    session.commit()
+
+    blocks = database.stream(session.connection(), select(Address.canonical).order_by(Address.canonical), size=2)
+    assert [len(block) for block in blocks] == [2, 2, 1]
+
+
+def test_a_roster_is_loaded_once_for_each_address_and_anew_each_time(session: Session) -> None:
+    connection = session.connection()
+
+    assert database.load_roster(connection, ["a@example.org", "b@example.org", "a@example.org"]) == 2
+    assert database.load_roster(connection, iter(["c@example.org"])) == 1
+    assert connection.execute(select(database.ROSTER)).scalars().all() == ["c@example.org"]
+    assert database.load_roster(connection, []) == 0

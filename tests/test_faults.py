@@ -1,0 +1,149 @@
+"""The table of refusals: every error has its exit code and its status, and each renderer says it in one line."""
+
+import inspect
+from http import HTTPStatus
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from portal import errors
+from portal.faults import FAULTS, UNFORESEEN, StartError, exit_with, fault_of, one_line, translated
+
+KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.PortalError)]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_error_stands_in_the_table_itself(kind: type[errors.PortalError]) -> None:
+    fault = FAULTS[kind]
+
+    assert fault.exit_code in {1, 65, 69, 75, 77, 78}
+    assert 400 <= HTTPStatus(fault.status) < 600
+    assert fault.title
+
+
+def test_the_table_holds_nothing_else() -> None:
+    assert set(FAULTS) == set(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "exit_code"),
+    [
+        (errors.NoAddressesError, 65),
+        (errors.UnknownUserError, 65),
+        (errors.NotOfferedError, 65),
+        (errors.DuplicateError, 65),
+        (errors.ListManagerUnavailableError, 69),
+        (errors.DatabaseUnavailableError, 69),
+        (errors.RosterInDoubtError, 69),
+        (errors.LeaseHeldError, 75),
+        (errors.BrakeError, 77),
+        (errors.DisabledError, 78),
+        (errors.UnknownListError, 78),
+        (errors.NotMigratedError, 78),
+        (errors.ConfigurationError, 78),
+    ],
+)
+def test_exit_codes_are_the_promised_ones(kind: type[errors.PortalError], exit_code: int) -> None:
+    assert FAULTS[kind].exit_code == exit_code
+
+
+def test_an_error_of_a_new_kind_is_what_its_parent_is() -> None:
+    class TornRosterError(errors.ListManagerUnavailableError):
+        """Half of a roster."""
+
+    assert fault_of(TornRosterError()) == FAULTS[errors.ListManagerUnavailableError]
+    assert fault_of(ZeroDivisionError()) == UNFORESEEN
+
+
+def test_an_error_is_one_line_without_control_characters() -> None:
+    assert one_line(errors.PortalError("a\nb\x1b[31mc\u2028d")) == "a b [31mc d"
+    assert one_line(ZeroDivisionError("by\nzero")) == "ZeroDivisionError: by zero"
+
+
+def test_a_command_ends_with_one_line_on_stderr_and_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        exit_with(errors.BrakeError("too much\nrun again with: --accept 0123", plan_id="0123"))
+
+    assert left.value.code == 77
+    assert capsys.readouterr() == ("", "error: too much run again with: --accept 0123\n")
+
+
+def test_an_unforeseen_error_ends_a_command_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        exit_with(ZeroDivisionError("by zero"))
+
+    assert left.value.code == 1
+    assert capsys.readouterr().err == "error: ZeroDivisionError: by zero\n"
+
+
+def test_an_error_at_start_is_one_line_and_78(capsys: pytest.CaptureFixture[str]) -> None:
+    error = StartError("portal.toml: not valid TOML")
+    error.show()
+
+    assert error.exit_code == 78
+    assert capsys.readouterr().err == "error: portal.toml: not valid TOML\n"
+
+
+def test_a_missing_table_is_told_with_what_to_run(session: Session) -> None:
+    with pytest.raises(DBAPIError) as raised:
+        session.execute(text("SELECT * FROM no_such_table"))
+    session.rollback()
+
+    known = translated(raised.value)
+    assert isinstance(known, errors.NotMigratedError)
+    assert str(known).startswith("the database is not migrated, run: flask db upgrade (")
+    assert "\n" not in str(known)
+
+
+def test_other_mistakes_in_sql_stay_unforeseen(session: Session) -> None:
+    with pytest.raises(DBAPIError) as raised:
+        session.execute(text("SELECT 1 WHERE 'a' = ANY (SELEC 1)"))
+    session.rollback()
+
+    assert fault_of(translated(raised.value)).exit_code in {1, 69}  # SQLite calls a typing error operational
+
+
+@pytest.fixture
+def failing(app: Flask) -> Flask:
+    """An application whose pages and calls raise what the test puts into ``app.config["RAISE"]``."""
+
+    def fail() -> str:
+        raise app.config["RAISE"]
+
+    for path in ("/fail", "/api/v1/fail"):
+        app.add_url_rule(path, endpoint=path, view_func=fail)
+    app.before_request_funcs.clear()  # the guard that asks for a log-in is tested elsewhere
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    return app
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.BrakeError("too much", plan_id="0123"), 409),
+        (errors.NotOfferedError("not offered"), 404),
+        (errors.ForbiddenError("superusers only"), 403),
+        (errors.LimitedError("too many tries", retry_after=42), 429),
+        (errors.ListManagerUnavailableError("/usr/lib/mailman: no answer"), 503),
+        (ZeroDivisionError("secret detail"), 500),
+    ],
+)
+def test_a_request_that_fails_has_the_tables_status_in_both_forms(
+    failing: Flask, error: Exception, status: int
+) -> None:
+    failing.config["RAISE"] = error
+    client: FlaskClient = failing.test_client()
+
+    page, problem = client.get("/fail"), client.get("/api/v1/fail")
+
+    assert (page.status_code, page.mimetype) == (status, "text/html")
+    assert (problem.status_code, problem.mimetype) == (status, "application/problem+json")
+    assert problem.json["status"] == status
+    assert "secret detail" not in page.text + problem.text
+    assert "/usr/lib/mailman" not in page.text
+    if isinstance(error, errors.LimitedError):
+        assert page.headers["Retry-After"] == problem.headers["Retry-After"] == "42"

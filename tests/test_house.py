@@ -1,0 +1,114 @@
+"""Rules of the house that no linter knows."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PORTAL = ROOT / "portal"
+SOURCES = sorted(path for path in PORTAL.rglob("*.py") if "migrations" not in path.parts)
+TEMPLATES = sorted(path for path in (PORTAL / "templates").rglob("*") if path.is_file())
+
+# Each of these costs every cron start more than it gives; they are imported where they are used.
+HEAVY = {"alembic", "bcrypt", "email_validator", "flask_migrate", "psycopg", "urllib3"}
+
+
+def holders(pattern: str, files: list[Path]) -> list[str]:
+    """Return the files in which a pattern is found, by their path in the repository."""
+    return [str(path.relative_to(ROOT)) for path in files if re.search(pattern, path.read_text())]
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def test_one_place_commits() -> None:
+    assert holders(r"\.commit\(", SOURCES) == ["portal/services/transaction.py"]
+
+
+def test_one_table_turns_errors_into_exit_codes() -> None:
+    assert holders(r"\bSystemExit\b|\bsys\.exit\(|\.exit\(\d", SOURCES) == ["portal/faults.py"]
+
+
+def test_nothing_escapes_the_escaping() -> None:
+    assert holders(r"\|\s*safe\b|autoescape\s+false", TEMPLATES) == []
+    assert holders(r"render_template_string|\bMarkup\(", SOURCES) == []
+
+
+def test_templates_hold_no_style_and_no_script() -> None:
+    assert holders(r"(?i)<style|<script(?![^>]*\bsrc=)|\sstyle=|\son[a-z]+=|javascript:", TEMPLATES) == []
+
+
+def test_no_shell_is_ever_asked() -> None:
+    assert holders(r"shell\s*=\s*True|os\.system|os\.popen|subprocess\.getoutput", SOURCES) == []
+
+
+def test_tables_are_made_by_migrations_alone() -> None:
+    assert holders(r"\bcreate_all\(|\bdrop_all\(", SOURCES) == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PORTAL)))
+def test_a_function_has_at_most_40_lines(path: Path) -> None:
+    lengths = {each.name: (each.end_lineno or 0) - each.lineno + 1 for each in functions(path)}
+
+    assert {name: length for name, length in lengths.items() if length > 40} == {}
+
+
+def test_the_composition_root_has_at_most_60_lines() -> None:
+    assert len((PORTAL / "__init__.py").read_text().splitlines()) <= 60
+
+
+def test_relationships_never_load_behind_ones_back() -> None:
+    calls = re.findall(r"relationship\(([^)]*)\)", (PORTAL / "models.py").read_text())
+
+    assert [call for call in calls if 'lazy="raise"' not in call] == []
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "flask", "--app", "portal", "mailinglist", "--help"],
+        cwd=ROOT,
+        env={"PORTAL_INSTANCE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+
+    assert (done.returncode, "Usage:" in done.stdout) == (0, True), done.stderr[-2000:]
+    assert "sqlalchemy" in imported  # the measurement works
+    assert imported & HEAVY == set()
+
+
+def test_the_picture_of_the_house_is_the_house() -> None:
+    picture = (ROOT / "docs" / "architecture.md").read_text().split("```")[1]
+    drawn = set(_paths(picture))
+    missing = {path for path in drawn if not (ROOT / path).exists()}
+    rooms = {path for path in PORTAL.rglob("*.py") if "versions" not in path.parts and path.parent.name != "migrations"}
+    there = {str(path.relative_to(ROOT)) for path in rooms if path.name != "__init__.py" or path.parent == PORTAL}
+
+    assert missing == set()
+    assert there - drawn == set()
+
+
+def _paths(picture: str) -> Iterator[str]:
+    """Yield the paths in an indented picture: folders end in a slash, several names may stand on a line."""
+    folders: list[tuple[int, str]] = []
+    for line in picture.splitlines():
+        indent = len(line) - len(line.lstrip())
+        while folders and folders[-1][0] >= indent:
+            folders.pop()
+        above = folders[-1][1] if folders else ""
+        for word in line.split():
+            if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*(/|\.[a-z]+)|Makefile|LICENSE", word):
+                break  # the description begins
+            yield above + word
+            if word.endswith("/"):
+                folders.append((indent, above + word))

@@ -1,0 +1,110 @@
+"""Who may import whom: docs/architecture.md."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PORTAL = ROOT / "portal"
+
+# What each layer may import beside the standard library and itself.
+ALLOWED = {
+    "errors.py": set(),
+    "domain": {"idna", "portal.errors"},
+    "models.py": {"sqlalchemy"},
+    "database.py": {"sqlalchemy"},
+    "secrets.py": {"portal.errors"},
+    "config.py": {"msgspec", "portal.domain", "portal.errors"},
+    "listmanagers": {"msgspec", "urllib3", "portal.domain", "portal.errors"},
+    "services": {
+        "bcrypt",
+        "email_validator",
+        "sqlalchemy",
+        "portal.config",
+        "portal.database",
+        "portal.domain",
+        "portal.errors",
+        "portal.listmanagers.base",
+        "portal.models",
+    },
+    "web": {
+        "flask",
+        "flask_login",
+        "flask_wtf",
+        "itsdangerous",
+        "jinja2",
+        "markupsafe",
+        "msgspec",
+        "werkzeug",
+        "wtforms",
+        "portal.config",
+        "portal.domain",
+        "portal.errors",
+        "portal.extensions",
+        "portal.faults",
+        "portal.services",
+    },
+    "cli": {
+        "click",
+        "flask",
+        "flask_migrate",
+        "msgspec",
+        "portal.config",
+        "portal.domain",
+        "portal.errors",
+        "portal.extensions",
+        "portal.faults",
+        "portal.services",
+    },
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Return the modules that a file imports, wherever in it; ``from a.b import c`` is ``a.b.c`` and ``a.b``."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] not in sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize("layer", ALLOWED)
+def test_a_layer_imports_what_it_may(layer: str) -> None:
+    own = f"portal.{layer.removesuffix('.py')}"
+    allowed = ALLOWED[layer] | {own}
+    place = PORTAL / layer
+    files = [place] if place.is_file() else sorted(place.rglob("*.py"))
+
+    assert files
+    assert {
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in files
+        for name in imports(file)
+        if not any(name == each or name.startswith(f"{each}.") for each in allowed)
+    } == set()
+
+
+def test_every_layer_is_in_the_table() -> None:
+    composition = {"__init__.py", "extensions.py", "faults.py", "migrations"}
+    there = {path.name for path in PORTAL.iterdir() if path.suffix == ".py" or any(path.glob("*.py"))}
+
+    assert there - composition == set(ALLOWED)
+
+
+def test_the_contracts_on_indirect_imports_hold() -> None:
+    command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    done = subprocess.run(
+        [sys.executable, "-c", command, "--no-logo", "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,145 @@
+"""The migrated database is the one that the models describe, on either dialect, and every migration can be undone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import Flask
+from sqlalchemy import Connection, Inspector, String, create_engine, inspect, text
+
+from portal.extensions import db
+from portal.models import Base
+from tests.conftest import SERVER
+
+TABLES = list(Base.metadata.tables.values())
+MIGRATIONS = Path(__file__).parents[1] / "portal" / "migrations"
+
+
+@pytest.fixture
+def connection(app: Flask) -> Iterator[Connection]:
+    with app.app_context(), db.engine.connect() as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_every_string_has_a_length(table: Any) -> None:
+    assert [column.name for column in table.columns if isinstance(column.type, String) and not column.type.length] == []
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_every_constraint_and_index_has_a_name(table: Any) -> None:
+    assert all(part.name for part in [*table.constraints, *table.indexes])
+
+
+def test_there_is_one_newest_migration() -> None:
+    assert len(ScriptDirectory(str(MIGRATIONS)).get_heads()) == 1
+
+
+def test_alembic_finds_no_difference_between_models_and_database(connection: Connection) -> None:
+    context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+
+    assert compare_metadata(context, Base.metadata) == []
+
+
+def test_the_database_is_the_one_that_the_models_would_make(connection: Connection) -> None:
+    migrated = schema(connection, None)
+
+    assert made_by_models(connection) == migrated
+
+
+def made_by_models(connection: Connection) -> dict[str, Any]:
+    """Return the schema that the models make beside the migrated one."""
+    if SERVER:
+        connection.execute(text("CREATE SCHEMA of_models"))
+        translated = connection.execution_options(schema_translate_map={None: "of_models"})
+        Base.metadata.create_all(translated)
+        made = schema(connection, "of_models")
+        connection.rollback()
+        return made
+    with create_engine("sqlite://").connect() as empty:
+        Base.metadata.create_all(empty)
+        made = schema(empty, None)
+    empty.engine.dispose()
+    return made
+
+
+def schema(connection: Connection, name: str | None) -> dict[str, Any]:
+    """Return all that a dialect tells of our tables: columns, keys, constraints and indexes with their names."""
+    inspector = inspect(connection)
+    names = [table.name for table in TABLES]
+    return {
+        table: {
+            "columns": [
+                (
+                    column["name"],
+                    str(column["type"]),
+                    column["nullable"],
+                    str(column["default"]).replace("of_models.", ""),
+                )
+                for column in inspector.get_columns(table, schema=name)
+            ],
+            "primary key": inspector.get_pk_constraint(table, schema=name),
+            "foreign keys": _sorted(inspector.get_foreign_keys(table, schema=name), "referred_schema"),
+            "unique": _sorted(inspector.get_unique_constraints(table, schema=name)),
+            "checks": _sorted(inspector.get_check_constraints(table, schema=name)),
+            "indexes": _sorted(inspector.get_indexes(table, schema=name)),
+            "without rowid": _is_without_rowid(inspector, connection, table),
+        }
+        for table in sorted(names)
+    }
+
+
+def _sorted(parts: list[Any], *ignored: str) -> list[str]:
+    return sorted(str({key: _plain(value) for key, value in part.items() if key not in ignored}) for part in parts)
+
+
+def _plain(value: object) -> object:
+    return {key: str(each) for key, each in value.items()} if isinstance(value, dict) else str(value)
+
+
+def _is_without_rowid(inspector: Inspector, connection: Connection, table: str) -> bool:
+    """Tell what Alembic does not see."""
+    if inspector.dialect.name != "sqlite":
+        return False
+    sql = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).scalar_one()
+    return str(sql).rstrip().upper().endswith("WITHOUT ROWID")
+
+
+def test_the_comparison_sees_without_rowid(connection: Connection) -> None:
+    wanted = {table.name for table in TABLES if table.dialect_kwargs.get("sqlite_with_rowid") is False}
+    found = {name for name, parts in schema(connection, None).items() if parts["without rowid"]}
+
+    assert wanted >= {"preferences"}
+    assert found == (set() if SERVER else wanted)
+
+
+def test_every_migration_can_be_undone_and_done_again(app: Flask) -> None:
+    def flask_db(*args: str) -> None:
+        with app.app_context():
+            result = app.test_cli_runner().invoke(args=["db", *args])
+        assert result.exit_code == 0, result.output
+
+    def tables() -> set[str]:
+        with app.app_context(), db.engine.connect() as connection:
+            return set(inspect(connection).get_table_names())
+
+    before = tables()
+    newest = ScriptDirectory(str(MIGRATIONS))
+    for _ in list(newest.walk_revisions()):
+        flask_db("downgrade")
+    assert tables() == {"alembic_version"}
+
+    for revision in reversed(list(newest.walk_revisions())):
+        flask_db("upgrade", revision.revision)
+    assert tables() == before
+
+
+def test_an_upgrade_of_an_up_to_date_database_does_nothing(app: Flask) -> None:
+    with app.app_context():
+        result = app.test_cli_runner().invoke(args=["db", "upgrade"])
+
+    assert (result.exit_code, result.output) == (0, "")
