@@ -1,0 +1,173 @@
+"""A stage for the pages: a portal on 127.0.0.1 with a list in every state, and a Chromium to look at it.
+
+Tests use it, and so can a script that takes pictures: ``furnish`` an instance, ``serve`` its application, ``open_chromium``,
+``log_in``, ``go`` through PAGES in VIEWS.
+"""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+from sqlalchemy.orm import Session
+from werkzeug.serving import make_server
+
+from portal.models import Run
+from portal.services.passwords import hash_password
+from tests.factories import make_preference, make_user
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+PASSWORD = "correct horse battery"
+LONG = "A list whose name is as long as the file of the lists permits, which is one hundred and twenty characters, like this one"
+LISTS = {
+    "members": ("Members", "News and decisions for all members. About two messages a month."),
+    "peering": ("Peering Announcements", "New members and changes of ports."),
+    "tech": ("Tech", "Maintenance windows and operations talk."),
+    "jobs": ("Jobs", "Vacancies at member networks."),
+    "social": ("Social", "Dinners, drinks and football."),
+    "board": ("Board papers", ""),
+    "long": (LONG, "Every word of it is needed. " * 20),
+    "unbroken": ("W" * 120, "x" * 200),
+}
+CATALOGUE = "enabled = true\n" + "".join(
+    f'[lists.{handle}]\nname = "{name}"\ndesc = "{description}"\nemail = "{handle}@lists.example.org"\n'
+    f'archive = "https://lists.example.org/archives/{handle}/"\nsyncpws = false\n'
+    for handle, (name, description) in LISTS.items()
+)
+CATALOGUE += '[managers.files]\nkind = "file"\ndirectory = "rosters"\n'
+
+VIEWS: dict[str, dict[str, Any]] = {
+    "wide": {"viewport": {"width": 1280, "height": 900}},
+    "narrow": {"viewport": {"width": 320, "height": 800}},
+    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    "middle": {"viewport": {"width": 700, "height": 900}},
+}
+# Paths by name; who sees them, None being nobody.
+PAGES: dict[str, tuple[str | None, str]] = {
+    "log-in": (None, "/login"),
+    "subscriptions": ("alice", "/subscriptions"),
+    "subscriptions-of-several-addresses": ("bob", "/subscriptions"),
+    "account": ("bob", "/account"),
+    "lists": ("bob", "/admin/"),
+    "runs": ("bob", "/admin/runs"),
+    "runs-of-one": ("bob", "/admin/runs?handle=board"),
+    "not-allowed": ("alice", "/admin/"),
+    "not-found": ("alice", "/nowhere"),
+}
+CHROMIUM = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+def missing() -> str | None:
+    """Say what it takes to look at pages and is not there."""
+    if find_spec("playwright") is None or find_spec("axe_playwright_python") is None:
+        return "the e2e extra is missing: pip install '.[e2e]'"
+    return None if _chromium() else "there is no Chromium: apt-get install chromium"
+
+
+def _chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def furnish(instance: Path) -> None:
+    """Put the lists of the stage into an instance folder."""
+    (instance / "mailinglists.toml").write_text(CATALOGUE)
+    (instance / "portal.toml").write_text('site_name = "Example Exchange"\nbcrypt_rounds = 4\n')
+
+
+def people(session: Session, *, now: datetime) -> None:
+    """Make Alice, whose lists are in every state, and Bob, a superuser with a very long address and a shared one."""
+    password_hash = hash_password(PASSWORD, rounds=4)
+    long = f"bob@{'a' * 63}.{'b' * 63}.{'c' * 63}.{'d' * 40}.example.org"
+    make_user(session, "alice", "alice@example.org", password_hash=password_hash)
+    make_user(
+        session, "bob", "bob@example.org", long, "noc@example.org", is_superuser=True, password_hash=password_hash
+    )
+    make_user(session, "noc", "noc@example.org")
+    ago = {"changed_at": now - timedelta(hours=1)}
+    day = {"changed_at": now - timedelta(days=19)}
+    alice = "alice@example.org"
+    make_preference(session, "members", alice, True, seen=True, **day)
+    make_preference(session, "peering", alice, True, seen=False, touched=True, **ago)
+    make_preference(session, "tech", alice, False, seen=True, touched=True, **ago)
+    make_preference(session, "jobs", alice, False, seen=False, **{**day, "source": "list"})
+    make_preference(session, "social", alice, True, seen=False, refusal="banned", refused_at=now, **day)
+    make_preference(session, "board", alice, True, seen=False, waiting_since=now - timedelta(days=1), **day)
+    make_preference(session, "unbroken", alice, True, seen=False, **day)
+    make_preference(session, "tech", long, True, seen=False, touched=True, **ago)
+
+
+def runs(session: Session, *, now: datetime) -> None:
+    """Make runs that ended in every way."""
+    for number, handle in enumerate(LISTS):
+        _run(session, handle, now - timedelta(hours=5 if number < 4 else 30), "done", added=12, removed=3, left=1)
+    _run(session, "tech", now - timedelta(hours=1), "failed", message="files: tech.txt: Permission denied")
+    refusal = (
+        "it would remove 19 of 41 addresses, more than 5; look at them, then run again with: --accept 9f86d081884c7d65"
+    )
+    _run(session, "social", now - timedelta(hours=1), "refused", message=refusal)
+    _run(session, "board", now - timedelta(hours=1), "unfinished", message="the process ended before the run did " * 10)
+    _run(session, "jobs", now, "open")
+    session.commit()
+
+
+def _run(session: Session, handle: str, at: datetime, result: str, **columns: Any) -> None:
+    values = {
+        "kind": "sync",
+        "trigger": "command line",
+        "host": "lists.example.org",
+        "on_roster": 1179,
+        "strangers": 31,
+    }
+    session.add(Run(list_handle=handle, started_at=at, finished_at=at, result=result, **values, **columns))
+
+
+@contextmanager
+def serve(app: Flask) -> Iterator[str]:
+    """Serve an application on a free port of 127.0.0.1, and give its URL."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def open_chromium() -> "Iterator[Browser]":
+    """Start a Chromium that talks to nobody else, with a profile that is thrown away."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_chromium(), args=CHROMIUM)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def log_in(page: "Page", url: str, username: str) -> None:
+    """Log somebody of the stage in."""
+    page.goto(f"{url}/login")
+    page.fill("#username", username)
+    page.fill("#password", PASSWORD)
+    page.click("main button")
+    page.wait_for_url(f"{url}/subscriptions")
+
+
+def go(page: "Page", url: str, name: str) -> None:
+    """Open one of PAGES, whoever is logged in, and scroll to its end, where nothing covers anything."""
+    page.goto(url + PAGES[name][1])
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")

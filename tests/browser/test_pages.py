@@ -1,0 +1,101 @@
+"""Every page in a browser: wide, at 320 px and dark; by axe, by mouse and by keyboard."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.browser import stage
+
+pytestmark = pytest.mark.browser
+
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+# Everything that is pressed, but for the link that only a keyboard reaches, and boxes, whose label is pressed.
+SMALL = """() => [...document.querySelectorAll(
+    'a:not(.skip), button, input:not([type=hidden], [type=checkbox], [hidden]), select, label[for^=remember]')]
+    .filter(each => each.getBoundingClientRect().height < 43.9).map(each => each.outerHTML.slice(0, 120))"""
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+def check(page: Any) -> None:
+    """Nothing that axe finds, nothing sideways, nothing too small to press."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page, options={"runOnly": RULES, "resultTypes": ["violations"]})
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate(OVERFLOW) == 0
+    assert page.evaluate(SMALL) == []
+
+
+@pytest.mark.parametrize("view", stage.VIEWS)
+def test_every_page_can_be_used_by_everybody(open_page: Callable[..., Any], url: str, view: str) -> None:
+    for who in (None, "alice", "bob"):
+        page = open_page(view, who)
+        for name in (name for name, (viewer, _) in stage.PAGES.items() if viewer == who):
+            stage.go(page, url, name)
+            check(page)
+
+
+@pytest.mark.parametrize("view", stage.VIEWS)
+def test_every_message_about_an_error_can_too(open_page: Callable[..., Any], url: str, view: str) -> None:
+    page = open_page(view, None)
+    page.goto(f"{url}/login")
+    page.fill("#username", "alice")
+    page.fill("#password", "wrong")
+    page.click("main button")
+    page.wait_for_selector("#problem")
+    check(page)
+    page.click("#problem ~ ul a")
+    assert page.evaluate("document.activeElement.id") == "username"
+
+
+def test_a_list_is_ticked_anywhere_on_its_card(open_page: Callable[..., Any]) -> None:
+    page = open_page("narrow", "alice")
+    box = page.locator("#list-jobs")
+    page.locator("li", has=box).click(position={"x": 150, "y": 60})
+    assert box.is_checked()
+    page.click("main button")
+    page.wait_for_selector("text=You will be added to Jobs.")
+    assert box.is_checked()
+
+
+def test_everything_is_done_by_keyboard(open_page: Callable[..., Any]) -> None:
+    page = open_page("wide", "alice")
+    page.goto(page.url)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "list-members"
+    page.keyboard.press("Space")
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        covered = page.evaluate(
+            """() => { const at = document.activeElement.getBoundingClientRect(), bar = document.querySelector('.actions');
+            return !bar.contains(document.activeElement) && at.top >= bar.getBoundingClientRect().top; }"""
+        )
+        assert not covered, "the focus is beneath the bar with the button"
+        if page.evaluate("document.activeElement.textContent") == "Save":
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=You will be taken off Members.")
+
+
+def test_nothing_is_fetched_from_elsewhere(open_page: Callable[..., Any], url: str) -> None:
+    page = open_page("wide", "bob")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for name in stage.PAGES:
+        stage.go(page, url, name)
+    assert asked
+    assert [each for each in asked if not each.startswith(url)] == []
+    assert not any(re.search(r"\.js\b", each) for each in asked)
+
+
+def test_paper_shows_the_lists_and_no_buttons(open_page: Callable[..., Any]) -> None:
+    page = open_page("wide", "alice")
+    page.emulate_media(media="print")
+    assert page.locator("#list-members").is_visible()
+    assert not page.locator("main button").is_visible()
+    assert not page.locator("nav").is_visible()
