@@ -361,4 +361,17 @@ def test_what_is_commented_out_in_an_example_is_valid_too(tmp_path: Path, name: 
 def test_every_setting_is_explained(kind: Any) -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
 
-    assert [key for key in kind.__struct_fields__ if f"`{key}`" not in page] == []
+    assert [key for key in kind.__struct_fields__ if f"`{key}`" not in page and f"`[{key}." not in page] == []
+
+
+def test_the_faults_on_the_page_are_real_ones(tmp_path: Path) -> None:
+    faults = [
+        fault_of_settings(tmp_path, "site_nam = 'x'"),
+        fault_of_settings(tmp_path, "bcrypt_rounds = '12'"),
+        fault_of_settings(tmp_path, PORTAL_TIMEZONE="Dublin"),
+        fault_of_catalogue(tmp_path, _list(manager='"mailman"')).replace("FILE", "instance/mailinglists.toml"),
+    ]
+    page = (ROOT / "docs" / "configuration.md").read_text()
+
+    told = [line.removeprefix("error: ") for line in page.splitlines() if line.startswith("error: ")]
+    assert told == [fault.replace(str(tmp_path), "instance") for fault in faults]
