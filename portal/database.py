@@ -80,6 +80,14 @@ def pause(session: Session | Connection) -> None:
     time.sleep(_PAUSE[_dialect(session)])
 
 
+def written_in_chunks(session: Session, items: Iterable[Any]) -> Iterator[list[Any]]:
+    """Yield what one transaction of bulk work writes, and let other writers in between two of them."""
+    for number, chunk in enumerate(chunked(items, chunk_size(session))):
+        if number:
+            pause(session)
+        yield chunk
+
+
 def chunked(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     """Yield lists of at most ``size`` items."""
     iterator = iter(items)

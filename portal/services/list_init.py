@@ -32,6 +32,8 @@ from sqlalchemy.orm import Session
 from portal import database
 from portal.database import ROSTER
 from portal.domain.mailinglist import MailingList
+from portal.domain.merge import Action
+from portal.domain.plan import Plan
 from portal.domain.roster_text import RosterText
 from portal.errors import NoAddressesError, RosterInDoubtError
 from portal.models import Address, History, Preference
@@ -89,7 +91,8 @@ def list_init(
         for start in range(1, last + 1, size):
             with transaction(own):
                 _write_chunk(own, mailing_list.handle, _TODO.c.n.between(start, start + size - 1), now=now)
-            database.pause(own)
+            if start + size <= last:
+                database.pause(own)
     return counts
 
 
@@ -129,15 +132,30 @@ def _prepare(session: Session, mailing_list: MailingList, *, invalid: int) -> Co
     database.analyze(session, _TODO)
     by_roster = select(_TODO.c.on_roster, func.count()).where(_TODO.c.is_first).group_by(_TODO.c.on_roster)
     firsts = dict(iter(session.execute(by_roster)))
-    kept = select(func.count()).select_from(Address).join(Preference, _preference_of(mailing_list))
     known = exists().where(Address.canonical == ROSTER.c.canonical, is_held()).correlate(ROSTER)
     return Counts(
         subscribed=firsts.get(True, 0),
         unsubscribed=firsts.get(False, 0),
-        kept=session.execute(kept.where(is_managed(mailing_list))).scalar_one(),
+        kept=_count_managed(session, mailing_list),
         unknown=session.execute(select(func.count()).select_from(ROSTER).where(not_(known))).scalar_one(),
         invalid=invalid,
     )
+
+
+def counts_of_plan(session: Session, mailing_list: MailingList, plan: Plan, *, invalid: int) -> Counts:
+    """Return what the first half of a planned run, which is a list-init too, did."""
+    firsts = plan.of(Action.INIT)
+    on_roster = sum(each.on_roster for each in firsts)
+    with reading(session):
+        kept = _count_managed(session, mailing_list) - len(firsts)
+    return Counts(on_roster, len(firsts) - on_roster, kept, plan.strangers, invalid)
+
+
+def _count_managed(session: Session, mailing_list: MailingList) -> int:
+    """Count the managed addresses that have a preference."""
+    query = select(func.count()).select_from(Address).join(Preference, _preference_of(mailing_list))
+    count: int = session.execute(query.where(is_managed(mailing_list))).scalar_one()
+    return count
 
 
 def _preference_of(mailing_list: MailingList) -> Any:

@@ -49,16 +49,14 @@ def settle(
     """Write what a run found, in chunks; only rows that differ, and only where no choice was made meanwhile."""
     endings = [_ending(each, pushed.get(each.row.address_id)) for each in decisions]
     settled = Settled()
-    size = database.chunk_size(session)
-    for chunk in database.chunked((each for each in endings if each.decision.row.standing.preference is None), size):
+    firsts = [each for each in endings if each.decision.action is Action.INIT]
+    for chunk in database.written_in_chunks(session, firsts):
         with transaction(session):
             _initialise(session, run, chunk, now=now)
-        database.pause(session)
     known = (each for each in endings if each.decision.row.standing.preference is not None and _differs(each))
-    for chunk in database.chunked(known, size):
+    for chunk in database.written_in_chunks(session, known):
         with transaction(session):
             _settle_chunk(session, run, chunk, settled, now=now)
-        database.pause(session)
     _purge(session, run, [each.decision.row.address_id for each in endings if _is_over(each, settled)])
     return settled
 
@@ -97,10 +95,7 @@ def _initialise(session: Session, run: Begun, chunk: list[Ending], *, now: datet
             "changed_at": now,
         }
         for each in chunk
-        if each.decision.action is Action.INIT
     ]
-    if not rows:
-        return
     inserted = session.scalars(
         database.insert(session, Preference).on_conflict_do_nothing().returning(Preference.address_id), rows
     )

@@ -1,0 +1,98 @@
+"""A list manager in memory: it moderates, bans, refuses and breaks down as a test tells it to."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from portal.domain.address import canonical
+from portal.errors import ListManagerUnavailableError
+from portal.listmanagers.base import Outcome, Result
+
+
+class Killed(BaseException):
+    """The process is gone, as by SIGKILL: nothing of ours catches it, nothing of ours tidies up."""
+
+
+@dataclass
+class MemoryList:
+    """One list. ``calls`` is what it was told, ``breaks`` the numbers of the calls that do not return."""
+
+    members: dict[str, str] = field(default_factory=dict)  # canonical to spelling
+    held: dict[str, str] = field(default_factory=dict)
+    banned: set[str] = field(default_factory=set)
+    stubborn: set[str] = field(default_factory=set)  # cannot be removed
+    is_moderated: bool = False
+    batch: int = 3
+    calls: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    # Called before and after each call's effect, with "before add", "after add" and so on.
+    watcher: Callable[[str], None] = lambda _moment: None
+
+    def timeout(self, count: int) -> float:
+        return 1.0 + count
+
+    def check(self) -> str:
+        return "memory"
+
+    def roster(self) -> list[str]:
+        self.watcher("before roster")
+        self.calls.append(("roster", ()))
+        answer = list(self.members.values())
+        self.watcher("after roster")
+        return answer
+
+    def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        return self._call("add", addresses, self._add)
+
+    def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        return self._call("remove", addresses, self._remove)
+
+    def _call(self, name: str, addresses: Sequence[str], act: Callable[[str], Outcome]) -> dict[str, Outcome]:
+        self.watcher(f"before {name}")
+        assert 0 < len(addresses) <= self.batch
+        self.calls.append((name, tuple(addresses)))
+        outcomes = {each: act(each) for each in addresses}
+        self.watcher(f"after {name}")
+        return outcomes
+
+    def _add(self, address: str) -> Outcome:
+        key = canonical(address)
+        if key in self.members:
+            return Outcome(Result.ALREADY)
+        if key in self.banned:
+            return Outcome(Result.REJECTED, "banned")
+        if self.is_moderated:
+            self.held[key] = address
+            return Outcome(Result.PENDING)
+        self.held.pop(key, None)
+        self.members[key] = address
+        return Outcome(Result.DONE)
+
+    def _remove(self, address: str) -> Outcome:
+        key = canonical(address)
+        if key in self.stubborn:
+            return Outcome(Result.REJECTED, "may not leave")
+        return Outcome(Result.DONE if self.members.pop(key, None) else Result.ALREADY)
+
+    # What people do at the list.
+
+    def join(self, address: str) -> None:
+        self.held.pop(canonical(address), None)
+        self.members[canonical(address)] = address
+
+    def leave(self, address: str) -> None:
+        self.members.pop(canonical(address), None)
+
+    def approve(self, key: str) -> None:
+        self.join(self.held[key])
+
+
+def breaking(moment: str, count: int, error: BaseException | None = None) -> Callable[[str], None]:
+    """Return a watcher that raises at the given moment's n-th time (from 0): unavailable unless told otherwise."""
+    left = [count]
+
+    def watch(now: str) -> None:
+        if now == moment:
+            if left[0] == 0:
+                raise error or ListManagerUnavailableError("it broke down")
+            left[0] -= 1
+
+    return watch
