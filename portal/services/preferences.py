@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, aliased
 
 from portal import database
 from portal.config import Catalogue
+from portal.domain.address import shown
 from portal.domain.mailinglist import MailingList
 from portal.domain.outlook import Detail, Known, State, outlook
 from portal.errors import BadInputError, NotOfferedError, UnknownUserError
@@ -226,8 +227,13 @@ def choose_for(
 ) -> Choice:
     """Tick or untick a list on behalf of a user.
 
-    Raise UnknownUserError, or NotOfferedError for a user who is inactive or may not see the list.
+    Raise UnknownUserError, NotOfferedError for a user who is inactive or may not see the list, or BadInputError for a
+    reason that is not one line of text.
     """
+    if not username.isprintable():  # no database stores a NUL or half a surrogate pair, so none is asked for one
+        raise UnknownUserError(f"unknown user: {shown(username)}")
+    if not reason.isprintable():
+        raise BadInputError("the reason is not one line of text")
     with transaction(session):
         try:
             holder = _load(session, User.username_key == name_key(username), [mailing_list.handle])

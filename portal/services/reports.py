@@ -174,7 +174,6 @@ def history(
     if handle is not None:
         query = query.where(History.list_handle == handle)
     if address is not None:
-        ids = select(Address.id).where(Address.canonical == address)
-        query = query.where(History.address_id.in_(ids))
+        query = query.where(History.address == address)  # its text outlives its row
     with reading(session):
         return tuple(map(HistoryLine._make, session.execute(query.limit(limit))))
