@@ -131,7 +131,7 @@ def _prepare(session: Session, mailing_list: MailingList, *, invalid: int) -> Co
     session.execute(insert(_TODO).from_select(columns, _newly_agreed(mailing_list)))
     database.analyze(session, _TODO)
     by_roster = select(_TODO.c.on_roster, func.count()).where(_TODO.c.is_first).group_by(_TODO.c.on_roster)
-    firsts = dict(iter(session.execute(by_roster)))
+    firsts: dict[bool, int] = dict(iter(session.execute(by_roster)))
     known = exists().where(Address.canonical == ROSTER.c.canonical, is_held()).correlate(ROSTER)
     return Counts(
         subscribed=firsts.get(True, 0),
