@@ -1,0 +1,58 @@
+"""`flask demo`: fill an empty instance folder, so that there is something to look at."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from portal.cli.output import SingleCommand
+from portal.extensions import db, portal
+
+
+@click.command("demo", cls=SingleCommand)
+@with_appcontext
+def demo() -> None:
+    """Fill an empty instance folder and an empty database with a demo, and say how to look at it.
+
+    Where either is not empty, nothing is changed.
+
+    \b
+    Example: PORTAL_INSTANCE=instance/demo flask demo
+    """
+    from portal.services import demo as service
+
+    folder = Path(current_app.instance_path)
+    tools = service.Tools(portal().catalogue, portal().open_list_manager, portal().settings.bcrypt_rounds)
+    if service.make(db.session(), folder, tools=tools, now=portal().clock()):
+        click.echo(f"The demo is made, in {_near(folder)}: a dozen people and three lists.")
+    elif service.is_there(db.session(), folder):
+        click.echo(f"The demo is in {_near(folder)} already; nothing was changed.")
+    else:
+        click.echo(f"No demo was made: {_near(folder)}, or the database, is not empty. Nothing was changed.")
+        return
+    _show_the_way(folder, service.PASSWORD)
+
+
+def _show_the_way(folder: Path, password: str) -> None:
+    command = shlex.join([_near(Path(sys.executable)), "-m", "flask", "--app", "portal", "mailinglist", "sync", "-v"])
+    click.echo(
+        f"""
+  Look at     {portal().settings.base_url}
+  Log in as   alice     a member, in the board group
+              bob       a superuser, who sees the reports
+              charlie   who has two addresses
+              dora      who shares a mailbox with Erin
+  Password    {password}
+  Run a sync  PORTAL_INSTANCE={shlex.quote(_near(folder))} {command}
+"""
+    )
+
+
+def _near(path: Path) -> str:
+    """Return a path as short as it can be typed from here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

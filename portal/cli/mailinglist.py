@@ -1,0 +1,347 @@
+"""`flask mailinglist`: the mailing lists, from cron, in pipes and by hand."""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any, BinaryIO
+
+import click
+
+from portal.cli.output import (
+    CommandGroup,
+    as_text_or_json,
+    in_words,
+    print_json,
+    print_table,
+    say,
+    watched,
+    write_lines,
+    zone,
+)
+from portal.cli.sync import Order, code_of, run_lists, show_endings, tell_news
+from portal.cli.tables import history_table, report_table, runs_table
+from portal.domain.address import canonical
+from portal.domain.mailinglist import MailingList
+from portal.domain.merge import Action
+from portal.extensions import db, portal
+
+# Services are imported where they are used: a cron job that runs every minute pays for none that it does not call.
+
+
+@click.group("mailinglist", cls=CommandGroup)
+def mailinglist() -> None:
+    """Keep the lists of mailinglists.toml in step with what members chose.
+
+    Options end at `--`, for addresses that begin with a dash.
+    """
+
+
+_limit = click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The most lines.")
+_of_list = click.option("--list", "handle", metavar="LIST", help="Of this list alone.")
+_planned = click.option("--planned", is_flag=True, help="Of the planned run that is open instead.")
+
+
+@mailinglist.command()
+@as_text_or_json
+def lists(*, form: str) -> None:
+    """Print the lists of the catalogue, with how many addresses are subscribed to each.
+
+    \b
+    Example: flask mailinglist lists
+    """
+    from portal.services import reports
+
+    catalogue = portal().catalogue()
+    catalogue.require_enabled()
+    found = reports.lists(db.session(), catalogue=catalogue, now=portal().clock())
+    rows = [
+        {
+            "handle": each.handle,
+            "name": each.name,
+            "email": catalogue.lists[each.handle].email,
+            "subscribed": each.subscribed + each.being_added + each.waiting + each.refused,
+            "unsubscribed": each.unsubscribed + each.being_removed,
+            "not_chosen": each.not_chosen,
+            "audience": sorted(catalogue.lists[each.handle].audience or ()) or None,
+            "manager": catalogue.lists[each.handle].manager,
+        }
+        for each in found
+    ]
+    if form == "json":
+        print_json(rows)
+        return
+    headings = ("LIST", "NAME", "ADDRESS", "SUBSCRIBED", "UNSUBSCRIBED", "NOT CHOSEN", "AUDIENCE", "MANAGER")
+    print_table(
+        headings, [[", ".join(cell) if isinstance(cell, list) else cell for cell in row.values()] for row in rows]
+    )
+
+
+@mailinglist.command("list-init")
+@click.option("--allow-empty", is_flag=True, help="Believe a roster without a single address.")
+@click.option("--plan", is_flag=True, help="Begin a planned run: plan from this roster, push nothing.")
+@click.option("--accept", metavar="ID", help="With --plan: let exactly this plan past the brake.")
+@click.option("--confirm", is_flag=True, help="End the planned run by the roster read after pushing.")
+@as_text_or_json
+@click.argument("handle", metavar="LIST")
+@click.argument("file", type=click.File("rb"), default="-")
+def list_init(
+    *, handle: str, file: BinaryIO, allow_empty: bool, plan: bool, accept: str | None, confirm: bool, form: str
+) -> None:
+    """Give every address without a preference the one that a roster says.
+
+    The roster is read from FILE, or from standard input, one address a line. A preference that exists is never changed.
+
+    \b
+    Example: list_members members | flask mailinglist list-init members
+    """
+    if plan and confirm:
+        raise click.UsageError("--plan begins a planned run and --confirm ends it: give one of them")
+    if accept is not None and not plan:
+        raise click.UsageError("--accept goes with --plan")
+    mailing_list = portal().catalogue().get(handle)
+    lines = watched(file)
+    if plan:
+        counts = _plan(mailing_list, lines, accept=accept, allow_empty=allow_empty)
+    elif confirm:
+        counts = _confirm(mailing_list, lines, allow_empty=allow_empty)
+    else:
+        from portal.services import list_init as service
+
+        counts = asdict(
+            service.list_init(db.session(), mailing_list, lines, now=portal().clock(), allow_empty=allow_empty)
+        )
+    if form == "json":
+        print_json(counts)
+        return
+    for name, count in counts.items():
+        click.echo(f"{name}: {count}")
+
+
+def _plan(
+    mailing_list: MailingList, lines: Iterable[bytes], *, accept: str | None, allow_empty: bool
+) -> dict[str, Any]:
+    from portal.services import list_init as service
+    from portal.services.sync import Request, begin_planned_run
+
+    request = Request(accept=accept, allow_empty=allow_empty)
+    outturn, invalid = begin_planned_run(db.session(), mailing_list, lines, clock=portal().clock, request=request)
+    tell_news(mailing_list, outturn)
+    counts = service.counts_of_plan(db.session(), mailing_list, outturn.plan, invalid=invalid)
+    pushed = {"adds": len(outturn.plan.of(Action.ADD)), "removals": len(outturn.plan.of(Action.REMOVE))}
+    return {**asdict(counts), "plan": outturn.plan.id, **pushed}
+
+
+def _confirm(mailing_list: MailingList, lines: Iterable[bytes], *, allow_empty: bool) -> dict[str, Any]:
+    from portal.services.sync import Request, confirm_planned_run
+
+    outturn = confirm_planned_run(
+        db.session(), mailing_list, lines, clock=portal().clock, request=Request(allow_empty=allow_empty)
+    )
+    tell_news(mailing_list, outturn)
+    return dict(outturn.tally)
+
+
+@mailinglist.command("get-subscribed")
+@_planned
+@click.argument("handle", metavar="LIST")
+def get_subscribed(*, handle: str, planned: bool) -> None:
+    """Print the addresses that should be on a list, one a line, sorted.
+
+    \b
+    Example: flask mailinglist get-subscribed members | add_members -r - -w n -a n members
+    """
+    from portal.services import exports
+
+    mailing_list = portal().catalogue().get(handle)
+    if planned:
+        write_lines(exports.planned(db.session(), mailing_list, Action.ADD))
+    else:
+        write_lines(exports.subscribed(db.session(), mailing_list))
+
+
+@mailinglist.command("get-unsubscribed")
+@_planned
+@click.argument("handle", metavar="LIST")
+def get_unsubscribed(*, handle: str, planned: bool) -> None:
+    """Print the addresses that should not be on a list, one a line, sorted.
+
+    Addresses that no account holds are among them only where one held them once.
+
+    \b
+    Example: flask mailinglist get-unsubscribed members | remove_members -f - -n -N members
+    """
+    from portal.services import exports
+
+    mailing_list = portal().catalogue().get(handle)
+    if planned:
+        write_lines(exports.planned(db.session(), mailing_list, Action.REMOVE))
+    else:
+        write_lines(exports.unsubscribed(db.session(), mailing_list))
+
+
+@mailinglist.command()
+@click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing, push nothing.")
+@click.option("--accept", metavar="ID", help="Let exactly this plan past the brake.")
+@click.option("--allow-empty", is_flag=True, help="Believe a roster that is empty although it should not be.")
+@click.option("-v", "--verbose", is_flag=True, help="Print a line for each list, even where all is well.")
+@as_text_or_json
+@click.argument("handles", metavar="[LIST]...", nargs=-1)
+def sync(
+    *, handles: tuple[str, ...], dry_run: bool, accept: str | None, allow_empty: bool, verbose: bool, form: str
+) -> None:
+    """Make the list managers agree with the portal, for all lists or for some.
+
+    Quiet where all is well, unless at a terminal. A list that fails does not keep the others from being done.
+
+    \b
+    Example: flask mailinglist sync
+    """
+    if dry_run and accept is not None:
+        raise click.UsageError("--dry-run pushes nothing, so there is nothing to --accept")
+    order = Order(is_dry=dry_run, accept=accept, allow_empty=allow_empty)
+    endings = run_lists(handles, order)
+    show_endings(endings, order, form=form, is_verbose=verbose or sys.stdout.isatty())
+    raise SystemExit(code_of(endings))
+
+
+@mailinglist.command()
+@click.option("--reason", default="", metavar="TEXT", help="Why, for the history.")
+@click.argument("handle", metavar="LIST")
+@click.argument("username")
+def subscribe(*, handle: str, username: str, reason: str) -> None:
+    """Tick a list for a user; the next run adds their main address.
+
+    \b
+    Example: flask mailinglist subscribe --reason "asked by phone" members alice
+    """
+    _choose_for(handle, username, is_subscribed=True, reason=reason)
+
+
+@mailinglist.command()
+@click.option("--reason", default="", metavar="TEXT", help="Why, for the history.")
+@click.argument("handle", metavar="LIST")
+@click.argument("username")
+def unsubscribe(*, handle: str, username: str, reason: str) -> None:
+    """Untick a list for a user; the next run removes all their addresses.
+
+    \b
+    Example: flask mailinglist unsubscribe members alice
+    """
+    _choose_for(handle, username, is_subscribed=False, reason=reason)
+
+
+def _choose_for(handle: str, username: str, *, is_subscribed: bool, reason: str) -> None:
+    from portal.services.history import COMMAND_LINE
+    from portal.services.preferences import choose_for
+
+    choice = choose_for(
+        db.session(),
+        portal().catalogue().get(handle),
+        username=username,
+        is_subscribed=is_subscribed,
+        actor=COMMAND_LINE,
+        now=portal().clock(),
+        reason=reason,
+    )
+    wanted = "subscribed to" if is_subscribed else "unsubscribed from"
+    if choice.is_changed:
+        say(f"{username} is {wanted} {handle}; the next run carries it out")
+    else:
+        say(f"{username} is {wanted} {handle} already: nothing changed")
+
+
+@mailinglist.command()
+@as_text_or_json
+@click.argument("handle", metavar="LIST")
+@click.argument("address")
+def why(*, handle: str, address: str, form: str) -> None:
+    """Say why an address is, or is not, on a list, and what the next run will do about it.
+
+    The list manager is not asked: this is what the last run saw.
+
+    \b
+    Example: flask mailinglist why members alice@example.org
+    """
+    from portal.services import why as service
+
+    found = service.explain(
+        db.session(), portal().catalogue().get(handle), canonical(address), now=portal().clock(), zone=zone()
+    )
+    if form == "json":
+        print_json(found)
+        return
+    for sentence in found.sentences:
+        click.echo(in_words(sentence))
+    if found.history:
+        click.echo()
+        print_table(*history_table(found.history))
+
+
+@mailinglist.command()
+@as_text_or_json
+@click.argument("handle", metavar="LIST", required=False)
+def report(*, handle: str | None, form: str) -> None:
+    """Print how many addresses are in which state, for all lists or for one, and how the last run ended.
+
+    LATE: the last good run is longer ago than members are promised.
+
+    \b
+    Example: flask mailinglist report
+    """
+    from portal.services import reports
+
+    catalogue = portal().catalogue()
+    catalogue.require_enabled()
+    handles = None if handle is None else [catalogue.get(handle).handle]
+    found = reports.lists(db.session(), catalogue=catalogue, now=portal().clock(), handles=handles)
+    if form == "json":
+        print_json(found)
+    else:
+        print_table(*report_table(found))
+
+
+@mailinglist.command()
+@_of_list
+@_limit
+@as_text_or_json
+def runs(*, handle: str | None, limit: int, form: str) -> None:
+    """Print the last runs, the newest first.
+
+    \b
+    Example: flask mailinglist runs --list members --limit 5
+    """
+    from portal.services import reports
+
+    found = reports.runs(db.session(), handle=_checked(handle), limit=limit)
+    if form == "json":
+        print_json(found)
+    else:
+        print_table(*runs_table(found))
+
+
+@mailinglist.command()
+@_of_list
+@click.option("--address", help="Of this address alone.")
+@_limit
+@as_text_or_json
+def history(*, handle: str | None, address: str | None, limit: int, form: str) -> None:
+    """Print what was chosen and taken over, by whom and why, the newest first.
+
+    \b
+    Example: flask mailinglist history --address alice@example.org
+    """
+    from portal.services import reports
+
+    compared = None if address is None else canonical(address)
+    found = reports.history(db.session(), handle=_checked(handle), address=compared, limit=limit)
+    if form == "json":
+        print_json(found)
+    else:
+        print_table(*history_table(found))
+
+
+def _checked(handle: str | None) -> str | None:
+    """Return a handle of the catalogue; none stands for all."""
+    catalogue = portal().catalogue()
+    catalogue.require_enabled()
+    return None if handle is None else catalogue.get(handle).handle

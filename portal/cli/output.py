@@ -1,0 +1,156 @@
+"""What the commands share: how they end, and how they print: aligned text or JSON, times in the portal's zone."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+from zoneinfo import ZoneInfo
+
+import click
+from flask.cli import AppGroup
+
+from portal.domain.address import shown
+from portal.extensions import portal
+from portal.faults import FaultGroup, exit_with
+
+CLOSED_PIPE = 141  # what a shell makes of a program that SIGPIPE ended
+INTERRUPTED = 130  # … and SIGINT
+_LONGEST_CELL = 400  # characters
+_EVERY = 10_000  # lines between two looks at the terminal
+
+as_text_or_json = click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", help="How to print it.", show_default=True
+)
+
+
+class CommandGroup(FaultGroup, AppGroup):
+    """Commands in the application's context: an error is one line, a closed pipe and Ctrl-C end quietly."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command of the group."""
+        with _proper_end():
+            return super().invoke(ctx)
+
+
+class SingleCommand(click.Command):
+    """A command that stands alone, and ends as those of a group do."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command."""
+        with _proper_end():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _proper_end() -> Iterator[None]:
+    """Turn errors into exit codes, and see that what was printed has arrived."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        click.echo("error: interrupted", err=True)
+        raise SystemExit(INTERRUPTED) from None
+    except OSError as error:  # the reader has gone, or the disk is full
+        _end_without_stdout(error)
+    except (click.ClickException, click.Abort, click.exceptions.Exit):
+        raise
+    except Exception as error:
+        exit_with(error)
+
+
+def _end_without_stdout(error: OSError) -> NoReturn:
+    """Leave; Python must not try once more, at its own end, to write what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if isinstance(error, BrokenPipeError):
+        raise SystemExit(CLOSED_PIPE) from None
+    exit_with(error)
+
+
+def say(text: str) -> None:
+    """Tell a person something on stderr, in one line: stdout holds nothing but what was asked for."""
+    click.echo(shown(text, limit=1_000), err=True)
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON; times in UTC."""
+    click.echo(json.dumps(plain(value), indent=2))
+
+
+def plain(value: Any) -> Any:
+    """Return a service's answer as what JSON knows: records are objects, times are text in UTC."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    if is_dataclass(value):
+        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows in aligned columns, numbers to the right."""
+    rows = list(rows)
+    cells = [list(headings), *([in_words(each) for each in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
+    is_number = [
+        bool(rows) and all(isinstance(row[column], int | None) for row in rows) for column in range(len(widths))
+    ]
+    for row in cells:
+        aligned = (
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(row, widths, is_number, strict=True)
+        )
+        click.echo("  ".join(aligned).rstrip())
+
+
+def in_words(value: object) -> str:
+    """Return a cell's text: one line, whatever a list manager or a person wrote."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return moment(value) if isinstance(value, datetime) else shown(str(value), limit=_LONGEST_CELL)
+
+
+def zone() -> ZoneInfo:
+    """Return the time zone of what people read."""
+    return ZoneInfo(portal().settings.timezone)
+
+
+def moment(at: datetime) -> str:
+    """Return a time as people read it."""
+    return f"{at.astimezone(zone()):%Y-%m-%d %H:%M %Z}"
+
+
+def write_lines(blocks: Iterable[Sequence[str]]) -> None:
+    """Write texts to stdout as they come, one a line, a block at a time."""
+    stream = sys.stdout.buffer
+    for block in blocks:
+        if block:
+            stream.write(("\n".join(block) + "\n").encode())
+    stream.flush()
+
+
+def watched(lines: Iterable[bytes]) -> Iterable[bytes]:
+    """Return lines, whose number is shown while they are read, where somebody sits at a terminal."""
+    return _counted(lines) if sys.stderr.isatty() else lines
+
+
+def _counted(lines: Iterable[bytes]) -> Iterator[bytes]:
+    number = 0
+    for number, line in enumerate(lines, start=1):
+        if number % _EVERY == 0:
+            click.echo(f"\r{number:,} lines", nl=False, err=True)
+        yield line
+    if number >= _EVERY:
+        click.echo(f"\r{number:,} lines", err=True)

@@ -1,0 +1,223 @@
+"""The demo: a dozen people, three lists and a fortnight's work, so that every page has something to show.
+
+Nothing is made up in the tables: people choose, join, leave and go as they do in a real portal, and runs find out.
+Only the clock is set back. The passwords exist here and nowhere else.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from portal.config import Catalogue
+from portal.domain.mailinglist import MailingList
+from portal.listmanagers.base import ListManager
+from portal.models import User
+from portal.services import addresses, preferences, users
+from portal.services.history import COMMAND_LINE
+from portal.services.sync import Request, begin_planned_run, confirm_planned_run, sync_list
+from portal.services.transaction import reading, transaction
+
+PASSWORD = "a walk in the demo"  # noqa: S105 - it opens nothing but the demo
+
+CATALOGUE = """\
+# The lists of the demo. Their rosters are the text files in rosters/, which stand for a list manager: whoever is added
+# to one of them, or taken off it, has joined or left at the list.
+
+enabled = true
+applied_within_hours = 12
+
+[lists.members]
+name = "Members"
+desc = "News and decisions for all members. A few mails a month."
+email = "members@lists.example.org"
+archive = "https://lists.example.org/archives/members/"
+syncpws = false
+
+[lists.tech]
+name = "Technical discussion"
+desc = "Maintenance windows and operations talk."
+email = "tech@lists.example.org"
+archive = "https://lists.example.org/archives/tech/"
+syncpws = false
+
+[lists.board]
+name = "Board"
+desc = "Agendas and minutes. For members of the board only; its list manager asks a moderator about each new address."
+email = "board@lists.example.org"
+audience = ["board"]
+syncpws = false
+
+[managers.files]
+kind = "file"
+directory = "rosters"
+"""
+
+ROSTERS = {
+    "members": (
+        "alice@example.org", "bob@example.org", "Charlie@Example.org", "office@example.org", "grace@example.org",
+        "ivan@example.org", "judy@example.org", "leo@example.org", "archive@mail.example.net", "old-hand@example.com",
+    ),
+    "tech": ("charlie@example.org", "leo@example.org", "robot@monitoring.example.net"),
+    "board": ("bob@example.org", "chair@example.com"),
+}  # fmt: skip
+
+
+class _Person(NamedTuple):
+    username: str
+    emails: Sequence[str]  # the last one is the main one
+    groups: Sequence[str] = ()
+    is_superuser: bool = False
+    can_log_in: bool = False
+
+
+_PEOPLE = (
+    _Person("alice", ["alice@example.org"], groups=["board"], can_log_in=True),
+    _Person("bob", ["bob@example.org"], groups=["board"], is_superuser=True, can_log_in=True),
+    _Person("charlie", ["charlie@home.example.org", "charlie@example.org"], can_log_in=True),
+    _Person("dora", ["office@example.org"], can_log_in=True),
+    _Person("erin", ["office@example.org"]),
+    _Person("frank", ["#frank@example.org"]),
+    _Person("grace", ["grace@example.org"]),
+    _Person("heidi", ["heidi@example.org"]),
+    _Person("ivan", ["ivan@example.org"]),
+    _Person("judy", ["judy@example.org"]),
+    _Person("leo", ["leo@example.org"], groups=["board"]),
+)
+_NEWCOMER = _Person("ken", ["ken@example.org"])
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the composition root hands out: where lists and list managers come from, the cost of a password."""
+
+    catalogue: Callable[[], Catalogue]
+    open_list_manager: Callable[[MailingList], ListManager]
+    rounds: int
+
+
+@dataclass(frozen=True)
+class _Stage:
+    session: Session
+    folder: Path
+    tools: Tools
+
+    @property
+    def lists(self) -> Mapping[str, MailingList]:
+        return self.tools.catalogue().lists
+
+
+def is_there(session: Session, folder: Path) -> bool:
+    """Tell whether an instance folder and its database are those of the demo."""
+    path = folder / "mailinglists.toml"
+    return path.exists() and path.read_text(encoding="utf-8") == CATALOGUE and _has_users(session)
+
+
+def make(session: Session, folder: Path, *, tools: Tools, now: datetime) -> bool:
+    """Fill an empty instance folder and an empty database; return False, with nothing changed, where one is not empty.
+
+    A catalogue or a roster that is there already may be a real list's: no demo is made beside it.
+    """
+    if _has_users(session) or (folder / "mailinglists.toml").exists() or (folder / "rosters").exists():
+        return False
+    (folder / "rosters").mkdir(parents=True)
+    for handle, roster in ROSTERS.items():
+        _write(folder, handle, roster)
+    (folder / "mailinglists.toml").write_text(CATALOGUE, encoding="utf-8")
+    _play(_Stage(session, folder, tools), now)
+    return True
+
+
+def _has_users(session: Session) -> bool:
+    with reading(session):
+        return session.execute(select(User.id).limit(1)).first() is not None
+
+
+def _play(stage: _Stage, now: datetime) -> None:
+    """Let a fortnight pass."""
+    for person in _PEOPLE:
+        _arrive(stage, person, now=now - timedelta(days=14))
+    for handle in stage.lists:
+        _run(stage, handle, now=now - timedelta(days=7))
+    _choose(stage, "alice", "tech", ticked=True, now=now - timedelta(days=4))
+    _choose(stage, "leo", "members", ticked=False, now=now - timedelta(days=3))
+    _choose(stage, "frank", "tech", ticked=True, now=now - timedelta(days=2))
+    _write(stage.folder, "members", [each for each in ROSTERS["members"] if not each.startswith("grace")])
+    _write(stage.folder, "tech", [*ROSTERS["tech"], "heidi@example.org"])
+    _run(stage, "tech", now=now - timedelta(hours=20))
+    _choose(stage, "leo", "tech", ticked=False, now=now - timedelta(hours=14))
+    _choose(stage, "alice", "board", ticked=True, now=now - timedelta(hours=9))
+    _run(stage, "members", now=now - timedelta(hours=2))
+    _wait_for_the_moderator(stage, now=now - timedelta(hours=2))
+    _leave_work_for_the_next_run(stage, now)
+
+
+def _leave_work_for_the_next_run(stage: _Stage, now: datetime) -> None:
+    _arrive(stage, _NEWCOMER, now=now - timedelta(hours=1))
+    _choose(stage, "alice", "members", ticked=False, now=now - timedelta(minutes=40))
+    _choose(stage, "bob", "tech", ticked=True, now=now - timedelta(minutes=30))
+    _choose(stage, "erin", "tech", ticked=True, now=now - timedelta(minutes=25))
+    addresses.change(
+        stage.session,
+        users.find(stage.session, "judy"),
+        addresses.checked("judy@home.example.org"),
+        actor=COMMAND_LINE,
+        now=now - timedelta(minutes=20),
+        lists=stage.lists,
+    )
+    users.deactivate(stage.session, "ivan")
+
+
+def _arrive(stage: _Stage, person: _Person, *, now: datetime) -> None:
+    first, *others = map(addresses.checked, person.emails)
+    user_id = users.create(
+        stage.session,
+        username=person.username,
+        address=first,
+        now=now,
+        rounds=stage.tools.rounds,
+        lists=stage.lists,
+        password=PASSWORD if person.can_log_in else None,
+        name=person.username.title(),
+        is_superuser=person.is_superuser,
+        groups=person.groups,
+    )
+    for address in others:
+        with transaction(stage.session):
+            addresses.give(stage.session, user_id, address, lists=stage.lists)
+
+
+def _choose(stage: _Stage, username: str, handle: str, *, ticked: bool, now: datetime) -> None:
+    """Save the form that the person sees, with one box changed."""
+    preferences.choose(
+        stage.session,
+        users.find(stage.session, username),
+        shown={handle: not ticked},
+        ticked={handle} if ticked else set(),
+        catalogue=stage.tools.catalogue(),
+        now=now,
+    )
+
+
+def _run(stage: _Stage, handle: str, *, now: datetime) -> None:
+    mailing_list = stage.lists[handle]
+    manager = stage.tools.open_list_manager(mailing_list)
+    sync_list(stage.session, mailing_list, manager, clock=lambda: now, request=Request("demo"))
+
+
+def _wait_for_the_moderator(stage: _Stage, *, now: datetime) -> None:
+    """Do a planned run of a list whose moderator has not answered yet: the roster afterwards is that from before."""
+    board = stage.lists["board"]
+    roster = [each.encode() for each in stage.tools.open_list_manager(board).roster()]
+    request = Request("demo")
+    begin_planned_run(stage.session, board, roster, clock=lambda: now, request=request)
+    confirm_planned_run(stage.session, board, roster, clock=lambda: now + timedelta(minutes=2), request=request)
+
+
+def _write(folder: Path, handle: str, roster: Sequence[str]) -> None:
+    lines = [f"# The roster of {handle}: one address a line.", *roster, ""]
+    (folder / "rosters" / f"{handle}.txt").write_text("\n".join(lines), encoding="utf-8")
