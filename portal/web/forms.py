@@ -32,7 +32,7 @@ class LogInForm(FlaskForm):
     password = PasswordField(
         "Password", validators=[InputRequired("Enter your password."), Length(max=LONGEST_PASSWORD)]
     )
-    remember = BooleanField("Stay logged in for 30 days on this device")
+    remember = BooleanField("Stay logged in for 30 days")
 
 
 class ChangePasswordForm(FlaskForm):
@@ -53,8 +53,8 @@ class SubscriptionsForm(FlaskForm):
     """The ticked boxes, what they were when the page was shown, and the address for newly ticked lists."""
 
     shown = HiddenField()
-    lists = SelectMultipleField("Tick the lists you want", validate_choice=False)
-    address = IntegerField("Lists that you tick now send to", validators=[Optional(), NumberRange(1, MAX_ID)])
+    lists = SelectMultipleField(validate_choice=False)
+    address = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
 
 
 class RunsForm(FlaskForm):

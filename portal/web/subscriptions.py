@@ -29,7 +29,7 @@ def home() -> ResponseReturnValue:
 @blueprint.get("/subscriptions")
 def show() -> ResponseReturnValue:
     """Show every list that the member may see, and the state of each."""
-    return _page(SubscriptionsForm(formdata=None))
+    return _page()
 
 
 @blueprint.post("/subscriptions")
@@ -53,11 +53,11 @@ def choose() -> ResponseReturnValue:
     except StaleFormError as error:
         form.form_errors.append("This page was out of date, and nothing was saved. Choose again.")
         return _page(form), fault_of(error).status
-    flash(_told(choices, hours=catalogue.applied_within_hours), "good")
+    flash(_told(choices, hours=catalogue.applied_within_hours), "good" if choices else "message")
     return redirect(url_for("subscriptions.show"), 303)
 
 
-def _page(form: SubscriptionsForm) -> str:
+def _page(form: SubscriptionsForm | None = None) -> str:
     catalogue = portal().catalogue()
     if not catalogue.enabled:
         return render_template("subscriptions/not_offered.html")
