@@ -84,4 +84,5 @@ unfit = $(shell \
 	    echo "$(PYTHON) cannot make virtual environments: install its venv module (Debian: apt-get install python3-venv)")
 
 # Why the port cannot be listened on; empty where it can.
-port_refusal = $(shell $(PY) -c 'import socket, sys; socket.create_server(("127.0.0.1", int(sys.argv[1])))' '$(PORT)' 2>&1 | tail -n 1)
+port_refusal = $(shell $(PY) -c 'import socket, sys; socket.create_server(("127.0.0.1", int(sys.argv[1])))' '$(PORT)' 2>&1 \
+	| sed -n '$$s/ (while.*//; $$s/.*Error: //; $$p')
