@@ -109,7 +109,7 @@ def forgive(session: Session, counted: Counted, *, cleared: Sequence[Key]) -> No
 
 
 def _take_turn(session: Session) -> None:
-    statement = database.insert(session, Attempt).values(_TURN)
+    statement = database.insert(session, Attempt.__table__).values(_TURN)
     session.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"key": statement.excluded.key}))
 
 
