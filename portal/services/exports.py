@@ -1,4 +1,4 @@
-"""What the original commands print: the managed addresses that are subscribed, and those that should not be on a list."""
+"""What the original commands print: who is to be on a list, and who is not."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -34,7 +34,10 @@ def unsubscribed(session: Session, mailing_list: MailingList) -> Iterator[list[s
 
 
 def planned(session: Session, mailing_list: MailingList, action: Action) -> Iterator[list[str]]:
-    """Yield the adds, or the removals, of the open planned run, as the list manager is told. Raise NoPlannedRunError."""
+    """Yield the adds, or the removals, of the open planned run, as the list manager is told.
+
+    Raise NoPlannedRunError.
+    """
     run, _lease = open_planned_run(session, mailing_list.handle)
     with reading(session):
         lines = [each.spelling for each in runs.pushed_lines(session, run, action=action)]

@@ -3,9 +3,10 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, exists, func, select
+from sqlalchemy import and_, bindparam, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from portal import database
@@ -84,7 +85,7 @@ class _Holder:
 def page(session: Session, user_id: int, *, catalogue: Catalogue, now: datetime) -> Page:
     """Return what the member's page shows: the lists that they may see, and the state of each. One statement."""
     with reading(session):
-        holder = _load(session, User.id == user_id, catalogue.lists)
+        holder = _load(session, _of_user(tuple(catalogue.lists)), user_id=user_id)
     promise = timedelta(hours=catalogue.applied_within_hours)
     offers = (
         _offer(holder, each, now=now, promise=promise)
@@ -94,8 +95,8 @@ def page(session: Session, user_id: int, *, catalogue: Catalogue, now: datetime)
     return Page(tuple(holder.addresses.values()), tuple(offers))
 
 
-def _load(session: Session, who: Any, handles: Iterable[str]) -> _Holder:
-    rows = session.execute(_query(handles).where(who)).all()
+def _load(session: Session, query: Any, **values: object) -> _Holder:
+    rows = session.execute(query, values).all()
     if not rows:
         raise UnknownUserError("there is no such user")
     first = rows[0]
@@ -109,6 +110,16 @@ def _load(session: Session, who: Any, handles: Iterable[str]) -> _Holder:
         if row.list_handle is not None:
             holder.stored[row.list_handle, row.address_id] = row
     return holder
+
+
+@lru_cache(maxsize=8)  # building the statement takes ten times as long as running it
+def _of_user(handles: tuple[str, ...]) -> Any:
+    return _query(handles).where(User.id == bindparam("user_id"))
+
+
+@lru_cache(maxsize=64)
+def _of_name(handle: str) -> Any:
+    return _query((handle,)).where(User.username_key == bindparam("name"))
 
 
 def _query(handles: Iterable[str]) -> Any:
@@ -199,7 +210,7 @@ def choose(
     if not changed:
         return ()
     with transaction(session):
-        holder = _load(session, User.id == user_id, catalogue.lists)
+        holder = _load(session, _of_user(tuple(catalogue.lists)), user_id=user_id)
         if address_id is not None and address_id not in holder.addresses:
             raise BadInputError("that address is not one of yours")
         lists = [
@@ -236,7 +247,7 @@ def choose_for(
         raise BadInputError("the reason is not one line of text")
     with transaction(session):
         try:
-            holder = _load(session, User.username_key == name_key(username), [mailing_list.handle])
+            holder = _load(session, _of_name(mailing_list.handle), name=name_key(username))
         except UnknownUserError:
             raise UnknownUserError(f"unknown user: {username}") from None
         if not holder.is_active:
