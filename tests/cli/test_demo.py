@@ -1,0 +1,162 @@
+"""`flask demo`: every state can be seen, they came about as in life, and the next run does what it should."""
+
+import json
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskCliRunner
+from sqlalchemy import select
+
+from portal.domain.outlook import State
+from portal.extensions import db
+from portal.models import Base
+from portal.services import preferences, sessions, users
+from portal.services.demo import CATALOGUE, PASSWORD, ROSTERS
+
+
+@pytest.fixture
+def runner(make_app, instance) -> FlaskCliRunner:
+    """A shell on an instance folder that holds a migrated database and nothing else."""
+    (instance / "mailinglists.toml").unlink()
+    return make_app().test_cli_runner()
+
+
+def rows(session) -> dict[str, list[tuple[object, ...]]]:
+    found = {table.name: list(map(tuple, session.execute(select(table)))) for table in Base.metadata.sorted_tables}
+    session.rollback()
+    return found
+
+
+@pytest.fixture
+def session(runner):
+    from sqlalchemy.orm import Session
+
+    with runner.app.app_context(), Session(db.engine) as session:
+        yield session
+
+
+def call(runner: FlaskCliRunner, *args: str) -> str:
+    result = runner.invoke(args=args)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout
+
+
+def offers(runner, session, clock, username):
+    catalogue = runner.app.extensions["portal"].catalogue()
+    page = preferences.page(session, users.find(session, username), catalogue=catalogue, now=clock())
+    return {offer.handle: offer for offer in page.offers}
+
+
+def test_the_demo_says_where_to_look_who_to_be_and_how_to_run_a_sync(runner, instance):
+    told = call(runner, "demo")
+    assert told.startswith("The demo is made, in ")
+    assert "http://localhost:8000" in told
+    assert PASSWORD in told
+    assert f"PORTAL_INSTANCE={instance} " in told
+    assert "-m flask --app portal mailinglist sync -v" in told
+
+
+def test_those_whom_it_names_can_log_in(runner, session, clock):
+    told = call(runner, "demo")
+    for username in ("alice", "bob", "charlie", "dora"):
+        assert username in told
+        assert sessions.log_in(
+            session, name=username, password=PASSWORD, ip="192.0.2.1", remember=False, now=clock(), rounds=4
+        )
+
+
+def test_a_second_demo_changes_nothing(runner, session):
+    call(runner, "demo")
+    before = rows(session)
+    told = call(runner, "demo")
+    assert told.startswith("The demo is in ")
+    assert PASSWORD in told
+    assert rows(session) == before
+
+
+def test_no_demo_is_made_beside_anything_real(runner, session, instance):
+    for path, text in (("mailinglists.toml", "enabled = false\n"), ("rosters/members.txt", "a@example.org\n")):
+        (instance / path).parent.mkdir(exist_ok=True)
+        (instance / path).write_text(text)
+        told = call(runner, "demo")
+        assert told.startswith("No demo was made: ")
+        assert PASSWORD not in told
+        assert (instance / path).read_text() == text
+        (instance / path).unlink()
+    assert rows(session)["users"] == []
+
+
+def test_no_demo_is_made_beside_other_users(runner, session, instance):
+    from tests.factories import make_user
+
+    make_user(session, "alice")
+    assert call(runner, "demo").startswith("No demo was made: ")
+    assert not (instance / "mailinglists.toml").exists()
+
+
+def test_a_database_without_tables_is_78(make_app, instance, tmp_path):
+    runner = make_app(PORTAL_SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path / 'new.db'}").test_cli_runner()
+    result = runner.invoke(args=["demo"])
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert result.stderr.startswith("error: the database is not migrated, run: flask db upgrade")
+
+
+def test_there_are_a_dozen_users_of_every_kind(runner, session):
+    call(runner, "demo")
+    found = {each.username: each for each in users.list_users(session)}
+    assert len(found) == 12
+    assert {email.rpartition("@")[2] for each in found.values() for email in each.addresses} <= {
+        "example.org", "home.example.org",
+    }  # fmt: skip
+    assert [name for name, each in found.items() if each.is_superuser] == ["bob"]
+    assert [name for name, each in found.items() if not each.is_active] == ["ivan"]
+    assert len(found["charlie"].addresses) == 2
+    assert found["dora"].email == found["erin"].email
+    assert {name for name, each in found.items() if "board" in each.groups} == {"alice", "bob", "leo"}
+
+
+def test_every_state_of_a_list_can_be_seen(runner, session, clock):
+    call(runner, "demo")
+    found = [
+        (offer.state, offer.detail.kind)
+        for each in users.list_users(session)
+        for offer in offers(runner, session, clock, each.username).values()
+    ]
+    assert {state for state, _ in found} == set(State)
+    kinds = {kind for _, kind in found}
+    assert {"add_by", "remove_by", "remove_overdue", "waiting", "left", "joined", "refused", "next_run"} <= kinds
+    assert {"init_on", "init_off", "chosen"} <= kinds
+    assert offers(runner, session, clock, "dora")["tech"].detail.by_other
+
+
+def test_strangers_are_on_every_list(runner):
+    call(runner, "demo")
+    reports = json.loads(call(runner, "mailinglist", "report", "--format", "json"))
+    assert [report["handle"] for report in reports] == ["members", "tech", "board"]
+    assert all(report["strangers"] for report in reports)
+    assert [report["is_late"] for report in reports] == [False, True, False]
+
+
+def test_history_and_runs_are_in_the_order_of_time(runner):
+    call(runner, "demo")
+    for command, name in (("history", "at"), ("runs", "started_at")):
+        times = [line[name] for line in json.loads(call(runner, "mailinglist", command, "--format", "json"))]
+        assert times == sorted(times, reverse=True)
+
+
+def test_the_next_run_carries_out_what_waits_and_leaves_strangers_alone(runner, instance: Path):
+    call(runner, "demo")
+    assert (instance / "mailinglists.toml").read_text() == CATALOGUE
+    call(runner, "mailinglist", "sync")
+
+    def roster(handle: str) -> set[str]:
+        return {line for line in (instance / "rosters" / f"{handle}.txt").read_text().splitlines() if line[0] != "#"}
+
+    gone = {"alice@example.org", "ivan@example.org", "judy@example.org", "leo@example.org", "grace@example.org"}
+    assert roster("members") == (set(ROSTERS["members"]) - gone) | {"judy@home.example.org"}
+    assert roster("tech") == {
+        "charlie@example.org", "robot@monitoring.example.net", "heidi@example.org", "alice@example.org",
+        "bob@example.org", "office@example.org",
+    }  # fmt: skip
+    assert roster("board") == set(ROSTERS["board"])
+    assert "nothing to do" in call(runner, "mailinglist", "sync", "-v", "members")
