@@ -85,4 +85,4 @@ unfit = $(shell \
 
 # Why the port cannot be listened on; empty where it can.
 port_refusal = $(shell $(PY) -c 'import socket, sys; socket.create_server(("127.0.0.1", int(sys.argv[1])))' '$(PORT)' 2>&1 \
-	| sed -n '$$s/ (while.*//; $$s/.*Error: //; $$p')
+	| sed -n '$$s/.*Error: //; $$s/ .while attempting.*//; $$p')
