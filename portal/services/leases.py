@@ -45,10 +45,13 @@ def acquire(session: Session, handle: str, *, seconds: float = LEAST, outlives_p
             "pid": None if outlives_process else pid,
             "expires_at": now + timedelta(seconds=max(seconds, LEAST)),
         }
-        inserted = session.execute(
-            database.insert(session, Lease).values(list_handle=handle, **columns).on_conflict_do_nothing()
+        is_free = session.scalar(
+            database.insert(session, Lease)
+            .values(list_handle=handle, **columns)
+            .on_conflict_do_nothing()
+            .returning(Lease.token)
         )
-        if inserted.rowcount == 0:  # type: ignore[attr-defined]
+        if not is_free:
             row = session.execute(select(Lease).where(Lease.list_handle == handle).with_for_update()).scalar_one()
             if row.expires_at > now and not _is_gone(row, host):
                 raise LeaseHeldError(
@@ -78,10 +81,13 @@ def renew(session: Session, lease: Held, *, seconds: float = 0) -> None:
     """
     with transaction(session):
         until = database.clock(session) + timedelta(seconds=max(LEAST, seconds + MINUTE))
-        renewed = session.execute(
-            update(Lease).where(Lease.list_handle == lease.handle, Lease.token == lease.token).values(expires_at=until)
+        is_ours = session.scalar(
+            update(Lease)
+            .where(Lease.list_handle == lease.handle, Lease.token == lease.token)
+            .values(expires_at=until)
+            .returning(Lease.token)
         )
-        if renewed.rowcount == 0:  # type: ignore[attr-defined]
+        if not is_ours:
             raise LeaseHeldError(f"{lease.handle}: another run took the list over while this one was at work")
 
 
