@@ -106,7 +106,7 @@ def show_endings(endings: Sequence[Ending], order: Order, *, form: str, is_verbo
 
 def _lines(outturn: "Outturn") -> Iterator[tuple[str, str, str]]:
     """Yield what would be done, to whom, and why."""
-    for each in outturn.plan.lines:
+    for each in sorted(outturn.plan.lines, key=lambda each: (str(each.action), each.row.canonical)):
         action = _TAKEN_OVER.get(each.action, str(each.action))
         yield f"not yet {action}" if each.held_back else action, each.row.canonical, str(each.reason)
 

@@ -435,3 +435,12 @@ def test_every_command_has_help_with_an_example(runner, command):
     result = runner.invoke(args=["mailinglist", *([command] if command else []), "--help"])
     assert result.exit_code == 0
     assert not command or "Example: " in result.stdout
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_and_option_is_documented(command):
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{re.escape(command)}[ `].*", page, re.MULTILINE)
+    for parameter in mailinglist.commands[command].params:
+        if parameter.param_type_name == "option":
+            assert all(option in row for option in parameter.opts), parameter.name
