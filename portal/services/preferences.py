@@ -75,7 +75,10 @@ class _Holder:
 
     @property
     def main(self) -> int:
-        return next(address_id for address_id, address in self.addresses.items() if address.is_main)
+        for address_id, address in self.addresses.items():
+            if address.is_main:
+                return address_id
+        raise BadInputError(f"{self.username} has no address that a list could send to")
 
     def preference(self, handle: str, address_id: int) -> bool | None:
         row = self.stored.get((handle, address_id))
@@ -283,19 +286,25 @@ def _write(
     reason: str = "",
 ) -> set[str]:
     """Write what differs from what is stored, with its history; return the lists that something changed on."""
-    changes = [
+    changes = sorted(  # all saves take rows in one order, so that no two of them wait for each other
         history.Change(handle, address_id, holder.canonicals[address_id], subscribed, source)
         for handle, by_address in wanted.items()
         for address_id, subscribed in by_address.items()
         if holder.preference(handle, address_id) is not subscribed
-    ]
-    if changes:
-        session.execute(_upsert(session, changes, actor=actor, now=now))
-        history.record(session, changes, actor=actor, now=now, reason=reason)
-    return {change.list_handle for change in changes}
+    )
+    if not changes:
+        return set()
+    written = set(map(tuple, session.execute(_upsert(session, changes, actor=actor, now=now))))
+    made = [each for each in changes if (each.list_handle, each.address_id) in written]
+    history.record(session, made, actor=actor, now=now, reason=reason)
+    return {each.list_handle for each in made}
 
 
 def _upsert(session: Session, changes: Iterable[history.Change], *, actor: Actor, now: datetime) -> Any:
+    """Return the statement that writes choices; it returns list and address of those that still were changes.
+
+    Another holder may have chosen the same since the rows were read.
+    """
     rows = [
         {
             "list_handle": each.list_handle,
@@ -320,4 +329,5 @@ def _upsert(session: Session, changes: Iterable[history.Change], *, actor: Actor
             "refusal": None,
             "refused_at": None,
         },
-    )
+        where=Preference.subscribed != statement.excluded.subscribed,
+    ).returning(Preference.list_handle, Preference.address_id)
