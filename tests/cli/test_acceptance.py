@@ -94,7 +94,7 @@ class Operated:
 
     @property
     def environ(self) -> dict[str, str]:
-        found = {**os.environ, "PORTAL_INSTANCE": str(self.instance), "PYTHONWARNINGS": "error"}
+        found = {**os.environ, "PORTAL_INSTANCE": str(self.instance), "PYTHONWARNINGS": "error,ignore::ResourceWarning"}
         return {**found, "PORTAL_SQLALCHEMY_DATABASE_URI": SERVER} if SERVER else found
 
     def shell(self, script: str) -> subprocess.CompletedProcess[str]:
