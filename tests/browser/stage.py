@@ -158,11 +158,11 @@ def open_chromium() -> "Iterator[Browser]":
             browser.close()
 
 
-def log_in(page: "Page", url: str, username: str) -> None:
-    """Log somebody of the stage in."""
+def log_in(page: "Page", url: str, username: str, password: str = PASSWORD) -> None:
+    """Log somebody in, who is one of the stage unless another password is given."""
     page.goto(f"{url}/login")
     page.fill("#username", username)
-    page.fill("#password", PASSWORD)
+    page.fill("#password", password)
     page.click("main button")
     page.wait_for_url(f"{url}/subscriptions")
 
