@@ -1,5 +1,6 @@
 """Addresses: who holds which, what a change of address does, and when one is forgotten."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -89,12 +90,13 @@ def give(session: Session, user_id: int, address: Checked, *, lists: Lists) -> i
 
 
 def _find_or_make(session: Session, address: Checked) -> int:
-    session.execute(
+    """Return the id of an address, whose row is locked: nobody forgets it before the transaction ends."""
+    address_id: int = session.execute(
         database.insert(session, Address)
         .values(canonical=address.canonical, spelling=address.spelling)
-        .on_conflict_do_nothing()
-    )
-    address_id: int = session.execute(select(Address.id).where(Address.canonical == address.canonical)).scalar_one()
+        .on_conflict_do_update(index_elements=["canonical"], set_={"canonical": address.canonical})
+        .returning(Address.id)
+    ).scalar_one()
     # The first spelling stays until nobody holds the address; whoever holds it again does not want it erased.
     session.execute(
         update(Address)
@@ -142,40 +144,47 @@ def release(session: Session, user_id: int, *, erase: bool, lists: Lists) -> Non
         held += session.scalars(former.distinct())
         unheld = and_(Address.id.in_(held), not_(is_held().correlate(Address)))
         marked = session.scalars(update(Address).where(unheld).values(erase=True).returning(Address.id)).all()
-        session.execute(
-            delete(Preference).where(Preference.address_id.in_(marked), Preference.list_handle.not_in(lists or ()))
-        )
+        if lists is not None:  # of a list that left the catalogue nobody reads the roster any more
+            session.execute(
+                delete(Preference).where(Preference.address_id.in_(marked), Preference.list_handle.not_in(lists))
+            )
     forget_unused(session, held)
 
 
 def forget_unused(session: Session, address_ids: Sequence[int]) -> None:
-    """Delete those of some addresses that nobody holds and that no list has a preference for."""
+    """Delete those of some addresses that nobody holds and that no list has a preference for.
+
+    One that is locked is about to be held again: it is passed over.
+    """
     unused = and_(
-        Address.id.in_(address_ids),
         not_(is_held().correlate(Address)),
         not_(exists().where(Preference.address_id == Address.id).correlate(Address)),
     )
-    for address_id, text in session.execute(select(Address.id, Address.canonical).where(unused, Address.erase)).all():
-        _erase(session, address_id, text)
-    session.execute(delete(Address).where(unused))
+    found = select(Address.id).where(Address.id.in_(address_ids), unused).with_for_update(skip_locked=True)
+    gone = session.execute(
+        delete(Address)
+        .where(Address.id.in_(session.scalars(found).all()), unused)
+        .returning(Address.id, Address.canonical, Address.spelling, Address.erase)
+    ).all()
+    for each in gone:
+        if each.erase:
+            _erase(session, f"erased-{each.id}", Checked(each.canonical, each.spelling))
 
 
-def _erase(session: Session, address_id: int, text: str) -> None:
-    """Replace an address in history and outcomes: the one rewrite of history there is."""
-    name = f"erased-{address_id}"
+def _erase(session: Session, name: str, address: Checked) -> None:
+    """Replace an address by a name in history, runs and outcomes: the one rewrite of history there is."""
+    session.execute(update(History).where(History.address == address.canonical).values(address=name))
     session.execute(
-        update(History)
-        .where(History.address_id == address_id)
-        .values(address=name, reason=func.replace(History.reason, text, name))
+        update(RunLine).where(RunLine.address == address.canonical).values(address=name, spelling=name, words="")
     )
-    session.execute(
-        update(RunLine).where(RunLine.address_id == address_id).values(address=name, spelling=name, words="")
-    )
-    session.execute(
-        update(Run)
-        .where(Run.message.contains(text, autoescape=True))
-        .values(message=func.replace(Run.message, text, name))
-    )
+    # Whole addresses only: the end of a longer one is somebody else's.
+    either = "|".join(map(re.escape, address))
+    quoted = re.compile(rf"(?<!\w)(?<!\w[.+-])(?:{either})(?![\w-]|\.\w)", re.IGNORECASE)
+    for column in (History.reason, Run.message, RunLine.words):
+        quoting = or_(*(column.icontains(each, autoescape=True) for each in address))
+        for text in session.scalars(select(column).where(quoting).distinct()).all():
+            erased = quoted.sub(name, text)[: column.type.length]
+            session.execute(update(column.class_).where(column == text).values({column.key: erased}))
 
 
 def change(session: Session, user_id: int, address: Checked, *, actor: Actor, now: datetime, lists: Lists) -> None:
@@ -184,6 +193,7 @@ def change(session: Session, user_id: int, address: Checked, *, actor: Actor, no
     Raise UnknownUserError.
     """
     with transaction(session):
+        session.execute(select(User.id).where(User.id == user_id).with_for_update())  # one change at a time
         old = session.execute(
             select(Address.id, Address.canonical)
             .join(UserAddress, UserAddress.address_id == Address.id)
@@ -216,7 +226,10 @@ class _Mailbox(NamedTuple):
 
 def _move_preferences(session: Session, old: _Mailbox, new: _Mailbox, *, actor: Actor, now: datetime) -> None:
     rows = session.scalars(
-        select(Preference).where(Preference.address_id.in_([old.id, new.id])).with_for_update()
+        select(Preference)
+        .where(Preference.address_id.in_([old.id, new.id]))
+        .order_by(Preference.list_handle, Preference.address_id)
+        .with_for_update()
     ).all()
     own = {row.list_handle: row for row in rows if row.address_id == new.id}
     is_shared = session.execute(select(exists().where(UserAddress.address_id == old.id))).scalar_one()
@@ -246,8 +259,13 @@ def _take_over(
     Going back to an address undoes the move away from it.
     """
     if own is None:
-        session.add(Preference(list_handle=row.list_handle, address_id=new, **_chosen(row, now=now, actor=actor)))
-        return True
+        made = session.execute(
+            database.insert(session, Preference)
+            .values(list_handle=row.list_handle, address_id=new, **_chosen(row, now=now, actor=actor))
+            .on_conflict_do_nothing()  # another holder has just chosen
+            .returning(Preference.address_id)
+        )
+        return made.scalar() is not None
     if own.moved_to != row.address_id:
         return False
     is_change = own.subscribed != row.subscribed
