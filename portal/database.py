@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     Column,
@@ -20,8 +20,11 @@ from sqlalchemy import (
     event,
     text,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import Session
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 WRITING = "portal_writing"  # execution option of a transaction that is going to write
 
@@ -64,10 +67,13 @@ def clock(session: Session) -> datetime:
     return datetime.now(UTC)  # SQLite is on this host
 
 
-def insert(session: Session | Connection, table: FromClause | type[Any]) -> sqlite.Insert | postgresql.Insert:
+def insert(session: Session | Connection, table: FromClause | type[Any]) -> "sqlite.Insert | postgresql.Insert":
     """Return an INSERT that knows ON CONFLICT; both dialects spell it alike."""
-    dialect = _dialect(session)
-    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)  # type: ignore[arg-type]
+    if _dialect(session) == "sqlite":
+        return sqlite.insert(table)  # type: ignore[arg-type]
+    from sqlalchemy.dialects import postgresql  # a tenth of what a command's start costs
+
+    return postgresql.insert(table)  # type: ignore[arg-type]
 
 
 def chunk_size(session: Session | Connection) -> int:

@@ -52,10 +52,15 @@ class Base(DeclarativeBase):
     registry = registry(metadata=MetaData(naming_convention=NAMES), type_annotation_map={datetime: UtcDateTime()})
 
 
+# History outlives users and addresses and names them by number: SQLite must not give a number out again.
+_NUMBERED_ONCE = {"sqlite_autoincrement": True}
+
+
 class User(Base):
     """A person's account. ``username_key`` is the name as it is compared, without case."""
 
     __tablename__ = "users"
+    __table_args__ = _NUMBERED_ONCE
 
     id: Mapped[int] = mapped_column(primary_key=True)
     username: Mapped[str] = mapped_column(String(64))
@@ -82,6 +87,7 @@ class Address(Base):
     """A mailbox. ``spelling`` is how the first of its holders typed it; ``erase`` asks the purge to forget it."""
 
     __tablename__ = "addresses"
+    __table_args__ = _NUMBERED_ONCE
 
     id: Mapped[int] = mapped_column(primary_key=True)
     canonical: Mapped[str] = mapped_column(String(254), unique=True)
@@ -110,9 +116,8 @@ class Preference(Base):
     __table_args__ = (
         CheckConstraint("source IN ('user', 'superuser', 'init', 'list', 'rule', 'import')", name="source"),
         Index(None, "address_id"),
-        Index(
-            None, "moved_to", sqlite_where=text("moved_to IS NOT NULL"), postgresql_where=text("moved_to IS NOT NULL")
-        ),
+        # Whole on PostgreSQL: making it partial there would import that dialect at the start of every command.
+        Index(None, "moved_to", sqlite_where=text("moved_to IS NOT NULL")),
         {"sqlite_with_rowid": False},
     )
 

@@ -88,6 +88,7 @@ def schema(connection: Connection, name: str | None) -> dict[str, Any]:
             "checks": _sorted(inspector.get_check_constraints(table, schema=name)),
             "indexes": _sorted(inspector.get_indexes(table, schema=name)),
             "without rowid": _is_without_rowid(inspector, connection, table),
+            "numbers once": "AUTOINCREMENT" in _sql(inspector, connection, table),
         }
         for table in sorted(names)
     }
@@ -103,10 +104,14 @@ def _plain(value: object) -> object:
 
 def _is_without_rowid(inspector: Inspector, connection: Connection, table: str) -> bool:
     """Tell what Alembic does not see."""
+    return _sql(inspector, connection, table).endswith("WITHOUT ROWID")
+
+
+def _sql(inspector: Inspector, connection: Connection, table: str) -> str:
     if inspector.dialect.name != "sqlite":
-        return False
+        return ""
     sql = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).scalar_one()
-    return str(sql).rstrip().upper().endswith("WITHOUT ROWID")
+    return str(sql).rstrip().upper()
 
 
 def test_the_comparison_sees_without_rowid(connection: Connection) -> None:

@@ -1,5 +1,7 @@
 """How Alembic runs for the portal: on the application's own engine, in one transaction."""
 
+from typing import Literal
+
 from alembic import context
 from flask import current_app
 from sqlalchemy import Connection
@@ -38,7 +40,7 @@ def _migrate(connection: Connection) -> None:
         context.run_migrations()
 
 
-def _render(kind: str, item: object, _context: object) -> str | bool:
+def _render(kind: str, item: object, _context: object) -> str | Literal[False]:
     """Write our time type as what it is in the database, so that migrations do not depend on the models."""
     return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
 

@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("erase", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_addresses")),
         sa.UniqueConstraint("canonical", name=op.f("uq_addresses_canonical")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "attempts",
@@ -103,6 +104,7 @@ def upgrade() -> None:
         sa.Column("last_login_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
         sa.UniqueConstraint("username_key", name=op.f("uq_users_username_key")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "login_sessions",
@@ -155,7 +157,6 @@ def upgrade() -> None:
             ["moved_to"],
             unique=False,
             sqlite_where=sa.text("moved_to IS NOT NULL"),
-            postgresql_where=sa.text("moved_to IS NOT NULL"),
         )
 
     op.create_table(
@@ -224,7 +225,6 @@ def downgrade() -> None:
         batch_op.drop_index(
             batch_op.f("ix_preferences_moved_to"),
             sqlite_where=sa.text("moved_to IS NOT NULL"),
-            postgresql_where=sa.text("moved_to IS NOT NULL"),
         )
         batch_op.drop_index(batch_op.f("ix_preferences_address_id"))
 

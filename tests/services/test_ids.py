@@ -1,0 +1,32 @@
+"""Numbers of addresses and users are given out once: history names them long after they are gone."""
+
+from flask import Flask
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from portal.models import Address, History
+from portal.services import users
+from portal.services.addresses import checked
+from portal.services.list_init import list_init
+from portal.services.sync import Request, sync_list
+from tests.conftest import Clock
+
+
+def test_a_new_address_does_not_get_the_number_of_a_purged_one(session: Session, app: Flask, clock: Clock) -> None:
+    portal = app.extensions["portal"]
+    lists = portal.catalogue().lists
+    members = lists["members"]
+
+    def create(name: str) -> int:
+        address = checked(f"{name}@example.org")
+        return users.create(session, username=name, address=address, now=clock(), rounds=4, lists=lists)
+
+    alice = create("alice")
+    list_init(session, members, [], now=clock(), allow_empty=True)
+    users.delete(session, "alice", erase=False, lists=lists)
+    sync_list(session, members, portal.open_list_manager(members), clock=clock, request=Request())
+    bob = create("bob")
+
+    assert bob != alice
+    number = session.scalar(select(Address.id).where(Address.canonical == "bob@example.org"))
+    assert number not in set(session.scalars(select(History.address_id)))
