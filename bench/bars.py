@@ -1,0 +1,116 @@
+"""The bars: what is compared with what, and how fast it has to be at the least."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from measure import Cost, middle
+
+Costs = Mapping[int, Mapping[str, Sequence[Cost]]]  # by number of members, and by task
+Inside = Mapping[int, Mapping[str, Any]]
+
+
+class Measured(NamedTuple):
+    """All that a run has found out."""
+
+    costs: Costs
+    inside: Inside
+
+    @property
+    def sizes(self) -> list[int]:
+        """The numbers of members, ascending."""
+        return sorted(self.costs)
+
+    def cost(self, count: int, task: str) -> Cost:
+        """Return the median cost of a task."""
+        return middle(self.costs[count][task])
+
+
+class Bar(NamedTuple):
+    """A line of the table. ``figure`` returns the figure at one size, or None where there is none to be had."""
+
+    number: int
+    what: str
+    limit: float
+    aim: float | None
+    unit: str
+    tasks: tuple[str, ...]
+    figure: Callable[[Measured, int], float | None]
+
+
+def _export_overhead(measured: Measured, count: int) -> float:
+    ours = measured.cost(count, "get-subscribed").cpu - measured.cost(count, "help").cpu
+    return ours / measured.cost(count, "select").cpu
+
+
+def _memory(task: str) -> Callable[[Measured, int], float | None]:
+    def figure(measured: Measured, count: int) -> float | None:
+        if count == measured.sizes[0]:
+            return None
+        return measured.cost(count, task).peak - measured.cost(measured.sizes[0], task).peak
+
+    return figure
+
+
+def _ratio(ours: str, theirs: str) -> Callable[[Measured, int], float]:
+    return lambda measured, count: measured.cost(count, ours).cpu / measured.cost(count, theirs).cpu
+
+
+def _growth(task: str) -> Callable[[Measured, int], float | None]:
+    def net(measured: Measured, count: int) -> float:
+        return measured.cost(count, task).cpu - measured.cost(count, "help").cpu
+
+    def figure(measured: Measured, count: int) -> float | None:
+        """Return what ten times the members cost more; below that what is left is noise."""
+        smaller = measured.sizes[-2] if len(measured.sizes) > 1 else None
+        if smaller is None or count != measured.sizes[-1]:
+            return None
+        return net(measured, count) / net(measured, smaller)
+
+    return figure
+
+
+def _inside(task: str, name: str) -> Callable[[Measured, int], float]:
+    return lambda measured, count: float(measured.inside[count][task][name])
+
+
+def _sync_overhead(measured: Measured, count: int) -> float:
+    spent = measured.inside[count]["sync"]
+    return float(spent["sync"] / spent["read"])
+
+
+def _calls_too_many(measured: Measured, count: int) -> float:
+    """Return calls and addresses beyond two rosters, one add and one remove, and one roster when nothing differs."""
+    calls = measured.inside[count]["calls"]
+    allowed = {"moves": ["roster", "add", "remove", "roster"], "nothing": ["roster"]}
+    extra = sum(len(calls[name]) - len(allowed[name]) for name in allowed)
+    passed = sum(number for name in allowed for _, number in calls[name])
+    return float(extra + passed - calls["choices"])
+
+
+_MORE = "… its peak memory, more than at the smallest size"
+
+BARS = (
+    Bar(
+        1, "get-subscribed, start-up aside ÷ the same SELECT", 2.0, 1.3, "times",
+        ("help", "get-subscribed", "select"), _export_overhead,
+    ),
+    Bar(2, _MORE, 10, 5, "MB", ("get-subscribed",), _memory("get-subscribed")),
+    Bar(
+        3, "list-init of all ÷ `.import` and INSERT … SELECT", 1.3, 1.0, "times",
+        ("list-init-all", "import"), _ratio("list-init-all", "import"),
+    ),
+    Bar(4, _MORE, 130, 80, "MB", ("list-init-all",), _memory("list-init-all")),
+    *(
+        Bar(5, f"growth of {task}, start-up aside: largest ÷ next", 15, 10.5, "times", ("help", task), _growth(task))
+        for task in ("list-init", "get-subscribed", "get-unsubscribed", "sync")
+    ),
+    Bar(6, "rows that a second list-init writes", 0, None, "rows", ("inside:second",), _inside("second", "rows")),
+    Bar(
+        7, "`flask mailinglist --help` ÷ importing Flask's extensions", 1.15, 1.05, "times",
+        ("help", "extensions"), _ratio("help", "extensions"),
+    ),
+    Bar(10, "SQL statements of the subscriptions page", 2, 1, "", ("inside:page",), _inside("page", "page")),
+    Bar(10, "SQL statements of saving it, the commit aside", 4, 3, "", ("inside:page",), _inside("page", "save")),
+    Bar(13, "calls of the list manager and addresses beyond need", 0, None, "", ("inside:calls",), _calls_too_many),
+    Bar(14, "sync without a difference ÷ reading what it reads", 1.5, 1.2, "times", ("inside:sync",), _sync_overhead),
+)  # fmt: skip

@@ -1,0 +1,177 @@
+"""What is measured within one process: called by ``run.py`` with a task and a number of rounds, answers in JSON."""
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from contextvars import Context
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import members
+from flask import Flask
+from sqlalchemy import event, select
+from werkzeug.test import TestResponse
+
+from portal import create_app, database
+from portal.domain.mailinglist import MailingList
+from portal.extensions import Portal, db
+from portal.listmanagers.base import ListManager, Outcome
+from portal.models import Address, Preference, User
+from portal.services.history import COMMAND_LINE
+from portal.services.passwords import hash_password
+from portal.services.preferences import choose_for
+from portal.services.sync import Request, read_roster, sync_list
+from portal.services.transaction import reading, transaction
+
+MOVES = 10  # adds, and as many removals
+HANDLE = "agreed"
+
+
+def sync_and_read(app: Flask, rounds: int) -> dict[str, float]:
+    """Return seconds of processor time, medians: a sync without a difference, and reading what it has to read."""
+    portal: Portal = app.extensions["portal"]
+    mailing_list = portal.catalogue().get(HANDLE)
+    manager = portal.open_list_manager(mailing_list)
+
+    def sync() -> None:
+        sync_list(db.session(), mailing_list, manager, clock=portal.clock, request=Request())
+
+    def read() -> None:
+        read_roster(manager.roster())
+        _read_preferences(mailing_list)
+
+    spent: dict[str, list[float]] = {"sync": [], "read": []}
+    for _ in range(rounds):
+        for name, task in (("sync", sync), ("read", read)):
+            spent[name].append(_seconds(task))
+    return {name: median(each) for name, each in spent.items()}
+
+
+def _read_preferences(mailing_list: MailingList) -> None:
+    """Stream the rows of a list: each with its address and all columns that the merge looks at."""
+    query = (
+        select(Address.id, Address.canonical, Preference.subscribed, Preference.seen, Preference.touched)
+        .add_columns(Preference.departed, Preference.waiting_since, Preference.moved_to, Preference.refused_at)
+        .join(Preference, Preference.address_id == Address.id)
+        .where(Preference.list_handle == mailing_list.handle)
+    )
+    with reading(db.session()) as session:
+        for block in database.stream(session.connection(), query):
+            for row in block:
+                del row
+
+
+def _seconds(task: Callable[[], None]) -> float:
+    began = time.process_time()
+    task()
+    return time.process_time() - began
+
+
+def statements_of_a_page(app: Flask, _rounds: int) -> dict[str, int]:
+    """Return how many SQL statements a member's page takes, and how many a save of it, commits left out."""
+    with transaction(db.session()) as session:
+        session.get_one(User, 1).password_hash = hash_password(members.PASSWORD, rounds=4)
+    client = app.test_client()
+
+    def ask(path: str, **options: Any) -> TestResponse:
+        """Send a request that shares nothing with this task's context."""
+        return Context().run(lambda: client.open(path, **options))
+
+    form = {"username": "member1", "password": members.PASSWORD}
+    ask("/login", method="POST", data={**form, "csrf_token": _field("csrf_token", ask("/login").text)})
+    with _counted() as of_page:
+        page = ask("/subscriptions").text
+    form = {name: _field(name, page) for name in ("csrf_token", "shown")}
+    with _counted() as of_save:
+        answer = ask("/subscriptions", method="POST", data={**form, "lists": ["members", "news"]})
+    if answer.status_code != 303:
+        raise RuntimeError(f"the form was not saved: {answer.status}")
+    return {"page": len(of_page), "save": len(of_save)}
+
+
+def _field(name: str, page: str) -> str:
+    found = re.search(rf'name="{name}"[^>]*value="([^"]*)"', page) or re.search(
+        rf'value="([^"]*)"[^>]*name="{name}"', page
+    )
+    if found is None:
+        raise RuntimeError(f"the page has no field {name}")
+    return found[1]
+
+
+@contextmanager
+def _counted() -> Any:
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if not statement.startswith("BEGIN"):
+            statements.append(statement)
+
+    event.listen(db.engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(db.engine, "before_cursor_execute", note)
+
+
+@dataclass
+class _Listening:
+    """A list manager whose calls are counted."""
+
+    manager: ListManager
+    calls: list[tuple[str, int]] = field(default_factory=list)
+    batch = 100_000
+
+    def timeout(self, count: int) -> float:
+        return self.manager.timeout(count)
+
+    def check(self) -> str:
+        return self.manager.check()
+
+    def roster(self) -> Sequence[str]:
+        self.calls.append(("roster", 0))
+        return self.manager.roster()
+
+    def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        self.calls.append(("add", len(addresses)))
+        return self.manager.add(addresses)
+
+    def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        self.calls.append(("remove", len(addresses)))
+        return self.manager.remove(addresses)
+
+
+def calls_of_a_sync(app: Flask, _rounds: int) -> dict[str, Any]:
+    """Return the calls and how many addresses each passed: of a sync of twice MOVES choices, and of the next."""
+    portal: Portal = app.extensions["portal"]
+    mailing_list = portal.catalogue().get(HANDLE)
+    for number in range(1, 2 * MOVES + 1):
+        choose_for(
+            db.session(),
+            mailing_list,
+            username=f"member{number}",
+            is_subscribed=number % 2 == 0,  # the other way round
+            actor=COMMAND_LINE,
+            now=portal.clock(),
+        )
+    answer = {}
+    for name in ("moves", "nothing"):
+        manager = _Listening(portal.open_list_manager(mailing_list))
+        sync_list(db.session(), mailing_list, manager, clock=portal.clock, request=Request())
+        answer[name] = manager.calls
+    return {**answer, "choices": 2 * MOVES}
+
+
+TASKS: dict[str, Callable[[Flask, int], Any]] = {
+    "sync": sync_and_read,
+    "page": statements_of_a_page,
+    "calls": calls_of_a_sync,
+}
+
+if __name__ == "__main__":
+    application = create_app()
+    with application.app_context():
+        print(json.dumps(TASKS[sys.argv[1]](application, int(sys.argv[2]))))
