@@ -44,6 +44,7 @@ def test_what_is_wrong_stands_first(bob: Visitor, session: Session, clock: Clock
     make_run(session, clock, "tech", "failed", message="mailman: connection refused")
     page = bob.get("/admin/")
     assert "Tech has not been in step since 21 Nov, 00:00" in page.text
+    assert '<span class="state bad">Not in step</span>' in page.text
     assert page.text.index("mailman: connection refused") < page.text.index("Unsubscribed")
     assert "All lists are in step." not in page.text
 
