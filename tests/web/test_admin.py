@@ -39,12 +39,16 @@ def test_a_list_that_never_ran_is_said_to_be_so(bob: Visitor) -> None:
     assert "No run yet" in bob.get("/admin/").text
 
 
+def test_a_list_whose_last_good_run_is_too_old_is_red(bob: Visitor, session: Session, clock: Clock) -> None:
+    make_run(session, clock, "tech", hours=13)
+    assert '<span class="state bad">Not in step</span>' in bob.get("/admin/").html
+
+
 def test_what_is_wrong_stands_first(bob: Visitor, session: Session, clock: Clock) -> None:
     make_run(session, clock, "tech", hours=30)
     make_run(session, clock, "tech", "failed", message="mailman: connection refused")
     page = bob.get("/admin/")
     assert "Tech has not been in step since 21 Nov, 00:00" in page.text
-    assert '<span class="state bad">Not in step</span>' in page.text
     assert page.text.index("mailman: connection refused") < page.text.index("Unsubscribed")
     assert "All lists are in step." not in page.text
 
