@@ -27,7 +27,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from portal import database
 from portal.database import ROSTER
@@ -79,9 +79,10 @@ def list_init(
     nobody would believe it; LeaseHeldError. Nothing has been written then.
     """
     text = RosterText(lines)
-    with leases.held(session, mailing_list.handle), database.dedicated(session) as own:
+    with leases.held(session, mailing_list.handle) as lease, database.dedicated(session) as own:
         with scratch(own):
             on_roster = database.load_roster(own.connection(), (line.canonical for line in text))
+        leases.renew(session, lease)  # the input may have taken its time
         with reading(own):
             _require_believable(own, mailing_list, on_roster, text, allow_empty=allow_empty)
         with scratch(own):
@@ -173,7 +174,12 @@ def _first_preferences(mailing_list: MailingList) -> Any:
 
 
 def _newly_agreed(mailing_list: MailingList) -> Any:
-    """Return the preferences that the roster agrees with and that are not known to be seen so."""
+    """Return the preferences that the roster agrees with and that are not known to be seen so.
+
+    What a sync makes of a departure and of a move depends on what was seen before: there it is left as it is.
+    """
+    former = aliased(Preference)
+    is_successor = exists().where(former.list_handle == mailing_list.handle, former.moved_to == Address.id)
     return (
         select(Address.id, _ON_ROSTER, literal(False))
         .join(Preference, _preference_of(mailing_list))
@@ -181,13 +187,18 @@ def _newly_agreed(mailing_list: MailingList) -> Any:
         .where(
             Preference.subscribed == _ON_ROSTER,
             or_(Preference.seen.is_(None), Preference.seen != Preference.subscribed),
+            is_managed(mailing_list),
+            not_(is_successor),
         )
         .order_by(Address.id)
     )
 
 
 def _write_chunk(session: Session, handle: str, chunk: Any, *, now: datetime) -> None:
-    """Write a chunk of first preferences with their history, and what was seen; a choice made meanwhile stays."""
+    """Write a chunk of first preferences with their history, and what was seen.
+
+    A choice made meanwhile stays, and an address given up meanwhile is passed over.
+    """
     columns = [
         "list_handle",
         "address_id",
@@ -199,17 +210,23 @@ def _write_chunk(session: Session, handle: str, chunk: Any, *, now: datetime) ->
         "touched",
         "departed",
     ]
-    firsts = select(
-        literal(handle),
-        _TODO.c.address_id,
-        _TODO.c.on_roster,
-        _TODO.c.on_roster,
-        literal("init"),
-        literal(now, Preference.changed_at.type),
-        literal(0),
-        false(),
-        false(),
-    ).where(chunk, _TODO.c.is_first)
+    firsts = (
+        select(
+            literal(handle),
+            Address.id,
+            _TODO.c.on_roster,
+            _TODO.c.on_roster,
+            literal("init"),
+            literal(now, Preference.changed_at.type),
+            literal(0),
+            false(),
+            false(),
+        )
+        .join(_TODO, _TODO.c.address_id == Address.id)
+        .where(chunk, _TODO.c.is_first)
+        .order_by(Address.id)
+        .with_for_update(read=True, key_share=True, of=Address)
+    )
     session.execute(database.insert(session, Preference).from_select(columns, firsts).on_conflict_do_nothing())
     session.execute(_insert_history(handle, chunk, now=now))
     agreed = select(_TODO.c.address_id).where(chunk, not_(_TODO.c.is_first), _TODO.c.on_roster == Preference.subscribed)
