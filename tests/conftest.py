@@ -88,16 +88,16 @@ class Rosters:
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The database after `flask db upgrade`: a file to copy, or the server's, to empty before each test."""
     folder = tmp_path_factory.mktemp("migrated")
-    app = create_app(environ=_environ(folder))
-    with app.app_context():
-        if SERVER:
-            with db.engine.begin() as connection:
-                connection.execute(text("DROP SCHEMA public CASCADE"))
-                connection.execute(text("CREATE SCHEMA public"))
-        result = app.test_cli_runner().invoke(args=["db", "upgrade"])
-        assert result.exit_code == 0, result.output
-        db.engine.dispose()
+    _migrate(folder)
     return folder / "portal.db"
+
+
+@pytest.fixture
+def mends_the_database(tmp_path: Path) -> Iterator[None]:
+    """For a test that wrecks its database: the server's, which all tests share, is made anew after it."""
+    yield
+    if SERVER:
+        _migrate(tmp_path)
 
 
 @pytest.fixture
@@ -161,6 +161,18 @@ def client(app: Flask) -> FlaskClient:
 @pytest.fixture
 def runner(app: Flask) -> FlaskCliRunner:
     return app.test_cli_runner()
+
+
+def _migrate(folder: Path) -> None:
+    app = create_app(environ=_environ(folder))
+    with app.app_context():
+        if SERVER:
+            with db.engine.begin() as connection:
+                connection.execute(text("DROP SCHEMA public CASCADE"))
+                connection.execute(text("CREATE SCHEMA public"))
+        result = app.test_cli_runner().invoke(args=["db", "upgrade"])
+        assert result.exit_code == 0, result.output
+        db.engine.dispose()
 
 
 def _environ(instance: Path) -> dict[str, str]:

@@ -40,9 +40,21 @@ OFF = Standing(preference=False, seen=False)
         ("unticked before the first run", Standing(False), True, HONOUR, Action.REMOVE),
         ("subscribed and on it", ON, True, HONOUR, Action.NOTHING),
         ("unsubscribed and off it", OFF, False, HONOUR, Action.NOTHING),
-        ("nobody without an account is added", Standing(True, seen=False, is_managed=False), False, HONOUR, Action.NOTHING),
+        (
+            "nobody without an account is added",
+            Standing(True, seen=False, is_managed=False),
+            False,
+            HONOUR,
+            Action.NOTHING,
+        ),
         # rule 4
-        ("they asked to leave before they went", Standing(False, seen=True, is_managed=False), True, HONOUR, Action.REMOVE),
+        (
+            "they asked to leave before they went",
+            Standing(False, seen=True, is_managed=False),
+            True,
+            HONOUR,
+            Action.REMOVE,
+        ),
         ("a departed subscriber is removed", replace(ON, is_managed=False), True, HONOUR, Action.REMOVE),
         ("... or kept, where the list says so", replace(ON, is_managed=False), True, KEEP, Action.NOTHING),
         ("who asked to leave goes even so", Standing(False, seen=True, is_managed=False), True, KEEP, Action.REMOVE),

@@ -257,6 +257,7 @@ def test_error_pages_are_pages(alice: Visitor) -> None:
     assert "GET" in response.headers["Allow"]
 
 
+@pytest.mark.usefixtures("mends_the_database")
 def test_a_database_that_is_gone_is_a_calm_page(make_app: Callable[..., Flask], alice: Visitor) -> None:
     with alice.client.application.app_context(), db.engine.begin() as connection:
         connection.execute(text("DROP TABLE login_sessions"))
@@ -376,6 +377,7 @@ def test_secrets_reach_neither_log_nor_page_nor_database(
         assert secret not in everything
 
 
+@pytest.mark.usefixtures("mends_the_database")
 def test_ready_tells_of_a_database_without_tables_and_nothing_more(
     make_app: Callable[..., Flask], visitor: Visitor
 ) -> None:
