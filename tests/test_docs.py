@@ -1,0 +1,395 @@
+"""What is written for people is true: commands, pages, settings and codes are on their pages, and examples work."""
+
+import os
+import re
+import shlex
+import struct
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from portal import config
+from portal.config import Settings, load_catalogue, load_settings
+from portal.extensions import db
+from portal.faults import FAULTS, UNFORESEEN
+from portal.listmanagers import registry
+from tests.conftest import SERVER
+from tests.factories import make_user
+from tests.fakes.mailman2 import FakeMailman2
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+TEXTS = [*PAGES, *sorted((ROOT / "instance").glob("*.example"))]
+READ = {path: path.read_text(encoding="utf-8") for path in TEXTS}
+README, CLI, OPERATIONS = (READ[ROOT / name] for name in ("README.md", "docs/cli.md", "docs/operations.md"))
+
+every_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def blocks(text: str, *languages: str) -> list[tuple[str, str]]:
+    """Return the code blocks of some languages as (language, text), in their order."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(language, block) for language, block in found if language in languages]
+
+
+def rows(text: str) -> list[str]:
+    """Return the rows of all tables."""
+    return [line for line in text.splitlines() if line.startswith("|") and not line.startswith("| ---")]
+
+
+def prose(text: str) -> str:
+    """Return a page without its code blocks."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def section(text: str, heading: str) -> str:
+    """Return what stands beneath a heading, up to the next one of its level."""
+    level = heading.split(maxsplit=1)[0]
+    return re.split(rf"^{level} ", text.partition(f"\n{heading}")[2], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+# --- commands
+
+
+def commands(app: Flask, *groups: str) -> Iterator[tuple[str, click.Command]]:
+    """Yield the commands of groups as ("mailinglist", command)."""
+    for name in groups:
+        group = app.cli.commands[name]
+        assert isinstance(group, click.Group)
+        yield from ((name, command) for command in group.commands.values())
+
+
+def row_of(group: str, command: str) -> str:
+    """Return the row of a command in the table of its group."""
+    beneath = section(CLI, f"## `flask {group}`")
+    found = [row for row in rows(beneath) if re.search(rf"`{re.escape(command)}[ `]", row.split(" | ")[0])]
+    assert len(found) == 1, f"flask {group} {command} has {len(found)} rows in docs/cli.md"
+    return found[0]
+
+
+def test_every_command_has_its_row_with_its_options_and_arguments_and_no_others(app: Flask) -> None:
+    for group, command in commands(app, "mailinglist", "user"):
+        row = row_of(group, command.name or "")
+        usage = row.replace("\\|", "|").rpartition(" | ")[0]
+        named = set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", usage))
+        options = {name for each in command.params for name in (*each.opts, *each.secondary_opts) if name[0] == "-"}
+        arguments = [each for each in command.params if isinstance(each, click.Argument)]
+
+        assert named == options, f"flask {group} {command.name}"
+        for each in arguments:
+            assert re.search(rf"\b{(each.metavar or each.name or '').strip('[].').upper().removesuffix('S')}", usage), (
+                row,
+                each.name,
+            )
+
+
+def test_every_command_in_the_tables_is_one(app: Flask) -> None:
+    for group in ("mailinglist", "user"):
+        beneath = section(CLI, f"## `flask {group}`").partition("\n\n**")[0].partition("\n### ")[0]
+        firsts = [row.partition(" | ")[0] for row in rows(beneath)]
+        told = {name for first in firsts for name in re.findall(r"`([a-z][a-z-]+)[^`]*`", first)}
+
+        assert told == {command.name for _, command in commands(app, group)}
+
+
+def test_commands_that_stand_alone_have_their_section(app: Flask) -> None:
+    for name in ("db", "demo"):
+        assert name in app.cli.commands
+        assert section(CLI, f"## `flask {name}`").strip()
+
+
+def test_no_page_calls_a_command_or_an_option_that_is_not_there(app: Flask) -> None:
+    known = {f"{group} {command.name}": command for group, command in commands(app, "mailinglist", "user")}
+    calls = [
+        (path.name, call)
+        for path, text in READ.items()
+        for call in re.findall(r"flask (?:--app portal )?((?:mailinglist|user) [a-z][^`|\n)>…]*)", text)
+    ]
+    assert len(calls) > 50
+
+    for name, call in calls:
+        group, command, *words = call.replace(",", " ").split()
+        assert f"{group} {command}" in known, (name, call)
+        options = {option for each in known[f"{group} {command}"].params for option in each.opts}
+        assert {word for word in words if re.fullmatch(r"--[a-z-]+", word)} <= options, (name, call)
+
+
+def test_every_make_goal_that_a_page_names_is_one() -> None:
+    goals = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {goal for path in PAGES for goal in re.findall(r"(?:^|`)make ([a-z]+)", READ[path], re.MULTILINE)}
+
+    assert {"run", "test"} <= set(re.findall(r"^make ([a-z]+)", README, re.MULTILINE))
+    assert named <= goals
+    assert {"run", "test"} <= named
+
+
+# --- pages of the portal
+
+
+def test_every_route_has_its_row_and_every_row_is_a_route(app: Flask) -> None:
+    routes = {rule.rule for rule in app.url_map.iter_rules() if rule.endpoint != "static"}
+    told = {path for row in rows(READ[ROOT / "docs" / "pages.md"]) for path in re.findall(r"^\| `(/[^`]*)`", row)}
+
+    assert told == routes
+
+
+# --- settings, variables, exit codes
+
+
+@pytest.mark.parametrize("kind", [config.Settings, config._File, config._ListEntry, config._BrakeEntry])
+def test_every_setting_has_its_row(kind: Any) -> None:
+    told = {
+        name
+        for row in rows(READ[ROOT / "docs" / "configuration.md"])
+        for name in re.findall(r"`(\w+)`", row.split(" | ")[0])
+    }
+
+    assert set(kind.__struct_fields__) - {"lists", "managers"} - told == set()
+
+
+def test_the_variables_on_the_pages_are_those_that_are_read() -> None:
+    sources = [*(ROOT / "portal").rglob("*.py"), ROOT / "tests" / "conftest.py"]
+    read = {name for path in sources for name in re.findall(r'environ(?:\.get)?[(\[]"(PORTAL_\w+)"', path.read_text())}
+    settings = {f"PORTAL_{key.upper()}" for key in Settings.__struct_fields__}
+    told = {name for path in PAGES for name in re.findall(r"\bPORTAL_[A-Z_]*[A-Z]\b", READ[path])}
+
+    assert read == {"PORTAL_INSTANCE", "PORTAL_TEST_DATABASE_URI"}
+    assert read <= told
+    assert told <= read | settings
+
+
+def test_every_exit_code_is_explained_to_operators() -> None:
+    codes = {str(fault.exit_code) for fault in (*FAULTS.values(), UNFORESEEN)} | {"0", "2", "130", "141"}
+    table = section(CLI, "## What holds for all")
+    told = [code for row in rows(table)[1:] for code in re.findall(r"\d+", row.split(" | ")[0])]
+    headings = "\n".join(re.findall(r"^### \d.*", OPERATIONS, re.MULTILINE)) + section(OPERATIONS, "### 1, 2")
+
+    assert sorted(told) == sorted(codes)
+    assert [code for code in codes if not re.search(rf"\b{code}\b", headings)] == []
+
+
+# --- links, pictures, paths
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that a heading gets."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@every_page
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(READ[path])):
+        if link.startswith(("https://", "mailto:")):
+            continue
+        place, _, anchor = link.partition("#")
+        target = (path.parent / place).resolve() if place else path
+
+        assert target.exists(), link
+        assert target.is_relative_to(ROOT), link
+        if anchor:
+            assert anchor in {slug(each) for each in re.findall(r"^#+ (.*)", prose(READ[target]), re.MULTILINE)}, link
+
+
+@every_page
+def test_a_page_can_be_reached_from_the_readme(path: Path) -> None:
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        at = waiting.pop()
+        if at in reached or at not in READ:
+            continue
+        reached.add(at)
+        links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", READ[at])
+        targets = [(at.parent / link).resolve() for link in links if not link.startswith("https:")]
+        waiting += [each for each in targets if each.is_file()]
+        waiting += [each for folder in targets if folder.is_dir() for each in folder.glob("*.md")]
+
+    assert path in reached
+
+
+def test_pictures_are_small_sharp_and_of_every_page_and_view() -> None:
+    widths = {"wide": 1280, "narrow": 320, "dark": 1280}
+    folder = ROOT / "docs" / "screenshots"
+
+    pictures = {f"{name}-{view}.png" for name in ("log-in", "subscriptions", "report") for view in widths}
+    assert {path.name for path in folder.iterdir()} == pictures
+    for path in folder.iterdir():
+        start = path.read_bytes()[:24]
+        assert start.startswith(b"\x89PNG\r\n\x1a\n")
+        assert struct.unpack(">I", start[16:20])[0] == 2 * widths[path.stem.rpartition("-")[2]], path.name
+        assert path.stat().st_size <= 250_000, path.name
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_path_of_somebodys_machine_is_on_a_page(path: Path) -> None:
+    assert re.findall(r"(?<![\w.])/(?:work|root|home|Users|tmp/(?!renew))[/\w.]*", READ[path]) == []
+
+
+# --- blocks of TOML
+
+
+TOML = [(path.name, block) for path in PAGES for _, block in blocks(READ[path], "toml")]
+COMPLETE = [pytest.param(block, id=name) for name, block in TOML if "[lists." in block]
+OF_THE_PORTAL = [
+    pytest.param(block, id=name) for name, block in TOML if set(tomllib.loads(block)) <= set(Settings.__struct_fields__)
+]
+
+
+@pytest.mark.parametrize("block", [pytest.param(block, id=name) for name, block in TOML])
+def test_every_block_of_toml_is_toml(block: str) -> None:
+    assert tomllib.loads(block)
+
+
+@pytest.mark.parametrize("block", COMPLETE)
+def test_every_complete_catalogue_on_a_page_loads(block: str, tmp_path: Path) -> None:
+    (tmp_path / "mailinglists.toml").write_text(block)
+
+    catalogue = load_catalogue(tmp_path / "mailinglists.toml", registry.read_settings)
+    assert catalogue.enabled
+    assert catalogue.lists
+
+
+@pytest.mark.parametrize("block", OF_THE_PORTAL)
+def test_every_setting_of_the_portal_on_a_page_is_one(block: str, tmp_path: Path) -> None:
+    (tmp_path / "portal.toml").write_text(block)
+
+    assert load_settings(tmp_path, {}) != Settings()
+
+
+def test_there_are_such_blocks() -> None:
+    assert len(COMPLETE) >= 2
+    assert len(OF_THE_PORTAL) >= 3
+
+
+# --- what commands print
+
+
+@pytest.fixture
+def mailman(tmp_path: Path) -> FakeMailman2:
+    return FakeMailman2(tmp_path / "mailman")
+
+
+class Shell:
+    """A shell in which /srv/portal/instance and /usr/local/mailman/bin are folders of the test."""
+
+    def __init__(self, instance: Path, mailman: FakeMailman2) -> None:
+        self.instance, self.mailman = instance, mailman
+        self.bin = instance.parent / "bin"
+        self.bin.mkdir()
+        programs = {**mailman.cmds, "flask": f"{shlex.quote(sys.executable)} -m flask"}
+        for name, command in programs.items():
+            (self.bin / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+            (self.bin / name).chmod(0o755)
+
+    def write(self, catalogue: str) -> None:
+        """Write the catalogue of a page, with the test's list manager in the place of the real one."""
+        text = catalogue.partition("[managers")[0] + self.mailman.toml()
+        (self.instance / "mailinglists.toml").write_text(text)
+
+    def __call__(self, line: str) -> str:
+        """Run a line of a page; return what it prints on both, without what is never the same."""
+        environ = {
+            "PATH": f"{self.bin}:{os.environ['PATH']}", "FLASK_APP": "portal", "PYTHONPATH": str(ROOT),
+            "PORTAL_INSTANCE": str(self.instance), "PORTAL_BCRYPT_ROUNDS": "4",
+        }  # fmt: skip
+        if SERVER:
+            environ["PORTAL_SQLALCHEMY_DATABASE_URI"] = SERVER
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", line.replace("/usr/local/mailman/bin", str(self.bin))],
+            cwd=self.instance.parent, env=environ, input="", capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        return stable((done.stderr + done.stdout).replace(str(self.instance), "/srv/portal/instance"))
+
+
+def stable(text: str) -> str:
+    """Return output without plan ids, passwords and the prompts for them."""
+    lines = re.sub(r"\b[0-9a-f]{16}\b", "ID", text).splitlines()
+    return "\n".join(line for line in lines if not re.fullmatch(r"Password \(.*|Once more:|[A-Za-z0-9]{20}", line))
+
+
+@pytest.fixture
+def shell(make_app: Callable[..., Flask], instance: Path, mailman: FakeMailman2) -> Shell:
+    make_app()  # an empty database
+    return Shell(instance, mailman)
+
+
+def test_the_first_list_of_the_readme_comes_about_as_written(shell: Shell, mailman: FakeMailman2) -> None:
+    text = section(README, "## The first list")
+    (catalogue,) = (block for _, block in blocks(text, "toml"))
+    (members,) = (block for _, block in blocks(text, "csv"))
+    shell.write(catalogue)
+    (shell.instance.parent / "members.csv").write_text(members)
+    mailman.set_roster("members", ["alice@example.org", "charlie@example.org", "stranger@example.net"])
+
+    steps = [step for _, block in blocks(text, "console") for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    assert len(steps) >= 6
+    for step in steps:
+        command, _, output = step.partition("\n")
+        assert shell(command) == stable(output), command
+
+    assert mailman.roster("members") == {
+        "alice@example.org", "bob@example.org", "charlie@example.org", "stranger@example.net",
+    }  # fmt: skip
+    (cron,) = (block for _, block in blocks(text, "cron"))
+    assert shell(cron.split(maxsplit=5)[5].replace("/srv/portal/.venv/bin/", "").replace("/srv/portal", "$PWD")) == ""
+
+
+CATALOGUE = """
+{enabled}
+[lists.members]
+name = "Members"
+email = "members@lists.example.org"
+"""
+
+
+def test_the_refusals_that_operators_read_about_are_the_real_ones(
+    make_app: Callable[..., Flask], instance: Path, mailman: FakeMailman2
+) -> None:
+    def told(*args: str) -> str:
+        done = make_app().test_cli_runner().invoke(args=["mailinglist", *args], input="")
+        text = (done.stderr + done.stdout).replace(str(instance), "/srv/portal/instance")
+        lines.append(stable(text).partition("\n")[0])
+        return text
+
+    def write(enabled: str) -> None:
+        (instance / "mailinglists.toml").write_text(CATALOGUE.format(enabled=enabled) + mailman.toml())
+
+    lines: list[str] = []
+    names = [f"user{number}" for number in range(10, 50)]
+    with make_app().app_context(), Session(db.engine) as session:
+        for name in names:
+            make_user(session, name)
+    mailman.set_roster("members", ["stranger@example.net", *(f"{name}@example.org" for name in names)])
+    write("enabled = true")
+    told("sync")
+    for name in names[:8]:
+        told("unsubscribe", "members", name)
+    lines.clear()
+
+    refused = told("sync")
+    told("sync", "--dry-run", "members")
+    told("sync", "-v", "--accept", refused.split()[-1])
+    mailman.set_roster("members", [])
+    told("sync")
+    mailman.fail("list_members", stderr="Traceback: cannot open lists/members/config.pck\n")
+    told("sync")
+    mailman.repair()
+    mailman.drop_list("members")
+    told("sync")
+    told("sync", "board")
+    told("list-init", "members")
+    write('enabled = "yes"')
+    told("sync")
+    write("enable = true")
+    told("sync")
+
+    page = stable(OPERATIONS).splitlines()
+    assert [line for line in lines if line not in page] == []
+    assert len(set(lines)) == 10
