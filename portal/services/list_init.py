@@ -199,35 +199,7 @@ def _write_chunk(session: Session, handle: str, chunk: Any, *, now: datetime) ->
 
     A choice made meanwhile stays, and an address given up meanwhile is passed over.
     """
-    columns = [
-        "list_handle",
-        "address_id",
-        "subscribed",
-        "seen",
-        "source",
-        "changed_at",
-        "version",
-        "touched",
-        "departed",
-    ]
-    firsts = (
-        select(
-            literal(handle),
-            Address.id,
-            _TODO.c.on_roster,
-            _TODO.c.on_roster,
-            literal("init"),
-            literal(now, Preference.changed_at.type),
-            literal(0),
-            false(),
-            false(),
-        )
-        .join(_TODO, _TODO.c.address_id == Address.id)
-        .where(chunk, _TODO.c.is_first)
-        .order_by(Address.id)
-        .with_for_update(read=True, key_share=True, of=Address)
-    )
-    session.execute(database.insert(session, Preference).from_select(columns, firsts).on_conflict_do_nothing())
+    session.execute(_insert_firsts(session, handle, chunk, now=now))
     session.execute(_insert_history(handle, chunk, now=now))
     agreed = select(_TODO.c.address_id).where(chunk, not_(_TODO.c.is_first), _TODO.c.on_roster == Preference.subscribed)
     session.execute(
@@ -235,6 +207,28 @@ def _write_chunk(session: Session, handle: str, chunk: Any, *, now: datetime) ->
         .where(Preference.list_handle == handle, Preference.address_id.in_(agreed))
         .values(seen=Preference.subscribed)
     )
+
+
+def _insert_firsts(session: Session, handle: str, chunk: Any, *, now: datetime) -> Any:
+    columns = {
+        "list_handle": literal(handle),
+        "address_id": Address.id,
+        "subscribed": _TODO.c.on_roster,
+        "seen": _TODO.c.on_roster,
+        "source": literal("init"),
+        "changed_at": literal(now, Preference.changed_at.type),
+        "version": literal(0),
+        "touched": false(),
+        "departed": false(),
+    }
+    firsts = (
+        select(*columns.values())
+        .join(_TODO, _TODO.c.address_id == Address.id)
+        .where(chunk, _TODO.c.is_first)
+        .order_by(Address.id)
+        .with_for_update(read=True, key_share=True, of=Address)
+    )
+    return database.insert(session, Preference).from_select(list(columns), firsts).on_conflict_do_nothing()
 
 
 def _insert_history(handle: str, chunk: Any, *, now: datetime) -> Any:
