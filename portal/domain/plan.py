@@ -208,10 +208,15 @@ def _decide_after_leave(
 
 
 def _after_successor(decision: Decision, decisions: Mapping[int, Decision], *, is_planned_run: bool) -> Decision:
-    """Let the removal of an old address wait until the new one is on the list."""
-    successor = decisions.get(decision.row.moved_to) if decision.row.moved_to is not None else None
-    if decision.action is not Action.REMOVE or successor is None or successor.action is not Action.ADD:
+    """Let the removal of an old address wait until the new one is on the list.
+
+    A move made while the rows were read may have brought one of the two without the other.
+    """
+    if decision.action is not Action.REMOVE or decision.row.moved_to is None:
         return decision
-    if successor.held_back or is_planned_run:
+    successor = decisions.get(decision.row.moved_to)
+    if successor is not None and successor.action is not Action.ADD:
+        return decision
+    if successor is None or successor.held_back or is_planned_run:
         return replace(decision, held_back=True, reason=Reason.SUCCESSOR)
     return replace(decision, after=successor.row.address_id)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
@@ -45,14 +46,13 @@ def acquire(session: Session, handle: str, *, seconds: float = LEAST, outlives_p
             "pid": None if outlives_process else pid,
             "expires_at": now + timedelta(seconds=max(seconds, LEAST)),
         }
-        is_free = session.scalar(
+        row = session.execute(
             database.insert(session, Lease)
             .values(list_handle=handle, **columns)
-            .on_conflict_do_nothing()
-            .returning(Lease.token)
-        )
-        if not is_free:
-            row = session.execute(select(Lease).where(Lease.list_handle == handle).with_for_update()).scalar_one()
+            .on_conflict_do_update(index_elements=["list_handle"], set_={"list_handle": handle})  # and so locked
+            .returning(Lease.token, Lease.holder, Lease.host, Lease.pid, Lease.expires_at)
+        ).one()
+        if row.token != lease.token:
             if row.expires_at > now and not _is_gone(row, host):
                 raise LeaseHeldError(
                     f"{handle} is held by {row.holder} until {row.expires_at:%Y-%m-%d %H:%M:%S} UTC; "
@@ -62,7 +62,7 @@ def acquire(session: Session, handle: str, *, seconds: float = LEAST, outlives_p
     return lease
 
 
-def _is_gone(row: Lease, host: str) -> bool:
+def _is_gone(row: Any, host: str) -> bool:
     if row.pid is None or row.host != host[:120]:
         return False
     try:

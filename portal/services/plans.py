@@ -39,7 +39,7 @@ def make_plan(
     decisions = decide_rows(
         rows, roster, rules=rules_of(mailing_list), our_acts=our_acts, is_planned_run=is_planned_run
     )
-    seen = [each.standing for each in decisions if each.standing.seen]
+    seen = [each.row.standing for each in decisions if each.standing.seen]  # as far as it was not our act
     return Plan(
         handle=mailing_list.handle,
         decisions=decisions,
@@ -55,7 +55,7 @@ def unfinished_acts(session: Session, handle: str) -> dict[int, Action]:
     """Return the adds and removals that were planned and that no preference has taken in: address id to action."""
     rows = session.execute(
         select(RunLine.address_id, RunLine.action)
-        .where(RunLine.list_handle == handle, not_(RunLine.settled))
+        .where(RunLine.list_handle == handle, not_(RunLine.settled), RunLine.action.in_(["add", "remove"]))
         .order_by(RunLine.run_id)
     )
     return {address_id: Action(action) for address_id, action in rows}

@@ -95,7 +95,7 @@ def _line(run_id: int, handle: str, decision: Decision) -> dict[str, Any]:
         "reason": str(decision.reason),
         "held": decision.held_back,
         "version": decision.row.version,
-        "settled": not decision.is_pushed,  # only what is pushed can be our act without our knowing
+        "settled": decision.held_back,  # nothing is done about it, so nothing is left to take in
     }
 
 

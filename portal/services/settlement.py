@@ -12,7 +12,7 @@ from portal import database
 from portal.domain.merge import Action, Push, Standing, conclude
 from portal.domain.plan import Decision
 from portal.listmanagers.base import Outcome, Result
-from portal.models import Preference, UserAddress
+from portal.models import Address, Preference, UserAddress
 from portal.services import addresses, history, runs
 from portal.services.runs import Begun
 from portal.services.transaction import transaction
@@ -53,7 +53,9 @@ def settle(
     for chunk in database.written_in_chunks(session, firsts):
         with transaction(session):
             _initialise(session, run, chunk, now=now)
-    known = (each for each in endings if each.decision.row.standing.preference is not None and _differs(each))
+    known = [each for each in endings if each.decision.row.standing.preference is not None and _differs(each)]
+    # A leave with an old address is followed before it is forgotten: a crash in between must not lose it.
+    known.sort(key=lambda each: each.decision.row.moved_to is not None)
     for chunk in database.written_in_chunks(session, known):
         with transaction(session):
             _settle_chunk(session, run, chunk, settled, now=now)
@@ -84,7 +86,10 @@ def _differs(ending: Ending) -> bool:
 
 
 def _initialise(session: Session, run: Begun, chunk: list[Ending], *, now: datetime) -> None:
-    """Insert the first preference of addresses that have none: rule 1."""
+    """Insert the first preference of addresses that have none: rule 1. One given up meanwhile is passed over."""
+    ids = [each.decision.row.address_id for each in chunk]
+    locked = select(Address.id).where(Address.id.in_(ids)).with_for_update(read=True, key_share=True)
+    there = set(session.scalars(locked))
     rows: list[dict[str, Any]] = [
         {
             "list_handle": run.handle,
@@ -95,7 +100,10 @@ def _initialise(session: Session, run: Begun, chunk: list[Ending], *, now: datet
             "changed_at": now,
         }
         for each in chunk
+        if each.decision.row.address_id in there
     ]
+    if not rows:
+        return
     inserted = session.scalars(
         database.insert(session, Preference).on_conflict_do_nothing().returning(Preference.address_id), rows
     )
@@ -146,6 +154,7 @@ def _current(session: Session, handle: str, chunk: list[Ending]) -> dict[int, An
     found = session.execute(
         select(Preference.__table__)
         .where(Preference.list_handle == handle, Preference.address_id.in_(ids))
+        .order_by(Preference.address_id)  # all who lock several rows take them in one order
         .with_for_update()
     )
     return {row.address_id: row for row in found}
@@ -176,7 +185,9 @@ def _columns(ending: Ending, current: Any, *, now: datetime) -> dict[str, Any]:
     after = ending.after
     values = {name: getattr(current, name) for name in _WRITTEN}
     values |= {"seen": after.seen, "touched": False, "departed": after.is_dealt_with}
-    values["waiting_since"] = (current.waiting_since or now) if after.waiting else None
+    # Another add than the one that waited for so long begins to wait now.
+    since = None if ending.decision.row.has_waited_long else current.waiting_since
+    values["waiting_since"] = (since or now) if after.waiting else None
     if not ending.decision.held_back:
         values |= {"refusal": None, "refused_at": None}
     if ending.words:

@@ -1,0 +1,318 @@
+"""A plan as data, its id and its brake: SEMANTICS, "Safety" and "Identity"."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portal.domain.mailinglist import Brake
+from portal.domain.merge import Action, Rules, Standing
+from portal.domain.plan import Decision, Plan, Reason, Row, decide_rows
+
+HONOUR = Rules()
+PORTAL_WINS = Rules(honour_list_changes=False)
+TICKED = Standing(True, seen=False, touched=True)
+UNTICKED = Standing(False, seen=True, touched=True)
+ON = Standing(True, seen=True)
+
+
+def mailbox(number):
+    return f"u{number}@example.org"
+
+
+def row(number, standing, **values):
+    return Row(number, mailbox(number), f"U{number}@Example.org", standing, **values)
+
+
+def roster(*numbers):
+    return {mailbox(each): mailbox(each) for each in numbers}
+
+
+def decide(*rows, on=(), rules=HONOUR, our_acts=None, **values):
+    return decide_rows(rows, roster(*on), rules=rules, our_acts=our_acts or {}, **values)
+
+
+def plan_of(decisions, *, on_roster=0, seen_on=0, doubtful=0):
+    return Plan("members", tuple(decisions), on_roster, strangers=0, seen_on=seen_on, doubtful=doubtful, staying=0)
+
+
+def line(number, action, **values):
+    return Decision(row(number, ON), ON, False, action, Reason.CHOSEN, mailbox(number), **values)
+
+
+def lines(count, action, **values):
+    return [line(number, action, **values) for number in range(count)]
+
+
+# Spelling.
+
+
+def test_an_add_uses_the_spelling_as_typed_and_a_removal_the_rosters():
+    added, removed = decide_rows(
+        [row(1, TICKED), row(2, UNTICKED)], {mailbox(2): "u2@EXAMPLE.org"}, rules=HONOUR, our_acts={}
+    )
+    assert (added.spelling, removed.spelling) == ("U1@Example.org", "u2@EXAMPLE.org")
+
+
+# Why a line stands in a plan.
+
+
+@pytest.mark.parametrize(
+    ("decided", "on", "action", "reason"),
+    [
+        (row(1, TICKED), [], Action.ADD, Reason.CHOSEN),
+        (row(1, UNTICKED), [1], Action.REMOVE, Reason.CHOSEN),
+        (row(1, replace(ON, is_managed=False)), [1], Action.REMOVE, Reason.DEPARTED),
+        (row(1, ON), [], Action.LEFT, Reason.LIST),
+        (row(1, Standing(False, seen=False)), [1], Action.JOINED, Reason.LIST),
+        (row(1, TICKED, is_fresh_refusal=True), [], Action.ADD, Reason.REFUSED),
+        (row(1, replace(UNTICKED, has_moved=True, is_managed=False), moved_to=9), [1], Action.REMOVE, Reason.MOVED),
+    ],
+)
+def test_a_line_says_why_it_stands_in_the_plan(decided, on, action, reason):
+    found = decide(decided, row(9, ON), on=[*on, 9])[0]
+    assert (found.action, found.reason) == (action, reason)
+
+
+# Held back.
+
+
+@pytest.mark.parametrize(("standing", "on"), [(TICKED, []), (UNTICKED, [1])])
+def test_what_was_refused_less_than_a_day_ago_is_held_back(standing, on):
+    (held,) = decide(row(1, standing, is_fresh_refusal=True, has_refusal=True), on=on)
+    assert (held.held_back, held.is_pushed) == (True, False)
+    (tried,) = decide(row(1, standing, has_refusal=True), on=on)
+    assert (tried.held_back, tried.is_pushed) == (False, True)
+
+
+def test_a_take_over_is_never_held_back():
+    (left,) = decide(row(1, ON, is_fresh_refusal=True, has_refusal=True))
+    assert (left.action, left.held_back) == (Action.LEFT, False)
+
+
+def test_held_back_lines_stand_in_the_plan_and_count_neither_in_brake_nor_id():
+    plan = plan_of([*lines(30, Action.ADD, held_back=True)], on_roster=1)
+    assert len(plan.lines) == 30
+    assert plan.of(Action.ADD) == []
+    assert plan.beyond(Brake()) is None
+    assert plan.id == plan_of([]).id
+
+
+# Our own acts.
+
+
+def test_what_a_line_of_an_unfinished_plan_explains_is_our_act_not_the_persons():
+    removed = row(1, replace(ON, touched=True))  # we removed it, and then they ticked again
+    assert decide(removed)[0].action is Action.LEFT
+    assert decide(removed, our_acts={1: Action.REMOVE})[0].action is Action.ADD
+    added = row(1, Standing(False, seen=False))  # we added it, and then they unticked; a run has read that
+    assert decide(added, on=[1])[0].action is Action.JOINED
+    assert decide(added, on=[1], our_acts={1: Action.ADD})[0].action is Action.REMOVE
+
+
+def test_an_add_of_an_unfinished_plan_that_is_not_on_the_roster_waits():
+    (found,) = decide(row(1, Standing(False, seen=False)), our_acts={1: Action.ADD})
+    assert found.standing.waiting
+
+
+def test_an_add_that_has_waited_for_90_days_no_longer_counts_as_waiting():
+    waits = Standing(False, seen=False, waiting=True)
+    assert decide(row(1, waits), on=[1])[0].action is Action.REMOVE
+    assert decide(row(1, waits, has_waited_long=True), on=[1])[0].action is Action.JOINED
+
+
+# A move: 1 is the old address, 2 the new one.
+
+LEFT_BEHIND = Standing(False, seen=True, has_moved=True, is_managed=False)
+
+
+def move(successor, *, on=(1,), old=LEFT_BEHIND, **values):
+    return decide(row(1, old, moved_to=2), successor, on=on, **values)
+
+
+def test_the_old_address_is_removed_after_the_new_one_was_added():
+    old, new = move(row(2, TICKED))
+    assert (new.action, old.action, old.after, old.held_back) == (Action.ADD, Action.REMOVE, 2, False)
+
+
+def test_the_old_address_waits_while_the_new_one_is_held_back():
+    old, _new = move(row(2, TICKED, is_fresh_refusal=True))
+    assert (old.action, old.held_back, old.reason) == (Action.REMOVE, True, Reason.SUCCESSOR)
+
+
+def test_in_a_planned_run_the_old_address_always_waits():
+    old, _new = move(row(2, TICKED), is_planned_run=True)
+    assert (old.held_back, old.reason) == (True, Reason.SUCCESSOR)
+
+
+@pytest.mark.parametrize(
+    ("successor", "on"),
+    [
+        (row(2, ON), (1, 2)),  # on the roster
+        (row(2, Standing(False, seen=False)), (1,)),  # not wanted
+        (row(2, replace(TICKED, is_managed=False)), (1,)),  # nobody's
+    ],
+)
+def test_the_old_address_waits_for_nothing_that_will_not_be_added(successor, on):
+    for is_planned_run in (True, False):
+        old, _new = move(successor, on=on, is_planned_run=is_planned_run)
+        assert (old.action, old.held_back, old.after) == (Action.REMOVE, False, None)
+
+
+def test_the_old_address_waits_where_the_new_one_came_too_late_to_be_looked_at():
+    (old,) = decide(row(1, LEFT_BEHIND, moved_to=2), on=[1])
+    assert (old.action, old.held_back, old.reason) == (Action.REMOVE, True, Reason.SUCCESSOR)
+
+
+def test_a_leave_with_the_old_address_follows_the_person():
+    _old, new = move(row(2, TICKED), on=())
+    assert (new.action, new.reason) == (Action.LEFT, Reason.LIST)
+    _old, new = move(row(2, ON), on=(2,))
+    assert (new.action, new.reason, new.held_back) == (Action.REMOVE, Reason.LIST, False)
+
+
+def test_a_leave_that_follows_is_taken_over_where_the_removal_cannot_be_pushed_yet():
+    _old, new = move(row(2, ON), on=(2,), is_planned_run=True)
+    assert (new.action, new.reason) == (Action.LEFT, Reason.LIST)
+
+
+def test_a_leave_that_follows_is_kept_in_mind_while_the_removal_is_held_back():
+    _old, new = move(row(2, ON, is_fresh_refusal=True), on=(2,))
+    assert (new.action, new.held_back, new.reason) == (Action.REMOVE, True, Reason.REFUSED)
+    assert new.standing.preference is False
+
+
+def test_whoever_joined_with_the_new_address_and_left_with_the_old_by_hand_stays():
+    _old, new = move(row(2, TICKED), on=(2,))
+    assert (new.action, new.standing) == (Action.NOTHING, TICKED)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"our_acts": {1: Action.REMOVE}},  # it was us
+        {"rules": PORTAL_WINS},  # it does not matter
+        {"old": replace(LEFT_BEHIND, seen=False)},  # they were not on it
+        {"old": replace(LEFT_BEHIND, seen=None)},
+    ],
+)
+def test_no_leave_follows_where_nobody_was_seen_to_leave(values):
+    _old, new = move(row(2, TICKED), on=(), **values)
+    assert new.action is Action.ADD
+
+
+def test_a_leave_does_not_follow_to_an_address_that_is_unsubscribed_already():
+    _old, new = move(row(2, Standing(False, seen=False)), on=(2,))
+    assert new.action is Action.JOINED, "an untouched address that joins, joins"
+
+
+# The id.
+
+
+def test_the_id_is_the_beginning_of_the_sha_256_over_the_sorted_lines():
+    plan = plan_of([line(2, Action.REMOVE), line(1, Action.ADD), line(3, Action.LEFT), line(4, Action.JOINED)])
+    text = "\n".join(
+        [
+            "members\tadd\tu1@example.org",
+            "members\tjoined\tu4@example.org",
+            "members\tleft\tu3@example.org",
+            "members\tremove\tu2@example.org",
+        ]
+    )
+    assert plan.id == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_the_id_is_of_the_list():
+    assert plan_of(lines(2, Action.ADD)).id != replace(plan_of(lines(2, Action.ADD)), handle="tech").id
+
+
+@given(st.permutations(range(6)))
+def test_the_id_does_not_hang_on_the_order(order):
+    assert plan_of([line(number, Action.ADD) for number in order]).id == plan_of(lines(6, Action.ADD)).id
+
+
+def test_first_preferences_and_rows_without_a_difference_are_no_lines():
+    assert plan_of([*lines(2, Action.INIT), *lines(2, Action.NOTHING)]).lines == ()
+
+
+# The brake.
+
+
+@pytest.mark.parametrize("action", [Action.REMOVE, Action.LEFT])
+@pytest.mark.parametrize(
+    ("count", "seen_on", "is_refused"),
+    [(5, 5, False), (6, 6, True), (6, 59, True), (6, 60, False), (10, 100, False), (11, 100, True), (0, 0, False)],
+)
+def test_more_than_5_or_10_percent_of_the_addresses_seen_on_are_too_many_to_go(action, count, seen_on, is_refused):
+    plan = plan_of(lines(count, action), seen_on=seen_on, on_roster=seen_on)
+    assert (plan.beyond(Brake()) is not None) == is_refused
+
+
+@pytest.mark.parametrize(
+    ("count", "on_roster", "is_refused"),
+    [(25, 0, False), (26, 0, True), (26, 103, True), (26, 104, False), (50, 200, False), (51, 200, True)],
+)
+def test_more_than_25_or_25_percent_of_the_roster_are_too_many_to_come(count, on_roster, is_refused):
+    plan = plan_of(lines(count, Action.ADD), on_roster=on_roster)
+    assert (plan.beyond(Brake()) is not None) == is_refused
+
+
+def test_removals_and_leaves_are_counted_together():
+    both = [*lines(3, Action.REMOVE), *(line(number, Action.LEFT) for number in range(3, 6))]
+    assert plan_of(both, seen_on=6).beyond(Brake()) == "it takes 6 of 6 addresses off the list or as having left"
+
+
+def test_joins_and_first_preferences_are_not_braked():
+    assert plan_of([*lines(500, Action.JOINED), *lines(500, Action.INIT)], on_roster=1).beyond(Brake()) is None
+
+
+@pytest.mark.parametrize(
+    ("brake", "is_refused"),
+    [(Brake(count=0, percent=0), True), (Brake(count=0), True), (Brake(count=6), False), (Brake(percent=100), False)],
+)
+def test_a_list_has_limits_of_its_own(brake, is_refused):
+    assert (plan_of(lines(6, Action.REMOVE), seen_on=6).beyond(brake) is not None) == is_refused
+
+
+def test_lines_that_had_their_yes_before_are_not_counted_again():
+    plan = plan_of(lines(8, Action.REMOVE), seen_on=8)
+    assert plan.beyond(Brake(), allowed={(number, Action.REMOVE) for number in range(3)}) is None
+    assert plan.beyond(Brake(), allowed={(number, Action.REMOVE) for number in range(2)}) is not None
+    assert plan.beyond(Brake(), allowed={(number, Action.ADD) for number in range(8)}) is not None
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 20), st.integers(0, 100))
+def test_the_brake_refuses_above_the_larger_of_count_and_percentage(gone, seen_on, count, percent):
+    plan = plan_of(lines(gone, Action.REMOVE), seen_on=seen_on)
+    limit = max(count, seen_on * percent / 100)
+    assert (plan.beyond(Brake(count=count, percent=percent)) is not None) == (gone > limit)
+
+
+# Doubt.
+
+
+@pytest.mark.parametrize(
+    ("on_roster", "doubtful", "is_in_doubt"), [(0, 1, True), (0, 0, False), (1, 1, False), (1, 0, False)]
+)
+def test_an_empty_roster_is_in_doubt_while_a_subscribed_address_is_seen_on(on_roster, doubtful, is_in_doubt):
+    assert plan_of([], on_roster=on_roster, doubtful=doubtful).is_in_doubt == is_in_doubt
+
+
+@pytest.mark.parametrize(
+    ("decision", "stays"),
+    [
+        (decide(row(1, ON), on=[1])[0], True),
+        (decide(row(1, Standing(None)), on=[1])[0], True),
+        (decide(row(1, Standing(False, seen=False)), on=[1])[0], True),  # joined
+        (decide(row(1, UNTICKED), on=[1])[0], False),
+        (decide(row(1, UNTICKED, is_fresh_refusal=True), on=[1])[0], False),  # wants to go
+        (decide(row(1, replace(ON, is_managed=False)), on=[1])[0], False),
+        (decide(row(1, replace(ON, is_managed=False), is_fresh_refusal=True), on=[1])[0], True),  # held back
+        (decide(row(1, ON))[0], False),
+        (decide(row(1, TICKED))[0], False),
+    ],
+)
+def test_who_stays_is_on_the_roster_is_wanted_and_is_not_removed(decision, stays):
+    assert decision.stays is stays
