@@ -27,7 +27,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from portal import database
 from portal.database import ROSTER
@@ -176,10 +176,8 @@ def _first_preferences(mailing_list: MailingList) -> Any:
 def _newly_agreed(mailing_list: MailingList) -> Any:
     """Return the preferences that the roster agrees with and that are not known to be seen so.
 
-    What a sync makes of a departure and of a move depends on what was seen before: there it is left as it is.
+    Managed or not: where shell pipes do the work of a run, get-unsubscribed judges departures by what was seen.
     """
-    former = aliased(Preference)
-    is_successor = exists().where(former.list_handle == mailing_list.handle, former.moved_to == Address.id)
     return (
         select(Address.id, _ON_ROSTER, literal(False))
         .join(Preference, _preference_of(mailing_list))
@@ -187,8 +185,6 @@ def _newly_agreed(mailing_list: MailingList) -> Any:
         .where(
             Preference.subscribed == _ON_ROSTER,
             or_(Preference.seen.is_(None), Preference.seen != Preference.subscribed),
-            is_managed(mailing_list),
-            not_(is_successor),
         )
         .order_by(Address.id)
     )
