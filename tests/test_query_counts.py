@@ -1,0 +1,140 @@
+"""How many statements, rows and calls things take: the bars of docs/performance.md that are a count."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from portal.extensions import Portal, db
+from portal.services.history import COMMAND_LINE
+from portal.services.list_init import list_init
+from portal.services.preferences import choose_for
+from portal.services.sync import Request, sync_list
+from tests.conftest import Clock
+from tests.factories import make_preference, make_user
+from tests.fakes.memory import MemoryList
+from tests.web.conftest import HASH, Client, Visitor
+
+_WRITTEN = re.compile(r"(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)")
+
+
+@dataclass
+class Traffic:
+    statements: list[str] = field(default_factory=list)
+    commits: int = 0
+
+    def written(self) -> set[str]:
+        """The tables that a statement wrote to, even where no row differed."""
+        return {found[1] for each in self.statements if (found := _WRITTEN.match(each))}
+
+
+@contextmanager
+def traffic() -> Iterator[Traffic]:
+    seen = Traffic()
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if not statement.startswith("BEGIN"):
+            seen.statements.append(statement)
+
+    def note_commit(_connection: object) -> None:
+        seen.commits += 1
+
+    event.listen(db.engine, "before_cursor_execute", note)
+    event.listen(db.engine, "commit", note_commit)
+    try:
+        yield seen
+    finally:
+        event.remove(db.engine, "before_cursor_execute", note)
+        event.remove(db.engine, "commit", note_commit)
+
+
+@pytest.mark.parametrize(("users", "lists"), [(1, 1), (40, 30)])
+def test_a_page_takes_two_statements_and_a_save_four_for_any_number_of_users_and_lists(
+    users: int, lists: int, instance: Path, make_app: Callable[..., Flask]
+) -> None:
+    handles = [f"list{number}" for number in range(lists)]
+    tables = "".join(f'[lists.{each}]\nname = "{each}"\nemail = "{each}@lists.example.org"\n' for each in handles)
+    (instance / "mailinglists.toml").write_text(
+        f'enabled = true\n{tables}[managers.files]\nkind="file"\ndirectory="."\n'
+    )
+    app = make_app()
+    app.test_client_class = Client
+    with app.app_context(), Session(db.engine) as session:
+        make_user(session, "alice", password_hash=HASH, groups=("board", "tech"))
+        for number in range(users):
+            make_user(session, f"member{number}", "alice@example.org", f"member{number}@example.org")
+        for each in handles[::2]:
+            make_preference(session, each, "alice@example.org", subscribed=True, seen=True)
+        alice = Visitor(app.test_client())
+        alice.log_in("alice")
+
+        with traffic() as of_page:
+            page = alice.get("/subscriptions")
+        form = {
+            "csrf_token": page.token,
+            "shown": page.value("shown"),
+            "lists": handles[1::2],
+        }  # every box the other way
+        with traffic() as of_save:
+            saved = alice.client.post("/subscriptions", data=form)
+
+        assert (len(of_page.statements), of_page.commits) == (2, 0), of_page.statements
+        assert saved.status_code == 303
+        assert (len(of_save.statements), of_save.commits) == (4, 1), of_save.statements
+        assert alice.get("/subscriptions").ticked() == set(handles[1::2])
+
+
+def test_a_second_list_init_writes_nothing(app: Flask, session: Session, clock: Clock) -> None:
+    for username in ("alice", "bob", "charlie"):
+        make_user(session, username)
+    make_preference(session, "members", "alice@example.org", subscribed=True)
+    members = app.extensions["portal"].catalogue().get("members")
+    roster = [b"alice@example.org\n", b"Bob@example.org\n", b"stranger@example.net\n"]
+
+    with traffic() as first:
+        list_init(session, members, roster, now=clock())
+    clock.advance(hours=1)
+    with traffic() as second:
+        list_init(session, members, roster, now=clock())
+
+    assert {"preferences", "history"} <= first.written()  # the measurement works
+    assert second.written() <= {"leases", "portal_roster", "portal_todo"}  # the lease, and temporary tables
+
+
+def test_a_sync_tells_the_list_manager_the_difference_and_nothing_else(app: Flask, session: Session) -> None:
+    portal: Portal = app.extensions["portal"]
+    members = portal.catalogue().get("members")
+    manager = MemoryList(batch=3)
+    manager.join("stranger@example.net")
+    for number in range(20):
+        make_user(session, f"member{number:02}")
+        if number % 2:
+            manager.join(f"Member{number:02}@Example.org")
+
+    def calls() -> list[tuple[str, tuple[str, ...]]]:
+        manager.calls.clear()
+        sync_list(session, members, manager, clock=portal.clock, request=Request())
+        return manager.calls
+
+    assert calls() == [("roster", ())]  # it takes over what the list says
+    for number in range(8):
+        choose_for(
+            session, members, username=f"member{number:02}", is_subscribed=not number % 2,
+            actor=COMMAND_LINE, now=portal.clock(),
+        )  # fmt: skip
+
+    told = calls()
+    assert [name for name, _ in told] == ["roster", "add", "add", "remove", "remove", "roster"]
+    assert sorted(each for name, batch in told if name == "add" for each in batch) == [
+        f"member{number:02}@example.org" for number in (0, 2, 4, 6)
+    ]
+    assert sorted(each for name, batch in told if name == "remove" for each in batch) == [
+        f"Member{number:02}@Example.org" for number in (1, 3, 5, 7)
+    ]
+    assert calls() == [("roster", ())]
