@@ -237,8 +237,10 @@ def test_no_path_of_somebodys_machine_is_on_a_page(path: Path) -> None:
 
 TOML = [(path.name, block) for path in PAGES for _, block in blocks(READ[path], "toml")]
 COMPLETE = [pytest.param(block, id=name) for name, block in TOML if "[lists." in block]
-OF_THE_PORTAL = [
-    pytest.param(block, id=name) for name, block in TOML if set(tomllib.loads(block)) <= set(Settings.__struct_fields__)
+OF_THE_PORTAL = [  # settings without a table; on the page of the list managers they are those of a manager
+    pytest.param(block, id=name)
+    for name, block in TOML
+    if not re.search(r"^\[", block, re.MULTILINE) and name != "list-managers.md"
 ]
 
 
