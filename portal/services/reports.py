@@ -77,7 +77,8 @@ def lists(
     session: Session, *, catalogue: Catalogue, now: datetime, handles: Iterable[str] | None = None
 ) -> tuple[ListReport, ...]:
     """Return a report of each list, or of some, in the catalogue's order."""
-    chosen = [each for handle, each in catalogue.lists.items() if handles is None or handle in set(handles)]
+    wanted = set(catalogue.lists if handles is None else handles)
+    chosen = [each for handle, each in catalogue.lists.items() if handle in wanted]
     if not chosen:
         return ()
     with reading(session):
