@@ -104,7 +104,7 @@ def test_a_second_list_init_writes_nothing(app: Flask, session: Session, clock: 
         list_init(session, members, roster, now=clock())
 
     assert {"preferences", "history"} <= first.written()  # the measurement works
-    assert second.written() <= {"leases", "portal_roster", "portal_todo"}  # the lease, and temporary tables
+    assert second.written() <= {"leases", "portal_roster", "portal_firsts", "portal_agreed"}  # most are temporary
 
 
 def test_a_sync_tells_the_list_manager_the_difference_and_nothing_else(app: Flask, session: Session) -> None:

@@ -4,10 +4,10 @@ Set-based and in chunks, so that a roster of a million lines takes little memory
 Source: docs/semantics.md, "list-init". It decides by rule 1 of the merge alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Boolean,
@@ -57,16 +57,19 @@ class Counts:
     invalid: int
 
 
-# What there is to do, numbered, so that it can be done in chunks: first preferences, and what was seen.
-_TODO = Table(
-    "portal_todo",
-    MetaData(),
-    Column("n", Integer, primary_key=True),
-    Column("address_id", Integer, nullable=False),
-    Column("on_roster", Boolean, nullable=False),
-    Column("is_first", Boolean, nullable=False),
-    prefixes=["TEMPORARY"],
-)
+def _noted(name: str) -> Table:
+    return Table(
+        name,
+        MetaData(),
+        Column("address_id", Integer, primary_key=True, autoincrement=False),
+        Column("on_roster", Boolean, nullable=False),
+        prefixes=["TEMPORARY"],
+    )
+
+
+# What there is to do, noted before anything is written, so that it can be done in chunks.
+_FIRSTS = _noted("portal_firsts")  # first preferences
+_AGREED = _noted("portal_agreed")  # preferences that the roster agrees with
 _ON_ROSTER = ROSTER.c.canonical.is_not(None)
 
 
@@ -87,13 +90,13 @@ def list_init(
             _require_believable(own, mailing_list, on_roster, text, allow_empty=allow_empty)
         with scratch(own):
             counts = _prepare(own, mailing_list, invalid=text.invalid)
-            last: int = own.execute(select(func.coalesce(func.max(_TODO.c.n), 0))).scalar_one()
-        size = database.chunk_size(own)
-        for start in range(1, last + 1, size):
+        for chunk in _chunks(own, _FIRSTS):
             with transaction(own):
-                _write_chunk(own, mailing_list.handle, _TODO.c.n.between(start, start + size - 1), now=now)
-            if start + size <= last:
-                database.pause(own)
+                own.execute(_insert_firsts(own, mailing_list.handle, chunk, now=now))
+                own.execute(_insert_history(mailing_list.handle, chunk, now=now))
+        for chunk in _chunks(own, _AGREED):
+            with transaction(own):
+                own.execute(_update_seen(mailing_list.handle, chunk))
     return counts
 
 
@@ -125,13 +128,12 @@ def require_announced(text: RosterText, *, allow_empty: bool) -> None:
 
 def _prepare(session: Session, mailing_list: MailingList, *, invalid: int) -> Counts:
     """Note what there is to do, and count it."""
-    session.execute(database.drop_temporary(_TODO))
-    _TODO.create(session.connection())
-    columns = ["address_id", "on_roster", "is_first"]
-    session.execute(insert(_TODO).from_select(columns, _first_preferences(mailing_list)))
-    session.execute(insert(_TODO).from_select(columns, _newly_agreed(mailing_list)))
-    database.analyze(session, _TODO)
-    by_roster = select(_TODO.c.on_roster, func.count()).where(_TODO.c.is_first).group_by(_TODO.c.on_roster)
+    for table, query in ((_FIRSTS, _first_preferences(mailing_list)), (_AGREED, _newly_agreed(mailing_list))):
+        session.execute(database.drop_temporary(table))
+        table.create(session.connection())
+        session.execute(insert(table).from_select(["address_id", "on_roster"], query))
+        database.analyze(session, table)
+    by_roster = select(_FIRSTS.c.on_roster, func.count()).group_by(_FIRSTS.c.on_roster)
     firsts: dict[bool, int] = dict(iter(session.execute(by_roster)))
     known = exists().where(Address.canonical == ROSTER.c.canonical, is_held()).correlate(ROSTER)
     return Counts(
@@ -165,7 +167,7 @@ def _preference_of(mailing_list: MailingList) -> Any:
 
 def _first_preferences(mailing_list: MailingList) -> Any:
     return (
-        select(Address.id, _ON_ROSTER, literal(True))
+        select(Address.id, _ON_ROSTER)
         .outerjoin(ROSTER, ROSTER.c.canonical == Address.canonical)
         .outerjoin(Preference, _preference_of(mailing_list))
         .where(Preference.list_handle.is_(None), is_managed(mailing_list))
@@ -179,7 +181,7 @@ def _newly_agreed(mailing_list: MailingList) -> Any:
     Managed or not: where shell pipes do the work of a run, get-unsubscribed judges departures by what was seen.
     """
     return (
-        select(Address.id, _ON_ROSTER, literal(False))
+        select(Address.id, _ON_ROSTER)
         .join(Preference, _preference_of(mailing_list))
         .outerjoin(ROSTER, ROSTER.c.canonical == Address.canonical)
         .where(
@@ -190,27 +192,40 @@ def _newly_agreed(mailing_list: MailingList) -> Any:
     )
 
 
-def _write_chunk(session: Session, handle: str, chunk: Any, *, now: datetime) -> None:
-    """Write a chunk of first preferences with their history, and what was seen.
+class _Chunk(NamedTuple):
+    """The first and the last number of the addresses that one transaction writes.
 
-    A choice made meanwhile stays, and an address given up meanwhile is passed over.
+    Named for every table that a statement joins, so that none is searched from one end to the other for each chunk.
     """
-    session.execute(_insert_firsts(session, handle, chunk, now=now))
-    session.execute(_insert_history(handle, chunk, now=now))
-    agreed = select(_TODO.c.address_id).where(chunk, not_(_TODO.c.is_first), _TODO.c.on_roster == Preference.subscribed)
-    session.execute(
-        update(Preference)
-        .where(Preference.list_handle == handle, Preference.address_id.in_(agreed))
-        .values(seen=Preference.subscribed)
-    )
+
+    first: int
+    last: int
+
+    def holds(self, *columns: Any) -> Any:
+        return and_(*(column.between(self.first, self.last) for column in columns))
 
 
-def _insert_firsts(session: Session, handle: str, chunk: Any, *, now: datetime) -> Any:
+def _chunks(session: Session, table: Table) -> Iterator[_Chunk]:
+    """Yield the chunks of what is noted, and let other writers in after each."""
+    number = table.c.address_id
+    last = 0
+    while True:
+        following = select(number).where(number > last).order_by(number).limit(database.chunk_size(session)).subquery()
+        with reading(session):
+            first, last = last + 1, session.execute(select(func.max(following.c.address_id))).scalar_one()
+        if last is None:
+            return
+        yield _Chunk(first, last)
+        database.pause(session)
+
+
+def _insert_firsts(session: Session, handle: str, chunk: _Chunk, *, now: datetime) -> Any:
+    """Insert first preferences; a choice made meanwhile stays, and an address given up meanwhile is passed over."""
     columns = {
         "list_handle": literal(handle),
         "address_id": Address.id,
-        "subscribed": _TODO.c.on_roster,
-        "seen": _TODO.c.on_roster,
+        "subscribed": _FIRSTS.c.on_roster,
+        "seen": _FIRSTS.c.on_roster,
         "source": literal("init"),
         "changed_at": literal(now, Preference.changed_at.type),
         "version": literal(0),
@@ -219,15 +234,15 @@ def _insert_firsts(session: Session, handle: str, chunk: Any, *, now: datetime) 
     }
     firsts = (
         select(*columns.values())
-        .join(_TODO, _TODO.c.address_id == Address.id)
-        .where(chunk, _TODO.c.is_first)
+        .join(_FIRSTS, _FIRSTS.c.address_id == Address.id)
+        .where(chunk.holds(_FIRSTS.c.address_id, Address.id))
         .order_by(Address.id)
         .with_for_update(read=True, key_share=True, of=Address)
     )
     return database.insert(session, Preference).from_select(list(columns), firsts).on_conflict_do_nothing()
 
 
-def _insert_history(handle: str, chunk: Any, *, now: datetime) -> Any:
+def _insert_history(handle: str, chunk: _Chunk, *, now: datetime) -> Any:
     """Tell of the rows that were just inserted: theirs alone is this time."""
     made = (
         select(
@@ -240,10 +255,25 @@ def _insert_history(handle: str, chunk: Any, *, now: datetime) -> Any:
             literal("", String),
             literal("", String),
         )
-        .select_from(_TODO)
-        .join(Preference, and_(Preference.list_handle == handle, Preference.address_id == _TODO.c.address_id))
-        .join(Address, Address.id == _TODO.c.address_id)
-        .where(chunk, _TODO.c.is_first, Preference.source == "init", Preference.changed_at == now)
+        .select_from(Preference)
+        .join(_FIRSTS, _FIRSTS.c.address_id == Preference.address_id)
+        .join(Address, Address.id == Preference.address_id)
+        .where(
+            Preference.list_handle == handle,
+            Preference.source == "init",
+            Preference.changed_at == now,
+            chunk.holds(Preference.address_id, _FIRSTS.c.address_id, Address.id),
+        )
     )
     columns = ["at", "list_handle", "address_id", "address", "subscribed", "source", "actor", "reason"]
     return insert(History).from_select(columns, made)
+
+
+def _update_seen(handle: str, chunk: _Chunk) -> Any:
+    """Bring up to date what was seen of preferences that still are what the roster says."""
+    agreed = exists().where(_AGREED.c.address_id == Preference.address_id, _AGREED.c.on_roster == Preference.subscribed)
+    return (
+        update(Preference)
+        .where(Preference.list_handle == handle, chunk.holds(Preference.address_id), agreed)
+        .values(seen=Preference.subscribed)
+    )
