@@ -7,7 +7,7 @@ from typing import NamedTuple, NoReturn
 import click
 from flask import Flask, Response, render_template, request
 from sqlalchemy.exc import OperationalError, ProgrammingError
-from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError
+from werkzeug.exceptions import BadHost, HTTPException, InternalServerError, SecurityError
 
 from portal import errors
 
@@ -110,7 +110,7 @@ def _http(error: HTTPException) -> Response:
     code = error.code or 500
     if isinstance(error, InternalServerError) and error.original_exception is not None:
         return _answer(UNFORESEEN, "It has been written to the log. Try again, or tell the help desk.")
-    if isinstance(error, SecurityError):  # no page can be built for a host that is not ours
+    if isinstance(error, SecurityError | BadHost):  # no page can be built for a host that is not ours, or none
         return Response("This host is not served here.\n", code, mimetype="text/plain")
     plain = (Fault(1, code, HTTPStatus(code).phrase), error.description or "")
     response = _answer(*(plain if request.path.startswith("/api/") else _WORDS.get(code, plain)))

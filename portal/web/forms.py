@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from flask import request
 from flask_wtf import FlaskForm
 from wtforms import BooleanField, HiddenField, IntegerField, PasswordField, SelectMultipleField, StringField
 from wtforms.validators import EqualTo, InputRequired, Length, NumberRange, Optional, Regexp, ValidationError
@@ -21,7 +22,18 @@ def _is_readable(_form: FlaskForm, field: Any) -> None:
         raise ValidationError("This contains characters that cannot be typed. Type it again.")
 
 
-class LogInForm(FlaskForm):
+class _PostedForm(FlaskForm):
+    """A form that takes fields and nothing else: a file, or JSON, in the place of a text would be a fault."""
+
+    class Meta(FlaskForm.Meta):
+        """Where the fields come from."""
+
+        def wrap_formdata(self, _form: FlaskForm, _formdata: object) -> Any:
+            """Return what was posted as fields, or None."""
+            return request.form or None
+
+
+class LogInForm(_PostedForm):
     """Username or address, and password."""
 
     username = StringField(
@@ -35,7 +47,7 @@ class LogInForm(FlaskForm):
     remember = BooleanField("Stay logged in for 30 days")
 
 
-class ChangePasswordForm(FlaskForm):
+class ChangePasswordForm(_PostedForm):
     """The current password, and the new one twice."""
 
     current = PasswordField(
@@ -49,7 +61,7 @@ class ChangePasswordForm(FlaskForm):
     )
 
 
-class SubscriptionsForm(FlaskForm):
+class SubscriptionsForm(_PostedForm):
     """The ticked boxes, what they were when the page was shown, and the address for newly ticked lists."""
 
     shown = HiddenField()

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -103,6 +104,13 @@ def test_behind_https_no_other_host_is_answered(make_app: Callable[..., Flask], 
 def test_the_portals_own_host_is_answered(make_app: Callable[..., Flask], host: str) -> None:
     client = make_app(PORTAL_BASE_URL="https://portal.example.org:8443").test_client()
     assert client.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["..", "a..b", "x" * 300])
+def test_a_host_that_cannot_be_is_a_400_with_the_headers(visitor: Visitor, host: str) -> None:
+    response = visitor.client.get("/login", headers={"Host": host})
+    assert response.status_code == 400
+    assert response.headers["Content-Security-Policy"] == POLICY
 
 
 # 11: writes
@@ -334,6 +342,27 @@ def test_no_name_or_password_is_a_500(visitor: Visitor, words: list[str]) -> Non
     body = b"csrf_token=%s&username=%s&password=%s" % (visitor.get("/login").token.encode(), *raw)
     response = visitor.client.post("/login", data=body, content_type="application/x-www-form-urlencoded")
     assert response.status_code in {400, 401, 422, 429}
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("/login", "username"), ("/login", "password"), ("/account", "current"), ("/account", "new")]
+    + [("/subscriptions", name) for name in ("shown", "lists", "address")],
+)
+def test_a_file_in_the_place_of_a_text_is_never_a_500(
+    visitor: Visitor, people: dict[str, int], path: str, name: str
+) -> None:
+    if path != "/login":
+        visitor.log_in("alice")
+    form = {"username": "alice", "password": "x", "current": "x", "new": "x" * 20, "again": "x" * 20}
+    form |= {"csrf_token": visitor.get(path).token, name: (BytesIO(b"x"), "x.txt")}
+    assert visitor.client.post(path, data=form, content_type="multipart/form-data").status_code in {303, 400, 422}
+
+
+@pytest.mark.parametrize("body", [{"username": 1, "password": [2]}, [1, 2], "x", None])
+def test_json_in_the_place_of_a_form_is_never_a_500(visitor: Visitor, body: object) -> None:
+    token = visitor.get("/login").token
+    assert visitor.client.post("/login", json=body, headers={"X-CSRFToken": token}).status_code in {400, 422}
 
 
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
