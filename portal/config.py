@@ -20,7 +20,9 @@ from portal.errors import ConfigurationError, DisabledError, InvalidAddressError
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
 _NO_CONTROLS_BUT_LINES = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*\Z"
 _WEB_ADDRESS = r"^https?://[^\s/?#@]+(/[^\s\x00-\x1f\x7f]*)?\Z"
-_DATABASE = r"^(sqlite:///|postgresql\+psycopg://)[^\s\x00-\x1f\x7f]*\Z"
+# Whatever of a password would be taken for the host or the port is told in errors, so neither can hold an @.
+_SERVER = r"([^@\s]*@)?(\[[0-9A-Fa-f:.]+\]|[^@/?:\[\s]*)(:[0-9]+)?(?=[/?]|\Z)"
+_DATABASE = rf"^(sqlite:///|postgresql\+psycopg://{_SERVER})[^\s\x00-\x1f\x7f]*\Z"
 _LIST_NAME = r"^[^-./\s\x00-\x1f\x7f-\x9f][^/\s\x00-\x1f\x7f-\x9f]*\Z"  # no option, no path
 
 # How a pattern is told to an operator.
@@ -29,7 +31,7 @@ _WORDS = {
     _NO_CONTROLS_BUT_LINES: "without control characters",
     _WEB_ADDRESS: "that starts with http:// or https:// and a host",
     _LIST_NAME: "that is no option and no path: no white space, no slash, and neither dash nor dot at its start",
-    _DATABASE: "that starts with sqlite:/// or postgresql+psycopg://",
+    _DATABASE: "that starts with sqlite:/// or postgresql+psycopg://, with %40 for each @ in a password",
 }
 
 Line = Annotated[str, Meta(min_length=1, max_length=120, pattern=_NO_CONTROLS)]
@@ -46,7 +48,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     allowed_special_domains: tuple[Line, ...] = ()
     bcrypt_rounds: Annotated[int, Meta(ge=4, le=17)] = 12
     max_body: Annotated[int, Meta(ge=1024, le=1024**3)] = 1024**2
-    max_roster: Annotated[int, Meta(ge=1024, le=1024**4)] = 64 * 1024**2
+    trusted_proxies: Annotated[int, Meta(ge=0, le=10)] = 0
     sqlalchemy_database_uri: Annotated[str, Meta(pattern=_DATABASE)] | None = None
 
     def __post_init__(self) -> None:
@@ -235,7 +237,7 @@ def _read_toml(path: Path) -> dict[str, Any] | None:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so is a number beyond Python's
         raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}") from None

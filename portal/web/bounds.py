@@ -1,17 +1,25 @@
-"""The bounds of a request: its size, its host, its one cookie, and the life of a form's token."""
+"""The bounds of a request: its origin, its size, its host, its one cookie, and the life of a form's token."""
 
 from datetime import timedelta
 from urllib.parse import urlsplit
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from portal.config import Settings
 
 REMEMBERED = timedelta(days=30)  # as long as the longest row of login_sessions; the row decides, the cookie only asks
 
 
+def trust_proxies(app: Flask, count: int) -> None:
+    """Take the client's address and scheme from that many web servers in front; what comes from further is forged."""
+    if count:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=0)  # type: ignore[method-assign]
+
+
 def prepare(app: Flask, settings: Settings) -> None:
     """Set the bounds. Behind HTTPS the cookie is bound to the host, and only the portal's own host is answered."""
+    trust_proxies(app, settings.trusted_proxies)
     app.config.update(
         MAX_CONTENT_LENGTH=settings.max_body,
         MAX_FORM_MEMORY_SIZE=settings.max_body,

@@ -7,7 +7,7 @@ from io import BytesIO
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, request
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -427,3 +427,22 @@ def test_the_newest_migration_is_what_alembic_says() -> None:
     text = next(VERSIONS.glob(f"{newest()}_*.py")).read_text()
     assert f'revision = "{newest()}"' in text
     assert all(f'down_revision = "{newest()}"' not in path.read_text() for path in VERSIONS.glob("*.py"))
+
+
+@pytest.mark.parametrize(
+    ("proxies", "chain", "origin"),
+    [
+        ("0", "203.0.113.9", "127.0.0.1"),
+        ("1", "203.0.113.9", "203.0.113.9"),
+        ("1", "198.51.100.1, 203.0.113.9", "203.0.113.9"),  # what the browser wrote is not believed
+        ("2", "203.0.113.9, 10.0.0.1", "203.0.113.9"),
+    ],
+)
+def test_an_origin_is_believed_from_as_many_proxies_as_are_trusted(
+    make_app: Callable[..., Flask], proxies: str, chain: str, origin: str
+) -> None:
+    app = make_app(PORTAL_TRUSTED_PROXIES=proxies)
+    seen: list[str | None] = []
+    app.before_request_funcs[None].insert(0, lambda: seen.append(request.remote_addr))
+    app.test_client().get("/healthz", headers={"X-Forwarded-For": chain, "X-Forwarded-Host": "evil.example"})
+    assert seen == [origin]
