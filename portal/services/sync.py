@@ -94,6 +94,7 @@ def sync_list(
         run = _begin(work, plan, is_accepted=is_accepted)
         with _failure_recorded(work, run):
             pushed = _push(work, lease, manager, plan)
+            leases.renew(session, lease)  # what another run has settled meanwhile must not be overwritten
             settled = settle(session, run, plan.decisions, pushed, now=clock())
             _finish(work, run, pushed, settled)
     return _outturn(run, plan, pushed, settled, repaired)

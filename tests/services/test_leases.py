@@ -260,6 +260,22 @@ def test_the_list_is_held_during_each_call_and_free_after_the_run(session, sync,
     assert is_free(session)
 
 
+def test_a_run_that_lost_its_lease_after_the_last_call_settles_nothing(session, sync, manager):
+    make_user(session, "alice")
+    make_preference(session, "members", "alice@example.org", True, touched=True)
+
+    def lose(now):
+        if now == "after roster" and manager.members:
+            with Session(db.engine) as own:
+                alter(own, token="another")
+
+    manager.watcher = lose
+    with pytest.raises(LeaseHeldError):
+        sync()
+    assert session.execute(select(Preference.touched, Preference.seen)).all() == [(True, None)]
+    assert session.scalars(select(Run.result)).all() == ["failed"]
+
+
 @pytest.mark.parametrize(
     ("moment", "calls"),
     [("after roster", ["roster"]), ("after add", ["roster", "add"]), ("after remove", ["roster", "add", "remove"])],
