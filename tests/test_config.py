@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import make_url
 
 from portal import config
 from portal.config import Catalogue, Settings, load_catalogue, load_settings
@@ -114,7 +115,7 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
         ("allowed_special_domains = 'local'", "expected a list, got text - at `allowed_special_domains`"),
         (
             "sqlalchemy_database_uri = 'mysql://portal:geheim@db/portal'",
-            "expected text that starts with sqlite:/// or postgresql+psycopg:// - at `sqlalchemy_database_uri`",
+            "expected text that starts with sqlite:/// or postgresql+psycopg://, with %40 for each @ in a password - at `sqlalchemy_database_uri`",
         ),
         ("site_name = ", "not valid TOML: Invalid value (at end of document)"),
         ("site_name = 'a'\nsite_name = 'b'", "not valid TOML: Cannot overwrite a value (at end of document)"),
@@ -140,7 +141,7 @@ def test_a_fault_in_the_file_names_file_and_key(tmp_path: Path, text: str, words
         (
             "PORTAL_SQLALCHEMY_DATABASE_URI",
             "null",
-            "expected text that starts with sqlite:/// or postgresql+psycopg:// - at `sqlalchemy_database_uri`",
+            "expected text that starts with sqlite:/// or postgresql+psycopg://, with %40 for each @ in a password - at `sqlalchemy_database_uri`",
         ),
     ],
 )
@@ -156,6 +157,32 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "mailinglists.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match=r"mailinglists\.toml: not valid TOML: .*utf-8"):
         load_catalogue(tmp_path / "mailinglists.toml", registry.read_settings)
+
+
+@pytest.mark.parametrize("text", ["a = " + "1" * 5_000, "a = " + "[" * 5_000, "a = " + "{a = " * 5_000])
+def test_a_file_that_the_parser_gives_up_on_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "portal.toml").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"portal\.toml: not valid TOML: "):
+        load_settings(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    "uri", ["postgresql+psycopg://u:s3cret@host:x/db", "postgresql+psycopg://u:s3cret#@[::1/db", "postgresql+psycopg://u:s3@cret@host/db"]
+)  # fmt: skip
+def test_a_database_that_cannot_be_read_is_told_without_its_password(tmp_path: Path, uri: str) -> None:
+    fault = fault_of_settings(tmp_path, PORTAL_SQLALCHEMY_DATABASE_URI=uri)
+    assert fault.startswith("PORTAL_SQLALCHEMY_DATABASE_URI: ")
+    assert "cret" not in fault
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["", "/db", "host/db", "host:5432/db", "u@/db", "u:p/#:[x@[::1]:5432/db", "u:p%40@host", "/db?host=/run/postgresql", "?user=a@b"],
+)  # fmt: skip
+def test_a_database_is_told_as_sqlalchemy_reads_it(tmp_path: Path, rest: str) -> None:
+    uri = f"postgresql+psycopg://{rest}"
+    assert "@" not in (make_url(uri).host or "")
+    assert settings_from(tmp_path, "", PORTAL_SQLALCHEMY_DATABASE_URI=uri).sqlalchemy_database_uri == uri
 
 
 @given(st.sampled_from(Settings.__struct_fields__), st.text(max_size=30))
