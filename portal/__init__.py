@@ -36,6 +36,7 @@ def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Flask:
     instance.mkdir(parents=True, exist_ok=True)
     app.config.from_mapping(
         SECRET_KEY=read_or_make(instance / "secret_key"),
+        SQLALCHEMY_ENGINE_OPTIONS={"hide_parameters": True},  # values are no business of logs and error lines
         SQLALCHEMY_DATABASE_URI=settings.sqlalchemy_database_uri or f"sqlite:///{instance / 'portal.db'}",
     )
     app.config.from_mapping(config)

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -38,10 +39,18 @@ def prepare(engine: Engine) -> None:
     """Open SQLite as several processes need it; other databases are left as they are.
 
     WAL, a busy time-out, foreign keys, and BEGIN IMMEDIATE for what writes: SQLAlchemy's default loses updates
-    between processes.
+    between processes. A new file is its owner's alone, and what is deleted is overwritten.
     """
     if engine.dialect.name != "sqlite":
         return
+
+    @event.listens_for(engine, "do_connect")
+    def keep_private(_dialect: object, _record: object, arguments: list[Any], _keywords: object) -> None:
+        file = Path(arguments[0])
+        if file.is_absolute():  # else it is in memory
+            # Never open one that is there: closing it would drop the locks that SQLite holds on it in this process.
+            with suppress(OSError):
+                file.touch(mode=0o600, exist_ok=False)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
@@ -51,6 +60,7 @@ def prepare(engine: Engine) -> None:
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA main.secure_delete = ON")  # an erased address is not left in the file
         cursor.close()
 
     @event.listens_for(engine, "begin")

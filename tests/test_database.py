@@ -1,5 +1,7 @@
 """What the database module promises: SECURITY, 27, and PERFORMANCE, known traps."""
 
+import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal import create_app, database
@@ -30,7 +33,8 @@ def sqlite(tmp_path: Path) -> Iterator[Flask]:
 
 
 @pytest.mark.parametrize(
-    ("pragma", "value"), [("journal_mode", "wal"), ("busy_timeout", 30_000), ("foreign_keys", 1), ("synchronous", 1)]
+    ("pragma", "value"),
+    [("journal_mode", "wal"), ("busy_timeout", 30_000), ("foreign_keys", 1), ("synchronous", 1), ("secure_delete", 1)],
 )
 def test_sqlite_is_opened_as_several_processes_need_it(sqlite: Flask, pragma: str, value: object) -> None:
     with sqlite.app_context():
@@ -38,6 +42,58 @@ def test_sqlite_is_opened_as_several_processes_need_it(sqlite: Flask, pragma: st
             with db.engine.connect() as connection:
                 assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() == value
                 connection.invalidate()  # the next one is opened anew
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_nobody_but_its_owner_reads_a_new_database(tmp_path: Path, umask: int) -> None:
+    old = os.umask(umask)
+    try:
+        app = create_app(environ={"PORTAL_INSTANCE": str(tmp_path), "PORTAL_SQLALCHEMY_DATABASE_URI": "sqlite:///x.db"})
+        with app.app_context(), Session(db.engine) as session:
+            session.execute(text("CREATE TABLE a (b)"))
+            session.commit()
+            files = sorted(tmp_path.glob("x.db*"))
+            assert [path.name for path in files] == ["x.db", "x.db-shm", "x.db-wal"]
+            assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+            session.close()
+            db.engine.dispose()
+    finally:
+        os.umask(old)
+
+
+def test_a_database_that_is_there_keeps_its_mode_and_one_in_memory_is_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.db").touch(mode=0o640)
+    for uri in ("sqlite:///x.db", "sqlite:///:memory:"):
+        app = create_app(environ={"PORTAL_INSTANCE": str(tmp_path), "PORTAL_SQLALCHEMY_DATABASE_URI": uri})
+        with app.app_context():
+            with db.engine.connect():
+                pass
+            db.engine.dispose()
+    assert stat.S_IMODE((tmp_path / "x.db").stat().st_mode) == 0o640
+    assert not (tmp_path / ":memory:").exists()
+
+
+def test_what_is_deleted_is_not_left_in_the_file(sqlite: Flask, tmp_path: Path) -> None:
+    with sqlite.app_context(), Session(db.engine) as session:
+        with transaction(session):
+            for number in range(300):  # some pages are freed as a whole, some cells alone
+                make_address(session, f"canary-{number}@example.org")
+        with transaction(session):
+            session.execute(delete(Address).where(Address.id > 10))
+        with transaction(session):
+            session.execute(delete(Address))
+        session.close()
+        db.engine.dispose()
+    assert b"canary" not in (tmp_path / "sqlite" / "portal.db").read_bytes()
+
+
+def test_an_error_of_the_database_quotes_no_values(session: Session) -> None:
+    with pytest.raises(IntegrityError) as caught, transaction(session):
+        session.execute(insert(Address), [{"canonical": "canary@example.org", "spelling": None}])
+    assert "[SQL parameters hidden" in str(caught.value)
 
 
 COUNT = """
