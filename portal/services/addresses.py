@@ -180,10 +180,10 @@ def _erase(session: Session, name: str, address: Checked) -> None:
     # Whole addresses only: the end of a longer one is somebody else's.
     either = "|".join(map(re.escape, address))
     quoted = re.compile(rf"(?<!\w)(?<!\w[.+-])(?:{either})(?![\w-]|\.\w)", re.IGNORECASE)
-    for column in (History.reason, Run.message, RunLine.words):
+    for column in (History.reason, Preference.refusal, Run.message, RunLine.words):
         quoting = or_(*(column.icontains(each, autoescape=True) for each in address))
         for text in session.scalars(select(column).where(quoting).distinct()).all():
-            erased = quoted.sub(name, text)[: column.type.length]
+            erased = quoted.sub(name, text or "")[: column.type.length]
             session.execute(update(column.class_).where(column == text).values({column.key: erased}))
 
 

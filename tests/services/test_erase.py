@@ -252,6 +252,7 @@ def test_what_a_list_manager_or_a_reason_said_of_it_is_erased_in_any_spelling(se
             source="superuser", reason="the same person as Alice@xn--exmple-cua.org",
         )
     )  # fmt: skip
+    make_preference(session, "members", "bob@example.org", True, refusal="not while alice@Exämple.org is on the list")
     session.commit()
     erase()
     session.expire_all()
@@ -260,6 +261,7 @@ def test_what_a_list_manager_or_a_reason_said_of_it_is_erased_in_any_spelling(se
     assert ": no such host." in found
     assert "is on the list with this name" in found
     assert "the same person as erased-" in found
+    assert "not while erased-" in found
 
 
 def test_longer_addresses_that_end_or_begin_like_it_stay(session, erase, dump):
