@@ -55,6 +55,14 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
 
 
+def _compared(name: str) -> str:
+    """Return a log-in name as its tries are counted: an address has many spellings, whoever holds it."""
+    try:
+        return canonical(name)
+    except InvalidAddressError:
+        return name_key(name)
+
+
 def log_in(session: Session, *, name: str, password: str, ip: str, remember: bool, now: datetime, rounds: int) -> str:
     """Compare a password and open a session; return its token.
 
@@ -62,7 +70,7 @@ def log_in(session: Session, *, name: str, password: str, ip: str, remember: boo
     and bcrypt runs once whatever the answer is. ``rounds`` is its cost; a hash that was imported or made at another
     cost is replaced. Raise LimitedError, or LogInFailedError, which is the same for unknown, inactive and wrong.
     """
-    account_and_ip = attempts.account_and_ip(name_key(name.strip()), ip)
+    account_and_ip = attempts.account_and_ip(_compared(name.strip()), ip)
     counted = attempts.count(session, [account_and_ip, attempts.by_ip(ip)], now=now)
     for _ in range(2):  # again where another log-in of theirs replaced an imported hash in the meantime
         with reading(session):

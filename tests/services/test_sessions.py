@@ -85,6 +85,20 @@ def test_a_member_logs_in_by_username_or_address_whatever_the_case(session, alic
     assert who(session, log_in(name), clock) == "alice"
 
 
+def test_tries_count_together_however_the_address_is_spelled(session, log_in):
+    for name in (
+        "bob@exämple.org",
+        "BOB@EXÄMPLE.ORG",
+        "bob@xn--exmple-cua.org",
+        "bob@\uff45xämple.org",
+        "bob@exa\u0308mple.org",
+    ):
+        with pytest.raises(LogInFailedError):
+            log_in(name, "wrong")
+    with pytest.raises(LimitedError):
+        log_in("Bob@Exämple.org", "wrong")
+
+
 def test_an_address_of_two_accounts_logs_nobody_in(session, log_in, clock):
     for username in ("alice", "bob"):
         make_user(session, username, "both@example.org", password_hash=HASH)
