@@ -603,6 +603,92 @@ def test_an_address_with_a_preference_for_another_list_is_kept(world):
     assert world.all(select(Preference.list_handle)) == ["tech"]
 
 
+def test_whoever_leaves_the_audience_is_removed_and_restored_with_the_group(world):
+    world.members = world.catalogue.get("board")
+    make_user(world.session, "a", groups=("board",))
+    make_preference(world.session, "board", A, True, seen=True)
+    world.list.join(A)
+    users.set_groups(world.session, "a", groups=[], lists=world.catalogue.lists)
+    world.sync()
+    assert world.on() == set()
+    assert (world.row(A).subscribed, world.row(A).changed_by) == (True, None)
+    users.set_groups(world.session, "a", groups=["board"], lists=world.catalogue.lists)
+    world.sync()
+    assert world.on() == {A}
+
+
+def test_a_mailbox_that_one_active_holder_is_left_of_is_managed(world):
+    world.has(A, on=True)
+    make_user(world.session, "charlie", A)
+    world.delete(A)
+    world.sync()
+    assert world.on() == {A}
+
+
+# The portal always wins.
+
+
+def test_where_list_changes_are_not_honoured_the_portal_wins_and_seen_is_kept_all_the_same(world):
+    world.members = replace(world.members, honour_list_changes=False)
+    world.has(A, on=True)
+    world.has(B, on=True)
+    world.has(X, False, on=False)
+    world.list.leave(A)
+    world.list.join(X)
+    world.sync()
+    assert world.on() == {A, B}
+    assert [(world.row(each).subscribed, world.row(each).seen) for each in (A, X)] == [(True, True), (False, False)]
+    assert world.told() == []
+
+
+def test_where_list_changes_are_not_honoured_no_leave_follows_to_the_new_address(world):
+    world.members = replace(world.members, honour_list_changes=False)
+    world.has(A, on=True)
+    world.has(X, on=True)
+    world.move(X, Y)
+    world.list.leave(X)
+    world.sync()
+    assert world.on() == {A, Y}
+
+
+# Spelling.
+
+
+@pytest.mark.parametrize(
+    ("typed", "on_the_list"),
+    [
+        ("Alice@Example.org", "aLICE@eXAMPLE.org"),
+        ("alice@exämple.org", "alice@xn--exmple-cua.org"),
+        ("Ä@example.org", "a\u0308@example.org"),
+    ],
+)
+def test_two_spellings_of_one_mailbox_are_one_and_the_rosters_is_what_is_removed(world, typed, on_the_list):
+    user_id = make_user(world.session, "alice", typed)
+    world.list.members["key"] = on_the_list
+    world.sync()
+    world.users[typed] = user_id
+    world.toggle(typed)
+    world.list.remove = lambda told: world.list.calls.append(("remove", tuple(told))) or {}
+    world.sync()
+    assert world.pushed("remove") == [on_the_list]
+
+
+def test_a_change_of_spelling_alone_removes_and_adds_nobody(world):
+    world.has(A, on=True)
+    world.users["A@Example.org"] = world.users[A]
+    world.move("A@Example.org", "A@EXAMPLE.org")
+    world.sync()
+    assert [name for name, _told in world.list.calls] == ["roster"]
+
+
+def test_a_list_that_left_the_catalogue_is_not_touched_by_the_runs_of_others(world):
+    world.has(A, on=True)
+    make_preference(world.session, "former", A, False, seen=True, touched=True)
+    world.sync()
+    (kept,) = world.all(select(Preference).where(Preference.list_handle == "former"))
+    assert (kept.subscribed, kept.seen, kept.touched) == (False, True, True)
+
+
 # A move over two addresses.
 
 
