@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, delete, exists, false, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, false, func, not_, or_, select, update
 from sqlalchemy.orm import Session
 
 from portal import database
@@ -54,15 +54,25 @@ def is_held() -> ColumnElement[bool]:
 
 def is_managed(mailing_list: MailingList | None) -> ColumnElement[bool]:
     """Return the condition that some active user who may see the list holds an address."""
-    holder = (
+    return (
         exists()
-        .where(UserAddress.address_id == Address.id, User.id == UserAddress.user_id, User.is_active)
+        .where(UserAddress.address_id == Address.id, User.id == UserAddress.user_id, _may_see(mailing_list))
         .correlate(Address)
     )
+
+
+def managed_ids(mailing_list: MailingList) -> Select[Any]:
+    """Return the ids of all managed addresses: what ``is_managed`` says, where all are asked for."""
+    return select(UserAddress.address_id).join(User, User.id == UserAddress.user_id).where(_may_see(mailing_list))
+
+
+def _may_see(mailing_list: MailingList | None) -> ColumnElement[bool]:
+    """Return the condition that a user is active and in a group of the list's audience."""
     if mailing_list is None or mailing_list.audience is None:
-        return holder
+        return User.is_active.expression
     groups = sorted(mailing_list.audience)
-    return holder.where(exists().where(UserGroup.user_id == User.id, UserGroup.name.in_(groups)).correlate(User))
+    in_audience = exists().where(UserGroup.user_id == User.id, UserGroup.name.in_(groups)).correlate(User)
+    return and_(User.is_active, in_audience)
 
 
 # The functions from here to ``change`` work inside a transaction that the caller has begun.

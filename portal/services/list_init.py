@@ -17,12 +17,12 @@ from sqlalchemy import (
     String,
     Table,
     and_,
+    except_,
     exists,
     false,
     func,
     insert,
     literal,
-    not_,
     or_,
     select,
     update,
@@ -36,9 +36,9 @@ from portal.domain.merge import Action
 from portal.domain.plan import Plan
 from portal.domain.roster_text import RosterText
 from portal.errors import NoAddressesError, RosterInDoubtError
-from portal.models import Address, History, Preference
+from portal.models import Address, History, Preference, UserAddress
 from portal.services import leases, plans
-from portal.services.addresses import is_held, is_managed
+from portal.services.addresses import is_managed, managed_ids
 from portal.services.transaction import reading, scratch, transaction
 
 
@@ -57,20 +57,16 @@ class Counts:
     invalid: int
 
 
-def _noted(name: str) -> Table:
-    return Table(
-        name,
-        MetaData(),
-        Column("address_id", Integer, primary_key=True, autoincrement=False),
-        Column("on_roster", Boolean, nullable=False),
-        prefixes=["TEMPORARY"],
-    )
+def _noted(name: str, *columns: Column[Any]) -> Table:
+    number = Column("address_id", Integer, primary_key=True, autoincrement=False)
+    return Table(name, MetaData(), number, *columns, prefixes=["TEMPORARY"])
 
 
 # What there is to do, noted before anything is written, so that it can be done in chunks.
-_FIRSTS = _noted("portal_firsts")  # first preferences
-_AGREED = _noted("portal_agreed")  # preferences that the roster agrees with
-_ON_ROSTER = ROSTER.c.canonical.is_not(None)
+_KNOWN = _noted("portal_known")  # the addresses of the roster that are ours
+_FIRSTS = _noted("portal_firsts", Column("on_roster", Boolean, nullable=False))  # first preferences
+_AGREED = _noted("portal_agreed", Column("on_roster", Boolean, nullable=False))  # preferences that the roster shares
+_ON_ROSTER = _KNOWN.c.address_id.is_not(None)
 
 
 def list_init(
@@ -89,7 +85,7 @@ def list_init(
         with reading(own):
             _require_believable(own, mailing_list, on_roster, text, allow_empty=allow_empty)
         with scratch(own):
-            counts = _prepare(own, mailing_list, invalid=text.invalid)
+            counts = _prepare(own, mailing_list, on_roster=on_roster, invalid=text.invalid)
         for chunk in _chunks(own, _FIRSTS):
             with transaction(own):
                 own.execute(_insert_firsts(own, mailing_list.handle, chunk, now=now))
@@ -126,23 +122,28 @@ def require_announced(text: RosterText, *, allow_empty: bool) -> None:
     )
 
 
-def _prepare(session: Session, mailing_list: MailingList, *, invalid: int) -> Counts:
+def _prepare(session: Session, mailing_list: MailingList, *, on_roster: int, invalid: int) -> Counts:
     """Note what there is to do, and count it."""
-    for table, query in ((_FIRSTS, _first_preferences(mailing_list)), (_AGREED, _newly_agreed(mailing_list))):
-        session.execute(database.drop_temporary(table))
-        table.create(session.connection())
-        session.execute(insert(table).from_select(["address_id", "on_roster"], query))
-        database.analyze(session, table)
+    _note(session, _KNOWN, _known())
+    _note(session, _FIRSTS, _first_preferences(mailing_list))
+    _note(session, _AGREED, _newly_agreed(mailing_list))
     by_roster = select(_FIRSTS.c.on_roster, func.count()).group_by(_FIRSTS.c.on_roster)
     firsts: dict[bool, int] = dict(iter(session.execute(by_roster)))
-    known = exists().where(Address.canonical == ROSTER.c.canonical, is_held()).correlate(ROSTER)
+    held = exists().where(UserAddress.address_id == _KNOWN.c.address_id)
     return Counts(
         subscribed=firsts.get(True, 0),
         unsubscribed=firsts.get(False, 0),
         kept=_count_managed(session, mailing_list),
-        unknown=session.execute(select(func.count()).select_from(ROSTER).where(not_(known))).scalar_one(),
+        unknown=on_roster - session.execute(select(func.count()).select_from(_KNOWN).where(held)).scalar_one(),
         invalid=invalid,
     )
+
+
+def _note(session: Session, table: Table, query: Any) -> None:
+    session.execute(database.drop_temporary(table))
+    table.create(session.connection())
+    session.execute(insert(table).from_select(table.columns.keys(), query))
+    database.analyze(session, table)
 
 
 def counts_of_plan(session: Session, mailing_list: MailingList, plan: Plan, *, invalid: int) -> Counts:
@@ -165,13 +166,27 @@ def _preference_of(mailing_list: MailingList) -> Any:
     return and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id)
 
 
-def _first_preferences(mailing_list: MailingList) -> Any:
+def _known() -> Any:
+    """Return the addresses of the roster that are in the table of addresses, read in the order of both.
+
+    The other way round, each address would be searched for in the roster, in no order. ``concat`` sees to it.
+    """
     return (
-        select(Address.id, _ON_ROSTER)
-        .outerjoin(ROSTER, ROSTER.c.canonical == Address.canonical)
-        .outerjoin(Preference, _preference_of(mailing_list))
-        .where(Preference.list_handle.is_(None), is_managed(mailing_list))
+        select(Address.id)
+        .select_from(ROSTER)
+        .join(Address, Address.canonical == ROSTER.c.canonical.concat(""))
         .order_by(Address.id)
+    )
+
+
+def _first_preferences(mailing_list: MailingList) -> Any:
+    chosen = select(Preference.address_id).where(Preference.list_handle == mailing_list.handle)
+    bare = except_(managed_ids(mailing_list), chosen).order_by("address_id").subquery()
+    return (
+        select(bare.c.address_id, _ON_ROSTER)
+        .select_from(bare)
+        .outerjoin(_KNOWN, _KNOWN.c.address_id == bare.c.address_id)
+        .order_by(bare.c.address_id)
     )
 
 
@@ -181,14 +196,14 @@ def _newly_agreed(mailing_list: MailingList) -> Any:
     Managed or not: where shell pipes do the work of a run, get-unsubscribed judges departures by what was seen.
     """
     return (
-        select(Address.id, _ON_ROSTER)
-        .join(Preference, _preference_of(mailing_list))
-        .outerjoin(ROSTER, ROSTER.c.canonical == Address.canonical)
+        select(Preference.address_id, _ON_ROSTER)
+        .outerjoin(_KNOWN, _KNOWN.c.address_id == Preference.address_id)
         .where(
+            Preference.list_handle == mailing_list.handle,
             Preference.subscribed == _ON_ROSTER,
             or_(Preference.seen.is_(None), Preference.seen != Preference.subscribed),
         )
-        .order_by(Address.id)
+        .order_by(Preference.address_id)
     )
 
 
