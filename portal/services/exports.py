@@ -10,9 +10,7 @@ from portal import database
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.models import Address, Preference
-from portal.services import runs
 from portal.services.addresses import is_managed
-from portal.services.sync import open_planned_run
 from portal.services.transaction import reading
 
 
@@ -38,6 +36,9 @@ def planned(session: Session, mailing_list: MailingList, action: Action) -> Iter
 
     Raise NoPlannedRunError.
     """
+    from portal.services import runs  # the other exports, which cron calls, pay nothing for runs
+    from portal.services.sync import open_planned_run
+
     run, _lease = open_planned_run(session, mailing_list.handle)
     with reading(session):
         lines = [each.spelling for each in runs.pushed_lines(session, run, action=action)]
