@@ -145,21 +145,6 @@ class StartError(errors.ConfigurationError, click.ClickException):
         click.echo(f"error: {one_line(self)}", err=True)
 
 
-class FaultGroup(click.Group):
-    """A group of commands whose errors are one line on stderr and an exit code of the table."""
-
-    def invoke(self, ctx: click.Context) -> object:
-        """Run a command."""
-        try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.Abort, click.exceptions.Exit):
-            raise
-        except BrokenPipeError:
-            raise  # click ends quietly
-        except Exception as error:  # noqa: BLE001 - the one place that turns errors into exit codes
-            exit_with(error)
-
-
 def exit_with(error: Exception) -> NoReturn:
     """Print an error as one line on stderr and leave with its exit code."""
     known = translated(error)

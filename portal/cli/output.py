@@ -15,7 +15,7 @@ from flask.cli import AppGroup
 
 from portal.domain.address import shown
 from portal.extensions import portal
-from portal.faults import FaultGroup, exit_with
+from portal.faults import exit_with
 
 CLOSED_PIPE = 141  # what a shell makes of a program that SIGPIPE ended
 INTERRUPTED = 130  # … and SIGINT
@@ -27,7 +27,7 @@ as_text_or_json = click.option(
 )
 
 
-class CommandGroup(FaultGroup, AppGroup):
+class CommandGroup(AppGroup):
     """Commands in the application's context: an error is one line, a closed pipe and Ctrl-C end quietly."""
 
     def invoke(self, ctx: click.Context) -> object:

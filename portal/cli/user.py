@@ -7,12 +7,11 @@ from datetime import datetime
 from typing import Any, BinaryIO
 
 import click
-from flask.cli import AppGroup
 
+from portal.cli.output import CommandGroup, as_text_or_json
 from portal.domain.address import shown
 from portal.errors import BadInputError, ConfigurationError
 from portal.extensions import db, portal
-from portal.faults import FaultGroup
 from portal.services import addresses, imports, passwords, users
 from portal.services.addresses import Lists
 from portal.services.history import COMMAND_LINE
@@ -22,11 +21,7 @@ _SHOWN = 20  # bad lines of an import
 _LONGEST_INPUT = 8_192  # bytes that may stand for a password
 
 
-class _Group(FaultGroup, AppGroup):
-    """Commands in the application's context, whose errors are one line."""
-
-
-@click.group("user", cls=_Group)
+@click.group("user", cls=CommandGroup)
 def user() -> None:
     """Make accounts, look at them, change and delete them.
 
@@ -34,9 +29,6 @@ def user() -> None:
     """
 
 
-_json_or_text = click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", help="How to print it.", show_default=True
-)
 _password_stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 
 
@@ -78,7 +70,7 @@ def create(
 
 
 @user.command("list")
-@_json_or_text
+@as_text_or_json
 def list_(*, form: str) -> None:
     """Print every account, sorted by username.
 
@@ -99,7 +91,7 @@ def list_(*, form: str) -> None:
 
 
 @user.command()
-@_json_or_text
+@as_text_or_json
 @click.argument("username")
 def show(*, username: str, form: str) -> None:
     """Print one account.
