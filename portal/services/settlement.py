@@ -59,7 +59,7 @@ def settle(
     for chunk in database.written_in_chunks(session, known):
         with transaction(session):
             _settle_chunk(session, run, chunk, settled, now=now)
-    _purge(session, run, [each.decision.row.address_id for each in endings if _is_over(each, settled)])
+    _purge(session, run, [each.decision.row.address_id for each in endings if _is_over(each)])
     return settled
 
 
@@ -203,10 +203,9 @@ def _columns(ending: Ending, current: Any, *, now: datetime) -> dict[str, Any]:
     return {"of_address": current.address_id, **{f"new_{name}": value for name, value in values.items()}}
 
 
-def _is_over(ending: Ending, settled: Settled) -> bool:
+def _is_over(ending: Ending) -> bool:
     """Tell whether nobody holds the address any more, no roster, and nothing is on its way."""
-    row = ending.decision.row
-    return not (row.is_held or ending.after.seen or ending.after.waiting or row.address_id in settled.stale)
+    return not (ending.decision.row.is_held or ending.after.seen or ending.after.waiting)
 
 
 def _purge(session: Session, run: Begun, address_ids: list[int]) -> None:

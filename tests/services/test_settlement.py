@@ -21,7 +21,7 @@ from portal.services.sync import Request, begin_planned_run, confirm_planned_run
 from tests.factories import make_address, make_preference, make_user
 from tests.fakes.memory import Killed, MemoryList, breaking
 
-A, B, X, Y = "a@example.org", "b@example.org", "x@example.org", "y@example.org"
+A, B, X, Y, Z = (f"{name}@example.org" for name in "abxyz")
 QUIET = staticmethod(lambda _moment: None)
 
 
@@ -382,6 +382,19 @@ def test_an_add_that_a_killed_run_may_have_left_with_a_moderator_waits(world):
     assert world.on() == set()
 
 
+def test_an_address_is_counted_once_though_an_unfinished_run_was_about_to_remove_it(world):
+    world.has(A, on=True)
+    world.session.execute(update(User).values(is_active=False))
+    world.session.commit()
+    world.list.watcher = breaking("before remove", 0)
+    with pytest.raises(ListManagerUnavailableError):
+        world.sync()
+    world.list.watcher = QUIET
+    users.activate(world.session, "a", lists=world.catalogue.lists)
+    plan = world.sync().plan
+    assert (plan.lines, plan.seen_on, plan.doubtful, plan.staying) == ((), 1, 1, 1)
+
+
 def test_an_unfinished_run_of_another_list_explains_nothing(world):
     world.has(A, on=True)
     run = Run(list_handle="tech", kind="sync", trigger="", host="", started_at=world.clock(), result="failed")
@@ -497,6 +510,19 @@ def test_a_refusal_stays_with_its_time_while_it_is_held_back(world):
     world.clock.advance(hours=5)
     world.sync()
     assert (world.row(A).refusal, world.row(A).refused_at) == ("banned", at)
+
+
+def test_a_refusal_that_is_held_back_outlives_the_end_of_the_waiting(world):
+    world.has(A)
+    world.list.is_moderated = True
+    world.sync()
+    world.clock.advance(days=89, hours=12)
+    world.sync()
+    at = world.clock()
+    world.clock.advance(hours=13)
+    world.sync()
+    row = world.row(A)
+    assert (row.waiting_since, row.refusal, row.refused_at) == (None, "held for approval", at)
 
 
 def test_a_removal_of_a_departed_address_that_was_refused_is_tried_again_after_a_day(world):
@@ -735,6 +761,29 @@ def test_an_emptied_roster_is_in_doubt_though_a_leave_would_follow_to_the_only_s
         world.sync()
 
 
+def test_the_address_that_somebody_moved_to_is_counted_once(world):
+    world.has(X, on=True)
+    world.list.stubborn.add(X)
+    world.move(X, Y)
+    world.sync()
+    plan = world.sync().plan
+    assert (plan.seen_on, plan.doubtful, plan.staying) == (2, 1, 1)
+
+
+def test_a_leave_follows_to_the_address_that_somebody_moved_on_to_during_the_run(world):
+    world.has(A)
+    world.has(B, on=True)
+    world.has(X, on=True)
+    world.move(X, Y)
+    world.list.leave(X)
+    world.at("after add", lambda: world.move(Y, Z))
+    world.sync()
+    world.sync()
+    assert world.on() == {A, B}
+    assert (world.row(Z).subscribed, world.row(Z).source) == (False, "list")
+    assert world.row(X) is None
+
+
 # Planned runs.
 
 
@@ -794,6 +843,24 @@ def test_a_planned_run_explains_what_an_unfinished_one_did(world):
     world.list.remove([A])
     world.confirm()
     assert (world.row(A).seen, world.row(A).subscribed, world.on()) == (False, False, {B})
+
+
+def test_a_leave_that_a_planned_run_followed_to_a_departed_address_is_carried_out_by_the_next(world):
+    world.has(A, on=True)
+    world.has(X, on=True)
+    world.list.stubborn.add(X)
+    world.move(X, Y)
+    world.sync()
+    assert world.on() == {A, X, Y}
+    world.list.leave(X)
+    world.session.execute(update(User).where(User.username == "x").values(is_active=False))
+    world.session.commit()
+    world.begin()
+    world.confirm()
+    assert (world.row(Y).subscribed, world.row(Y).source, world.row(Y).departed) == (False, "list", False)
+    assert world.on() == {A, Y}
+    world.sync()
+    assert world.on() == {A}
 
 
 def test_a_planned_run_can_be_confirmed_once(world):
