@@ -88,7 +88,7 @@ def _in_need_of_a_look(
 
     The steady ones, where preference, seen and roster agree and nothing is open, are passed over: they are nearly all.
     """
-    found = set(our_acts)
+    found: set[int] = set()
     held = steady_on = 0
     for query in (_with_preference(mailing_list), _without_preference(mailing_list)):
         for block in database.stream(session.connection(), query):

@@ -217,7 +217,6 @@ def _purge(session: Session, run: Begun, address_ids: list[int]) -> None:
                     Preference.list_handle == run.handle,
                     Preference.address_id.in_(chunk),
                     Preference.seen.is_(False),
-                    Preference.waiting_since.is_(None),
                     not_(exists().where(UserAddress.address_id == Preference.address_id)),
                 )
             )
