@@ -84,7 +84,10 @@ class UserGroup(Base):
 
 
 class Address(Base):
-    """A mailbox. ``spelling`` is how the first of its holders typed it; ``erase`` asks the purge to forget it."""
+    """A mailbox. ``spelling`` is how the first of its holders typed it; ``erase`` asks the purge to forget it.
+
+    ``password_version`` is the one that its list password is derived from; replacing the password raises it.
+    """
 
     __tablename__ = "addresses"
     __table_args__ = _NUMBERED_ONCE
@@ -93,6 +96,7 @@ class Address(Base):
     canonical: Mapped[str] = mapped_column(String(254), unique=True)
     spelling: Mapped[str] = mapped_column(String(254))
     erase: Mapped[bool] = mapped_column(default=False)
+    password_version: Mapped[int] = mapped_column(default=0, server_default=text("0"))
 
 
 class UserAddress(Base):
@@ -135,6 +139,7 @@ class Preference(Base):
     moved_to: Mapped[int | None] = mapped_column(ForeignKey("addresses.id", ondelete="SET NULL"))
     refusal: Mapped[str | None] = mapped_column(String(200))  # the list manager's words
     refused_at: Mapped[datetime | None]
+    password_pushed: Mapped[int | None]  # the version of the list password that the list manager has
 
 
 class History(Base):
@@ -240,6 +245,22 @@ class LoginSession(Base):
     seen_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     remembered: Mapped[bool] = mapped_column(default=False)
+
+
+class ApiKey(Base):
+    """A superuser's key to the API. The key is shown once; the row holds its first letters and its SHA-256."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    prefix: Mapped[str] = mapped_column(String(16), unique=True)
+    key_hash: Mapped[str] = mapped_column(String(64))
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    label: Mapped[str] = mapped_column(String(80))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
 
 
 class Attempt(Base):

@@ -69,6 +69,11 @@ class Decision:
         """Tell whether the list manager is told about it."""
         return self.action in {Action.ADD, Action.REMOVE} and not self.held_back
 
+    @property
+    def is_withdrawn(self) -> bool:
+        """Tell whether an add waits at the list manager that nobody wants any more."""
+        return self.standing.waiting and not self.standing.preference and not self.on_roster
+
 
 @dataclass(frozen=True)
 class Plan:

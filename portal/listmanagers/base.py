@@ -1,8 +1,8 @@
 """The protocol between the portal and a list manager."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class Result(StrEnum):
@@ -47,3 +47,25 @@ class ListManager(Protocol):
 
     def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Unsubscribe addresses, silently; return an outcome for each, keyed by the address as it was passed."""
+
+
+@runtime_checkable
+class HoldsRequests(Protocol):
+    """What a list manager can do besides that holds adds until somebody approves them."""
+
+    def withdraw(self, addresses: Sequence[str]) -> Collection[str]:
+        """Take back held requests, silently; return the addresses of which one was held and is no more."""
+
+
+@runtime_checkable
+class TakesPasswords(Protocol):
+    """What a list manager can do besides that keeps a password for each subscriber."""
+
+    def password_call(self) -> str:
+        """Return in one line, quoted for a shell where it is a command, what ``set_passwords`` calls."""
+
+    def set_passwords(self, passwords: Sequence[tuple[str, str]]) -> dict[str, Outcome]:
+        """Set the passwords of subscribers: pairs of address and password, at most ``batch`` of them.
+
+        Return an outcome for each address: done, or rejected where the list manager does not know it.
+        """

@@ -4,7 +4,7 @@ A planned run is the same in two halves, with the pushing left to a shell script
 Source: docs/semantics.md, "Safety".
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -25,7 +25,7 @@ from portal.errors import (
     PortalError,
     RosterInDoubtError,
 )
-from portal.listmanagers.base import ListManager, Outcome, Result
+from portal.listmanagers.base import HoldsRequests, ListManager, Outcome, Result
 from portal.services import leases, plans, runs
 from portal.services.leases import Held
 from portal.services.list_init import require_announced
@@ -93,6 +93,7 @@ def sync_list(
         plan, is_accepted = _checked_plan(work, roster)
         run = _begin(work, plan, is_accepted=is_accepted)
         with _failure_recorded(work, run):
+            plan = _withdraw(work, lease, manager, plan)
             pushed = _push(work, lease, manager, plan)
             leases.renew(session, lease)  # what another run has settled meanwhile must not be overwritten
             settled = settle(session, run, plan.decisions, pushed, now=clock())
@@ -223,6 +224,28 @@ def _begin(work: _Work, plan: Plan, *, is_accepted: bool) -> Begun:
         plan=plan,
         is_accepted=is_accepted,
     )
+
+
+def _withdraw(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> Plan:
+    """Take back held adds that nobody wants any more; return the plan with those no longer waiting.
+
+    Where nothing was held any more a moderator may just have let somebody in: that one goes on waiting, so that the
+    next run takes it for our add and not for a join.
+    """
+    unwanted = [each for each in plan.decisions if each.is_withdrawn]
+    if not unwanted or not isinstance(manager, HoldsRequests):
+        return plan
+    withdrawn: set[str] = set()
+    for batch in database.chunked(unwanted, manager.batch):
+        leases.renew(work.session, lease, seconds=manager.timeout(len(batch)))
+        withdrawn.update(manager.withdraw([each.spelling for each in batch]))
+    return replace(plan, decisions=tuple(_without_waiting(each, withdrawn) for each in plan.decisions))
+
+
+def _without_waiting(decision: Decision, withdrawn: Collection[str]) -> Decision:
+    if not (decision.is_withdrawn and decision.spelling in withdrawn):
+        return decision
+    return replace(decision, standing=replace(decision.standing, waiting=False))
 
 
 def _push(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> dict[int, Pushed]:

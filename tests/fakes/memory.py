@@ -72,6 +72,13 @@ class MemoryList:
             return Outcome(Result.REJECTED, "may not leave")
         return Outcome(Result.DONE if self.members.pop(key, None) else Result.ALREADY)
 
+    def withdraw(self, addresses: Sequence[str]) -> set[str]:
+        self.watcher("before withdraw")
+        self.calls.append(("withdraw", tuple(addresses)))
+        found = {each for each in addresses if self.held.pop(canonical(each), None)}
+        self.watcher("after withdraw")
+        return found
+
     # What people do at the list.
 
     def join(self, address: str) -> None:

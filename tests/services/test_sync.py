@@ -254,12 +254,48 @@ def test_a_held_add_waits_and_a_leave_wins_when_the_moderator_lets_them_in(world
     world.sync()
     assert world.row("ada@example.org").waiting_since == world.clock()
     world.update("ada@example.org", subscribed=False, touched=True, version=9, refusal=None, refused_at=None)
+    # The moderator lets them in after the roster was read: there is nothing to withdraw any more.
+    world.list.watcher = lambda moment: world.list.approve("ada@example.org") if moment == "before withdraw" else None
     world.sync()
     assert world.row("ada@example.org").waiting_since is not None
-    world.list.approve("ada@example.org")
+    world.list.watcher = lambda _moment: None
     world.sync()
     row = world.row("ada@example.org")
     assert (row.subscribed, row.seen, row.waiting_since) == (False, False, None)
+    assert world.list.members == {}
+
+
+def test_a_held_add_that_nobody_wants_any_more_is_withdrawn(world: World) -> None:
+    world.tick("ada@example.org")
+    world.tick("bob@example.org")
+    world.list.is_moderated = True
+    world.sync()
+    world.update("ada@example.org", subscribed=False, touched=True, version=9, refusal=None, refused_at=None)
+    world.sync()
+    assert world.told("withdraw") == ["ada@example.org"]
+    assert list(world.list.held) == ["bob@example.org"]
+    row = world.row("ada@example.org")
+    assert (row.subscribed, row.seen, row.waiting_since) == (False, False, None)
+    world.sync()
+    assert [name for name, _ in world.list.calls] == ["roster"]
+    world.list.join("ada@example.org")  # by hand: that is a join like any other now
+    world.sync()
+    assert world.row("ada@example.org").subscribed is True
+
+
+def test_a_run_that_cannot_withdraw_fails_and_the_next_one_withdraws(world: World) -> None:
+    world.tick("ada@example.org")
+    world.list.is_moderated = True
+    world.sync()
+    world.update("ada@example.org", subscribed=False, touched=True, version=9, refusal=None, refused_at=None)
+    world.list.watcher = breaking("before withdraw", 0)
+    with pytest.raises(ListManagerUnavailableError):
+        world.sync()
+    assert world.row("ada@example.org").waiting_since is not None
+    world.list.watcher = lambda _moment: None
+    world.sync()
+    assert world.list.held == {}
+    assert world.row("ada@example.org").waiting_since is None
     assert "ada@example.org" not in world.list.members
 
 
