@@ -55,6 +55,17 @@ def _ratio(ours: str, theirs: str) -> Callable[[Measured, int], float]:
     return lambda measured, count: measured.cost(count, ours).cpu / measured.cost(count, theirs).cpu
 
 
+def _ratio_by_the_clock(ours: str, theirs: str) -> Callable[[Measured, int], float | None]:
+    """Compare work that another process, a server, does for both. There is no figure where there is no server."""
+
+    def figure(measured: Measured, count: int) -> float | None:
+        if not {ours, theirs}.issubset(measured.costs[count]):
+            return None
+        return measured.cost(count, ours).wall / measured.cost(count, theirs).wall
+
+    return figure
+
+
 def _growth(task: str) -> Callable[[Measured, int], float | None]:
     def net(measured: Measured, count: int) -> float:
         return measured.cost(count, task).cpu - measured.cost(count, "help").cpu
@@ -113,4 +124,8 @@ BARS = (
     Bar(10, "SQL statements of saving it, the commit aside", 4, 3, "", ("inside:page",), _inside("page", "save")),
     Bar(13, "calls of the list manager and addresses beyond need", 0, None, "", ("inside:calls",), _calls_too_many),
     Bar(14, "sync without a difference ÷ reading what it reads", 1.5, 1.2, "times", ("inside:sync",), _sync_overhead),
+    Bar(
+        15, "list-init of all on PostgreSQL ÷ `\\copy` and INSERT … SELECT", 2.0, 1.1, "times",
+        ("server:list-init", "server:copy"), _ratio_by_the_clock("server:list-init", "server:copy"),
+    ),
 )  # fmt: skip

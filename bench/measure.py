@@ -39,7 +39,7 @@ def alternate(tasks: Mapping[str, Callable[[], Cost]], rounds: int) -> dict[str,
     """Let every task have its turn in each round, another one first in each; return what each turn cost."""
     costs: dict[str, list[Cost]] = {name: [] for name in tasks}
     names = list(tasks)
-    for number in range(rounds):
+    for number in range(rounds if names else 0):
         say(f"  round {number + 1} of {rounds}")
         first = number % len(names)
         for name in names[first:] + names[:first]:

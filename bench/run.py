@@ -19,6 +19,7 @@ from typing import Any
 
 import members
 import report
+import server
 import theirs
 from bars import BARS, Bar, Measured
 from measure import Cost, alternate, cost_of, say
@@ -72,6 +73,8 @@ def _measure(folder: Path, bars: list[Bar], *, users: list[int], rounds: int) ->
             _require_the_same_work(instance, folder / "copy")
         often = rounds * (_OFTEN if count <= _QUICK else 1)
         costs[count] = alternate({name: turn for name, turn in turns.items() if name in tasks}, often)
+        if any(name.startswith("server:") for name in tasks):
+            costs[count] |= _on_server(instance, folder, rounds=rounds)
         inside[count] = _inside(instance, folder / "copy", tasks, rounds=often)
         shutil.rmtree(instance.folder)
         say(f"  {(datetime.now(UTC) - began).total_seconds():.0f} s so far")
@@ -92,6 +95,22 @@ def _turns(made: Instance, scratch: Path) -> dict[str, Callable[[], Cost]]:
         "list-init-all": lambda: _list_init(made.copy_to(scratch), "news"),
         "import": lambda: _import(made.copy_to(scratch)),
     }
+
+
+def _on_server(instance: Instance, folder: Path, *, rounds: int) -> dict[str, list[Cost]]:
+    """Return what the tasks on PostgreSQL cost; none where it is not installed."""
+    with server.running(folder) as found:
+        if found is None:
+            return {}
+        found.fill(instance)
+        ours = [*_FLASK, "list-init", "news"]
+        return alternate(
+            {
+                "server:list-init": lambda: found.list_init(instance, ours),
+                "server:copy": lambda: found.copied(instance),
+            },
+            rounds,
+        )
 
 
 def _list_init(instance: Instance, handle: str) -> Cost:
