@@ -1,0 +1,1 @@
+"""The real list managers: how tests start them, look into them, and stop them."""
