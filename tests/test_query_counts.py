@@ -139,3 +139,28 @@ def test_a_sync_tells_the_list_manager_the_difference_and_nothing_else(app: Flas
         f"Member{number:02}@Example.org" for number in (1, 3, 5, 7)
     ]
     assert calls() == [("roster", ())]
+
+
+def test_no_subquery_is_run_over_a_temporary_table_for_each_row(app: Flask, session: Session, clock: Clock) -> None:
+    """What is quadratic once a roster no longer fits into memory: a subquery over it in each row's select list."""
+    for number in range(30):
+        make_user(session, f"user{number}", f"user{number}@example.org")
+    plans: dict[str, str] = {}
+
+    @event.listens_for(db.engine, "before_cursor_execute")
+    def explain(connection, cursor, statement, parameters, context, executemany):
+        if "portal_" in statement and " JOIN " in statement and not statement.startswith("EXPLAIN"):
+            way = "EXPLAIN" if connection.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
+            cursor.execute(f"{way} {statement}", parameters)
+            plans[statement] = "\n".join(str(row) for row in cursor.fetchall())
+
+    try:
+        members = app.extensions["portal"].catalogue().get("members")
+        list_init(session, members, [f"user{number}@example.org\n".encode() for number in range(20)], now=clock())
+    finally:
+        event.remove(db.engine, "before_cursor_execute", explain)
+
+    assert len(plans) >= 4
+    for statement, plan in plans.items():
+        for beneath in re.split(r"SubPlan|CORRELATED", plan)[1:]:
+            assert not re.search(r"portal_(roster|known|firsts|agreed)", beneath), (statement, plan)
