@@ -50,6 +50,7 @@ def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Flask:
         catalogue=catalogue,
         clock=lambda: datetime.now(UTC),
         open_list_manager=lambda each: registry.open_list(catalogue().managers[each.manager], each.list_name),
+        list_password_key=lambda: read_or_make(instance / "list_password_key").encode("ascii"),
     )
     db.init_app(app)
     with app.app_context():

@@ -21,15 +21,17 @@ csrf = CSRFProtect()
 
 @dataclass(frozen=True)
 class Portal:
-    """What a service is handed: settings, catalogue, clock and list managers.
+    """What a service is handed: settings, catalogue, clock, list managers and the key of the list passwords.
 
     ``catalogue`` reads ``mailinglists.toml`` on the first call and raises ConfigurationError where it is invalid.
+    ``list_password_key`` reads its file at each call, and makes it at the first.
     """
 
     settings: Settings
     catalogue: Callable[[], Catalogue]
     clock: Callable[[], datetime]
     open_list_manager: Callable[[MailingList], ListManager]
+    list_password_key: Callable[[], bytes]
 
 
 def portal() -> Portal:
