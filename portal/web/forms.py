@@ -13,16 +13,18 @@ MAX_ID = 2**31 - 1  # what every database takes for a key
 LONGEST_PASSWORD = 1024
 
 
-def _trimmed(value: str | None) -> str | None:
+def trimmed(value: str | None) -> str | None:
+    """Return a text without white space around it."""
     return value.strip() if value else value
 
 
-def _is_readable(_form: FlaskForm, field: Any) -> None:
+def is_readable(_form: FlaskForm, field: Any) -> None:
+    """Refuse control characters, which no database and no log should meet. Raise ValidationError."""
     if not (field.data or "").isprintable():
         raise ValidationError("This contains characters that cannot be typed. Type it again.")
 
 
-class _PostedForm(FlaskForm):
+class PostedForm(FlaskForm):
     """A form that takes fields and nothing else: a file, or JSON, in the place of a text would be a fault."""
 
     class Meta(FlaskForm.Meta):
@@ -33,13 +35,13 @@ class _PostedForm(FlaskForm):
             return request.form or None
 
 
-class LogInForm(_PostedForm):
+class LogInForm(PostedForm):
     """Username or address, and password."""
 
     username = StringField(
         "Username or e-mail address",
-        filters=[_trimmed],
-        validators=[InputRequired("Enter your username or e-mail address."), Length(max=254), _is_readable],
+        filters=[trimmed],
+        validators=[InputRequired("Enter your username or e-mail address."), Length(max=254), is_readable],
     )
     password = PasswordField(
         "Password", validators=[InputRequired("Enter your password."), Length(max=LONGEST_PASSWORD)]
@@ -47,7 +49,7 @@ class LogInForm(_PostedForm):
     remember = BooleanField("Stay logged in for 30 days")
 
 
-class ChangePasswordForm(_PostedForm):
+class ChangePasswordForm(PostedForm):
     """The current password, and the new one twice."""
 
     current = PasswordField(
@@ -61,7 +63,7 @@ class ChangePasswordForm(_PostedForm):
     )
 
 
-class SubscriptionsForm(_PostedForm):
+class SubscriptionsForm(PostedForm):
     """The ticked boxes, what they were when the page was shown, and the address for newly ticked lists."""
 
     shown = HiddenField()
@@ -69,13 +71,17 @@ class SubscriptionsForm(_PostedForm):
     address = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
 
 
-class RunsForm(FlaskForm):
-    """Which runs to show; a query, so it changes nothing and needs no token."""
+class QueryForm(FlaskForm):
+    """What stands in a URL: it changes nothing, and needs no token."""
 
     class Meta(FlaskForm.Meta):
         """No CSRF on a GET."""
 
         csrf = False
+
+
+class RunsForm(QueryForm):
+    """Which runs to show."""
 
     handle = StringField(validators=[Optional(), Length(max=64), Regexp(HANDLE)])
     before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
