@@ -56,6 +56,10 @@ class LogInFailedError(PortalError):
     """Unknown, inactive and wrong are one answer."""
 
 
+class KeyRefusedError(PortalError):
+    """A call of the API without a key, or with one that is unknown, expired or revoked."""
+
+
 class LimitedError(PortalError):
     """Too many tries; ``retry_after`` says for how many seconds."""
 
@@ -102,6 +106,18 @@ class BrakeError(PortalError):
     def __init__(self, message: str, *, plan_id: str) -> None:
         super().__init__(message)
         self.plan_id = plan_id
+
+
+class PlanChangedError(PortalError):
+    """The plan is not any more the one that was looked at and said yes to; ``plan_id`` names what it is now."""
+
+    def __init__(self, message: str, *, plan_id: str) -> None:
+        super().__init__(message)
+        self.plan_id = plan_id
+
+
+class UnknownRequestError(BadInputError):
+    """No request for a run has that number."""
 
 
 class ConfigurationError(PortalError):

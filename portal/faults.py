@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from werkzeug.exceptions import BadHost, HTTPException, InternalServerError, SecurityError
 
 from portal import errors
+from portal.services import security_log
 
 
 class Fault(NamedTuple):
@@ -27,6 +28,7 @@ FAULTS: dict[type[BaseException], Fault] = {
     errors.NotOfferedError: Fault(65, 404, "Not offered"),
     errors.UnknownUserError: Fault(65, 404, "No such user"),
     errors.UnknownRunError: Fault(65, 404, "No such run"),
+    errors.UnknownRequestError: Fault(65, 404, "No such request"),
     errors.NoPlannedRunError: Fault(65, 409, "No planned run is open"),
     errors.InvalidAddressError: Fault(65, 422, "Not an address"),
     errors.WeakPasswordError: Fault(65, 422, "Password not accepted"),
@@ -34,6 +36,7 @@ FAULTS: dict[type[BaseException], Fault] = {
     errors.StaleFormError: Fault(65, 400, "The page had to be loaded again"),
     errors.BadInputError: Fault(65, 422, "Input not accepted"),
     errors.LogInFailedError: Fault(65, 401, "Log in"),
+    errors.KeyRefusedError: Fault(77, 401, "API key needed"),
     errors.LimitedError: Fault(75, 429, "Too many tries"),
     errors.ForbiddenError: Fault(77, 403, "Not allowed"),
     errors.RosterInDoubtError: Fault(69, 409, "Roster in doubt"),
@@ -43,6 +46,7 @@ FAULTS: dict[type[BaseException], Fault] = {
     errors.UnavailableError: Fault(69, 503, "Unavailable"),
     errors.LeaseHeldError: Fault(75, 409, "Another run holds the list"),
     errors.BrakeError: Fault(77, 409, "Refused by the brake"),
+    errors.PlanChangedError: Fault(77, 409, "The plan has changed"),
     errors.DisabledError: Fault(78, 503, "Mailing lists are not enabled"),
     errors.UnknownListError: Fault(78, 404, "Unknown list"),
     errors.NotMigratedError: Fault(78, 503, "Database not migrated"),
@@ -61,6 +65,9 @@ _WORDS = {
         (413, "Too large", "What was sent is larger than this portal accepts."),
     ]
 }
+
+
+_WATCHED = {403: "forbidden", 429: "limited"}  # refusals that the security log tells of
 
 
 def fault_of(error: BaseException) -> Fault:
@@ -100,9 +107,13 @@ def _refusal(error: Exception) -> Response:
         logging.getLogger("portal").error("%s: %s", fault.title, known)
         fault = fault._replace(title="Not available right now")
     message = "Please try again later, or tell the help desk." if private else str(known)
-    response = _answer(fault, message)
+    response = _answer(fault, message, plan=getattr(known, "plan_id", ""))
     if isinstance(known, errors.LimitedError):
         response.headers["Retry-After"] = str(known.retry_after)
+    if isinstance(known, errors.KeyRefusedError):
+        response.headers["WWW-Authenticate"] = 'Bearer realm="API"'
+    if fault.status in _WATCHED:
+        security_log.tell(_WATCHED[fault.status], endpoint=request.endpoint)
     return response
 
 
@@ -120,9 +131,11 @@ def _http(error: HTTPException) -> Response:
     return response
 
 
-def _answer(fault: Fault, message: str) -> Response:
+def _answer(fault: Fault, message: str, *, plan: str = "") -> Response:
     if request.path.startswith("/api/"):
         body = {"type": "about:blank", "title": fault.title, "status": fault.status, "detail": message}
+        if plan:
+            body["plan"] = plan
         response = Response(_json(body), fault.status, mimetype="application/problem+json")
     else:
         response = Response(render_template("error.html", fault=fault, message=message), fault.status)

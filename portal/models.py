@@ -220,6 +220,66 @@ class RunLine(Base):
     settled: Mapped[bool] = mapped_column(default=False)
 
 
+class RunRequest(Base):
+    """What a superuser asked for in the browser, and what became of it; a command carries it out.
+
+    ``plan_id`` is the one plan that may be applied, ``found_plan_id`` the one that was found and is shown, with its
+    counts. ``slot`` names what a waiting request asks for, so that two who ask for the same make one request.
+    """
+
+    __tablename__ = "requests"
+    __table_args__ = (
+        CheckConstraint("kind IN ('show', 'sync', 'apply')", name="kind"),
+        CheckConstraint(
+            "state IN ('waiting', 'taken', 'done', 'changed', 'refused', 'failed', 'unfinished')", name="state"
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    list_handle: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(5))
+    plan_id: Mapped[str | None] = mapped_column(String(16))
+    asked_by_id: Mapped[int | None]  # no foreign key, the user may go
+    asked_by: Mapped[str] = mapped_column(String(80))
+    asked_at: Mapped[datetime]
+    state: Mapped[str] = mapped_column(String(10), default="waiting")
+    slot: Mapped[str | None] = mapped_column(String(96), unique=True)
+    host: Mapped[str] = mapped_column(String(120), default="")  # with the process, who carries it out
+    pid: Mapped[int | None]
+    taken_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    message: Mapped[str] = mapped_column(String(400), default="")
+    run_id: Mapped[int | None] = mapped_column(index=True)
+    found_plan_id: Mapped[str | None] = mapped_column(String(16))
+    on_roster: Mapped[int | None]
+    strangers: Mapped[int | None]
+    initialised: Mapped[int] = mapped_column(default=0)
+    adds: Mapped[int] = mapped_column(default=0)
+    removals: Mapped[int] = mapped_column(default=0)
+    left: Mapped[int] = mapped_column(default=0)
+    joined: Mapped[int] = mapped_column(default=0)
+    held: Mapped[int] = mapped_column(default=0)
+    doubtful: Mapped[int] = mapped_column(default=0)  # subscribed addresses that an empty roster should hold
+    warning: Mapped[str] = mapped_column(String(200), default="")  # what exceeds the brake
+
+
+class RequestLine(Base):
+    """One line of a plan that was found for a request; whoever is forgotten has no name here."""
+
+    __tablename__ = "request_lines"
+    __table_args__ = (
+        CheckConstraint("action IN ('add', 'remove', 'left', 'joined')", name="action"),
+        {"sqlite_with_rowid": False},
+    )
+
+    request_id: Mapped[int] = mapped_column(ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    address_id: Mapped[int]
+    action: Mapped[str] = mapped_column(String(6))
+    reason: Mapped[str] = mapped_column(String(12))
+    held: Mapped[bool] = mapped_column(default=False)
+
+
 class Lease(Base):
     """Who syncs a list at the moment."""
 

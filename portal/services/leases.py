@@ -53,7 +53,7 @@ def acquire(session: Session, handle: str, *, seconds: float = LEAST, outlives_p
             .returning(Lease.token, Lease.holder, Lease.host, Lease.pid, Lease.expires_at)
         ).one()
         if row.token != lease.token:
-            if row.expires_at > now and not _is_gone(row, host):
+            if row.expires_at > now and not is_gone(row, host):
                 raise LeaseHeldError(
                     f"{handle} is held by {row.holder} until {row.expires_at:%Y-%m-%d %H:%M:%S} UTC; "
                     "wait for it, or try again after that"
@@ -62,7 +62,8 @@ def acquire(session: Session, handle: str, *, seconds: float = LEAST, outlives_p
     return lease
 
 
-def _is_gone(row: Any, host: str) -> bool:
+def is_gone(row: Any, host: str) -> bool:
+    """Tell whether the process that a row names by host and pid was one of this host and has ended."""
     if row.pid is None or row.host != host[:120]:
         return False
     try:

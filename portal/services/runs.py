@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, insert, not_, select, update
+from sqlalchemy import bindparam, delete, insert, not_, select, update
 from sqlalchemy.orm import Session
 
 from portal import database
@@ -31,8 +31,7 @@ def begin(
     """Write a run and the lines of its plan, before anything is pushed."""
     with transaction(session):
         run_id = _insert(session, handle, kind=kind, trigger=trigger, now=now, plan=plan, accepted=is_accepted)
-        for chunk in database.chunked(plan.lines, database.chunk_size(session)):
-            session.execute(insert(RunLine), [_line(run_id, handle, each) for each in chunk])
+        _insert_lines(session, run_id, plan)
     return Begun(run_id, handle)
 
 
@@ -47,12 +46,19 @@ def record_refusal(
     message: str,
     plan: Plan | None,
 ) -> None:
-    """Write a run that ended before it began: by the brake, in doubt, or without a roster."""
+    """Write a run that ended before it began: by the brake, in doubt, or without a roster.
+
+    What the brake refused is kept line by line, for whoever has to say yes; of a list, what it refused last.
+    """
     with transaction(session):
-        _insert(
+        run_id = _insert(
             session, handle, kind=kind, trigger=trigger, now=now, plan=plan,
             finished_at=now, result=result, message=message[:400],
         )  # fmt: skip
+        if plan is not None and result == "refused":
+            earlier = select(Run.id).where(Run.list_handle == handle, Run.result == "refused")
+            session.execute(delete(RunLine).where(RunLine.run_id.in_(earlier)))
+            _insert_lines(session, run_id, plan, settled=True)  # nothing was done, so nothing is left to explain
 
 
 def _insert(
@@ -70,6 +76,11 @@ def _insert(
     session.add(run)
     session.flush()
     return run.id
+
+
+def _insert_lines(session: Session, run_id: int, plan: Plan, **columns: Any) -> None:
+    for chunk in database.chunked(plan.lines, database.chunk_size(session)):
+        session.execute(insert(RunLine), [{**_line(run_id, plan.handle, each), **columns} for each in chunk])
 
 
 def _counts(plan: Plan) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from portal.errors import (
     InvalidAddressError,
     ListManagerUnavailableError,
     NoPlannedRunError,
+    PlanChangedError,
     PortalError,
     RosterInDoubtError,
 )
@@ -58,11 +59,16 @@ class Outturn:
 
 @dataclass(frozen=True)
 class Request:
-    """How a run was asked for. ``accept`` is the id of a plan that goes past the brake."""
+    """How a run was asked for.
+
+    ``accept`` is the id of a plan that goes past the brake; ``only`` that of one that was looked at: it goes past the
+    brake too, and no other is carried out.
+    """
 
     trigger: str = "command line"
     accept: str | None = None
     allow_empty: bool = False
+    only: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,8 +87,8 @@ def sync_list(
 ) -> Outturn:
     """Make the list manager agree with the portal, and the portal with what people did at the list.
 
-    Raise LeaseHeldError, RosterInDoubtError, BrakeError, ListManagerUnavailableError or NoSuchListError; nothing that
-    the run had not finished is lost, the next one repairs it.
+    Raise LeaseHeldError, RosterInDoubtError, BrakeError, PlanChangedError, ListManagerUnavailableError or
+    NoSuchListError; nothing that the run had not finished is lost, the next one repairs it.
     """
     work = _Work(session, mailing_list, clock, "sync", request)
     with leases.held(session, mailing_list.handle) as lease:
@@ -188,14 +194,19 @@ def read_roster(addresses: Iterable[str]) -> Roster:
 
 
 def _checked_plan(work: _Work, roster: Roster) -> tuple[Plan, bool]:
-    """Return the plan and whether it was accepted by its id. Raise RosterInDoubtError or BrakeError."""
+    """Return the plan and whether it was accepted by its id. Raise RosterInDoubtError, BrakeError, PlanChangedError."""
     session, request = work.session, work.request
     with reading(session):
         plan = plans.make_plan(
             session, work.mailing_list, roster, now=work.clock(), is_planned_run=work.kind == "planned"
         )
         allowed = plans.accepted_lines(session, plan.handle)
-    is_accepted = request.accept == plan.id
+    if request.only not in {None, plan.id}:  # nothing went wrong, so it is no run: it is shown again
+        raise PlanChangedError(
+            f"{plan.handle}: the plan is not {request.only} any more, so nothing was done; it is now {plan.id}",
+            plan_id=plan.id,
+        )
+    is_accepted = plan.id in {request.accept, request.only}
     with _refusals_recorded(work, plan):
         if plan.is_in_doubt and not (is_accepted or request.allow_empty):
             option = f"--accept {plan.id}" if work.kind == "planned" else "--allow-empty"
