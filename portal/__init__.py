@@ -15,13 +15,11 @@ from portal.errors import ConfigurationError
 from portal.extensions import Portal, db
 from portal.listmanagers import registry
 from portal.secrets import read_or_make
+from portal.services import security_log
 
 
 def create_app(config: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] = os.environ) -> Flask:
-    """Compose the application: the only place where the layers meet.
-
-    ``config`` overrides Flask's own settings, for tests. Raise ConfigurationError.
-    """
+    """Compose the application; ``config`` overrides Flask's own settings, for tests. Raise ConfigurationError."""
     try:
         return _compose(config or {}, environ)
     except ConfigurationError as error:
@@ -40,6 +38,7 @@ def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Flask:
         SQLALCHEMY_DATABASE_URI=settings.sqlalchemy_database_uri or f"sqlite:///{instance / 'portal.db'}",
     )
     app.config.from_mapping(config)
+    security_log.write_to(settings.security_log_in(instance))
 
     @cache
     def catalogue() -> Any:

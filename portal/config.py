@@ -48,8 +48,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     allowed_special_domains: tuple[Line, ...] = ()
     bcrypt_rounds: Annotated[int, Meta(ge=4, le=17)] = 12
     max_body: Annotated[int, Meta(ge=1024, le=1024**3)] = 1024**2
+    max_roster: Annotated[int, Meta(ge=1024, le=1024**3)] = 32 * 1024**2
     trusted_proxies: Annotated[int, Meta(ge=0, le=10)] = 0
     sqlalchemy_database_uri: Annotated[str, Meta(pattern=_DATABASE)] | None = None
+    security_log: Line = "security.log"
 
     def __post_init__(self) -> None:
         """Check what a pattern cannot. Raise ValueError, which names the setting."""
@@ -68,6 +70,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     def is_https(self) -> bool:
         """Tell whether browsers reach the portal by HTTPS."""
         return urlsplit(self.base_url).scheme == "https"
+
+    def security_log_in(self, instance: Path) -> Path | None:
+        """Return the file of the security log, in the instance folder unless its path is absolute; None: stderr."""
+        return None if self.security_log == "-" else instance / self.security_log
 
     @property
     def host(self) -> str:

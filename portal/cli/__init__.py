@@ -11,11 +11,13 @@ gc.disable()
 
 def register(app: Flask) -> None:
     """Attach the command groups."""
+    from portal.cli.apikey import apikey
     from portal.cli.db import lazy_db
     from portal.cli.demo import demo
     from portal.cli.mailinglist import mailinglist
     from portal.cli.user import user
 
+    app.cli.add_command(apikey)
     app.cli.add_command(lazy_db)
     app.cli.add_command(demo)
     app.cli.add_command(mailinglist)

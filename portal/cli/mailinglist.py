@@ -1,9 +1,7 @@
 """`flask mailinglist`: the mailing lists, from cron, in pipes and by hand."""
 
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import click
 
@@ -21,7 +19,6 @@ from portal.cli.output import (
 from portal.cli.sync import Order, code_of, run_lists, show_endings, tell_news
 from portal.cli.tables import history_table, report_table, runs_table
 from portal.domain.address import canonical
-from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.extensions import db, portal
 
@@ -52,28 +49,12 @@ def lists(*, form: str) -> None:
     from portal.services import reports
 
     catalogue = portal().catalogue()
-    catalogue.require_enabled()
-    found = reports.lists(db.session(), catalogue=catalogue, now=portal().clock())
-    rows = [
-        {
-            "handle": each.handle,
-            "name": each.name,
-            "email": catalogue.lists[each.handle].email,
-            "subscribed": each.subscribed + each.being_added + each.waiting + each.refused,
-            "unsubscribed": each.unsubscribed + each.being_removed,
-            "not_chosen": each.not_chosen,
-            "audience": sorted(catalogue.lists[each.handle].audience or ()) or None,
-            "manager": catalogue.lists[each.handle].manager,
-        }
-        for each in found
-    ]
+    rows = reports.catalogue(db.session(), catalogue, now=portal().clock())
     if form == "json":
         print_json(rows)
         return
     headings = ("LIST", "NAME", "ADDRESS", "SUBSCRIBED", "UNSUBSCRIBED", "NOT CHOSEN", "AUDIENCE", "MANAGER")
-    print_table(
-        headings, [[", ".join(cell) if isinstance(cell, list) else cell for cell in row.values()] for row in rows]
-    )
+    print_table(headings, [[", ".join(cell) if isinstance(cell, tuple) else cell for cell in row] for row in rows])
 
 
 @mailinglist.command("list-init")
@@ -98,47 +79,18 @@ def list_init(
         raise click.UsageError("--plan begins a planned run and --confirm ends it: give one of them")
     if accept is not None and not plan:
         raise click.UsageError("--accept goes with --plan")
-    mailing_list = portal().catalogue().get(handle)
-    lines = watched(file)
-    if plan:
-        counts = _plan(mailing_list, lines, accept=accept, allow_empty=allow_empty)
-    elif confirm:
-        counts = _confirm(mailing_list, lines, allow_empty=allow_empty)
-    else:
-        from portal.services import list_init as service
+    from portal.services.rosters import Order, take
 
-        counts = asdict(
-            service.list_init(db.session(), mailing_list, lines, now=portal().clock(), allow_empty=allow_empty)
-        )
+    mailing_list = portal().catalogue().get(handle)
+    order = Order(plan=plan, confirm=confirm, accept=accept, allow_empty=allow_empty)
+    counts, outturn = take(db.session(), mailing_list, watched(file), clock=portal().clock, order=order)
+    if outturn is not None:
+        tell_news(mailing_list, outturn)
     if form == "json":
         print_json(counts)
         return
     for name, count in counts.items():
         click.echo(f"{name}: {count}")
-
-
-def _plan(
-    mailing_list: MailingList, lines: Iterable[bytes], *, accept: str | None, allow_empty: bool
-) -> dict[str, Any]:
-    from portal.services import list_init as service
-    from portal.services.sync import Request, begin_planned_run
-
-    request = Request(accept=accept, allow_empty=allow_empty)
-    outturn, invalid = begin_planned_run(db.session(), mailing_list, lines, clock=portal().clock, request=request)
-    tell_news(mailing_list, outturn)
-    counts = service.counts_of_plan(db.session(), mailing_list, outturn.plan, invalid=invalid)
-    pushed = {"adds": len(outturn.plan.of(Action.ADD)), "removals": len(outturn.plan.of(Action.REMOVE))}
-    return {**asdict(counts), "plan": outturn.plan.id, **pushed}
-
-
-def _confirm(mailing_list: MailingList, lines: Iterable[bytes], *, allow_empty: bool) -> dict[str, Any]:
-    from portal.services.sync import Request, confirm_planned_run
-
-    outturn = confirm_planned_run(
-        db.session(), mailing_list, lines, clock=portal().clock, request=Request(allow_empty=allow_empty)
-    )
-    tell_news(mailing_list, outturn)
-    return dict(outturn.tally)
 
 
 @mailinglist.command("get-subscribed")
@@ -153,10 +105,7 @@ def get_subscribed(*, handle: str, planned: bool) -> None:
     from portal.services import exports
 
     mailing_list = portal().catalogue().get(handle)
-    if planned:
-        write_lines(exports.planned(db.session(), mailing_list, Action.ADD))
-    else:
-        write_lines(exports.subscribed(db.session(), mailing_list))
+    write_lines(exports.export(db.session(), mailing_list, Action.ADD, is_planned=planned))
 
 
 @mailinglist.command("get-unsubscribed")
@@ -173,10 +122,7 @@ def get_unsubscribed(*, handle: str, planned: bool) -> None:
     from portal.services import exports
 
     mailing_list = portal().catalogue().get(handle)
-    if planned:
-        write_lines(exports.planned(db.session(), mailing_list, Action.REMOVE))
-    else:
-        write_lines(exports.unsubscribed(db.session(), mailing_list))
+    write_lines(exports.export(db.session(), mailing_list, Action.REMOVE, is_planned=planned))
 
 
 @mailinglist.command()

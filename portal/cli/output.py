@@ -5,15 +5,15 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
-from datetime import UTC, datetime
-from typing import Any, NoReturn
+from datetime import datetime
+from typing import NoReturn
 from zoneinfo import ZoneInfo
 
 import click
 from flask.cli import AppGroup
 
 from portal.domain.address import shown
+from portal.domain.plain import plain
 from portal.extensions import portal
 from portal.faults import exit_with
 
@@ -80,21 +80,6 @@ def say(text: str) -> None:
 def print_json(value: object) -> None:
     """Print a value as JSON; times in UTC."""
     click.echo(json.dumps(plain(value), indent=2))
-
-
-def plain(value: Any) -> Any:
-    """Return a service's answer as what JSON knows: records are objects, times are text in UTC."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return plain(value._asdict())
-    if is_dataclass(value):
-        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
-    if isinstance(value, dict):
-        return {key: plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return value
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

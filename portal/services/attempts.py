@@ -27,6 +27,7 @@ class Limit(NamedTuple):
 LIMITS: dict[str, tuple[Limit, ...]] = {
     "account and ip": (Limit(5, 60), Limit(20, 3600)),
     "ip": (Limit(60, 3600),),
+    "api key": (Limit(10, 60), Limit(60, 3600)),
     "current password": (Limit(5, 60), Limit(20, 3600)),
 }
 _KEPT = timedelta(seconds=max(limit.seconds for limits in LIMITS.values() for limit in limits))

@@ -14,6 +14,13 @@ from portal.services.addresses import is_managed
 from portal.services.transaction import reading
 
 
+def export(session: Session, mailing_list: MailingList, action: Action, *, is_planned: bool) -> Iterator[list[str]]:
+    """Yield what is to be added, or removed, in blocks: all of it, or what the open planned run is about."""
+    if is_planned:
+        return planned(session, mailing_list, action)
+    return subscribed(session, mailing_list) if action is Action.ADD else unsubscribed(session, mailing_list)
+
+
 def subscribed(session: Session, mailing_list: MailingList) -> Iterator[list[str]]:
     """Yield blocks of the managed addresses that are subscribed, as spelled, sorted by canonical address."""
     return _spellings(session, mailing_list, and_(Preference.subscribed, is_managed(mailing_list)))

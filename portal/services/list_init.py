@@ -41,6 +41,8 @@ from portal.services import leases, plans
 from portal.services.addresses import is_managed, managed_ids
 from portal.services.transaction import reading, scratch, transaction
 
+Lines = Iterable[bytes] | Iterable[str]  # as RosterText takes them
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -70,7 +72,7 @@ _ON_ROSTER = _KNOWN.c.address_id.is_not(None)
 
 
 def list_init(
-    session: Session, mailing_list: MailingList, lines: Iterable[bytes], *, now: datetime, allow_empty: bool = False
+    session: Session, mailing_list: MailingList, lines: Lines, *, now: datetime, allow_empty: bool = False
 ) -> Counts:
     """Give every managed address without a preference the one that a roster says; never change one that exists.
 

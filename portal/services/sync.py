@@ -29,7 +29,7 @@ from portal.errors import (
 from portal.listmanagers.base import HoldsRequests, ListManager, Outcome, Result
 from portal.services import leases, plans, runs
 from portal.services.leases import Held
-from portal.services.list_init import require_announced
+from portal.services.list_init import Lines, require_announced
 from portal.services.runs import Begun, PushedLine
 from portal.services.settlement import Pushed, Settled, settle
 from portal.services.transaction import reading
@@ -115,7 +115,7 @@ def dry_run(session: Session, mailing_list: MailingList, manager: ListManager, *
 
 
 def begin_planned_run(
-    session: Session, mailing_list: MailingList, lines: Iterable[bytes], *, clock: Clock, request: Request
+    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Clock, request: Request
 ) -> tuple[Outturn, int]:
     """Plan from a roster on a stream: take over what the roster says, write the run, push nothing.
 
@@ -143,7 +143,7 @@ def begin_planned_run(
 
 
 def confirm_planned_run(
-    session: Session, mailing_list: MailingList, lines: Iterable[bytes], *, clock: Clock, request: Request
+    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Clock, request: Request
 ) -> Outturn:
     """End a planned run by the roster read after the pushing.
 
