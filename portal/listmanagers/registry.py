@@ -23,6 +23,7 @@ BUILT_IN = {
     "commands": "portal.listmanagers.commands",
     "file": "portal.listmanagers.file",
     "mailman2": "portal.listmanagers.mailman2",
+    "mlmmj": "portal.listmanagers.mlmmj",
 }
 
 

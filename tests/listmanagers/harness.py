@@ -6,10 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from portal.listmanagers import registry
 from portal.listmanagers.base import ListManager
 from tests.fakes.mailman2 import FakeMailman2
+from tests.fakes.mlmmj import FakeMlmmj
 from tests.fakes.plain import FakePlain
+from tests.real import mlmmj as real_mlmmj
 
 LIST = "ants"
 
@@ -20,6 +24,8 @@ class Harness:
     refuses: frozenset[str] = frozenset()
     has_digests = False
     can_break = True
+    keeps_case = True  # whether an address comes back as it was typed
+    many = 20_000  # as many as it adds and removes in some seconds
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -27,6 +33,10 @@ class Harness:
 
     def table(self) -> dict[str, Any]:
         raise NotImplementedError
+
+    def mails(self) -> list[str]:
+        """Name the mails that the list manager would send by now, where it could send any."""
+        return []
 
     def open(self, name: str = LIST, **settings: Any) -> ListManager:
         kind, table = self.kind, {**self.table(), **settings}
@@ -173,3 +183,79 @@ class RealMailman2(Harness):
         table["cmds"]["list_members"] += " -p"
         settings = registry.read_settings("mailman2", table)
         return set(registry.open_list(settings, LIST).roster())
+
+
+class Mlmmj(Harness):
+    kind = "mlmmj"
+    has_digests = True
+    keeps_case = False
+    many = 50  # two calls of the fake for each
+    refuses = frozenset({"/etc/passwd@example.org"})
+
+    def __init__(self, folder: Path) -> None:
+        self.fake = FakeMlmmj(folder)
+        super().__init__(folder)
+
+    def table(self) -> dict[str, Any]:
+        return self.fake.table()
+
+    def set_roster(self, *addresses: str, digest: Iterable[str] = ()) -> None:
+        self.fake.set_roster(LIST, addresses, digest=digest)
+
+    def roster(self) -> set[str]:
+        return self.fake.everybody(LIST)
+
+    def digest_roster(self) -> set[str]:
+        return self.fake.roster(LIST, "-d")
+
+    def sent(self) -> str:
+        return "".join(call[-1] for call in self.fake.calls("mlmmj-sub", "mlmmj-unsub"))
+
+    def break_down(self) -> None:
+        self.fake.act(down=True)
+
+    def hang(self) -> None:
+        self.fake.act(hang=True)
+
+    def assert_let_go(self) -> None:
+        assert self.fake.was_interrupted()
+
+    def flood(self) -> None:
+        self.fake.act(flood=True)
+
+    def print_garbage(self) -> None:
+        self.fake.act(garbage=True)
+
+
+class RealMlmmj(Harness):
+    """The mlmmj of the system."""
+
+    kind = "mlmmj"
+    has_digests = True
+    can_break = False
+    keeps_case = False
+    many = 500
+    refuses = Mlmmj.refuses
+
+    def __init__(self, folder: Path) -> None:
+        if why := real_mlmmj.why_missing():
+            pytest.skip(why)
+        folder.mkdir()
+        self.program = real_mlmmj.Program(folder)
+        self.program.make_list(LIST)
+        super().__init__(folder)
+
+    def table(self) -> dict[str, Any]:
+        return self.program.manager_table()
+
+    def set_roster(self, *addresses: str, digest: Iterable[str] = ()) -> None:
+        self.program.set_roster(LIST, addresses, digest=digest)
+
+    def roster(self) -> set[str]:
+        return self.program.roster(LIST)
+
+    def digest_roster(self) -> set[str]:
+        return self.program.digest_roster(LIST)
+
+    def mails(self) -> list[str]:
+        return self.program.queued_mails()

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ KINDS = {
     "file": harness.File,
     "commands": harness.Commands,
     "mailman2": harness.Mailman2,
+    "mlmmj": harness.Mlmmj,
+    "mlmmj for real": harness.RealMlmmj,
 }
 if "MAILMAN2_PREFIX" in os.environ:
     KINDS["mailman2 for real"] = harness.RealMailman2
@@ -33,8 +36,11 @@ HOSTILE = [
 
 
 @pytest.fixture(params=list(KINDS))
-def kind(request: pytest.FixtureRequest, tmp_path: Path) -> harness.Harness:
-    return _made(request.param, tmp_path)
+def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[harness.Harness]:
+    """Each kind in turn; none may have written to anybody when the test is over."""
+    made = _made(request.param, tmp_path)
+    yield made
+    assert made.mails() == []
 
 
 @pytest.fixture(params=[name for name, each in KINDS.items() if each.can_break])
@@ -109,7 +115,7 @@ def test_spellings_that_differ_in_case_are_one_subscriber(kind):
 
 def test_the_local_part_is_added_in_the_case_that_was_typed(kind):
     kind.open().add(["Alice.A@example.org"])
-    assert kind.roster() == {"Alice.A@example.org"}
+    assert kind.roster() == {"Alice.A@example.org" if kind.keeps_case else "alice.a@example.org"}
 
 
 @pytest.mark.parametrize("call", ["check", "roster", "add", "remove"])
@@ -167,7 +173,7 @@ def test_a_hostile_address_arrives_byte_for_byte_comes_back_and_goes_again(kind,
         assert kind.roster() == set()
         return
     assert outcome.result is Result.DONE
-    assert kind.roster() == {address}
+    assert kind.roster() == {address if kind.keeps_case else address.lower()}
     (spelling,) = manager.roster()
     assert spelling.lower() == address.lower()
     assert manager.remove([spelling])[spelling].result is Result.DONE
@@ -213,22 +219,22 @@ def test_output_without_end_is_cut_off(breakable, call):
 
 
 @pytest.mark.parametrize("call", ["check", "roster"])
-@pytest.mark.parametrize("breakable", ["commands", "mailman2"], indirect=True)  # a file keeps unknown lines
+@pytest.mark.parametrize("breakable", ["commands", "mailman2", "mlmmj"], indirect=True)  # a file keeps unknown lines
 def test_output_that_is_no_roster_is_refused(breakable, call):
     breakable.print_garbage()
     with pytest.raises(ListManagerUnavailableError, match="html"):
         _call(breakable.open(), call)
 
 
-def test_twenty_thousand_addresses_are_added_listed_and_removed_in_seconds(kind):
-    addresses = [f"user{number}@example.org" for number in range(20_000)]
+def test_as_many_addresses_as_it_may_have_are_added_listed_and_removed_in_seconds(kind):
+    addresses = [f"user{number}@example.org" for number in range(kind.many)]
     manager = kind.open(**({} if kind.kind == "file" else {"batch": 10_000}))
     started = time.monotonic()
     for call in (manager.add, manager.remove):
         for start in range(0, len(addresses), manager.batch):
             outcomes = call(addresses[start : start + manager.batch])
             assert {outcome.result for outcome in outcomes.values()} == {Result.DONE}
-        assert len(manager.roster()) in {0, 20_000}
+        assert len(manager.roster()) in {0, kind.many}
     assert time.monotonic() - started < 20
     assert len(manager.roster()) == 0
 

@@ -10,6 +10,7 @@ from tests.real.base import RealProgram
 # Each module has a class Program, a RealProgram, and a function why_missing(): why it cannot run here, "" where it can.
 PROGRAMS = {
     "mailman3": "tests.real.mailman3",
+    "mlmmj": "tests.real.mlmmj",
 }
 
 

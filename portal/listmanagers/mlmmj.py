@@ -1,0 +1,254 @@
+"""mlmmj, by its own commands, on the host and as the user of its lists.
+
+They take one address a call, and exit with 0 whatever came of it; a list that they may not read looks empty to them. So
+the files are looked at first, and the roster is read before and after. Never two calls at a time: mlmmj loses removals
+when two of them meet. Never an add of somebody who is on: it makes normal subscribers of those who get digests.
+"""
+
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from portal.domain.address import canonical
+from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
+from portal.listmanagers import process
+from portal.listmanagers.base import Outcome, Result
+from portal.listmanagers.lines import in_words, read_roster, why_unsendable
+
+# Normal subscribers, those who get digests, those who get no mail: folder, and option of mlmmj-list.
+_ROSTERS = {"subscribers.d": "-s", "digesters.d": "-d", "nomailsubs.d": "-n"}
+_SILENT = {"mlmmj-sub": ("-f", "-q", "-s"), "mlmmj-unsub": ("-q", "-s")}
+_ROOM = 1024 * 1024  # bytes; mlmmj writes half a line when the disk is full, and says nothing
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What may stand in the table of a manager of this kind."""
+
+    spool: Path = Path("/var/spool/mlmmj")
+    bin: Path = Path("/usr/bin")
+    timeout: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+    timeout_per_address: Annotated[float, Meta(ge=0, le=60)] = 0.2
+    batch: Annotated[int, Meta(ge=1)] = 500
+    max_output: Annotated[int, Meta(ge=1024)] = process.MAX_OUTPUT
+
+
+@dataclass(frozen=True, slots=True)
+class Mlmmj:
+    """One list of mlmmj: a folder in its spool."""
+
+    settings: Settings
+    list_name: str
+
+    @property
+    def folder(self) -> Path:
+        """The list's folder."""
+        return self.settings.spool / self.list_name
+
+    @property
+    def batch(self) -> int:
+        """The most addresses between two readings of the roster."""
+        return self.settings.batch
+
+    def timeout(self, count: int) -> float:
+        """Return the seconds that all calls for that many addresses may take together."""
+        return self.settings.timeout + count * self.settings.timeout_per_address
+
+    def check(self) -> str:
+        """Find the programs, and see that the list may be read and changed."""
+        deadline = self._deadline(0)
+        for program in _SILENT:
+            process.require_program(str(self.settings.bin / program))
+        count = len(self._read(deadline))
+        self._require_writable()
+        finished = self._run("mlmmj-list", "-V", deadline=deadline)
+        process.require_success(finished)
+        version = in_words(finished.stdout.decode("utf-8", "replace")).rpartition(" ")[2]
+        return f"mlmmj {version}: {self.folder} is there, subscribers: {count}"
+
+    def roster(self) -> Sequence[str]:
+        """Return normal subscribers, those who get digests, and those who get no mail."""
+        return self._read(self._deadline(0))
+
+    def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        """Subscribe, without a word to anybody, those who are on the list in no variant."""
+        reasons = {address: why_unsendable(address) or _why_misread(address) for address in addresses}
+        return self._push("mlmmj-sub", reasons)
+
+    def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        """Unsubscribe, without a word to anybody, from all variants. What is on a list can leave it, odd or not."""
+        return self._push("mlmmj-unsub", {address: why_unsendable(address) for address in addresses})
+
+    def _push(self, program: str, reasons: dict[str, str]) -> dict[str, Outcome]:
+        """Call a program for each address without a reason against it, and see in the roster what came of it."""
+        outcomes = {each: Outcome(Result.REJECTED, reason) for each, reason in reasons.items() if reason}
+        sendable = [address for address, reason in reasons.items() if not reason]
+        if not sendable:
+            return outcomes
+        deadline = self._deadline(len(sendable))
+        before = {canonical(each) for each in self._read(deadline)}
+        self._require_writable()
+        adds = program == "mlmmj-sub"
+        failures: dict[str, str] = {}
+        pushed = []
+        for address in sendable:
+            if (canonical(address) in before) is adds:
+                outcomes[address] = Outcome(Result.ALREADY, "already subscribed" if adds else "not subscribed")
+                continue
+            failures |= self._call(program, address, deadline)
+            before ^= {canonical(address)}
+            pushed.append(address)
+        after = {canonical(each) for each in self._read(deadline)} if pushed else before
+        failed = [address for address in pushed if (canonical(address) in after) is not adds]
+        if 1 < len(failed) == len(pushed):
+            raise ListManagerUnavailableError(
+                f"{self.list_name}: {program}: changed nothing for any of {len(failed)} addresses; run it by hand: "
+                f"is the disk of {self.folder} full?"
+            )
+        outcomes |= dict.fromkeys(pushed, Outcome(Result.DONE))
+        return outcomes | {each: Outcome(Result.REJECTED, failures.get(each) or _SILENCE[adds]) for each in failed}
+
+    def _call(self, program: str, address: str, deadline: float) -> dict[str, str]:
+        """Call a program for one address; return what went wrong, where something did."""
+        self._require_room()
+        finished = self._run(program, *_SILENT[program], "-a", address, deadline=deadline)
+        if finished.exit_code < 0:
+            process.require_success(finished)
+        if finished.exit_code == 0:
+            return {}
+        return {address: process.complaint(finished) or f"{program} ended with exit code {finished.exit_code}"}
+
+    def _read(self, deadline: float) -> list[str]:
+        """Return the addresses of all three rosters, each once."""
+        addresses: list[str] = []
+        self._require_readable()
+        for option in _ROSTERS.values():
+            finished = self._run("mlmmj-list", option, deadline=deadline)
+            process.require_success(finished)
+            addresses += read_roster(finished.stdout, comments=False, source=finished.name)
+        return list(dict.fromkeys(addresses))
+
+    def _run(self, program: str, *options: str, deadline: float) -> process.Finished:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise ListManagerUnavailableError(
+                f"{self.list_name}: {program}: not done within the seconds that it has; raise timeout_per_address"
+            )
+        # the whole path: mlmmj refuses to run without it
+        return process.run(
+            [str(self.settings.bin / program), "-L", str(self.folder), *options],
+            name=f"{self.list_name}: {program}",
+            timeout=left,
+            max_output=self.settings.max_output,
+        )
+
+    def _deadline(self, count: int) -> float:
+        return time.monotonic() + self.timeout(count)
+
+    def _require_readable(self) -> None:
+        """Raise unless each file of the rosters can be read to its end; mlmmj-list is silent about those that cannot.
+
+        A line that is cut off is what a full disk leaves. mlmmj would write the next address right behind it.
+        """
+        if not self.settings.spool.is_dir():
+            raise ListManagerUnavailableError(f"{self.settings.spool}: there is no such folder; see spool")
+        if not _is_there(self.folder / "subscribers.d"):
+            raise NoSuchListError(
+                f"{self.folder}: mlmmj has no list there; "
+                "set list in mailinglists.toml where its name is not the handle"
+            )
+        for path in self._files():
+            if _last_byte(path) not in {b"", b"\n"} and path.suffix != ".new":  # one that mlmmj is just writing
+                raise ListManagerUnavailableError(
+                    f"{path}: its last line is cut off, as by a full disk; complete or remove that line by hand"
+                )
+
+    def _require_writable(self) -> None:
+        """Raise unless mlmmj-sub would work: it does for the owner of the list's folder and for root alone."""
+        owner = self.folder.stat().st_uid
+        if os.geteuid() not in {0, owner}:
+            raise ListManagerUnavailableError(
+                f"{self.folder}: belongs to user {owner}, and mlmmj lets nobody else but root change it; "
+                "run the sync as that user"
+            )
+        self._require_room()
+
+    def _require_room(self) -> None:
+        disk = os.statvfs(self.folder)
+        if disk.f_blocks and disk.f_bavail * disk.f_frsize < _ROOM:
+            raise ListManagerUnavailableError(f"{self.folder}: its disk is full; mlmmj would cut off what it writes")
+
+    def _files(self) -> Iterator[Path]:
+        for name in _ROSTERS:
+            folder = self.folder / name
+            try:
+                yield from list(folder.iterdir())
+            except OSError as error:
+                raise _unreadable(folder, error) from None
+
+
+_SILENCE = {
+    True: "mlmmj said yes, but the address is not on the list",
+    False: "mlmmj said yes, but the address is still on the list",
+}
+
+
+def open_list(settings: Settings, list_name: str) -> Mlmmj:
+    """Return the list manager bound to one list. Raise ConfigurationError where its name would leave the spool."""
+    if not list_name or list_name[0] in ".-" or "/" in list_name or not list_name.isprintable():
+        raise ConfigurationError(
+            "a list's name is that of its folder in the spool, so it must not be empty, start with a dot or a dash, "
+            f"or hold a slash: {in_words(list_name)}"
+        )
+    return Mlmmj(settings, list_name)
+
+
+def _why_misread(address: str) -> str:
+    """Return why mlmmj, which stores nearly anything, would fail at an address or never reach it by mail."""
+    domain = address.rpartition("@")[2]
+    if not address.isascii():
+        return "mlmmj takes only ASCII"
+    if address[0] in "./":
+        return f"mlmmj does not take an address that starts with {address[0]}"
+    if not all(domain.split(".")) or "." not in domain:
+        return "mlmmj takes only domains with a dot, and no empty part"
+    return ""
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether a folder is there, which whoever may not look into the one above cannot know."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _last_byte(path: Path) -> bytes:
+    """Return the last byte of a file, nothing of an empty one or of one that has just gone. Raise unless readable."""
+    try:
+        # without O_NONBLOCK a named pipe would hang us
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    try:
+        found = os.fstat(descriptor)
+        return os.pread(descriptor, 1, found.st_size - 1) if stat.S_ISREG(found.st_mode) and found.st_size else b""
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    finally:
+        os.close(descriptor)
+
+
+def _unreadable(path: Path, error: OSError) -> ListManagerUnavailableError:
+    return ListManagerUnavailableError(
+        f"{path}: cannot be read: {os.strerror(error.errno or 0)}; run the sync as the owner of the list's folder"
+    )
