@@ -1,8 +1,10 @@
 """Which module drives which kind of list manager.
 
 A kind is a module with a ``Settings`` Struct, which says what may stand in the manager's table, and a function
-``open_list(settings, list_name)``, which returns a ListManager. Other packages name such a module in the entry-point
-group ``portal.listmanagers``; they cannot replace a kind that is built in.
+``open_list(settings, list_name)``, which returns a ListManager. A module that says ``WANTS_EMAIL = True`` is called as
+``open_list(settings, list_name, email=...)`` where the catalogue has no other name for the list than its handle. Other
+packages name such a module in the entry-point group ``portal.listmanagers``; they cannot replace a kind that is built
+in.
 """
 
 from collections.abc import Mapping
@@ -23,6 +25,7 @@ BUILT_IN = {
     "commands": "portal.listmanagers.commands",
     "file": "portal.listmanagers.file",
     "mailman2": "portal.listmanagers.mailman2",
+    "mailman3": "portal.listmanagers.mailman3",
     "mlmmj": "portal.listmanagers.mlmmj",
 }
 
@@ -54,9 +57,13 @@ def read_settings(kind: str, table: Mapping[str, Any], *, folder: Path | None = 
     return BoundSettings(kind, module, settings)
 
 
-def open_list(settings: BoundSettings, list_name: str) -> ListManager:
-    """Return the list manager bound to one list; nothing is reached yet. Raise ConfigurationError."""
-    manager: ListManager = settings.module.open_list(settings.settings, list_name)
+def open_list(settings: BoundSettings, list_name: str, *, email: str = "") -> ListManager:
+    """Return the list manager bound to one list; nothing is reached yet. Raise ConfigurationError.
+
+    ``email`` is the list's own address, where a kind may find the list by it.
+    """
+    known = {"email": email} if email and getattr(settings.module, "WANTS_EMAIL", False) else {}
+    manager: ListManager = settings.module.open_list(settings.settings, list_name, **known)
     return manager
 
 

@@ -1,0 +1,334 @@
+"""GNU Mailman 3, by its REST API.
+
+It adds one address a request, so only the difference is ever sent; it removes many at once, by their lower case alone.
+No mail goes out: adds say so, and the removal of many never writes to anybody. Nothing but subscribers is touched.
+What it answers to what was established by running Mailman 3.3.10; docs/list-managers/mailman3.md tells the rest.
+"""
+
+import os
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from msgspec import Meta, Struct
+
+from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
+from portal.listmanagers.base import Outcome, Result
+from portal.listmanagers.http import Answer, Client, Deadline, described, unusable
+from portal.listmanagers.lines import in_words, why_unsendable
+
+# A list that says no name of its own is known to Mailman by its address: ``open_list`` is told that too.
+WANTS_EMAIL = True
+
+_PAGE = 1000
+_REMOVED_AT_ONCE = 500
+_READINGS = 3  # of a roster that changes while it is read
+_SECRETS = ("password", "password_file", "password_env")
+
+_SILENT = (
+    ("pre_verified", "true"),
+    ("pre_confirmed", "true"),
+    ("pre_approved", "true"),
+    ("send_welcome_message", "false"),
+)
+
+# What Mailman refuses. Source: the answers of 3.3.10 to every ASCII character.
+_REFUSED = re.compile(r'[][()<>|:;^,\\"]')
+_DOMAIN = re.compile(r"[a-z0-9][-a-z0-9]*(\.[a-z0-9][-a-z0-9]*)+", re.IGNORECASE)
+
+# In what a 400 says when it was not the address that was wrong: two writers met in the database.
+_TRANSIENT = re.compile(r"\(raised as|is locked|IntegrityError|OperationalError")
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What may stand in the table of a manager of this kind."""
+
+    url: str
+    user: str
+    password: str | None = None
+    password_file: Path | None = None
+    password_env: str | None = None
+    ca_file: Path | None = None
+    timeout: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+    timeout_per_address: Annotated[float, Meta(ge=0, le=60)] = 0.5
+    batch: Annotated[int, Meta(ge=1)] = 500
+    max_output: Annotated[int, Meta(ge=1024)] = 64 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        _check_url(self.url)
+        if not self.user or ":" in self.user or not self.user.isprintable():
+            raise ValueError("`user` must be a name without a colon")
+        if sum(getattr(self, key) is not None for key in _SECRETS) != 1:
+            raise ValueError(f"it needs one of {', '.join(_SECRETS)}, and only one")
+
+    def __repr__(self) -> str:
+        """Leave the password out of logs."""
+        return f"Settings(url={self.url!r})"
+
+
+@dataclass(frozen=True)
+class Mailman3:
+    """One list of a Mailman 3. ``names`` are what it may be called there, the likeliest first."""
+
+    settings: Settings
+    names: tuple[str, ...]
+    password: str = field(repr=False)
+    _found: list[str] = field(default_factory=list, repr=False, compare=False)  # Mailman's id, once it is known
+
+    @property
+    def batch(self) -> int:
+        """The most addresses for one call; they are added one by one all the same."""
+        return self.settings.batch
+
+    def timeout(self, count: int) -> float:
+        """Return the seconds after which a call with that many addresses gives up."""
+        return self.settings.timeout + count * self.settings.timeout_per_address
+
+    def check(self) -> str:
+        """Ask for the version and for the list."""
+        until = self._deadline(0)
+        answer = self._client.request("GET", "system", "versions", until=until)
+        version = in_words(str(_table(answer, 200).get("mailman_version")))
+        found = _table(self._of_list("GET", until=until), 200)
+        return f"{version}: {found.get('list_id')} is there, subscribers: {found.get('member_count')}"
+
+    def roster(self) -> Sequence[str]:
+        """Return the members, in the lower case that Mailman shows."""
+        until = self._deadline(0)
+        return [_text(entry, "email") for entry in self._entries("roster", "member", until=until, fields="email")]
+
+    def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        """Subscribe addresses, one by one, without a word to anybody."""
+        until = self._deadline(len(addresses))
+        return {each: self._add(each, until) for each in dict.fromkeys(addresses)}
+
+    def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        """Unsubscribe addresses, many at once, without a word to anybody. What is on a list can leave it."""
+        until = self._deadline(len(addresses))
+        outcomes = {each: Outcome(Result.REJECTED, reason) for each in addresses if (reason := why_unsendable(each))}
+        spellings = {each: each.lower() for each in addresses if each not in outcomes}
+        wanted = list(dict.fromkeys(spellings.values()))
+        was_member: dict[str, bool] = {}
+        for start in range(0, len(wanted), _REMOVED_AT_ONCE):
+            was_member |= self._remove(wanted[start : start + _REMOVED_AT_ONCE], until)
+        for address, spelling in spellings.items():
+            outcomes[address] = Outcome(Result.DONE if was_member[spelling] else Result.ALREADY)
+        return outcomes
+
+    def withdraw(self, addresses: Sequence[str]) -> Collection[str]:
+        """Discard requests that wait for a moderator or for the subscriber, which writes to nobody."""
+        until = self._deadline(len(addresses))
+        wanted: dict[str, list[str]] = {}
+        for each in addresses:
+            wanted.setdefault(each.lower(), []).append(each)
+        withdrawn: set[str] = set()
+        for entry in self._entries("requests", until=until):
+            email = _text(entry, "email").lower()
+            if email in wanted and self._discard(_text(entry, "token"), until):
+                withdrawn.update(wanted[email])
+        return withdrawn
+
+    def password_call(self) -> str:
+        """Return the request that sets a password, without one."""
+        return f"PATCH {self.settings.url}/users/ADDRESS cleartext_password=PASSWORD"
+
+    def set_passwords(self, passwords: Sequence[tuple[str, str]]) -> dict[str, Outcome]:
+        """Set the passwords of Mailman's users, which hold for all their lists."""
+        until = self._deadline(len(passwords))
+        return {address: self._set_password(address, password, until) for address, password in passwords}
+
+    def _add(self, address: str, until: Deadline) -> Outcome:
+        if reason := why_unsendable(address) or _why_refused(address):
+            return Outcome(Result.REJECTED, reason)
+        form = [("list_id", self._list_id(until)), ("subscriber", address), *_SILENT]
+        answer = self._client.request("POST", "members", until=until, form=form, is_transient=_is_transient)
+        said = described(answer)
+        if answer.status == 201:
+            return Outcome(Result.DONE)
+        if answer.status == 202:
+            return Outcome(Result.PENDING, f"held: waiting for the {_text(answer.data, 'token_owner')}")
+        if answer.status == 409:
+            return Outcome(Result.PENDING if "pending" in said else Result.ALREADY, said)
+        if answer.status == 400 and said == "No such list":
+            raise self._no_such_list()
+        if answer.status == 400:
+            return Outcome(Result.REJECTED, said.removesuffix(": ."))
+        raise _unusable(answer)
+
+    def _remove(self, spellings: Sequence[str], until: Deadline) -> dict[str, bool]:
+        """Return for each address whether it was a member before."""
+        form = [("emails", each) for each in spellings]
+        answer = self._of_list("DELETE", "roster", "member", until=until, form=form)
+        told = _table(answer, 200)
+        if not all(isinstance(told.get(each), bool) for each in spellings):
+            raise _unusable(answer)
+        return {each: told[each] for each in spellings}
+
+    def _discard(self, token: str, until: Deadline) -> bool:
+        """Tell whether a request was still there to be discarded."""
+        answer = self._client.request(
+            "POST", "lists", self._list_id(until), "requests", token, until=until, form=[("action", "discard")]
+        )
+        if answer.status not in {204, 404}:
+            raise _unusable(answer)
+        return answer.status == 204
+
+    def _set_password(self, address: str, password: str, until: Deadline) -> Outcome:
+        if reason := why_unsendable(address):
+            return Outcome(Result.REJECTED, reason)
+        form = [("cleartext_password", password)]
+        answer = self._client.request("PATCH", "users", address.lower(), until=until, form=form)
+        if answer.status == 204:
+            return Outcome(Result.DONE)
+        if answer.status == 404:
+            odd = ", or cannot find one with a slash in it" if "/" in address else ""
+            return Outcome(Result.REJECTED, f"Mailman knows no such user{odd}")
+        return Outcome(Result.REJECTED, f"refused with HTTP status {answer.status}")  # its words may hold the password
+
+    def _entries(self, *path: str, until: Deadline, **query: object) -> list[Any]:
+        """Return the entries of all pages, as many as each page says that there are.
+
+        Somebody who leaves meanwhile moves the others up, and one of them past the border of two pages unseen: that
+        must not look as if they had left too. So a roster that changes is read again.
+        """
+        for _reading in range(_READINGS):
+            entries: list[Any] = []
+            totals = set()
+            for page in count(1):
+                answer = self._of_list("GET", *path, until=until, query={**query, "count": _PAGE, "page": page})
+                total, fresh = _page(answer)
+                entries += fresh
+                totals.add(total)
+                if len(fresh) < _PAGE or len(entries) >= total:
+                    break
+            if totals == {len(entries)}:
+                return entries
+        raise ListManagerUnavailableError(
+            f"{answer.call}: answered with {len(entries)} entries and says that there are {total}; "
+            "run again when the list is quiet"
+        )
+
+    def _of_list(self, method: str, *path: str, until: Deadline, **options: Any) -> Answer:
+        """Send a request about the list. Raise NoSuchListError."""
+        answer = self._client.request(method, "lists", self._list_id(until), *path, until=until, **options)
+        if answer.status == 404:
+            raise self._no_such_list()
+        return answer
+
+    def _list_id(self, until: Deadline) -> str:
+        """Return Mailman's id for the list, such as ants.lists.example.com. Raise NoSuchListError."""
+        if not self._found:
+            for name in self.names:
+                answer = self._client.request("GET", "lists", name, until=until)
+                if answer.status != 404:
+                    self._found.append(_text(_table(answer, 200), "list_id"))
+                    break
+            else:
+                raise self._no_such_list()
+        return self._found[0]
+
+    def _no_such_list(self) -> NoSuchListError:
+        return NoSuchListError(
+            f"{self.settings.url}: Mailman has no list {' nor '.join(self.names)}; "
+            "set list in mailinglists.toml to its address there, and see that url ends with the version of the API"
+        )
+
+    def _deadline(self, count: int) -> Deadline:
+        return Deadline.after(self.timeout(count))
+
+    @cached_property
+    def _client(self) -> Client:
+        own = self.settings
+        return Client(own.url, own.user, self.password, max_output=own.max_output, ca_file=own.ca_file)
+
+
+def open_list(settings: Settings, list_name: str, *, email: str = "") -> Mailman3:
+    """Return the list manager bound to one list, known by its name or by its address. Raise ConfigurationError."""
+    if not list_name or list_name[0] in ".-" or "/" in list_name or not list_name.isprintable():
+        raise ConfigurationError(
+            f"a list's name must not be empty, start with a dot or a dash, or hold a slash: {in_words(list_name)}"
+        )
+    names = [email, f"{list_name}@{email.rpartition('@')[2]}"] if email else []
+    if not email or "." in list_name:
+        names.append(list_name)
+    return Mailman3(settings, tuple(dict.fromkeys(each.lower() for each in names)), _password(settings))
+
+
+def _password(settings: Settings) -> str:
+    """Return the password from where the settings say. Raise ConfigurationError, which names the key."""
+    if settings.password is not None:
+        return settings.password
+    if settings.password_env is not None:
+        if not (found := os.environ.get(settings.password_env)):
+            raise ConfigurationError(
+                f"password_env: there is no environment variable {in_words(settings.password_env)}"
+            )
+        return found
+    path = settings.password_file
+    try:
+        return path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r") if path else ""
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"password_file: {path}: not UTF-8") from None
+    except OSError as error:
+        raise ConfigurationError(f"password_file: {path}: {os.strerror(error.errno or 0)}") from None
+
+
+def _check_url(url: str) -> None:
+    """Raise ValueError unless a URL names a server and nothing besides that could leak or mislead."""
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        has_host = False
+    if not has_host or parts.scheme not in {"http", "https"} or not url.isprintable() or " " in url:
+        raise ValueError("`url` must start with http:// or https:// and a host, such as http://127.0.0.1:8001/3.1")
+    if "@" in parts.netloc:
+        raise ValueError("`url` must not hold a user or a password: those have settings of their own")
+    if "?" in url or "#" in url or url.endswith("/"):
+        raise ValueError("`url` must end with the version of the API, without a slash: http://127.0.0.1:8001/3.1")
+
+
+def _why_refused(address: str) -> str:
+    if not address.isascii():
+        return "Mailman 3 takes only ASCII"
+    if found := _REFUSED.search(address):
+        return f"Mailman 3 does not take the character {found[0]}"
+    if not _DOMAIN.fullmatch(address.partition("@")[2]):
+        return "Mailman 3 takes only domains with a dot, made of letters, digits and dashes"
+    return ""
+
+
+def _is_transient(answer: Answer) -> bool:
+    """Tell whether an add may be taken when it is sent again."""
+    return answer.status >= 500 or (answer.status == 400 and bool(_TRANSIENT.search(described(answer))))
+
+
+def _page(answer: Answer) -> tuple[int, list[Any]]:
+    """Return how many entries there are in all, and those of this page; where there are none Mailman says nothing."""
+    found = _table(answer, 200)
+    total, entries = found.get("total_size"), found.get("entries", [])
+    if not isinstance(total, int) or not isinstance(entries, list):
+        raise _unusable(answer)
+    return total, entries
+
+
+def _table(answer: Answer, status: int) -> dict[str, Any]:
+    if answer.status != status or not isinstance(answer.data, dict):
+        raise _unusable(answer)
+    return answer.data
+
+
+def _text(entry: Any, key: str) -> str:
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if not isinstance(value, str):
+        raise ListManagerUnavailableError(f"Mailman answered without {key}: {in_words(str(entry))}")
+    return value
+
+
+def _unusable(answer: Answer) -> ListManagerUnavailableError:
+    return unusable(answer, f"answered with status {answer.status} and what cannot be understood")
