@@ -16,7 +16,7 @@ from portal.cli.output import (
     write_lines,
     zone,
 )
-from portal.cli.sync import Order, code_of, run_lists, show_endings, tell_news
+from portal.cli.sync import Order, code_of, run_lists, run_requested, show_endings, tell_news
 from portal.cli.tables import history_table, report_table, runs_table
 from portal.domain.address import canonical
 from portal.domain.merge import Action
@@ -62,11 +62,20 @@ def lists(*, form: str) -> None:
 @click.option("--plan", is_flag=True, help="Begin a planned run: plan from this roster, push nothing.")
 @click.option("--accept", metavar="ID", help="With --plan: let exactly this plan past the brake.")
 @click.option("--confirm", is_flag=True, help="End the planned run by the roster read after pushing.")
+@click.option("--abandon", is_flag=True, help="Give the planned run up, so that the next run need not wait for it.")
 @as_text_or_json
 @click.argument("handle", metavar="LIST")
 @click.argument("file", type=click.File("rb"), default="-")
 def list_init(
-    *, handle: str, file: BinaryIO, allow_empty: bool, plan: bool, accept: str | None, confirm: bool, form: str
+    *,
+    handle: str,
+    file: BinaryIO,
+    allow_empty: bool,
+    plan: bool,
+    accept: str | None,
+    confirm: bool,
+    abandon: bool,
+    form: str,
 ) -> None:
     """Give every address without a preference the one that a roster says.
 
@@ -75,14 +84,14 @@ def list_init(
     \b
     Example: list_members members | flask mailinglist list-init members
     """
-    if plan and confirm:
-        raise click.UsageError("--plan begins a planned run and --confirm ends it: give one of them")
+    if plan + confirm + abandon > 1:
+        raise click.UsageError("--plan begins a planned run, --confirm and --abandon end it: give one of them")
     if accept is not None and not plan:
         raise click.UsageError("--accept goes with --plan")
     from portal.services.rosters import Order, take
 
     mailing_list = portal().catalogue().get(handle)
-    order = Order(plan=plan, confirm=confirm, accept=accept, allow_empty=allow_empty)
+    order = Order(plan=plan, confirm=confirm, abandon=abandon, accept=accept, allow_empty=allow_empty)
     counts, outturn = take(db.session(), mailing_list, watched(file), clock=portal().clock, order=order)
     if outturn is not None:
         tell_news(mailing_list, outturn)
@@ -129,11 +138,19 @@ def get_unsubscribed(*, handle: str, planned: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing, push nothing.")
 @click.option("--accept", metavar="ID", help="Let exactly this plan past the brake.")
 @click.option("--allow-empty", is_flag=True, help="Believe a roster that is empty although it should not be.")
+@click.option("--requested", is_flag=True, help="Carry out what superusers asked for in the browser, and no more.")
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each list, even where all is well.")
 @as_text_or_json
 @click.argument("handles", metavar="[LIST]...", nargs=-1)
 def sync(
-    *, handles: tuple[str, ...], dry_run: bool, accept: str | None, allow_empty: bool, verbose: bool, form: str
+    *,
+    handles: tuple[str, ...],
+    dry_run: bool,
+    accept: str | None,
+    allow_empty: bool,
+    requested: bool,
+    verbose: bool,
+    form: str,
 ) -> None:
     """Make the list managers agree with the portal, for all lists or for some.
 
@@ -144,8 +161,10 @@ def sync(
     """
     if dry_run and accept is not None:
         raise click.UsageError("--dry-run pushes nothing, so there is nothing to --accept")
+    if requested and (handles or dry_run or accept is not None or allow_empty):
+        raise click.UsageError("--requested does what was asked for in the browser: name no list and no other option")
     order = Order(is_dry=dry_run, accept=accept, allow_empty=allow_empty)
-    endings = run_lists(handles, order)
+    endings = run_requested() if requested else run_lists(handles, order)
     show_endings(endings, order, form=form, is_verbose=verbose or sys.stdout.isatty())
     raise SystemExit(code_of(endings))
 

@@ -9,10 +9,12 @@ import click
 from portal.cli.output import print_json, print_table, say
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
+from portal.errors import LeaseHeldError
 from portal.extensions import db, portal
 from portal.faults import fault_of, one_line, translated
 
 if TYPE_CHECKING:
+    from portal.services.requests import Means, Waiting
     from portal.services.sync import Outturn
 
 
@@ -53,6 +55,36 @@ def _end(handle: str, order: Order) -> Ending:
         return Ending(handle, None, fault_of(known).exit_code, words)
     tell_news(mailing_list, outturn)
     return Ending(handle, outturn)
+
+
+def run_requested() -> list[Ending]:
+    """Carry out what superusers asked for in the browser; tell what is news and what failed on stderr."""
+    from portal.services import requests
+
+    catalogue = portal().catalogue()
+    catalogue.require_enabled()
+    means = requests.Means(catalogue, portal().open_list_manager, portal().clock)
+    return [
+        _end_requested(each, means)
+        for each in requests.due(db.session(), now=portal().clock())
+        if requests.take(db.session(), each, now=portal().clock())
+    ]
+
+
+def _end_requested(taken: "Waiting", means: "Means") -> Ending:
+    from portal.services import requests
+
+    try:
+        outturn = requests.carry_out(db.session(), taken, means)
+    except Exception as error:  # whatever it is, the other requests have their turn
+        known = translated(error)
+        words = _naming(taken.handle, one_line(known))
+        if not (taken.was_held and isinstance(known, LeaseHeldError)):  # it is tried each minute and told once
+            click.echo(f"error: {words}", err=True)
+        return Ending(taken.handle, None, fault_of(known).exit_code, words)
+    if outturn.run_id is not None:  # whoever asked to be shown a plan reads in the browser what is wrong with it
+        tell_news(means.catalogue.get(taken.handle), outturn)
+    return Ending(taken.handle, outturn)
 
 
 def _naming(handle: str, words: str) -> str:

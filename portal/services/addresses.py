@@ -56,17 +56,17 @@ def is_managed(mailing_list: MailingList | None) -> ColumnElement[bool]:
     """Return the condition that some active user who may see the list holds an address."""
     return (
         exists()
-        .where(UserAddress.address_id == Address.id, User.id == UserAddress.user_id, _may_see(mailing_list))
+        .where(UserAddress.address_id == Address.id, User.id == UserAddress.user_id, may_see(mailing_list))
         .correlate(Address)
     )
 
 
 def managed_ids(mailing_list: MailingList) -> Select[Any]:
     """Return the ids of all managed addresses: what ``is_managed`` says, where all are asked for."""
-    return select(UserAddress.address_id).join(User, User.id == UserAddress.user_id).where(_may_see(mailing_list))
+    return select(UserAddress.address_id).join(User, User.id == UserAddress.user_id).where(may_see(mailing_list))
 
 
-def _may_see(mailing_list: MailingList | None) -> ColumnElement[bool]:
+def may_see(mailing_list: MailingList | None) -> ColumnElement[bool]:
     """Return the condition that a user is active and in a group of the list's audience."""
     if mailing_list is None or mailing_list.audience is None:
         return User.is_active.expression
