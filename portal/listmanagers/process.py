@@ -22,6 +22,7 @@ from portal.listmanagers.lines import in_words
 
 GRACE = 5.0  # seconds between one signal and the next
 MAX_OUTPUT = 64 * 1024 * 1024  # bytes, of stdout and of stderr each
+_LONGEST_WORDS = 16 * 1024  # bytes of stderr in which secrets are looked for
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -80,6 +81,13 @@ def with_list(command: str, list_name: str) -> tuple[str, ...]:
     return (*argv, list_name)
 
 
+def quoted(argv: Sequence[str]) -> str:
+    """Return argv in one line, as a shell would read it back."""
+    import shlex
+
+    return shlex.join(argv)
+
+
 def require_program(program: str) -> None:
     """Raise ListManagerUnavailableError where a program is missing or may not be run."""
     if shutil.which(program, path=PATH) is None:
@@ -129,6 +137,16 @@ def require_success(finished: Finished, *, ok: Sequence[int] = (0,)) -> None:
     raise ListManagerUnavailableError(
         f"{finished.name}: {how}, saying: {said}" if said else f"{finished.name}: {how}, without a word"
     )
+
+
+def without_secrets(finished: Finished, secrets: Sequence[str]) -> Finished:
+    """Return what a command left with secrets that it was given hidden, and its stderr cut: its words are passed on."""
+    said = finished.stderr
+    if len(said) > _LONGEST_WORDS:
+        said = said[:_LONGEST_WORDS].rpartition(b"\n")[0]  # whole lines, so that no secret is cut in two
+    for secret in secrets:
+        said = said.replace(secret.encode(), b"...")
+    return finished._replace(stderr=said)
 
 
 def complaint(finished: Finished) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from sqlalchemy import and_, bindparam, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
@@ -127,13 +127,24 @@ def _mark(mailing_list: MailingList) -> Any:
     )
 
 
-def why_none(mailing_list: MailingList, manager: ListManager | None) -> str:
-    """Return why no passwords are set for a list, in words; an empty text where they are."""
+def takes(mailing_list: MailingList, manager: ListManager) -> TypeGuard[PasswordManager]:
+    """Tell whether passwords are set for a list: its ``syncpws`` is not false, and its list manager keeps some."""
+    return mailing_list.sync_passwords and isinstance(manager, TakesPasswords)
+
+
+def why_none(mailing_list: MailingList) -> str:
+    """Return in words why a list does not take passwords."""
     if not mailing_list.sync_passwords:
         return "syncpws = false in mailinglists.toml, so no passwords are set"
-    if manager is not None and not isinstance(manager, TakesPasswords):
-        return "its kind of list manager keeps no passwords, so none are set"
-    return ""
+    return "its kind of list manager keeps no passwords, so none are set"
+
+
+def look(
+    session: Session, mailing_list: MailingList, manager: PasswordManager, *, key: bytes, everyone: bool = False
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the calls that a push would make, which name no password, and the addresses that they are for."""
+    addresses = tuple(spelling for spelling, _ in pending(session, mailing_list, key=key, everyone=everyone))
+    return (manager.password_call(),) * -(-len(addresses) // manager.batch), addresses
 
 
 def push(

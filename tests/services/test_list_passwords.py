@@ -18,6 +18,7 @@ from portal.services.list_passwords import (
     push,
     replace_password,
     show,
+    takes,
     why_none,
 )
 from portal.services.sync import Request, begin_planned_run
@@ -248,10 +249,12 @@ def test_a_member_sees_and_replaces_the_list_password_of_their_own_addresses_alo
 
 
 def test_lists_and_list_managers_without_passwords_say_why(members):
-    assert why_none(members, Keeper()) == ""
-    assert why_none(members, None) == ""
-    assert "keeps no passwords" in why_none(members, MemoryList())
-    assert "syncpws = false" in why_none(replace(members, sync_passwords=False), None)
+    assert takes(members, Keeper())
+    assert not takes(members, MemoryList())
+    assert "keeps no passwords" in why_none(members)
+    silent = replace(members, sync_passwords=False)
+    assert not takes(silent, Keeper())
+    assert "syncpws = false" in why_none(silent)
 
 
 def test_the_key_is_made_at_its_first_use_apart_from_the_session_key_and_for_its_owner_alone(app, instance):

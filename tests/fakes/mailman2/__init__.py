@@ -1,4 +1,4 @@
-"""A Mailman 2.1 for tests: three commands on a folder, with the real ones' outputs, exit codes and misreadings."""
+"""A Mailman 2.1 for tests: its commands on a folder, with the real ones' outputs, exit codes and misreadings."""
 
 import json
 import shlex
@@ -36,6 +36,7 @@ class FakeMailman2:
     def cmds(self) -> dict[str, str]:
         """The ``cmds`` table of a manager of the kind mailman2."""
         options = {"list_members": "", "add_members": "-r - -w n -a n", "remove_members": "-f - -n -N"}
+        options["changepw"] = "-q -l -r changepw"
         # -S -E -B: half the time to start
         return {
             name: f"{sys.executable} -SEB {shlex.quote(str(HERE / name))} --root {shlex.quote(str(self.root))} {each}"
@@ -61,6 +62,12 @@ class FakeMailman2:
     def digest_roster(self, name: str) -> set[str]:
         """Return the members who get digests."""
         return set(self._members(name)["digest"].values())
+
+    def passwords(self, name: str) -> dict[str, str]:
+        """Return the passwords that were set, by address in lower case."""
+        path = self.root / "lists" / f"{name}.passwords"
+        found: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        return found
 
     def drop_list(self, name: str) -> None:
         """Forget the list: Mailman has no such list any more."""

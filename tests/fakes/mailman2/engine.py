@@ -1,9 +1,10 @@
-"""What the three fake commands of Mailman 2.1 do; see the package for what tests set up and read.
+"""What the fake commands of Mailman 2.1 do; see the package for what tests set up and read.
 
 Standard library only, and quick to start: it runs once for each call, in the portal's minimal environment.
 The behaviour is that of bin/list_members, add_members and remove_members of 2.1, their misreadings included.
 """
 
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 BAD_CHARACTERS = re.compile(r'[][()<>|:;^,\\"\x00-\x1f\x7f-\uffff]')  # _badchars of Mailman/Utils.py
+HELPER = Path(__file__).parents[3] / "portal/templates/scripts/changepw.py.txt"
 USAGE = "Usage of the fake: as of the real command, at some length.\n" * 30
 
 
@@ -27,9 +29,13 @@ def main(command):
     text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape") if wants_input else ""
     if wants_input:
         _log(root, {"command": command, "stdin": text})
-    {"list_members": list_members, "add_members": add_members, "remove_members": remove_members}[command](
-        root, arguments[:-1], name, [line.strip() for line in text.split("\n") if line.strip()], switch
-    )
+    commands = {"list_members": list_members, "add_members": add_members, "remove_members": remove_members}
+    if command == "changepw":
+        withlist(root, name, text)
+    else:
+        commands[command](
+            root, arguments[:-1], name, [line.strip() for line in text.split("\n") if line.strip()], switch
+        )
     _after(root, switch)
 
 
@@ -91,6 +97,53 @@ def remove_members(root, _options, name, lines, switch):
                 members["digest"].pop(line.lower(), None)
         _hang(root, "remove_members", switch, "hang_locked")
         _save(root, name, members)
+
+
+def withlist(root, name, text):
+    """Run the helper that the portal prints, as bin/withlist -l -r changepw does where it was installed."""
+    mailing_list = MailList(root, name) if _load(root, name) is not None else None
+    if mailing_list is None:
+        sys.stderr.write(f"Unknown list: {name}\n")
+    helper = {"__name__": "changepw"}
+    exec(compile(HELPER.read_text(), "changepw.py", "exec"), helper)
+    sys.stdin = io.StringIO(text)
+    helper["changepw"](mailing_list)
+
+
+class MailList:
+    """What of Mailman.MailList a helper of withlist needs, locked when it is made."""
+
+    def __init__(self, root, name):
+        self.root, self.name = root, name
+        self.lock = None
+        self.Lock()
+
+    def Locked(self):
+        return self.lock is not None
+
+    def Lock(self):
+        self.lock = Lock(self.root, self.name)
+        self.lock.__enter__()
+        self.members, self.passwords = _load(self.root, self.name), _passwords(self.root, self.name)
+
+    def Unlock(self):
+        if self.Locked():
+            self.lock.__exit__()
+        self.lock = None
+
+    def isMember(self, address):
+        return any(address.lower() in self.members[kind] for kind in ("regular", "digest"))
+
+    def setMemberPassword(self, address, password):
+        self.passwords[address.lower()] = password
+
+    def Save(self):
+        (self.root / "lists" / f"{self.name}.passwords").write_text(json.dumps(self.passwords))
+
+
+def _passwords(root, name):
+    path = root / "lists" / f"{name}.passwords"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def misread(line):

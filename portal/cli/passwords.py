@@ -1,0 +1,61 @@
+"""`flask mailinglist password-sync` and `changepw-script`: list passwords, and what Mailman 2 needs to take them."""
+
+import click
+
+from portal.cli.mailinglist import mailinglist
+from portal.cli.output import say
+from portal.extensions import db, portal
+
+
+@mailinglist.command("password-sync")
+@click.option("--all", "everyone", is_flag=True, help="Also those that were set before.")
+@click.option("--noexec", is_flag=True, help="Print the commands, without passwords; run none.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the addresses, and how many they are.")
+@click.argument("handle", metavar="LIST")
+def password_sync(*, handle: str, everyone: bool, noexec: bool, verbose: bool) -> None:
+    """Set the list passwords of subscribers that are new or were replaced, at the list manager.
+
+    Quiet where all is well. No form of anybody's portal password is involved.
+
+    \b
+    Example: flask mailinglist password-sync members
+    """
+    from portal.services import list_passwords
+
+    mailing_list = portal().catalogue().get(handle)
+    manager = portal().open_list_manager(mailing_list)
+    if not list_passwords.takes(mailing_list, manager):
+        say(f"{handle}: {list_passwords.why_none(mailing_list)}")
+        return
+    key = portal().list_password_key()
+    if noexec:
+        calls, addresses = list_passwords.look(db.session(), mailing_list, manager, key=key, everyone=everyone)
+        for call in calls:
+            click.echo(call)
+        _tell(handle, addresses, "to set", is_verbose=verbose)
+        return
+    found = list_passwords.push(db.session(), mailing_list, manager, key=key, everyone=everyone)
+    for address, words in found.refused:
+        say(f"{handle}: the list manager did not set the password of {address}: {words}")
+    _tell(handle, found.done, "set", is_verbose=verbose)
+
+
+def _tell(handle: str, addresses: tuple[str, ...], done: str, *, is_verbose: bool) -> None:
+    """Print whose passwords they are, on stderr, since stdout may hold commands."""
+    if is_verbose:
+        for address in addresses:
+            say(f"{handle}: {address}")
+        say(f"{handle}: passwords {done}: {len(addresses)}")
+
+
+@mailinglist.command("changepw-script")
+def changepw_script() -> None:
+    """Print the helper that lets Mailman 2 take list passwords, for the directory that its withlist is in.
+
+    \b
+    Example: flask mailinglist changepw-script > /usr/local/mailman/bin/changepw.py
+    """
+    from flask import render_template
+
+    portal().catalogue().require_enabled()
+    click.echo(render_template("scripts/changepw.py.txt"))
