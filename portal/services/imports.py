@@ -37,6 +37,14 @@ class Imported(NamedTuple):
     problems: tuple[Problem, ...]
 
 
+class Preview(NamedTuple):
+    """What an import would make: how many accounts, the first of them as (username, address, name), and problems."""
+
+    count: int
+    first: tuple[tuple[str, str, str], ...]
+    problems: tuple[Problem, ...]
+
+
 class _Row(NamedTuple):
     line: int
     username: str
@@ -73,6 +81,16 @@ def import_users(
             "nothing was imported: somebody else made an account of a name in the file meanwhile; run it again"
         ) from None
     return Imported(len(rows), ())
+
+
+def preview(
+    session: Session, lines: Iterable[bytes], *, special_domains: Collection[str] = (), sample: int = 20
+) -> Preview:
+    """Return what ``import_users`` would do with a file; nothing is written. Raise BadInputError."""
+    rows, problems = _read(lines, special_domains)
+    problems += _taken(session, rows)
+    first = tuple((row.username, row.address.spelling, row.name) for row in rows[:sample])
+    return Preview(len(rows), first, tuple(sorted(problems)))
 
 
 def _read(lines: Iterable[bytes], special_domains: Collection[str]) -> tuple[list[_Row], list[Problem]]:

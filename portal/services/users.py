@@ -124,7 +124,7 @@ def find(session: Session, username: str) -> int:
 def show(session: Session, username: str) -> Profile:
     """Return the account of a username. Raise UnknownUserError."""
     with reading(session):
-        found = _profiles(session, User.username_key == _key(username))
+        found = profiles(session, User.username_key == _key(username))
     if not found:
         raise _unknown(username)
     return found[0]
@@ -133,7 +133,7 @@ def show(session: Session, username: str) -> Profile:
 def profile(session: Session, user_id: int) -> Profile:
     """Return the account of an id. Raise UnknownUserError."""
     with reading(session):
-        found = _profiles(session, User.id == user_id)
+        found = profiles(session, User.id == user_id)
     if not found:
         raise UnknownUserError(f"no user has the number {user_id}")
     return found[0]
@@ -158,7 +158,7 @@ def list_users(session: Session) -> Iterator[Profile]:
     last = ""
     while True:
         with reading(session):
-            block = _profiles(session, User.username_key > last)
+            block = profiles(session, User.username_key > last)
         yield from block
         if len(block) < _BLOCK:
             return
@@ -206,6 +206,13 @@ def change_password(
         sessions.end(session, user_id, keep_token=keep_token)
 
 
+def set_name(session: Session, username: str, *, name: str) -> None:
+    """Give a user another name. Raise UnknownUserError or BadInputError."""
+    name = checked_name(name)
+    with transaction(session):
+        _row(session, username).name = name
+
+
 def set_groups(session: Session, username: str, *, groups: Iterable[str], lists: Lists) -> None:
     """Put a user into these groups and no others. Raise UnknownUserError or BadInputError."""
     names = checked_groups(groups)
@@ -242,7 +249,7 @@ def delete(session: Session, username: str, *, erase: bool, lists: Lists) -> Pro
     """
     with transaction(session):
         user = _row_of_one_who_may_go(session, username)
-        (gone,) = _profiles(session, User.id == user.id)
+        (gone,) = profiles(session, User.id == user.id)
         addresses.release(session, user.id, erase=erase, lists=lists)
         if erase and "@" in gone.username:  # the name is the address, or was it once
             session.execute(update(History).where(History.actor_id == gone.id).values(actor=f"user {gone.id}"))
@@ -310,14 +317,14 @@ def _canonical(text: str) -> str | None:
         return None
 
 
-def _profiles(session: Session, condition: ColumnElement[bool]) -> list[Profile]:
-    """Return a block of accounts by username."""
+def profiles(session: Session, condition: ColumnElement[bool], *, limit: int = _BLOCK) -> list[Profile]:
+    """Return a block of accounts by username. The caller's transaction is open."""
     users = session.execute(
         select(User.id, User.username, User.name, User.is_superuser, User.is_active, User.created_at)
         .add_columns(User.last_login_at)
         .where(condition)
         .order_by(User.username_key)
-        .limit(_BLOCK)
+        .limit(limit)
     ).all()
     held: dict[int, list[str]] = {user.id: [] for user in users}
     groups: dict[int, list[str]] = {user.id: [] for user in users}

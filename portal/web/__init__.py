@@ -4,7 +4,7 @@ from flask import Flask
 
 from portal.config import Settings
 from portal.extensions import csrf, login
-from portal.web import account, admin, bounds, guards, headers, health, pages, subscriptions
+from portal.web import account, admin, admin_search, admin_users, bounds, guards, headers, health, pages, subscriptions
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -15,5 +15,5 @@ def register(app: Flask, settings: Settings) -> None:
     guards.register(app)
     csrf.init_app(app)  # after the guard, so that whoever is logged out is led to the log-in
     headers.register(app)
-    for each in (account, admin, health, subscriptions):
+    for each in (account, admin, api, admin_search, admin_users, health, subscriptions):
         app.register_blueprint(each.blueprint)

@@ -21,6 +21,7 @@ def trimmed(value: str | None) -> str | None:
 def is_readable(_form: FlaskForm, field: Any) -> None:
     """Refuse control characters, which no database and no log should meet. Raise ValidationError."""
     if not (field.data or "").isprintable():
+        field.data = ""  # no page repeats them either
         raise ValidationError("This contains characters that cannot be typed. Type it again.")
 
 

@@ -1,15 +1,17 @@
 """Who may reach what. Everything is closed unless it stands in this one table."""
 
+import logging
 from collections.abc import Mapping
 from enum import Enum, auto
 
-from flask import Flask, abort, g, redirect, request, session, url_for
+from flask import Flask, g, has_request_context, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
 
-from portal.errors import ForbiddenError
+from portal.errors import ForbiddenError, KeyRefusedError
 from portal.extensions import db, login, portal
-from portal.services import sessions
+from portal.services import api_keys, sessions
+from portal.services.api_keys import Caller
 from portal.services.sessions import Member
 
 
@@ -33,8 +35,27 @@ ACCESS: Mapping[str, Access] = {
     "subscriptions.home": Access.USER,
     "subscriptions.show": Access.USER,
     "subscriptions.choose": Access.USER,
+    "api.document": Access.PUBLIC,  # it says what every portal can do, and nothing of this one
+    "api.lists": Access.KEY,
+    "api.init": Access.KEY,
+    "api.subscribed": Access.KEY,
+    "api.unsubscribed": Access.KEY,
+    "api.passwords": Access.KEY,
+    "api.confirm_passwords": Access.KEY,
+    "api.report": Access.KEY,
+    "api.runs": Access.KEY,
     "admin.lists": Access.SUPERUSER,
     "admin.runs": Access.SUPERUSER,
+    "admin_search.search": Access.SUPERUSER,
+    "admin_users.index": Access.SUPERUSER,
+    "admin_users.new": Access.SUPERUSER,
+    "admin_users.show": Access.SUPERUSER,
+    "admin_users.edit": Access.SUPERUSER,
+    "admin_users.change": Access.SUPERUSER,
+    "admin_users.reset_password": Access.SUPERUSER,
+    "admin_users.delete": Access.SUPERUSER,
+    "admin_users.import_file": Access.SUPERUSER,
+    "admin_users.import_text": Access.SUPERUSER,
 }
 
 
@@ -43,6 +64,7 @@ def register(app: Flask) -> None:
     login.session_protection = None  # the row of login_sessions protects; an IP may change within a log-in
     login.user_loader(_load)
     app.before_request(guard)
+    logging.getLogger("portal.security").addFilter(_name_asker)
 
 
 def _load(token: str) -> Member | None:
@@ -71,14 +93,15 @@ def token() -> str:
 def guard() -> ResponseReturnValue | None:
     """Let a request through, or say why not. An endpoint that is not in the table is closed. Raise ForbiddenError."""
     if request.endpoint is None:  # there is no such page or method; the answer still shows who is logged in
-        if "_user_id" in session:
+        if not _is_api() and "_user_id" in session:
             logged_in()
         return None
     access = ACCESS.get(request.endpoint)
     if access is Access.PUBLIC:
         return None
     if access is Access.KEY:
-        abort(401)
+        g.caller = api_keys.authenticate(db.session(), _key(), ip=request.remote_addr or "", now=portal().clock())
+        return None
     found = logged_in()
     if found is None:
         return _ask_to_log_in()
@@ -88,11 +111,45 @@ def guard() -> ResponseReturnValue | None:
 
 
 def _ask_to_log_in() -> ResponseReturnValue:
-    if request.path.startswith("/api/"):
-        abort(401)
+    if _is_api():
+        raise KeyRefusedError("this call is not open to anybody")
     wanted = request.full_path.rstrip("?")
     is_page = request.method in {"GET", "HEAD"} and wanted != "/" and is_local(wanted)
     return redirect(url_for("account.log_in", next=wanted if is_page else None), 302)
+
+
+def _is_api() -> bool:
+    """Tell whether the API is asked, which knows no cookie."""
+    return request.path.startswith("/api/")
+
+
+def _key() -> str:
+    """Return the key that a call carries in a header; no cookie and no URL counts. Raise KeyRefusedError."""
+    found = request.authorization
+    key = found.token if found is not None and found.type == "bearer" else request.headers.get("X-API-Key")
+    if not key:
+        raise KeyRefusedError("this call needs an API key, in the header Authorization: Bearer KEY")
+    return key
+
+
+def caller() -> Caller:
+    """Return whose key calls, in the API."""
+    found: Caller = g.caller
+    return found
+
+
+def _name_asker(record: logging.LogRecord) -> bool:
+    """Say of an event of the security log who asked for it, and from where."""
+    if not has_request_context():
+        who: dict[str, object] = {"by": "command line"}
+    else:
+        who = {"ip": request.remote_addr}
+        if g.get("member"):
+            who["by"] = g.member.id
+        elif g.get("caller"):
+            who |= {"by": g.caller.user_id, "api_key": g.caller.key_id}
+    record.fields = {**who, **getattr(record, "fields", {})}
+    return True
 
 
 def is_local(target: str) -> bool:
