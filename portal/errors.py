@@ -52,6 +52,10 @@ class StaleFormError(BadInputError):
     """The signed state in a form was altered, or belongs to somebody else."""
 
 
+class ChangedMeanwhileError(BadInputError):
+    """What was looked at before it is done is no longer what would be done."""
+
+
 class LogInFailedError(PortalError):
     """Unknown, inactive and wrong are one answer."""
 

@@ -33,6 +33,7 @@ FAULTS: dict[type[BaseException], Fault] = {
     errors.InvalidAddressError: Fault(65, 422, "Not an address"),
     errors.WeakPasswordError: Fault(65, 422, "Password not accepted"),
     errors.WrongPasswordError: Fault(65, 422, "Password not accepted"),
+    errors.ChangedMeanwhileError: Fault(65, 409, "Changed meanwhile"),
     errors.StaleFormError: Fault(65, 400, "The page had to be loaded again"),
     errors.BadInputError: Fault(65, 422, "Input not accepted"),
     errors.LogInFailedError: Fault(65, 401, "Log in"),
@@ -67,6 +68,7 @@ _WORDS = {
 }
 
 
+_EXIT_CODES = {400: 65, 404: 78, 413: 65, 415: 65, 428: 78}  # of what ends a call before a service is asked
 _WATCHED = {403: "forbidden", 429: "limited"}  # refusals that the security log tells of
 
 
@@ -123,7 +125,7 @@ def _http(error: HTTPException) -> Response:
         return _answer(UNFORESEEN, "It has been written to the log. Try again, or tell the help desk.")
     if isinstance(error, SecurityError | BadHost):  # no page can be built for a host that is not ours, or none
         return Response("This host is not served here.\n", code, mimetype="text/plain")
-    plain = (Fault(1, code, HTTPStatus(code).phrase), error.description or "")
+    plain = (Fault(_EXIT_CODES.get(code, 1), code, HTTPStatus(code).phrase), error.description or "")
     response = _answer(*(plain if request.path.startswith("/api/") else _WORDS.get(code, plain)))
     for name, value in error.get_headers():
         if name in {"Allow", "Retry-After"}:
@@ -134,6 +136,7 @@ def _http(error: HTTPException) -> Response:
 def _answer(fault: Fault, message: str, *, plan: str = "") -> Response:
     if request.path.startswith("/api/"):
         body = {"type": "about:blank", "title": fault.title, "status": fault.status, "detail": message}
+        body["exit_code"] = fault.exit_code  # as a shell would see it: generated scripts end with it
         if plan:
             body["plan"] = plan
         response = Response(_json(body), fault.status, mimetype="application/problem+json")

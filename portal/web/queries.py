@@ -1,0 +1,90 @@
+"""What the queries of the API may hold: each name, its values, and what it means, for checks and document alike."""
+
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from flask import abort, request
+from msgspec import Meta, Struct
+
+from portal.domain.address import shown
+from portal.domain.mailinglist import HANDLE
+
+MAX_ID = 2**31 - 1  # what every database takes for a key
+_YES = {"1", "true"}
+_HANDLE = f"^{HANDLE.pattern}$"
+
+Flag = Literal["0", "1", "false", "true"]
+Form = Literal["json", "text"]
+_form = Meta(description="How to answer; it wins over the header Accept.")
+
+
+class Query(Struct, frozen=True, forbid_unknown_fields=True):
+    """No parameter at all."""
+
+    def is_set(self, name: str) -> bool:
+        """Tell whether a flag was given, and as yes."""
+        return getattr(self, name) in _YES
+
+
+class InitQuery(Query, frozen=True):
+    """What a roster is for, as the options of ``list-init``."""
+
+    plan: Annotated[Flag, Meta(description="1: begin a planned run, push nothing.")] = "0"
+    confirm: Annotated[Flag, Meta(description="1: end the planned run by the roster read after pushing.")] = "0"
+    abandon: Annotated[Flag, Meta(description="1: give the planned run up; the body is not read.")] = "0"
+    allow_empty: Annotated[Flag, Meta(description="1: believe a roster without a single address.")] = "0"
+    accept: (
+        Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="With plan: let exactly this plan past the brake.")]
+        | None
+    ) = None
+    format: Annotated[Form, _form] | None = None
+
+
+class ExportQuery(Query, frozen=True):
+    """Which addresses, and how."""
+
+    planned: Annotated[Flag, Meta(description="1: those of the planned run that is open instead.")] = "0"
+    format: Annotated[Form, _form] | None = None
+
+
+class PasswordsQuery(Query, frozen=True):
+    """Which passwords."""
+
+    all: Annotated[Flag, Meta(description="1: those too that have been marked as set already.")] = "0"
+
+
+class FormatQuery(Query, frozen=True):
+    """How to answer."""
+
+    format: Annotated[Form, _form] | None = None
+
+
+class RunsQuery(Query, frozen=True):
+    """Which runs."""
+
+    list: Annotated[str, Meta(max_length=64, pattern=_HANDLE, description="Of this list alone.")] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000, description="The most runs.")] = 50
+    before: Annotated[int, Meta(ge=1, le=MAX_ID, description="Only runs older than the one of this number.")] | None = (
+        None
+    )
+
+
+_Kind = TypeVar("_Kind", bound=Query)
+
+
+def asked(kind: type[_Kind]) -> _Kind:
+    """Return the query of the request. What it does not know, or is told twice, ends in a 400 and in nothing else.
+
+    A misspelt ``plan`` must not be a list-init.
+    """
+    names = kind.__struct_fields__
+    for name, values in request.args.lists():
+        if name not in names:
+            known = ", ".join(names) or "none"
+            abort(400, f"there is no parameter {shown(name, limit=40)} here (there are: {known})")
+        if len(values) > 1:
+            abort(400, f"the parameter {name} is given more than once")
+    try:
+        return msgspec.convert(request.args.to_dict(), kind, strict=False)
+    except msgspec.ValidationError as error:
+        return abort(400, f"a parameter is not as it should be: {error}".replace("`$.", "`"))
