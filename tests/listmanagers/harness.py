@@ -11,9 +11,11 @@ import pytest
 from portal.listmanagers import registry
 from portal.listmanagers.base import ListManager
 from tests.fakes.mailman2 import FakeMailman2
+from tests.fakes.mailman3 import DOMAIN, FakeMailman3
 from tests.fakes.mlmmj import FakeMlmmj
 from tests.fakes.plain import FakePlain
 from tests.real import mlmmj as real_mlmmj
+from tests.real import programs
 
 LIST = "ants"
 
@@ -37,6 +39,9 @@ class Harness:
     def mails(self) -> list[str]:
         """Name the mails that the list manager would send by now, where it could send any."""
         return []
+
+    def close(self) -> None:
+        """Stop what a harness has started."""
 
     def open(self, name: str = LIST, **settings: Any) -> ListManager:
         kind, table = self.kind, {**self.table(), **settings}
@@ -225,6 +230,90 @@ class Mlmmj(Harness):
 
     def print_garbage(self) -> None:
         self.fake.act(garbage=True)
+
+
+class Mailman3(Harness):
+    kind = "mailman3"
+    has_digests = True
+    many = 1500  # more than a page
+    refuses = frozenset({"a|b@example.org", "=cmd|'/C'!A0@example.org"})
+
+    def __init__(self, folder: Path) -> None:
+        self.fake = FakeMailman3()
+        super().__init__(folder)
+
+    def close(self) -> None:
+        self.fake.close()
+
+    def table(self) -> dict[str, Any]:
+        return self.fake.table()
+
+    def open(self, name: str = LIST, **settings: Any) -> ListManager:
+        return super().open(f"{name}@{DOMAIN}", **settings)
+
+    def set_roster(self, *addresses: str, digest: Iterable[str] = ()) -> None:
+        self.fake.set_roster(LIST, addresses, digest=digest)
+
+    def roster(self) -> set[str]:
+        return self.fake.roster(LIST)
+
+    def digest_roster(self) -> set[str]:
+        return {each for each, mode in self.fake.get_list(LIST).members.items() if mode == "mime_digests"}
+
+    def sent(self) -> str:
+        return "".join(value for call in self.fake.calls for _key, value in call.form)
+
+    def break_down(self) -> None:
+        self.fake.act("error")
+
+    def hang(self) -> None:
+        self.fake.act("hang")
+
+    def assert_let_go(self) -> None:
+        self.fake.act()
+
+    def flood(self) -> None:
+        self.fake.act("huge")
+
+    def print_garbage(self) -> None:
+        self.fake.act("garbage")
+
+    def mails(self) -> list[str]:
+        return self.fake.mails
+
+
+class RealMailman3(Harness):
+    """A real one, started once for all tests, with the list emptied before each."""
+
+    kind = "mailman3"
+    has_digests = True
+    can_break = False
+    keeps_case = False  # it does, but it does not say
+    many = 200
+    refuses = Mailman3.refuses
+
+    def __init__(self, folder: Path) -> None:
+        self.program = programs.started("mailman3")
+        self.program.make_list(LIST)
+        self.folder = folder
+
+    def table(self) -> dict[str, Any]:
+        return self.program.manager_table()
+
+    def open(self, name: str = LIST, **settings: Any) -> ListManager:
+        return super().open(self.program.list_setting(name), **settings)
+
+    def set_roster(self, *addresses: str, digest: Iterable[str] = ()) -> None:
+        self.program.set_roster(LIST, addresses, digest=digest)
+
+    def roster(self) -> set[str]:
+        return self.program.roster(LIST)
+
+    def digest_roster(self) -> set[str]:
+        return self.program.digest_roster(LIST)
+
+    def mails(self) -> list[str]:
+        return self.program.queued_mails()
 
 
 class RealMlmmj(Harness):

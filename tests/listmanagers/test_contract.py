@@ -15,6 +15,8 @@ KINDS = {
     "file": harness.File,
     "commands": harness.Commands,
     "mailman2": harness.Mailman2,
+    "mailman3": harness.Mailman3,
+    "mailman3 for real": harness.RealMailman3,
     "mlmmj": harness.Mlmmj,
     "mlmmj for real": harness.RealMlmmj,
 }
@@ -41,11 +43,14 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[harness.Har
     made = _made(request.param, tmp_path)
     yield made
     assert made.mails() == []
+    made.close()
 
 
 @pytest.fixture(params=[name for name, each in KINDS.items() if each.can_break])
-def breakable(request: pytest.FixtureRequest, tmp_path: Path) -> harness.Harness:
-    return _made(request.param, tmp_path)
+def breakable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[harness.Harness]:
+    made = _made(request.param, tmp_path)
+    yield made
+    made.close()
 
 
 def _made(name: str, tmp_path: Path) -> harness.Harness:

@@ -1,6 +1,4 @@
-"""The real list managers as fixtures, started once a session, and their versions at the head of the log."""
-
-from collections.abc import Iterator
+"""The real list managers as fixtures."""
 
 import pytest
 
@@ -8,7 +6,7 @@ from tests.real import programs
 from tests.real.base import RealProgram
 
 
-@pytest.fixture(scope="session", params=list(programs.PROGRAMS))
-def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealProgram]:
+@pytest.fixture(params=list(programs.PROGRAMS))
+def program(request: pytest.FixtureRequest) -> RealProgram:
     """Each real list manager in turn; skipped, with the reason, where it is not installed."""
-    yield from programs.started(request.param, tmp_path_factory)
+    return programs.started(request.param)

@@ -1,7 +1,10 @@
 """Which real list managers there are. One line a program: where it lives, and how to see that it is installed."""
 
-from collections.abc import Iterator
+import atexit
+from functools import cache
 from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -14,13 +17,18 @@ PROGRAMS = {
 }
 
 
-def started(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealProgram]:
-    """Yield a running list manager and stop it afterwards; skip where it is not installed."""
-    module = import_module(PROGRAMS[kind])
-    if why := module.why_missing():
+def why_missing(kind: str) -> str:
+    """Return why a list manager cannot run here; an empty text where it can."""
+    return str(import_module(PROGRAMS[kind]).why_missing())
+
+
+@cache
+def started(kind: str) -> RealProgram:
+    """Return a list manager that runs until the tests end, and is started but once; skip where it is not installed."""
+    if why := why_missing(kind):
         pytest.skip(why)
-    program: RealProgram = module.Program(tmp_path_factory.mktemp(kind))
-    try:
-        yield program
-    finally:
-        program.stop()
+    folder = TemporaryDirectory(prefix=f"{kind}-")
+    atexit.register(folder.cleanup)
+    program: RealProgram = import_module(PROGRAMS[kind]).Program(Path(folder.name))
+    atexit.register(program.stop)
+    return program
