@@ -1,0 +1,52 @@
+"""`flask mailinglist check`: is everything in order, and if not, what to do."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flask import current_app
+
+from portal.cli.mailinglist import mailinglist
+from portal.cli.output import as_text_or_json, print_json, print_table
+from portal.extensions import db, portal
+from portal.faults import fault_of, one_line, translated
+
+if TYPE_CHECKING:
+    from portal.services.check import Finding
+
+
+@mailinglist.command()
+@as_text_or_json
+def check(*, form: str) -> None:
+    """Look whether everything is in order, and say what is wrong and what to do.
+
+    Looks at the configuration, the keys, the database, its clock, each list at its list manager, and each list's last
+    run. Changes nothing. Ends with 0 where all is well, with 69 where a list manager, the database or a run failed,
+    with 78 where the configuration has to be put right; with the larger of the two where both hold.
+
+    \b
+    Example: flask mailinglist check
+    """
+    from portal.services import check as service
+
+    premises = service.Premises(
+        Path(current_app.instance_path), portal().catalogue, portal().open_list_manager, portal().clock
+    )
+    findings = [_as_record(each) for each in service.check(db.session(), premises)]
+    if form == "json":
+        print_json(findings)
+    else:
+        rows = [(each["list"], each["what"], "ok" if each["ok"] else "WRONG", each["words"]) for each in findings]
+        print_table(("LIST", "WHAT", "STATE", "IN WORDS"), rows)
+    codes = {each["exit_code"] for each in findings}
+    raise SystemExit(1 if 1 in codes else max(codes))
+
+
+def _as_record(finding: "Finding") -> dict[str, Any]:
+    known = None if finding.error is None else translated(finding.error)
+    return {
+        "what": finding.what,
+        "list": finding.handle,
+        "ok": known is None,
+        "words": finding.words if known is None else one_line(known),
+        "exit_code": 0 if known is None else fault_of(known).exit_code,
+    }
