@@ -19,12 +19,12 @@ from portal.domain.address import canonical
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result
+from portal.listmanagers.disk import require_room
 from portal.listmanagers.lines import in_words, read_roster, why_unsendable
 
 # Normal subscribers, those who get digests, those who get no mail: folder, and option of mlmmj-list.
 _ROSTERS = {"subscribers.d": "-s", "digesters.d": "-d", "nomailsubs.d": "-n"}
 _SILENT = {"mlmmj-sub": ("-f", "-q", "-s"), "mlmmj-unsub": ("-q", "-s")}
-_ROOM = 1024 * 1024  # bytes; mlmmj writes half a line when the disk is full, and says nothing
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,7 +115,7 @@ class Mlmmj:
 
     def _call(self, program: str, address: str, deadline: float) -> dict[str, str]:
         """Call a program for one address; return what went wrong, where something did."""
-        self._require_room()
+        require_room(self.folder)  # mlmmj writes half a line when the disk is full
         finished = self._run(program, *_SILENT[program], "-a", address, deadline=deadline)
         if finished.exit_code < 0:
             process.require_success(finished)
@@ -170,18 +170,16 @@ class Mlmmj:
 
     def _require_writable(self) -> None:
         """Raise unless mlmmj-sub would work: it does for the owner of the list's folder and for root alone."""
-        owner = self.folder.stat().st_uid
+        try:
+            owner = self.folder.stat().st_uid
+        except OSError as error:
+            raise _unreadable(self.folder, error) from None
         if os.geteuid() not in {0, owner}:
             raise ListManagerUnavailableError(
                 f"{self.folder}: belongs to user {owner}, and mlmmj lets nobody else but root change it; "
                 "run the sync as that user"
             )
-        self._require_room()
-
-    def _require_room(self) -> None:
-        disk = os.statvfs(self.folder)
-        if disk.f_blocks and disk.f_bavail * disk.f_frsize < _ROOM:
-            raise ListManagerUnavailableError(f"{self.folder}: its disk is full; mlmmj would cut off what it writes")
+        require_room(self.folder)
 
     def _files(self) -> Iterator[Path]:
         for name in _ROSTERS:

@@ -27,6 +27,7 @@ BUILT_IN = {
     "mailman2": "portal.listmanagers.mailman2",
     "mailman3": "portal.listmanagers.mailman3",
     "mlmmj": "portal.listmanagers.mlmmj",
+    "sympa": "portal.listmanagers.sympa",
 }
 
 

@@ -14,6 +14,7 @@ from tests.fakes.mailman2 import FakeMailman2
 from tests.fakes.mailman3 import DOMAIN, FakeMailman3
 from tests.fakes.mlmmj import FakeMlmmj
 from tests.fakes.plain import FakePlain
+from tests.fakes.sympa import FakeSympa
 from tests.real import mlmmj as real_mlmmj
 from tests.real import programs
 
@@ -348,3 +349,68 @@ class RealMlmmj(Harness):
 
     def mails(self) -> list[str]:
         return self.program.queued_mails()
+
+
+class Sympa(Harness):
+    kind = "sympa"
+    has_digests = True
+    keeps_case = False
+
+    def __init__(self, folder: Path) -> None:
+        self.fake = FakeSympa(folder)
+        super().__init__(folder)
+
+    def table(self) -> dict[str, Any]:
+        return self.fake.table()
+
+    def set_roster(self, *addresses: str, digest: Iterable[str] = ()) -> None:
+        self.fake.set_roster(LIST, addresses, digest=digest)
+
+    def roster(self) -> set[str]:
+        return self.fake.roster(LIST)
+
+    def digest_roster(self) -> set[str]:
+        return self.fake.digest_roster(LIST)
+
+    def sent(self) -> str:
+        return "".join(call["stdin"] for call in self.fake.calls())
+
+    def break_down(self) -> None:
+        self.fake.act(down=True)
+
+    def hang(self) -> None:
+        self.fake.act(hang=True)
+
+    def assert_let_go(self) -> None:
+        assert self.fake.was_interrupted()
+
+    def flood(self) -> None:
+        self.fake.act(flood=True)
+
+    def print_garbage(self) -> None:
+        self.fake.act(garbage=True)
+
+
+class RealSympa(Harness):
+    """The Sympa of the system, with a list ``ants`` of the domain SYMPA_DOMAIN, which is emptied. Slow."""
+
+    kind = "sympa"
+    can_break = False
+    keeps_case = False
+    many = 50
+
+    def table(self) -> dict[str, Any]:
+        return {"domain": os.environ.get("SYMPA_DOMAIN", "lists.example.com")}
+
+    def set_roster(self, *addresses: str) -> None:
+        manager = self.open()
+        if held := manager.roster():
+            manager.remove(held)
+        if addresses:
+            manager.add(addresses)
+
+    def roster(self) -> set[str]:
+        return set(self.open().roster())
+
+    def mails(self) -> list[str]:
+        return [str(mail) for mail in Path("/var/spool/sympa").glob("bulk/*/*")]

@@ -19,9 +19,12 @@ KINDS = {
     "mailman3 for real": harness.RealMailman3,
     "mlmmj": harness.Mlmmj,
     "mlmmj for real": harness.RealMlmmj,
+    "sympa": harness.Sympa,
 }
 if "MAILMAN2_PREFIX" in os.environ:
     KINDS["mailman2 for real"] = harness.RealMailman2
+if os.environ.get("SYMPA") == "1":
+    KINDS["sympa for real"] = harness.RealSympa
 
 TAKEN = {Result.DONE, Result.ALREADY}
 HOSTILE = [
@@ -224,7 +227,9 @@ def test_output_without_end_is_cut_off(breakable, call):
 
 
 @pytest.mark.parametrize("call", ["check", "roster"])
-@pytest.mark.parametrize("breakable", ["commands", "mailman2", "mlmmj"], indirect=True)  # a file keeps unknown lines
+@pytest.mark.parametrize(
+    "breakable", ["commands", "mailman2", "mlmmj", "sympa"], indirect=True
+)  # a file keeps unknown lines
 def test_output_that_is_no_roster_is_refused(breakable, call):
     breakable.print_garbage()
     with pytest.raises(ListManagerUnavailableError, match="html"):

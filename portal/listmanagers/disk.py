@@ -1,0 +1,18 @@
+"""Room on a disk, for list managers that write half of what they should when it is full, and say nothing."""
+
+import os
+from pathlib import Path
+
+from portal.errors import ListManagerUnavailableError
+
+_ROOM = 1024 * 1024  # bytes
+
+
+def require_room(folder: Path) -> None:
+    """Raise ListManagerUnavailableError where the disk of a folder is as good as full."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError as error:
+        raise ListManagerUnavailableError(f"{folder}: cannot be read: {os.strerror(error.errno or 0)}") from None
+    if disk.f_blocks and disk.f_bavail * disk.f_frsize < _ROOM:
+        raise ListManagerUnavailableError(f"{folder}: its disk is full, and the list manager would not notice")

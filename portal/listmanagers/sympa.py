@@ -1,0 +1,240 @@
+"""Sympa 6.2, by its own command on its own host.
+
+All that it says of an address is a line on stderr; it exits with 1 as soon as one address was no news to it. The roster
+comes from ``dump``, since ``review`` hides whoever conceals themselves. ``dump`` writes a file, and claims to have done
+so where the list is closed, the disk full or the database gone: so the file must be a new one, whole, and, where it is
+empty, empty once more while the database answers.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta, Struct
+
+from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
+from portal.listmanagers import process
+from portal.listmanagers.base import Outcome, Result
+from portal.listmanagers.disk import require_room
+from portal.listmanagers.lines import as_lines, in_words, read_roster, why_unsendable
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What may stand in the table of a manager of this kind."""
+
+    domain: str = ""
+    program: str = "/usr/bin/sympa"
+    data: Path = Path("/var/lib/sympa/list_data")
+    timeout: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+    timeout_per_address: Annotated[float, Meta(ge=0, le=60)] = 0.5
+    batch: Annotated[int, Meta(ge=1)] = 200
+    max_output: Annotated[int, Meta(ge=1024)] = process.MAX_OUTPUT
+
+    def __post_init__(self) -> None:
+        process.check_commands({"program": self.program})
+
+
+# What add and del say of an address. Source: mail_tt2/report.tt2 and Sympa::Request::Handler of 6.2.70.
+_ANSWERS = (
+    (re.compile(r"add \[notice\] User (.+) is now subscriber of list .*"), Result.DONE),
+    (re.compile(r"add \[user\] The User '(.+)' is already subscriber of list .*"), Result.ALREADY),
+    (re.compile(r'add \[user\] Address "(.+)" is .*'), Result.REJECTED),
+    (re.compile(r"del \[notice\] The user (.+) has been removed from the list .*"), Result.DONE),
+    (re.compile(r"del \[user\] E-mail address (.+) was not found in list .*"), Result.ALREADY),
+)
+_NO_SUCH_LIST = re.compile(rb"^Invalid argument '.*' \(list\b", re.MULTILINE)
+_NAME = re.compile(r"[a-z0-9][a-z0-9._+-]*@[a-z0-9][a-z0-9.-]*")
+
+
+class Dump(NamedTuple):
+    """A file that ``dump`` writes, and which one it is: nothing where there is none."""
+
+    path: Path
+    identity: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sympa:
+    """One list of a Sympa, ``LIST@DOMAIN`` in lower case."""
+
+    settings: Settings
+    list_name: str
+
+    @property
+    def batch(self) -> int:
+        """The most addresses for one call; Sympa takes a tenth of a second for each."""
+        return self.settings.batch
+
+    def timeout(self, count: int) -> float:
+        """Return the seconds after which a call with that many addresses gives up."""
+        return self.settings.timeout + count * self.settings.timeout_per_address
+
+    def check(self) -> str:
+        """Ask for the version, and read the roster."""
+        deadline = time.monotonic() + self.timeout(0)
+        finished = self._run(("version",), deadline=deadline)
+        process.require_success(finished)
+        version = in_words(finished.stdout.decode("utf-8", "replace"))
+        return f"{version}: {self.list_name} is there, subscribers: {len(self._read(deadline))}"
+
+    def roster(self) -> Sequence[str]:
+        """Return all subscribers, those who conceal themselves and those without mail too."""
+        return self._read(time.monotonic() + self.timeout(0))
+
+    def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        """Subscribe addresses, without a word to anybody."""
+        return self._push("add", {each: why_unsendable(each) or _why_misread(each) for each in addresses})
+
+    def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        """Unsubscribe addresses, without a word to anybody."""
+        return self._push("del", {each: why_unsendable(each) or _why_misread(each) for each in addresses})
+
+    def _push(self, action: str, reasons: dict[str, str]) -> dict[str, Outcome]:
+        outcomes = {each: Outcome(Result.REJECTED, reason) for each, reason in reasons.items() if reason}
+        sendable = [address for address, reason in reasons.items() if not reason]
+        if not sendable:
+            return outcomes
+        finished = self._run(
+            (action, "--force", "--quiet", self.list_name),
+            stdin=as_lines(sendable),
+            deadline=time.monotonic() + self.timeout(len(sendable)),
+        )
+        said = {answer.address: answer.outcome for answer in _answers(finished)}
+        if not any(each.lower() in said for each in sendable) or finished.exit_code not in {0, 1}:
+            raise _failure(finished, "it said nothing about any address")
+        silence = Outcome(Result.REJECTED, "Sympa said nothing about this address")
+        return outcomes | {each: said.get(each.lower(), silence) for each in sendable}
+
+    def _read(self, deadline: float) -> list[str]:
+        """Return the roster; an empty one only when it is so twice, and the database answers in between.
+
+        Without its database Sympa dumps nobody, and calls that a success. Taking the list's own address off the list,
+        which Sympa lets nobody put on, changes nothing and tells.
+        """
+        roster = self._dump(deadline)
+        if roster:
+            return roster
+        finished = self._run(
+            ("del", "--force", "--quiet", self.list_name), stdin=as_lines([self.list_name]), deadline=deadline
+        )
+        if not any(answer.address == self.list_name for answer in _answers(finished)):
+            raise _failure(finished, "its roster is empty, and it does not say whether its database works")
+        return self._dump(deadline)
+
+    def _dump(self, deadline: float) -> list[str]:
+        before = {dump.path: dump.identity for dump in self._dumps()}
+        finished = self._run(("dump", self.list_name), deadline=deadline)
+        done = f"{self.list_name}: Dumped list users (member)"
+        if finished.exit_code or done not in _text(finished.stderr):
+            raise _failure(finished, "the roster was not dumped; is the list open?")
+        fresh = [dump.path for dump in self._dumps() if dump.identity not in {None, before.get(dump.path)}]
+        if not fresh:
+            raise ListManagerUnavailableError(
+                f"{finished.name}: Sympa wrote no new member.dump for {self.list_name} below {self.settings.data}; "
+                "set data to its list_data"
+            )
+        content = self._content(fresh[0])
+        require_room(fresh[0].parent)
+        emails = [line[6:] for line in content.split(b"\n") if line.startswith(b"email ")]
+        if content and not (emails and content.endswith(b"\n\n")):
+            raise ListManagerUnavailableError(f"{fresh[0]}: not a whole roster; is its disk full?")
+        return list(dict.fromkeys(read_roster(b"\n".join(emails), comments=False, source=str(fresh[0]))))
+
+    def _dumps(self) -> list[Dump]:
+        """Return where the dump may be: below the domain, or, for Sympa's first domain, without it."""
+        name, _, domain = self.list_name.partition("@")
+        paths = [self.settings.data / domain / name / "member.dump", self.settings.data / name / "member.dump"]
+        return [Dump(path, _identity(path)) for path in paths]
+
+    def _content(self, path: Path) -> bytes:
+        try:
+            with path.open("rb") as stream:
+                content = stream.read(self.settings.max_output + 1)
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        if len(content) > self.settings.max_output:
+            raise ListManagerUnavailableError(
+                f"{path}: larger than {self.settings.max_output} bytes; raise max_output if the list is that large"
+            )
+        return content
+
+    def _run(self, arguments: Sequence[str], *, stdin: bytes = b"", deadline: float) -> process.Finished:
+        finished = process.run(
+            [*process.split(self.settings.program), *arguments],
+            name=f"{self.list_name}: sympa {arguments[0]}",
+            stdin=stdin,
+            timeout=max(0.1, deadline - time.monotonic()),
+            max_output=self.settings.max_output,
+        )
+        if finished.exit_code and _NO_SUCH_LIST.search(finished.stderr):
+            raise NoSuchListError(
+                f"{finished.name}: Sympa has no list of that name; "
+                "set list in mailinglists.toml where its name is not the handle"
+            )
+        return finished
+
+
+def open_list(settings: Settings, list_name: str) -> Sympa:
+    """Return the list manager bound to one list. Raise ConfigurationError unless its name is LIST@DOMAIN."""
+    name = list_name if "@" in list_name or not settings.domain else f"{list_name}@{settings.domain}"
+    if not _NAME.fullmatch(name.lower()):
+        raise ConfigurationError(
+            f"Sympa calls a list LIST@DOMAIN: set list for it, or domain for all in mailinglists.toml: {in_words(name)}"
+        )
+    return Sympa(settings, name.lower())
+
+
+class Answer(NamedTuple):
+    """What Sympa says of an address, which it spells in lower case."""
+
+    address: str
+    outcome: Outcome
+
+
+def _answers(finished: process.Finished) -> Iterator[Answer]:
+    for line in _text(finished.stderr):
+        for pattern, result in _ANSWERS:
+            if found := pattern.fullmatch(line):
+                yield Answer(found[1].lower(), Outcome(result, in_words(line.partition("] ")[2])))
+
+
+def _why_misread(address: str) -> str:
+    if not address.isascii():
+        return "Sympa takes only ASCII"
+    return "Sympa takes a line that starts with # for a comment" if address[0] == "#" else ""
+
+
+def _text(output: bytes) -> list[str]:
+    return [line.strip() for line in output.decode("utf-8", "replace").split("\n")]
+
+
+def _failure(finished: process.Finished, otherwise: str) -> ListManagerUnavailableError:
+    """Return an error with the line that tells why; Sympa complains of a missing syslog all the time."""
+    words = [line for line in _text(finished.stderr) if line and not line.startswith(("setlogsock()", "Failed to "))]
+    told = [line for line in words if "[intern]" in line] or words
+    return ListManagerUnavailableError(
+        f"{finished.name}: ended with exit code {finished.exit_code}, saying: {in_words(told[0])}; {otherwise}"
+        if told
+        else f"{finished.name}: ended with exit code {finished.exit_code}; {otherwise}"
+    )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file is written anew, or nothing where there is none."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return found.st_ino, found.st_ctime_ns
+
+
+def _unreadable(path: Path, error: OSError) -> ListManagerUnavailableError:
+    return ListManagerUnavailableError(
+        f"{path}: cannot be read: {os.strerror(error.errno or 0)}; run the sync as root or as Sympa's user"
+    )
