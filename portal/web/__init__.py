@@ -7,6 +7,7 @@ from portal.extensions import csrf, login
 from portal.web import (
     account,
     admin,
+    admin_keys,
     admin_list,
     admin_search,
     admin_users,
@@ -32,5 +33,5 @@ def register(app: Flask, settings: Settings) -> None:
     guards.register(app)
     csrf.init_app(app)  # after the guard, so that whoever is logged out is led to the log-in
     headers.register(app)
-    for each in (account, admin, admin_list, api, admin_search, admin_users, health, subscriptions):
+    for each in (account, admin, admin_keys, admin_list, api, admin_search, admin_users, health, subscriptions):
         app.register_blueprint(each.blueprint)

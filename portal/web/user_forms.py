@@ -7,8 +7,9 @@ from flask_wtf import FlaskForm
 from flask_wtf.file import FileField, FileRequired
 from werkzeug.datastructures import CombinedMultiDict
 from wtforms import BooleanField, HiddenField, IntegerField, SelectField, StringField
-from wtforms.validators import InputRequired, Length, Optional
+from wtforms.validators import InputRequired, Length, NumberRange, Optional
 
+from portal.services.api_keys import LONGEST_LABEL, LONGEST_LIFE
 from portal.web.forms import PostedForm, QueryForm, is_readable, trimmed
 
 _EITHER = ("any", "yes", "no")
@@ -88,6 +89,9 @@ class NewKeyForm(PostedForm):
     label = StringField(
         "What it is for",
         filters=[trimmed],
-        validators=[InputRequired("Say what it is for."), Length(max=80), is_readable],
+        validators=[InputRequired("Say what it is for."), Length(max=LONGEST_LABEL), is_readable],
     )
-    days = IntegerField("Days until it expires", validators=[Optional()])
+    days = IntegerField(
+        "Days until it expires",
+        validators=[Optional(), NumberRange(1, LONGEST_LIFE, "Enter a number of days, at most %(max)s.")],
+    )
