@@ -13,7 +13,7 @@ from portal import database
 from portal.domain.address import shown
 from portal.errors import BadInputError, DuplicateError
 from portal.models import Address, Preference, User, UserAddress, UserGroup
-from portal.services import addresses, passwords, sessions, users
+from portal.services import addresses, passwords, security_log, sessions, users
 from portal.services.addresses import Checked, Lists
 from portal.services.transaction import reading, transaction
 
@@ -80,6 +80,7 @@ def import_users(
         raise DuplicateError(
             "nothing was imported: somebody else made an account of a name in the file meanwhile; run it again"
         ) from None
+    security_log.tell("users imported", count=len(rows), superusers=sum(row.is_superuser for row in rows))
     return Imported(len(rows), ())
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from portal.domain.address import canonical
 from portal.errors import InvalidAddressError, LogInFailedError
 from portal.models import Address, LoginSession, User, UserAddress
-from portal.services import attempts, passwords
+from portal.services import attempts, passwords, security_log
 from portal.services.transaction import reading, transaction
 
 IDLE = timedelta(hours=12)
@@ -81,10 +81,14 @@ def log_in(session: Session, *, name: str, password: str, ip: str, remember: boo
         replaced = passwords.hash_password(password, rounds=rounds) if verdict.needs_rehash else account.password_hash
         token = secrets.token_urlsafe(32)
         with transaction(session):
-            if _stamp(session, account, password_hash=replaced, now=now):
+            is_stamped = _stamp(session, account, password_hash=replaced, now=now)
+            if is_stamped:
                 attempts.forgive(session, counted, cleared=[account_and_ip])
                 _begin(session, account, token=token, is_remembered=remember and not account.is_superuser, now=now)
-                return token
+        if is_stamped:
+            security_log.tell("log-in", user=account.id)
+            return token
+    security_log.tell("log-in failed", user=account and account.id)
     raise LogInFailedError(REFUSAL)
 
 
@@ -121,6 +125,43 @@ def log_out(session: Session, token: str) -> None:
     """End the session of a token; nothing happens where it has ended already."""
     with transaction(session):
         session.execute(delete(LoginSession).where(LoginSession.token_hash == _hashed(token)))
+
+
+class OpenLogIn(NamedTuple):
+    """A log-in that has not ended; ``is_this``: the one that asks. ``seen_at`` is five minutes late at most."""
+
+    id: int
+    begun_at: datetime
+    seen_at: datetime
+    is_remembered: bool
+    is_this: bool
+
+
+def log_ins(session: Session, member: Member, *, now: datetime) -> tuple[OpenLogIn, ...]:
+    """Return a member's log-ins that have not ended: the one that asks, then the ones seen last."""
+    table = LoginSession
+    query = (
+        select(table.id, table.created_at, table.seen_at, table.expires_at, table.remembered, table.token_hash)
+        .where(table.user_id == member.id)
+        .order_by(table.seen_at.desc(), table.id.desc())
+    )
+    with reading(session):
+        found = session.execute(query).all()
+    own = _hashed(member.token)
+    alive = (
+        OpenLogIn(row.id, row.created_at, row.seen_at, row.remembered and not member.is_superuser, row.token_hash == own)
+        for row in found
+        if not _is_over(_LogIn(*row[:5]), is_superuser=member.is_superuser, now=now)
+    )
+    return tuple(sorted(alive, key=lambda each: not each.is_this))
+
+
+def end_one(session: Session, user_id: int, log_in_id: int) -> None:
+    """End one of a user's log-ins; nothing happens where it has ended already, or is somebody else's."""
+    with transaction(session):
+        session.execute(
+            delete(LoginSession).where(LoginSession.id == log_in_id, LoginSession.user_id == user_id)
+        )
 
 
 def end_others(session: Session, user_id: int, *, keep_token: str | None) -> None:

@@ -27,7 +27,7 @@ from portal.errors import (
     RosterInDoubtError,
 )
 from portal.listmanagers.base import HoldsRequests, ListManager, Outcome, Result
-from portal.services import leases, plans, runs
+from portal.services import leases, plans, runs, security_log
 from portal.services.leases import Held
 from portal.services.list_init import Lines, require_announced
 from portal.services.runs import Begun, PushedLine
@@ -353,6 +353,8 @@ def _refusals_recorded(work: _Work, plan: Plan | None = None) -> Iterator[None]:
             message=str(error),
             plan=plan,
         )
+        if isinstance(error, BrakeError | RosterInDoubtError):
+            security_log.tell("sync refused", list=work.mailing_list.handle, plan=error.plan_id)
         raise
 
 

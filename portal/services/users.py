@@ -19,7 +19,7 @@ from portal.errors import (
     WrongPasswordError,
 )
 from portal.models import Address, History, User, UserAddress, UserGroup
-from portal.services import addresses, attempts, passwords, sessions
+from portal.services import addresses, attempts, passwords, security_log, sessions
 from portal.services.addresses import Checked, Lists
 from portal.services.transaction import reading, transaction
 
@@ -113,6 +113,8 @@ def create(
             raise DuplicateError(f"a user is called {username} already")
         _put_into(session, user_id, names)
         addresses.give(session, user_id, address, lists=lists)
+    if is_superuser:
+        security_log.tell("role granted", user=user_id)
     return user_id
 
 
@@ -175,6 +177,7 @@ def set_password(session: Session, username: str, *, password: str, rounds: int)
         user.password_hash = stored
         session.flush()
         sessions.end(session, user.id)
+    security_log.tell("password set", user=found.id)
 
 
 def change_password(
@@ -204,6 +207,7 @@ def change_password(
             raise WrongPasswordError("this is not the current password")
         attempts.forgive(session, counted, cleared=[tried])
         sessions.end(session, user_id, keep_token=keep_token)
+    security_log.tell("password changed", user=user_id)
 
 
 def set_name(session: Session, username: str, *, name: str) -> None:
@@ -227,18 +231,20 @@ def activate(session: Session, username: str, *, lists: Lists) -> None:
     """Let a user log in, and be managed on the lists, again. Raise UnknownUserError."""
     with transaction(session):
         user = _row(session, username)
-        user.is_active = True
+        user.is_active, user_id = True, user.id
         session.flush()
         addresses.clear_departures(session, user.id, lists=lists)
+    security_log.tell("user activated", user=user_id)
 
 
 def deactivate(session: Session, username: str) -> None:
     """Lock a user out, at once; the account stays. Raise UnknownUserError, or BadInputError for the last superuser."""
     with transaction(session):
         user = _row_of_one_who_may_go(session, username)
-        user.is_active = False
+        user.is_active, user_id = False, user.id
         session.flush()
         sessions.end(session, user.id)
+    security_log.tell("user deactivated", user=user_id)
 
 
 def delete(session: Session, username: str, *, erase: bool, lists: Lists) -> Profile:
@@ -254,19 +260,24 @@ def delete(session: Session, username: str, *, erase: bool, lists: Lists) -> Pro
         if erase and "@" in gone.username:  # the name is the address, or was it once
             session.execute(update(History).where(History.actor_id == gone.id).values(actor=f"user {gone.id}"))
         session.execute(delete_from(User).where(User.id == gone.id))  # sessions and groups go with the row
+    security_log.tell("user deleted", user=gone.id)
     return gone
 
 
 def grant(session: Session, username: str) -> None:
     """Make a user a superuser; sessions that were to be remembered end within a day. Raise UnknownUserError."""
     with transaction(session):
-        _row(session, username).is_superuser = True
+        user = _row(session, username)
+        user.is_superuser, user_id = True, user.id
+    security_log.tell("role granted", user=user_id)
 
 
 def revoke(session: Session, username: str) -> None:
     """Take the role away, at once. Raise UnknownUserError, or BadInputError for the last superuser."""
     with transaction(session):
-        _row_of_one_who_may_go(session, username).is_superuser = False
+        user = _row_of_one_who_may_go(session, username)
+        user.is_superuser, user_id = False, user.id
+    security_log.tell("role revoked", user=user_id)
 
 
 def _row(session: Session, username: str) -> User:

@@ -102,7 +102,7 @@ def confirm_passwords(handle: str) -> Response:
 
 def _with_passwords(handle: str) -> MailingList:
     mailing_list = portal().catalogue().get(handle)
-    if why_none := list_passwords.why_none(mailing_list, None):
+    if why_none := list_passwords.why_none(mailing_list):
         abort(428, f"{handle}: {why_none}")
     return mailing_list
 
