@@ -69,3 +69,24 @@ class TakesPasswords(Protocol):
 
         Return an outcome for each address: done, or rejected where the list manager does not know it.
         """
+
+
+class ShellSteps(NamedTuple):
+    """What a generated script does at the list manager: text for a POSIX shell, with everything quoted.
+
+    A step may call ``limited COMMAND``, which ends a command that takes too long, and keep files in ``"$private"``;
+    the names of its variables and files begin with ``step_``. Its exit code is 0 only where it did its part.
+    """
+
+    roster: str  # prints addresses, one a line, as ``roster`` returns them
+    add: str  # reads addresses, one a line, never none
+    remove: str  # likewise
+    passwords: str | None = None  # reads address, tab and password, a line for each, never none
+
+
+@runtime_checkable
+class HasShellSteps(Protocol):
+    """What a list manager can do besides that can be driven by commands on its own host, without the portal."""
+
+    def shell_steps(self) -> ShellSteps:
+        """Return the commands for the list, as shell text."""

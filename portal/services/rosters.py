@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 class Order:
     """What a roster is handed in for: ``plan`` begins a planned run, ``confirm`` ends it, neither is a list-init.
 
+    ``abandon`` gives a planned run up, for which no roster is read.
     ``accept`` is the id of a plan that goes past the brake, ``trigger`` says who asked.
     """
 
     plan: bool = False
     confirm: bool = False
+    abandon: bool = False
     accept: str | None = None
     allow_empty: bool = False
     trigger: str = "command line"
@@ -45,6 +47,8 @@ def take(
         return _plan(session, mailing_list, lines, clock=clock, order=order)
     if order.confirm:
         return _confirm(session, mailing_list, lines, clock=clock, order=order)
+    if order.abandon:
+        return Taken({"abandoned": abandon_planned_run(session, mailing_list, clock=clock)}, None)
     counts = list_init.list_init(session, mailing_list, lines, now=clock(), allow_empty=order.allow_empty)
     return Taken(asdict(counts), None)
 
@@ -69,3 +73,18 @@ def _confirm(
     request = Request(trigger=order.trigger, allow_empty=order.allow_empty)
     outturn = confirm_planned_run(session, mailing_list, lines, clock=clock, request=request)
     return Taken(dict(outturn.tally), outturn)
+
+
+def abandon_planned_run(session: Session, mailing_list: MailingList, *, clock: Callable[[], datetime]) -> int:
+    """End the planned run of a list, of which a step has failed, and let go of the list; return the run's number.
+
+    It is what a sync does where the list manager breaks down: the lines stay open, and the next run tells what of them
+    was pushed from what people did. Raise NoPlannedRunError.
+    """
+    from portal.services import leases, runs
+    from portal.services.sync import open_planned_run
+
+    run, lease = open_planned_run(session, mailing_list.handle)
+    runs.finish(session, run, result="failed", now=clock(), message="it was given up, since a step of it failed")
+    leases.release(session, lease)
+    return run.run_id

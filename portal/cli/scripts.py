@@ -1,0 +1,50 @@
+"""`flask mailinglist sync-script`: a shell script that does what `sync` does, in commands that can be read."""
+
+import os
+import shlex
+import sys
+
+import click
+from flask import current_app, render_template
+
+from portal.cli.mailinglist import mailinglist
+from portal.cli.output import say
+from portal.extensions import portal
+
+HERE, OVER_API = "mailing-list-sync.sh", "mailing-list-sync-apiv1.sh"
+
+
+@mailinglist.command("sync-script")
+@click.option("--api", "over_api", is_flag=True, help="For a host that has the list managers, curl, and no portal.")
+def sync_script(*, over_api: bool) -> None:
+    """Print a shell script that keeps all lists in step, for cron on the list managers' own host.
+
+    With --api it calls the portal by HTTP. Which list managers it cannot drive is told on stderr.
+
+    \b
+    Example: flask mailinglist sync-script --api > mailing-list-sync-apiv1.sh
+    """
+    from portal.services.scripts import scripted_lists
+
+    lists = scripted_lists(portal().catalogue(), portal().open_list_manager)
+    name = OVER_API if over_api else HERE
+    click.echo(
+        render_template(
+            f"scripts/{name}",
+            name=name,
+            option=" --api" if over_api else "",
+            lists=lists,
+            base_url=shlex.quote(portal().settings.base_url),
+            flask_app=shlex.quote(os.environ.get("FLASK_APP", "portal")),
+            instance=shlex.quote(current_app.instance_path),
+            folder=shlex.quote(os.getcwd()),
+            python=shlex.quote(sys.executable),
+        )
+    )
+    for each in lists:
+        if each.steps is None and over_api:
+            say(
+                f"{each.handle}: only the portal itself reaches {each.manager}; run: flask mailinglist sync {each.handle}"
+            )
+    if not over_api and "PORTAL_SQLALCHEMY_DATABASE_URI" in os.environ:
+        say("PORTAL_SQLALCHEMY_DATABASE_URI is not in the script: set it where the script runs")

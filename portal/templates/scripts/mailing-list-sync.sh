@@ -1,0 +1,49 @@
+{% extends "scripts/base.sh" %}
+{% block summary %}
+For the host that the portal and the list managers share.
+{% endblock %}
+{% block cron %}
+/usr/local/bin/{{ name }}
+{% endblock %}
+{% block variables %}
+PORTAL_FLASK, another program for `flask`; and those that the portal itself reads.
+{% endblock %}
+{% block settings %}
+FLASK_APP={{ flask_app }}
+PORTAL_INSTANCE={{ instance }}
+export FLASK_APP PORTAL_INSTANCE
+cd {{ folder }} || exit 78
+{% endblock %}
+{% block portal %}
+
+mailinglist() { # COMMAND ARGUMENT...
+    if [ -n "${PORTAL_FLASK:-}" ]; then
+        "$PORTAL_FLASK" mailinglist "$@"
+    else
+        {{ python }} -m flask mailinglist "$@"
+    fi
+}
+# An empty roster is announced, since its command came to a good end; one that should not be empty is doubted all the same.
+plan() { # ROSTER
+    mailinglist list-init --plan --allow-empty ${accept:+--accept "$accept"} "$list" "$1" >/dev/null
+}
+planned_adds() {
+    mailinglist get-subscribed --planned "$list"
+}
+planned_removals() {
+    mailinglist get-unsubscribed --planned "$list"
+}
+confirm() { # ROSTER
+    mailinglist list-init --confirm --allow-empty "$list" "$1"
+}
+give_back() { # LIST
+    mailinglist list-init --abandon "$1"
+}
+send_passwords() {
+    mailinglist password-sync "$list"
+}
+{% endblock %}
+{% block other %}
+# Only the portal itself reaches {{ each.manager }}.
+mailinglist sync ${accept:+--accept "$accept"} {{ each.handle }} || failed $?
+{% endblock %}
