@@ -75,5 +75,5 @@ class RealProgram(ABC):
         """Let the list refuse an address."""
         raise NotImplementedError
 
-    def stop(self) -> None:
+    def stop(self) -> None:  # noqa: B027 - some start nothing
         """End what was started."""
