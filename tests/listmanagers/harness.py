@@ -413,4 +413,4 @@ class RealSympa(Harness):
         return set(self.open().roster())
 
     def mails(self) -> list[str]:
-        return [str(mail) for mail in Path("/var/spool/sympa").glob("bulk/*/*")]
+        return [str(mail) for mail in Path("/var/spool/sympa/bulk").rglob("*") if mail.is_file()]
