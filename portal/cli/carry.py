@@ -73,5 +73,6 @@ def rename(*, old: str, new: str) -> None:
     from portal.services.rename import rename as carry_over
 
     carried = carry_over(db.session(), old, new, catalogue=portal().catalogue())
-    counts = ", ".join(f"{name.replace('_', ' of ')}: {count}" for name, count in carried._asdict().items())
+    words = {"run_lines": "lines of runs"}
+    counts = ", ".join(f"{words.get(name, name)}: {count}" for name, count in carried._asdict().items())
     say(f"{old} is {new} now; carried over: {counts}")

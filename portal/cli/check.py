@@ -35,7 +35,8 @@ def check(*, form: str) -> None:
     if form == "json":
         print_json(findings)
     else:
-        rows = [(each["list"], each["what"], "ok" if each["ok"] else "WRONG", each["words"]) for each in findings]
+        state = {True: "ok", False: "WRONG"}
+        rows = [(each["list"] or "-", each["what"], state[each["ok"]], each["words"]) for each in findings]
         print_table(("LIST", "WHAT", "STATE", "IN WORDS"), rows)
     codes = {each["exit_code"] for each in findings}
     raise SystemExit(1 if 1 in codes else max(codes))

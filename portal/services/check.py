@@ -20,8 +20,10 @@ from portal.services.reports import ListReport, RunReport
 from portal.services.transaction import reading
 
 _CLOCKS_DIFFER = timedelta(minutes=1)
-# The files whose modes count, and the bits that must not be set: for keys nobody but the owner has any.
-_FILES = {"secret_key": 0o077, "list_password_key": 0o077, "portal.db": 0o007}
+_NOT_EVERYBODY = 0o007
+# The files whose modes count, and the bits that must not be set. Keys are their owner's alone; the database may be a
+# group's, and is behind the folder's door as well.
+_FILES = {"secret_key": 0o077, "list_password_key": 0o077, "portal.db": _NOT_EVERYBODY}
 
 
 class Finding(NamedTuple):
@@ -81,7 +83,8 @@ def _settings(instance: Path) -> str:
 
 def _mode(path: Path, bits: int) -> str:
     mode = path.stat().st_mode & 0o777
-    if mode & bits:
+    is_behind_door = bits == _NOT_EVERYBODY and not path.parent.stat().st_mode & _NOT_EVERYBODY
+    if mode & bits and not is_behind_door:
         raise ConfigurationError(f"{path} can be read by others (mode {mode:04o}); run: chmod {mode & ~bits:o} {path}")
     return f"mode {mode:04o}"
 

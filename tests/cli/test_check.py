@@ -1,0 +1,230 @@
+"""`flask mailinglist check`: what it finds wrong, and how it ends."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from portal.services import leases
+from portal.services.sync import Request, begin_planned_run
+from tests.conftest import CATALOGUE, SERVER, Clock, Rosters
+from tests.factories import make_user
+from tests.fakes.mailman2 import FakeMailman2
+
+Check = Callable[..., tuple[int, dict[tuple[str | None, str], str | None]]]
+
+
+@pytest.fixture
+def check(make_app: Callable[..., Flask], rosters: Rosters, instance: Path, clock: Clock) -> Check:
+    """Check, and return the exit code and what was wrong: None where it is in order."""
+    clock.now = datetime.now(UTC)
+    (instance / "secret_key").parent.chmod(0o755)
+
+    def run(**environ: str) -> tuple[int, dict[tuple[str | None, str], str | None]]:
+        result = make_app(**environ).test_cli_runner().invoke(args=["mailinglist", "check", "--format", "json"])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert result.stderr == ""
+        found = json.loads(result.stdout)
+        assert result.exit_code == max(each["exit_code"] for each in found)
+        assert all(each["words"] and each["ok"] == (each["exit_code"] == 0) for each in found)
+        told = {(each["list"], each["what"]): None if each["ok"] else each["words"] for each in found}
+        assert len(told) == len(found)
+        return result.exit_code, told
+
+    return run
+
+
+@pytest.fixture
+def synced(make_app: Callable[..., Flask], check: Check) -> None:
+    """Every list has had a good run."""
+    assert make_app().test_cli_runner().invoke(args=["mailinglist", "sync"]).exit_code == 0
+
+
+def wrong(told: dict[tuple[str | None, str], str | None]) -> dict[tuple[str | None, str], str]:
+    return {key: words for key, words in told.items() if words is not None}
+
+
+def test_where_all_is_well_it_says_so_and_ends_with_0(check: Check, synced: None):
+    code, told = check()
+    assert (code, wrong(told)) == (0, {})
+    of_lists = {(handle, what) for handle in ("members", "tech", "board") for what in ("list manager", "runs")}
+    own = {(None, what) for what in ("portal.toml", "secret_key", "database", "clock", "mailinglists.toml")}
+    assert told.keys() - {(None, "portal.db"), (None, "list_password_key")} == own | of_lists
+
+
+def test_it_prints_a_table_that_a_tired_person_can_read(make_app, check: Check, synced: None, instance: Path):
+    (instance / "rosters" / "tech.txt").unlink()
+    result = make_app().test_cli_runner().invoke(args=["mailinglist", "check"])
+    assert result.exit_code == 69
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["LIST", "WHAT", "STATE", "IN", "WORDS"]
+    (bad,) = (line for line in lines if " WRONG " in line)
+    assert bad.split()[:4] == ["tech", "list", "manager", "WRONG"]
+    assert "tech.txt: no such file; make an empty one to begin the list" in bad
+    assert all(" ok " in line for line in lines[1:] if line != bad)
+
+
+def test_it_writes_nothing(check: Check, synced: None, session: Session, instance: Path):
+    def dump() -> list[object]:
+        tables = ("runs", "run_lines", "leases", "preferences", "history", "addresses", "users", "attempts")
+        rows = [session.connection().exec_driver_sql(f"SELECT * FROM {table}").all() for table in tables]
+        session.rollback()
+        return [*rows, {path: path.read_bytes() for path in sorted((instance / "rosters").iterdir())}]
+
+    before = dump()
+    check()
+    assert dump() == before
+
+
+def test_a_list_without_a_run_is_78_and_says_what_to_do(check: Check):
+    code, told = check()
+    assert code == 78
+    assert told["members", "runs"] == "no run yet; look first: flask mailinglist sync --dry-run members"
+
+
+def test_a_run_too_long_ago_is_78(check: Check, synced: None, clock: Clock):
+    clock.advance(hours=13)
+    code, told = check()
+    assert code == 78
+    assert told["tech", "runs"] == (
+        "the last run was 13 hours ago, and members are promised 12 hours: does cron still call flask mailinglist sync?"
+    )
+
+
+def test_a_run_that_failed_or_was_refused_is_69_with_its_words(make_app, check: Check, synced: None, instance, rosters):
+    (instance / "rosters" / "tech.txt").rename(instance / "kept")
+    make_app().test_cli_runner().invoke(args=["mailinglist", "sync"])
+    (instance / "kept").rename(instance / "rosters" / "tech.txt")
+    code, told = check()
+    assert code == 69
+    assert set(wrong(told)) == {("tech", "runs")}
+    assert "failed: " in told["tech", "runs"]
+    assert "tech.txt: no such file" in told["tech", "runs"]
+
+
+def test_a_plan_that_waits_for_a_yes_is_told_with_its_id(make_app, check: Check, synced: None, session, rosters):
+    for number in range(30):
+        make_user(session, f"user{number}")
+    runner = make_app().test_cli_runner()
+    assert runner.invoke(args=["mailinglist", "sync"]).exit_code == 0
+    for number in range(30):
+        assert runner.invoke(args=["mailinglist", "subscribe", "tech", f"user{number}"]).exit_code == 0
+    refused = runner.invoke(args=["mailinglist", "sync"])
+    assert refused.exit_code == 77
+    code, told = check()
+    assert (code, set(wrong(told))) == (69, {("tech", "runs")})
+    assert told["tech", "runs"].endswith(refused.stderr.split("run again with: ")[1].strip())
+
+
+def test_a_run_at_work_is_in_order_and_an_interrupted_one_is_not(make_app, check: Check, synced, session, clock):
+    make_user(session, "alice")
+    members = make_app().extensions["portal"].catalogue().get("members")
+    begin_planned_run(session, members, [b"alice@example.org\n"], clock=clock, request=Request())
+    assert check()[0] == 0
+    lease = leases.of_planned_run(session, "members")
+    session.rollback()
+    leases.release(session, lease)
+    code, told = check()
+    assert code == 69
+    assert told["members", "runs"].endswith("was interrupted; the next one repairs it: flask mailinglist sync members")
+
+
+@pytest.mark.parametrize("catalogue", [None, "enabled = false\n", "", CATALOGUE.replace("enabled = true", "")])
+def test_lists_that_are_not_enabled_are_78(check: Check, instance: Path, catalogue: str | None):
+    path = instance / "mailinglists.toml"
+    path.unlink() if catalogue is None else path.write_text(catalogue)
+    code, told = check()
+    assert code == 78
+    assert told[None, "mailinglists.toml"].startswith("mailing lists are not enabled: set enabled = true")
+    assert told[None, "database"] is None
+    assert (("members", "list manager") in told) == bool(catalogue and "members" in catalogue)
+
+
+def test_a_catalogue_without_a_list_is_78(check: Check, instance: Path):
+    (instance / "mailinglists.toml").write_text("enabled = true\n")
+    code, told = check()
+    assert code == 78
+    assert wrong(told) == {
+        (None, "mailinglists.toml"): "mailinglists.toml has no list; add a table [lists.HANDLE] for each"
+    }
+
+
+def test_an_invalid_catalogue_is_78_and_the_rest_is_looked_at(check: Check, instance: Path):
+    (instance / "mailinglists.toml").write_text("enabled = true\n[lists.members]\nsurprise = 1\n")
+    code, told = check()
+    assert code == 78
+    assert "lists.members" in told[None, "mailinglists.toml"]
+    assert told[None, "database"] is None
+
+
+def test_an_invalid_portal_toml_is_78_whatever_is_asked(make_app, instance: Path):
+    (instance / "portal.toml").write_text("surprise = 1\n")
+    with pytest.raises(Exception, match=r"portal\.toml") as told:
+        make_app()
+    assert told.value.exit_code == 78
+
+
+def test_a_database_without_tables_is_78_and_the_lists_are_looked_at(check: Check, synced: None, tmp_path: Path):
+    code, told = check(PORTAL_SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path / 'new.db'}")
+    assert code == 78
+    assert set(wrong(told)) == {(None, "database")}
+    assert told[None, "database"].endswith("run: flask db upgrade")
+    assert ("members", "list manager") in told
+    assert ("members", "runs") not in told
+
+
+def test_a_database_that_cannot_be_reached_is_69(check: Check, synced: None, tmp_path: Path):
+    code, told = check(PORTAL_SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path / 'no' / 'folder' / 'new.db'}")
+    assert code == 69
+    assert set(wrong(told)) == {(None, "database")}
+    assert told[None, "database"].startswith("the database is unavailable: ")
+
+
+@pytest.mark.parametrize(("minutes", "way"), [(2, "ahead of"), (-2, "behind")])
+def test_a_clock_that_is_not_the_databases_is_78(check: Check, synced: None, clock: Clock, minutes: int, way: str):
+    clock.advance(minutes=minutes)
+    code, told = check()
+    assert code == 78
+    assert told[None, "clock"].startswith("this host's clock is 1")
+    assert f"seconds {way} the database's" in told[None, "clock"]
+
+
+def test_a_key_that_others_can_read_is_78(check: Check, synced: None, instance: Path):
+    path = instance / "secret_key"
+    path.chmod(0o640)
+    code, told = check()
+    assert code == 78
+    assert wrong(told) == {(None, "secret_key"): f"{path} can be read by others (mode 0640); run: chmod 600 {path}"}
+
+
+@pytest.mark.skipif(SERVER is not None, reason="SQLite's file")
+@pytest.mark.parametrize(("folder", "code"), [(0o755, 78), (0o700, 0)])
+def test_a_database_that_everybody_can_read_is_78_unless_its_folder_is_shut(
+    check: Check, synced: None, instance: Path, folder: int, code: int
+):
+    (instance / "portal.db").chmod(0o644)
+    instance.chmod(folder)
+    assert check()[0] == code
+
+
+def test_one_list_manager_that_fails_keeps_no_other_from_being_looked_at(
+    check: Check, synced: None, instance: Path, tmp_path: Path
+):
+    mailman = FakeMailman2(tmp_path / "mailman")
+    mailman.set_roster("tech", ["alice@example.org"])
+    shared = CATALOGUE.replace("[lists.tech]", '[lists.tech]\nmanager = "mailman"')
+    shared = shared.replace("[lists.members]", '[lists.members]\nmanager = "files"')
+    shared = shared.replace("[lists.board]", '[lists.board]\nmanager = "mailman"')
+    (instance / "mailinglists.toml").write_text(shared + mailman.toml())
+    code, told = check()
+    assert code == 69
+    assert set(wrong(told)) == {("board", "list manager")}  # Mailman has tech, and has no board
+    mailman.fail("list_members", stderr="Traceback: disk on fire\n")
+    code, told = check()
+    assert code == 69
+    assert set(wrong(told)) == {("tech", "list manager"), ("board", "list manager")}
+    assert "disk on fire" in told["tech", "list manager"]
