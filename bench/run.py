@@ -19,6 +19,7 @@ from typing import Any
 
 import members
 import report
+import rest
 import server
 import theirs
 from bars import BARS, Bar, Measured
@@ -76,6 +77,8 @@ def _measure(folder: Path, bars: list[Bar], *, users: list[int], rounds: int) ->
         if any(name.startswith("server:") for name in tasks):
             costs[count] |= _on_server(instance, folder, rounds=rounds)
         inside[count] = _inside(instance, folder / "copy", tasks, rounds=often)
+        if "rest" in tasks and count == users[-1]:
+            inside[count] |= _by_rest(folder, rounds=rounds)
         shutil.rmtree(instance.folder)
         say(f"  {(datetime.now(UTC) - began).total_seconds():.0f} s so far")
     return Measured(costs, inside)
@@ -145,13 +148,25 @@ def _inside(made: Instance, scratch: Path, tasks: set[str], *, rounds: int) -> d
         if f"inside:{name}" in tasks:
             say(f"  {name}")
             copy = made.copy_to(scratch)
-            command = [sys.executable, str(Path(__file__).with_name("inside.py")), name, str(rounds)]
-            done = subprocess.run(command, env=copy.env, check=True, stdout=subprocess.PIPE)
-            found[name] = json.loads(done.stdout)
+            found[name] = _asked(copy, name, rounds)
     if "inside:second" in tasks:
         say("  a second list-init")
         found["second"] = {"rows": _rows_written_twice(made.copy_to(scratch))}
     return found
+
+
+def _by_rest(folder: Path, *, rounds: int) -> dict[str, Any]:
+    """Return what a sync with Mailman 3 costs, on a list of one length; nothing where there is no Mailman 3."""
+    instance = members.make(folder / "listed", rest.MEMBERS)
+    (folder / "mailman").mkdir()
+    with rest.running(folder / "mailman", instance) as is_there:
+        return {"rest": _asked(instance, "rest", rounds)} if is_there else {}
+
+
+def _asked(instance: Instance, name: str, rounds: int) -> Any:
+    command = [sys.executable, str(Path(__file__).with_name("inside.py")), name, str(rounds)]
+    done = subprocess.run(command, env=instance.env, check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout)
 
 
 def _rows_written_twice(instance: Instance) -> int:
