@@ -113,6 +113,7 @@ def create(
             raise DuplicateError(f"a user is called {username} already")
         _put_into(session, user_id, names)
         addresses.give(session, user_id, address, lists=lists)
+    security_log.tell("user made", user=user_id)
     if is_superuser:
         security_log.tell("role granted", user=user_id)
     return user_id
@@ -214,7 +215,9 @@ def set_name(session: Session, username: str, *, name: str) -> None:
     """Give a user another name. Raise UnknownUserError or BadInputError."""
     name = checked_name(name)
     with transaction(session):
-        _row(session, username).name = name
+        user = _row(session, username)
+        user.name, user_id = name, user.id
+    security_log.tell("name changed", user=user_id)
 
 
 def set_groups(session: Session, username: str, *, groups: Iterable[str], lists: Lists) -> None:
@@ -223,8 +226,10 @@ def set_groups(session: Session, username: str, *, groups: Iterable[str], lists:
     with transaction(session):
         user = _row(session, username)
         session.execute(delete_from(UserGroup).where(UserGroup.user_id == user.id))
-        _put_into(session, user.id, names)
-        addresses.clear_departures(session, user.id, lists=lists)
+        user_id = user.id
+        _put_into(session, user_id, names)
+        addresses.clear_departures(session, user_id, lists=lists)
+    security_log.tell("groups changed", user=user_id)
 
 
 def activate(session: Session, username: str, *, lists: Lists) -> None:
