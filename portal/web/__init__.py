@@ -9,6 +9,8 @@ from portal.web import (
     admin,
     admin_keys,
     admin_list,
+    admin_requests,
+    admin_runs,
     admin_search,
     admin_users,
     alarms,
@@ -33,5 +35,17 @@ def register(app: Flask, settings: Settings) -> None:
     guards.register(app)
     csrf.init_app(app)  # after the guard, so that whoever is logged out is led to the log-in
     headers.register(app)
-    for each in (account, admin, admin_keys, admin_list, api, admin_search, admin_users, health, subscriptions):
+    for each in (
+        account,
+        admin,
+        admin_keys,
+        admin_list,
+        admin_requests,
+        admin_runs,
+        api,
+        admin_search,
+        admin_users,
+        health,
+        subscriptions,
+    ):
         app.register_blueprint(each.blueprint)

@@ -1,37 +1,18 @@
-"""Reports for superusers: the lists, and the runs."""
+"""The report of all lists, for superusers."""
 
-from flask import Blueprint, abort, render_template, request
+from flask import Blueprint, render_template
 from flask.typing import ResponseReturnValue
 
 from portal.extensions import db, portal
-from portal.services import reports
-from portal.web.forms import RunsForm
+from portal.services import reports, trends
 
 blueprint = Blueprint("admin", __name__, url_prefix="/admin")
-
-AT_ONCE = 50  # runs on a page
 
 
 @blueprint.get("/")
 def lists() -> ResponseReturnValue:
     """Show first what is wrong, then every list in numbers."""
-    catalogue = portal().catalogue()
-    found = reports.lists(db.session(), catalogue=catalogue, now=portal().clock()) if catalogue.enabled else ()
-    return render_template("admin/lists.html", catalogue=catalogue, reports=found)
-
-
-@blueprint.get("/runs")
-def runs() -> ResponseReturnValue:
-    """Show the last runs, of all lists or of one, and lead to older ones."""
-    form = RunsForm(request.args)
-    if not form.validate():
-        abort(400)
-    handle = form.handle.data or None
-    found = reports.runs(db.session(), handle=handle, before=form.before.data, limit=AT_ONCE + 1)
-    return render_template(
-        "admin/runs.html",
-        runs=found[:AT_ONCE],
-        has_older=len(found) > AT_ONCE,
-        handle=handle,
-        is_first=form.before.data is None,
-    )
+    catalogue, now = portal().catalogue(), portal().clock()
+    found = reports.lists(db.session(), catalogue=catalogue, now=now) if catalogue.enabled else ()
+    weeks = trends.weeks(db.session(), [each.handle for each in found], now=now) if found else {}
+    return render_template("admin/lists.html", catalogue=catalogue, reports=found, weeks=weeks, now=now)

@@ -5,9 +5,7 @@ from typing import Any
 from flask import request
 from flask_wtf import FlaskForm
 from wtforms import BooleanField, HiddenField, IntegerField, PasswordField, SelectMultipleField, StringField
-from wtforms.validators import EqualTo, InputRequired, Length, NumberRange, Optional, Regexp, ValidationError
-
-from portal.domain.mailinglist import HANDLE
+from wtforms.validators import EqualTo, InputRequired, Length, NumberRange, Optional, ValidationError
 
 MAX_ID = 2**31 - 1  # what every database takes for a key
 LONGEST_PASSWORD = 1024
@@ -64,12 +62,30 @@ class ChangePasswordForm(PostedForm):
     )
 
 
+class OwnAddressForm(PostedForm):
+    """One of the member's own addresses."""
+
+    address = IntegerField(validators=[InputRequired(), NumberRange(1, MAX_ID)])
+
+
+class EndLogInForm(PostedForm):
+    """One of the member's own log-ins."""
+
+    log_in = IntegerField(validators=[InputRequired(), NumberRange(1, MAX_ID)])
+
+
 class SubscriptionsForm(PostedForm):
     """The ticked boxes, what they were when the page was shown, and the address for newly ticked lists."""
 
     shown = HiddenField()
     lists = SelectMultipleField(validate_choice=False)
     address = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
+
+
+class LeaveForm(PostedForm):
+    """The lists that the page had named."""
+
+    shown = HiddenField()
 
 
 class QueryForm(FlaskForm):
@@ -81,8 +97,7 @@ class QueryForm(FlaskForm):
         csrf = False
 
 
-class RunsForm(QueryForm):
-    """Which runs to show."""
+class OwnHistoryForm(QueryForm):
+    """Which part of the history to show."""
 
-    handle = StringField(validators=[Optional(), Length(max=64), Regexp(HANDLE)])
     before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])

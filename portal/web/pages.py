@@ -11,6 +11,7 @@ from flask import Flask, g, url_for
 from jinja2 import StrictUndefined
 
 from portal.config import Settings
+from portal.domain.address import shown
 from portal.extensions import portal
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")  # whatever the locale
@@ -37,6 +38,8 @@ def prepare(app: Flask, settings: Settings) -> None:
         iso=lambda at: local(at)[0].isoformat(timespec="seconds"),
         number="{:,}".format,
         sentence=sentence,
+        printable=lambda text: shown(text, limit=400),
+        listed=listed,
     )
     app.context_processor(_common)
 
