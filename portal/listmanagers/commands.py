@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from portal.errors import ListManagerUnavailableError
 from portal.listmanagers import process
-from portal.listmanagers.base import Outcome, Result
+from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.lines import as_lines, in_words, read_roster, why_unsendable
 
 
@@ -25,6 +25,7 @@ class Commands(Struct, frozen=True, forbid_unknown_fields=True):
     add_members: str
     remove_members: str
     check: str | None = None
+    changepw: str | None = None
 
     def __post_init__(self) -> None:
         process.check_commands({key: getattr(self, key) for key in self.__struct_fields__})
@@ -43,7 +44,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     max_output: Annotated[int, Meta(ge=1024)] = process.MAX_OUTPUT
 
     def __post_init__(self) -> None:
-        for key in ("list_members", "check"):
+        for key in ("list_members", "check", "changepw"):
             if "{address}" in (getattr(self.cmds, key) or ""):
                 raise ValueError(f"cmds.{key} is not called for an address, so it cannot hold {{address}}")
         for key in ("add_members", "remove_members"):
@@ -96,6 +97,27 @@ class ThreeCommands:
     def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Pass the addresses to the remove command."""
         return self._push("remove_members", addresses)
+
+    def shell_steps(self) -> ShellSteps:
+        """Return the commands as shell text."""
+        from portal.listmanagers import shell  # only the generated scripts need it
+
+        settings, changepw = self.settings, self.settings.cmds.changepw
+        roster = shell.command(process.with_list(settings.cmds.list_members, self.list_name))
+        return ShellSteps(
+            roster=shell.without_first_lines(roster, count=settings.skip_lines),
+            add=self._shell_step(settings.cmds.add_members),
+            remove=self._shell_step(settings.cmds.remove_members),
+            passwords=changepw and shell.command(process.with_list(changepw, self.list_name)),
+        )
+
+    def _shell_step(self, command: str) -> str:
+        from portal.listmanagers import shell
+
+        argv, ok_exit_codes = process.with_list(command, self.list_name), self.settings.ok_exit_codes
+        if self.settings.one_address_per_call:
+            return shell.line_by_line(argv, ok_exit_codes=ok_exit_codes)
+        return shell.tolerating(shell.command(argv), ok_exit_codes=ok_exit_codes)
 
     def _push(self, key: str, addresses: Sequence[str]) -> dict[str, Outcome]:
         argv = process.with_list(getattr(self.settings.cmds, key), self.list_name)
@@ -152,10 +174,32 @@ class ThreeCommands:
         )
 
 
+class WithPasswords(ThreeCommands):
+    """One list of a list manager that has a command for passwords, too."""
+
+    __slots__ = ()
+
+    def password_call(self) -> str:
+        """Return the command that takes passwords on stdin."""
+        return process.quoted(process.with_list(self.settings.cmds.changepw or "", self.list_name))
+
+    def set_passwords(self, passwords: Sequence[tuple[str, str]]) -> dict[str, Outcome]:
+        """Pass a line of address, tab and password for each subscriber to the command for passwords."""
+        refused = {each: Outcome(Result.REJECTED, why) for each, _ in passwords if (why := why_unsendable(each))}
+        sendable = [pair for pair in passwords if pair[0] not in refused]
+        if not sendable:
+            return refused
+        argv = process.with_list(self.settings.cmds.changepw or "", self.list_name)
+        lines = as_lines(["\t".join(pair) for pair in sendable])
+        finished = self._run("changepw", argv, stdin=lines, seconds=self.timeout(len(sendable)))
+        process.require_success(process.without_secrets(finished, [password for _, password in sendable]))
+        return refused | {address: Outcome(Result.DONE) for address, _ in sendable}
+
+
 def open_list(settings: Settings, list_name: str) -> ThreeCommands:
     """Return the list manager bound to one list. Raise ConfigurationError where a command would misread its name."""
     process.with_list(settings.cmds.list_members, list_name)
-    return ThreeCommands(settings, list_name)
+    return (ThreeCommands if settings.cmds.changepw is None else WithPasswords)(settings, list_name)
 
 
 def _check_address_place(key: str, command: str, *, is_wanted: bool) -> None:

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from portal.errors import ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
-from portal.listmanagers.base import Outcome, Result
+from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.lines import as_lines, in_words, read_roster, why_unsendable
 
 _BIN = "/usr/local/mailman/bin"
@@ -51,11 +51,18 @@ _ANSWERS = {
     "Hostile address (illegal characters)": Result.REJECTED,
 }
 _BANNED = "Banned address"
+_NO_SUCH_LIST = (b"No such list", b"Unknown list")  # the latter is withlist's
 
 # What Mailman refuses, or takes for something else: parseaddr makes b@example.org of a:b@example.org, and $@example.org
 # of $(x)@example.org. Source: _badchars and ValidateEmail() of Mailman/Utils.py in 2.1.
 _MISREAD = re.compile(r'[][()<>|:;^,\\"]')
 _DOMAIN = re.compile(r"[a-z0-9][-a-z0-9]*(\.[a-z0-9][-a-z0-9]*)+", re.IGNORECASE)
+
+# The same in shell, without the domain, which Mailman does not misread. Nothing is left where all are refused.
+_ONLY_WHAT_MAILMAN_READS_RIGHT = r"""    grep -v -e '[^ -~]' -e '[][()<>|:;^,\"]' >"$private/step_sendable"
+    [ $? -le 1 ] || return
+    [ -s "$private/step_sendable" ] || return 0
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +116,46 @@ class Mailman2:
             )
         return refused | _removed(finished, sendable)
 
-    def _run(self, key: str, addresses: Sequence[str] = ()) -> process.Finished:
+    def shell_steps(self) -> ShellSteps:
+        """Return Mailman's commands as shell text."""
+        from portal.listmanagers import shell  # only the generated scripts need it
+
+        cmds = self.settings.cmds
+        roster, add, remove, passwords = (
+            shell.command(process.with_list(each, self.list_name))
+            for each in (cmds.list_members, cmds.add_members, cmds.remove_members, cmds.changepw)
+        )
+        return ShellSteps(roster, f'{_ONLY_WHAT_MAILMAN_READS_RIGHT}{add} <"$private/step_sendable"', remove, passwords)
+
+    def password_call(self) -> str:
+        """Return the command that takes passwords on stdin."""
+        return process.quoted(process.with_list(self.settings.cmds.changepw, self.list_name))
+
+    def set_passwords(self, passwords: Sequence[tuple[str, str]]) -> dict[str, Outcome]:
+        """Set the passwords of members with the helper that ``flask mailinglist changepw-script`` prints."""
+        refused = _refused([each for each, _ in passwords], {each: why_unsendable(each) for each, _ in passwords})
+        sendable = [pair for pair in passwords if pair[0] not in refused]
+        if not sendable:
+            return refused
+        finished = self._run("changepw", ["\t".join(pair) for pair in sendable], secrets=[pair[1] for pair in sendable])
+        outcomes = {address: Outcome(Result.DONE) for address, _ in sendable}
+        for line in _text(finished.stdout):
+            said, _, address = line.rpartition(": ")
+            if said == "No such member" and address in outcomes:
+                outcomes[address] = Outcome(Result.REJECTED, said)
+        return refused | outcomes
+
+    def _run(self, key: str, lines: Sequence[str] = (), *, secrets: Sequence[str] = ()) -> process.Finished:
         finished = process.run(
             process.with_list(getattr(self.settings.cmds, key), self.list_name),
             name=f"{self.list_name}: {key}",
-            stdin=as_lines(addresses),
-            timeout=self.timeout(len(addresses)),
+            stdin=as_lines(lines),
+            timeout=self.timeout(len(lines)),
             max_output=self.settings.max_output,
         )
-        if finished.exit_code == 1 and b"No such list" in finished.stderr:
+        if secrets:
+            finished = process.without_secrets(finished, secrets)
+        if finished.exit_code == 1 and any(words in finished.stderr for words in _NO_SUCH_LIST):
             raise NoSuchListError(
                 f"{finished.name}: Mailman has no list of that name; "
                 "set list in mailinglists.toml where its name is not the handle"

@@ -6,7 +6,7 @@ import pytest
 
 from portal.errors import ConfigurationError, ListManagerUnavailableError
 from portal.listmanagers import registry
-from portal.listmanagers.base import ListManager, Result
+from portal.listmanagers.base import ListManager, Result, TakesPasswords
 from tests.fakes.plain import FakePlain
 
 
@@ -197,3 +197,21 @@ def test_an_option_with_an_equals_sign_may_hold_the_address(fake):
         registry.read_settings("commands", {"cmds": cmds, "one_address_per_call": True}), "ants"
     )
     assert manager.add(["-x@example.org"])["-x@example.org"].result is Result.DONE
+
+
+def test_a_command_for_passwords_reads_lines_and_without_one_none_are_taken(fake, tmp_path):
+    assert not isinstance(_open(fake), TakesPasswords)
+    manager = _open(fake, cmds={"changepw": f"/usr/bin/tee {tmp_path}/{{list}}"})
+    assert isinstance(manager, TakesPasswords)
+    outcomes = manager.set_passwords([("alice@example.org", "one"), ("a b@x", "two")])
+    assert outcomes["alice@example.org"].result is Result.DONE
+    assert outcomes["a b@x"].result is Result.REJECTED
+    assert (tmp_path / "ants").read_text() == "alice@example.org\tone\n"
+    assert manager.password_call() == f"/usr/bin/tee {tmp_path}/ants"
+
+
+def test_a_command_for_passwords_that_fails_repeats_none(fake):
+    manager = _open(fake, cmds={"changepw": "/bin/sh -c 'cat >&2; exit 4'"})
+    with pytest.raises(ListManagerUnavailableError, match=r"changepw: ended with exit code 4") as raised:
+        manager.set_passwords([("alice@example.org", "secret-one")])
+    assert "secret-one" not in str(raised.value)

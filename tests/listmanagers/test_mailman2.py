@@ -266,3 +266,33 @@ def _shell(fake: FakeMailman2, command: str, name: str, line: str) -> str:
     """Run a fake command and return what it printed; it always exits 0 here, as the real one does."""
     argv = [*fake.cmds[command].split(), name]
     return subprocess.run(argv, input=f"{line}\n", capture_output=True, text=True, check=True).stdout
+
+
+def test_passwords_are_set_for_members_and_strangers_are_told(fake):
+    outcomes = _open(fake).set_passwords([("Alice@example.org", "one"), ("x@example.org", "two"), ("a b@x", "three")])
+    assert outcomes == {
+        "Alice@example.org": Outcome(Result.DONE),
+        "x@example.org": Outcome(Result.REJECTED, "No such member"),
+        "a b@x": Outcome(Result.REJECTED, "not an e-mail address"),
+    }
+    assert fake.passwords("ants") == {"alice@example.org": "one"}
+    (call,) = fake.calls("changepw")
+    assert call.stdin == "Alice@example.org\tone\nx@example.org\ttwo\n"
+    assert "one" not in call.argv
+
+
+def test_passwords_of_a_list_that_does_not_exist_are_told_as_such(fake):
+    with pytest.raises(NoSuchListError):
+        _open(fake, "bees").set_passwords([("alice@example.org", "one")])
+
+
+def test_a_password_that_a_broken_helper_repeats_is_not_passed_on(fake):
+    fake.fail("changepw", stderr="cannot set secret-one for alice@example.org\n" + "more secret-one\n" * 5_000)
+    with pytest.raises(ListManagerUnavailableError, match=r"cannot set \.\.\. for alice") as raised:
+        _open(fake).set_passwords([("alice@example.org", "secret-one")])
+    assert "secret-one" not in str(raised.value)
+
+
+def test_the_call_for_passwords_is_one_line_for_a_shell(fake):
+    call = registry.open_list(registry.read_settings("mailman2", {"cmds": {"changepw": "/opt/set pw"}}), "it's")
+    assert call.password_call() == """/opt/set pw 'it'"'"'s'"""
