@@ -133,7 +133,6 @@ class OpenLogIn(NamedTuple):
     id: int
     begun_at: datetime
     seen_at: datetime
-    is_remembered: bool
     is_this: bool
 
 
@@ -149,7 +148,7 @@ def log_ins(session: Session, member: Member, *, now: datetime) -> tuple[OpenLog
         found = session.execute(query).all()
     own = _hashed(member.token)
     alive = (
-        OpenLogIn(row.id, row.created_at, row.seen_at, row.remembered and not member.is_superuser, row.token_hash == own)
+        OpenLogIn(row.id, row.created_at, row.seen_at, is_this=row.token_hash == own)
         for row in found
         if not _is_over(_LogIn(*row[:5]), is_superuser=member.is_superuser, now=now)
     )
@@ -159,9 +158,7 @@ def log_ins(session: Session, member: Member, *, now: datetime) -> tuple[OpenLog
 def end_one(session: Session, user_id: int, log_in_id: int) -> None:
     """End one of a user's log-ins; nothing happens where it has ended already, or is somebody else's."""
     with transaction(session):
-        session.execute(
-            delete(LoginSession).where(LoginSession.id == log_in_id, LoginSession.user_id == user_id)
-        )
+        session.execute(delete(LoginSession).where(LoginSession.id == log_in_id, LoginSession.user_id == user_id))
 
 
 def end_others(session: Session, user_id: int, *, keep_token: str | None) -> None:

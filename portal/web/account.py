@@ -1,15 +1,16 @@
 """Logging in and out, and a member's own account."""
 
-from flask import Blueprint, flash, redirect, render_template, request, session, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import login_user, logout_user
 
-from portal.errors import LogInFailedError, WeakPasswordError, WrongPasswordError
+from portal.errors import ConfigurationError, LogInFailedError, WeakPasswordError, WrongPasswordError
 from portal.extensions import db, portal
 from portal.faults import fault_of
-from portal.services import sessions, users
+from portal.services import list_passwords, own_history, sessions, users
+from portal.services.users import Profile
 from portal.web import guards
-from portal.web.forms import ChangePasswordForm, LogInForm
+from portal.web.forms import ChangePasswordForm, EndLogInForm, LogInForm, OwnAddressForm, OwnHistoryForm
 from portal.web.pages import sentence
 
 blueprint = Blueprint("account", __name__)
@@ -66,7 +67,7 @@ def log_out() -> ResponseReturnValue:
 
 @blueprint.get("/account")
 def show() -> ResponseReturnValue:
-    """Show name and addresses, and offer to change the password."""
+    """Show name, addresses and log-ins, and offer to change the password."""
     return _page(ChangePasswordForm())
 
 
@@ -96,8 +97,93 @@ def change_password() -> ResponseReturnValue:
     return redirect(url_for("account.show"), 303)
 
 
-def _page(form: ChangePasswordForm) -> str:
-    user_id = guards.member().id
-    profile = users.profile(db.session(), user_id)
-    shared = users.shared_addresses(db.session(), user_id)
-    return render_template("account/show.html", form=form, profile=profile, shared=shared)
+@blueprint.post("/account/list-password")
+def show_list_password() -> ResponseReturnValue:
+    """Show the list password of one of the member's addresses, this once. Raise BadInputError."""
+    address_id = _asked_address()
+    key = portal().list_password_key()
+    password = list_passwords.show(db.session(), guards.member().id, address_id, key=key)
+    return _page(ChangePasswordForm(formdata=None), list_password=(address_id, password))
+
+
+@blueprint.post("/account/list-password/replace")
+def replace_list_password() -> ResponseReturnValue:
+    """Give one of the member's addresses another list password. Raise BadInputError."""
+    list_passwords.replace_password(
+        db.session(), guards.member().id, _asked_address(), key=portal().list_password_key()
+    )
+    flash("The list password is replaced. The lists take the new one with their next update.", "good")
+    return redirect(url_for("account.show", _anchor="list-password"), 303)
+
+
+def _asked_address() -> int:
+    form = OwnAddressForm()
+    if not form.validate() or not _lists_with_passwords(users.profile(db.session(), guards.member().id)):
+        abort(400)  # nothing that the page offers is invalid
+    address_id: int = form.address.data
+    return address_id
+
+
+@blueprint.post("/account/log-ins/end")
+def end_log_in() -> ResponseReturnValue:
+    """End one of the member's log-ins."""
+    form = EndLogInForm()
+    if not form.validate():
+        abort(400)
+    sessions.end_one(db.session(), guards.member().id, form.log_in.data)
+    flash("That log-in is ended.", "good")
+    return redirect(url_for("account.show", _anchor="log-ins"), 303)
+
+
+@blueprint.post("/account/log-ins/end-others")
+def end_other_log_ins() -> ResponseReturnValue:
+    """End every log-in of the member but this one."""
+    sessions.end_others(db.session(), guards.member().id, keep_token=guards.token())
+    flash("You are logged out everywhere else.", "good")
+    return redirect(url_for("account.show", _anchor="log-ins"), 303)
+
+
+@blueprint.get("/account/history")
+def history() -> ResponseReturnValue:
+    """Tell what became of the member's addresses on the lists, page by page."""
+    catalogue = portal().catalogue()
+    if not catalogue.enabled:
+        return render_template("subscriptions/not_offered.html")
+    form = OwnHistoryForm(request.args)
+    if not form.validate():
+        abort(404)
+    profile = users.profile(db.session(), guards.member().id)
+    names = {
+        handle: each.name for handle, each in catalogue.lists.items() if each.is_offered_to(frozenset(profile.groups))
+    }
+    before, several = form.before.data, len(profile.addresses) > 1
+    found = own_history.events(db.session(), profile.id, handles=names, before=before)
+    return render_template(
+        "account/history.html", found=found, names=names, has_several=several, is_first=before is None
+    )
+
+
+def _page(form: ChangePasswordForm, *, list_password: tuple[int, str] | None = None) -> str:
+    member = guards.member()
+    profile = users.profile(db.session(), member.id)
+    with_passwords = _lists_with_passwords(profile)
+    return render_template(
+        "account/show.html",
+        form=form,
+        profile=profile,
+        shared=users.shared_addresses(db.session(), member.id),
+        log_ins=sessions.log_ins(db.session(), member, now=portal().clock()),
+        with_passwords=with_passwords,
+        mailboxes=list_passwords.mailboxes(db.session(), member.id) if with_passwords else (),
+        list_password=list_password,
+    )
+
+
+def _lists_with_passwords(profile: Profile) -> list[str]:
+    """Return the names of the lists that a user may see and that take list passwords."""
+    try:
+        catalogue = portal().catalogue()
+    except ConfigurationError:  # the account is there even where the lists cannot be
+        return []
+    offered = [each for each in catalogue.lists.values() if each.is_offered_to(frozenset(profile.groups))]
+    return [each.name for each in offered if each.sync_passwords and catalogue.enabled]

@@ -6,13 +6,14 @@ from flask import Blueprint, abort, current_app, flash, redirect, render_templat
 from flask.typing import ResponseReturnValue
 from itsdangerous import BadData, URLSafeSerializer
 
+from portal.domain.outlook import State
 from portal.errors import StaleFormError
 from portal.extensions import db, portal
 from portal.faults import fault_of
 from portal.services import preferences
 from portal.services.preferences import Choice, Offer
 from portal.web import guards
-from portal.web.forms import SubscriptionsForm
+from portal.web.forms import LeaveForm, SubscriptionsForm
 from portal.web.pages import listed
 
 blueprint = Blueprint("subscriptions", __name__)
@@ -57,6 +58,52 @@ def choose() -> ResponseReturnValue:
     return redirect(url_for("subscriptions.show"), 303)
 
 
+@blueprint.get("/subscriptions/leave")
+def ask_to_leave() -> ResponseReturnValue:
+    """Say what leaving all lists does, and ask whether to."""
+    return _leave_page(LeaveForm(formdata=None))
+
+
+@blueprint.post("/subscriptions/leave")
+def leave() -> ResponseReturnValue:
+    """Untick every list that the page had named, those among them that were never chosen. Raise DisabledError."""
+    catalogue = portal().catalogue()
+    catalogue.require_enabled()
+    form = LeaveForm()
+    if not form.validate():
+        abort(400)
+    try:
+        named = _opened(form.shown.data or "")
+    except StaleFormError as error:
+        form.form_errors.append("This page was out of date, and nothing was saved. Look at it again.")
+        return _leave_page(form), fault_of(error).status
+    choices = preferences.choose(
+        db.session(), guards.member().id, shown=named, ticked=(), catalogue=catalogue, now=portal().clock()
+    )
+    flash(_told(choices, hours=catalogue.applied_within_hours), "good" if choices else "message")
+    return redirect(url_for("subscriptions.show"), 303)
+
+
+def _leave_page(form: LeaveForm) -> str:
+    catalogue = portal().catalogue()
+    if not catalogue.enabled:
+        return render_template("subscriptions/not_offered.html")
+    page = preferences.page(db.session(), guards.member().id, catalogue=catalogue, now=portal().clock())
+    return render_template(
+        "subscriptions/leave.html",
+        form=form,
+        page=page,
+        # As ticked, so that unticking is a choice also where nothing was chosen: who leaves all lists leaves those.
+        shown=_signed({offer.handle: 1 for offer in page.offers if _can_be_left(offer)}),
+        left=[offer for offer in page.offers if _can_be_left(offer)],
+        hours=catalogue.applied_within_hours,
+    )
+
+
+def _can_be_left(offer: Offer) -> bool:
+    return offer.is_ticked or offer.state is State.NOT_CHOSEN
+
+
 def _page(form: SubscriptionsForm | None = None) -> str:
     catalogue = portal().catalogue()
     if not catalogue.enabled:
@@ -73,7 +120,11 @@ def _page(form: SubscriptionsForm | None = None) -> str:
 
 def _sealed(offers: Iterable[Offer]) -> str:
     """Sign the state that a page shows, for this member alone. SEMANTICS: a save changes only the changed boxes."""
-    return _signer().dumps([guards.member().id, {offer.handle: int(offer.is_ticked) for offer in offers}])
+    return _signed({offer.handle: int(offer.is_ticked) for offer in offers})
+
+
+def _signed(shown: Mapping[str, int]) -> str:
+    return _signer().dumps([guards.member().id, shown])
 
 
 def _opened(sealed: str) -> Mapping[str, bool]:

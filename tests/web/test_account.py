@@ -1,16 +1,20 @@
 """Logging in and out, and a member's own account."""
 
+import re
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from flask import Flask
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.models import LoginSession
+from portal.models import History, LoginSession
+from portal.services.list_passwords import derive
 from tests.conftest import Clock
-from tests.factories import make_user
-from tests.web.conftest import HASH, PASSWORD, Visitor
+from tests.factories import NOW, make_address, make_user
+from tests.web.conftest import HASH, PASSWORD, Client, Page, Visitor
 
 
 def test_a_member_logs_in_and_sees_the_lists(visitor: Visitor, people: dict[str, int]) -> None:
@@ -156,3 +160,223 @@ def test_an_account_without_an_address_is_told_so(app: Flask, visitor: Visitor, 
     visitor.log_in("dora")
     assert "There is none yet." in visitor.get("/account").text
     assert "Your account has no e-mail address" in visitor.get("/subscriptions").text
+
+
+# --- list passwords
+
+
+@pytest.fixture
+def passwords(instance: Path) -> None:
+    """Tech takes list passwords."""
+    path = instance / "mailinglists.toml"
+    head, tech, tail = path.read_text().partition("[lists.tech]")
+    path.write_text(head + tech + tail.replace("syncpws = false", "syncpws = true", 1))
+
+
+@pytest.fixture
+def key(app: Flask) -> bytes:
+    found: bytes = app.extensions["portal"].list_password_key()
+    return found
+
+
+def test_a_list_password_is_in_the_page_only_when_it_was_asked_for(passwords: None, alice: Visitor, key: bytes) -> None:
+    own = derive(key, "alice@example.org", 0)
+    page = alice.get("/account")
+    assert "Tech keeps a password for each subscriber" in page.text
+    assert own not in page.html
+    answer = alice.post("/account/list-password", {"address": page.value("address")}, page="/account", status=200)
+    assert isinstance(answer, Page)
+    assert f"The list password of alice@example.org is {own}" in answer.text
+    assert answer.response.headers["Cache-Control"] == "no-store"
+    assert answer.title.startswith("Your account")
+    assert own not in alice.get("/account").html
+
+
+def test_a_list_password_is_replaced_and_shown_when_asked_for(passwords: None, alice: Visitor, key: bytes) -> None:
+    form = {"address": alice.get("/account").value("address")}
+    page = alice.follow("/account/list-password/replace", form, page="/account")
+    assert "The list password is replaced." in page.text
+    assert derive(key, "alice@example.org", 1) not in page.html
+    answer = alice.post("/account/list-password", form, page="/account", status=200)
+    assert isinstance(answer, Page)
+    assert derive(key, "alice@example.org", 1) in answer.text
+
+
+def test_a_shared_mailbox_has_one_list_password_for_all_its_holders_and_the_page_says_so(
+    passwords: None, visitor: Visitor, people: dict[str, int], session: Session, key: bytes
+) -> None:
+    make_user(session, "dora", "dora@example.org", "alice@example.org", password_hash=HASH)
+    shared = str(make_address(session, "alice@example.org"))
+    session.rollback()
+    visitor.log_in("dora")
+    assert "all of you see and replace the same password" in visitor.get("/account").text
+    answer = visitor.post("/account/list-password", {"address": shared}, page="/account", status=200)
+    assert isinstance(answer, Page)
+    assert derive(key, "alice@example.org", 0) in answer.text
+    assert derive(key, "dora@example.org", 0) not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/account/list-password", "/account/list-password/replace"])
+@pytest.mark.parametrize(("address", "status"), [("", 400), ("x", 400), ("0", 400), ("99999999999", 400), ("2", 422)])
+def test_an_address_that_is_not_ones_own_has_no_list_password(
+    passwords: None, alice: Visitor, path: str, address: str, status: int
+) -> None:
+    alice.post(path, {"address": address}, page="/account", status=status)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("syncpws = true", "syncpws = false"),
+        ("enabled = true", "enabled = false"),
+        ("enabled = true", "enabled = true\nsurprise = 1"),
+        ("syncpws = true", 'syncpws = true\naudience = ["board"]'),
+    ],
+)
+def test_where_no_list_that_one_may_see_takes_passwords_there_are_none(
+    instance: Path, passwords: None, alice: Visitor, change: tuple[str, str], make_app: Callable[..., Flask]
+) -> None:
+    path = instance / "mailinglists.toml"
+    path.write_text(path.read_text().replace(*change))
+    app = make_app()
+    app.test_client_class = Client
+    there = Visitor(app.test_client())
+    there.log_in("alice")
+    page = there.get("/account")
+    assert "list password" not in page.text.lower()
+    assert "Tech" not in page.text
+    there.post("/account/list-password", {"address": "1"}, page="/account", status=400)
+
+
+# --- log-ins
+
+
+def test_the_log_ins_are_listed_and_this_one_is_marked(
+    alice: Visitor, open_visitor: Callable[[], Visitor], clock: Clock
+) -> None:
+    clock.advance(hours=1)
+    elsewhere = open_visitor()
+    elsewhere.log_in("alice")
+    clock.advance(minutes=30)
+    page = alice.get("/account")
+    assert "22 Nov, 06:00 22 Nov, 07:30 This browser" in page.text
+    assert "22 Nov, 07:00 22 Nov, 07:00 End the log-in of 22 Nov, 07:00" in page.text
+    assert "Log out everywhere else" in page.text
+
+
+def test_one_log_in_is_ended(alice: Visitor, open_visitor: Callable[[], Visitor]) -> None:
+    elsewhere = open_visitor()
+    elsewhere.log_in("alice")
+    third = open_visitor()
+    third.log_in("alice")
+    log_in = third.get("/account").value("log_in")
+    page = third.follow("/account/log-ins/end", {"log_in": log_in}, page="/account")
+    assert "That log-in is ended." in page.text
+    ended = [each.client.get("/account").status_code == 302 for each in (alice, elsewhere)]
+    assert sorted(ended) == [False, True]
+
+
+def test_all_other_log_ins_are_ended(alice: Visitor, bob: Visitor, open_visitor: Callable[[], Visitor]) -> None:
+    elsewhere = open_visitor()
+    elsewhere.log_in("alice")
+    page = alice.follow("/account/log-ins/end-others", {}, page="/account")
+    assert "You are logged in nowhere else." in page.text
+    assert elsewhere.client.get("/account").status_code == 302
+    bob.get("/account")
+
+
+@pytest.mark.parametrize(("log_in", "status"), [("", 400), ("x", 400), ("-1", 400)])
+def test_what_is_no_log_in_cannot_be_ended(alice: Visitor, log_in: str, status: int) -> None:
+    alice.post("/account/log-ins/end", {"log_in": log_in}, page="/account", status=status)
+
+
+def test_nobody_ends_the_log_in_of_somebody_else(alice: Visitor, bob: Visitor, session: Session) -> None:
+    bobs = session.scalars(select(LoginSession.id).order_by(LoginSession.id.desc())).first()
+    session.rollback()
+    alice.follow("/account/log-ins/end", {"log_in": str(bobs)}, page="/account")
+    bob.get("/account")
+
+
+def test_a_log_in_that_has_ended_by_itself_is_not_listed(
+    alice: Visitor, open_visitor: Callable[[], Visitor], clock: Clock
+) -> None:
+    elsewhere = open_visitor()
+    elsewhere.log_in("alice")
+    clock.advance(hours=7)
+    alice.get("/account")
+    clock.advance(hours=7)
+    assert "You are logged in nowhere else." in alice.get("/account").text
+
+
+# --- history
+
+
+def remember(session: Session, *rows: dict[str, object]) -> None:
+    for number, row in enumerate(rows):
+        values = {"at": NOW + timedelta(hours=number), "list_handle": "members", "subscribed": True, **row}
+        address = str(values.setdefault("address", "alice@example.org"))
+        session.add(History(address_id=make_address(session, address), **values))
+    session.commit()
+
+
+def test_the_history_says_in_words_what_happened_and_names_nobody_else(
+    alice: Visitor, people: dict[str, int], session: Session
+) -> None:
+    own, other = people["alice"], people["bob"]
+    remember(
+        session,
+        {"source": "init", "subscribed": False},
+        {"source": "user", "actor_id": own, "actor": "alice"},
+        {"source": "user", "actor_id": other, "actor": "bob", "list_handle": "tech"},
+        {"source": "superuser", "actor_id": other, "actor": "bob", "reason": "a word in private", "subscribed": False},
+        {"source": "list"},
+        {"source": "list", "subscribed": False},
+        {"source": "rule", "actor_id": other, "actor": "bob"},
+        {"source": "import"},
+        {"source": "user", "actor_id": other, "actor": "bob", "address": "bob@example.org", "list_handle": "tech"},
+        {"source": "list", "list_handle": "board"},
+        {"source": "list", "list_handle": "gone"},
+    )
+    text = alice.get("/account/history").text
+    wanted = [
+        "1 Nov, 19:00 Members was brought along ticked from an earlier system.",
+        "1 Nov, 18:00 Members is ticked, as an address was changed.",
+        "1 Nov, 17:00 You left at the list Members.",
+        "1 Nov, 16:00 You joined at the list Members.",
+        "1 Nov, 15:00 Somebody who looks after the lists unticked Members for you.",
+        "1 Nov, 14:00 Another holder of this address ticked Tech.",
+        "1 Nov, 13:00 You ticked Members.",
+        "1 Nov, 12:00 You were not on the list Members when this portal first looked.",
+    ]
+    assert " ".join(wanted) in text
+    for hidden in ("bob", "private", "Board", "board", "gone", "20:00"):
+        assert hidden not in text
+
+
+def test_what_a_superuser_did_to_their_own_address_they_did_themselves(
+    bob: Visitor, people: dict[str, int], session: Session
+) -> None:
+    remember(session, {"source": "superuser", "actor_id": people["bob"], "address": "bob@example.org"})
+    assert "You ticked Members." in bob.get("/account/history").text
+
+
+def test_with_several_addresses_the_history_says_which(visitor: Visitor, session: Session) -> None:
+    dora = make_user(session, "dora", "dora@example.org", "Dora@home.example", password_hash=HASH)
+    remember(session, {"source": "user", "actor_id": dora, "address": "dora@home.example"})
+    visitor.log_in("dora")
+    assert "You ticked Members. Dora@home.example" in visitor.get("/account/history").text
+
+
+def test_a_long_history_has_pages(alice: Visitor, people: dict[str, int], session: Session) -> None:
+    remember(session, *({"source": "list", "subscribed": number % 2 == 0} for number in range(51)))
+    first = alice.get("/account/history")
+    assert first.text.count("at the list Members") == 50
+    older = alice.get(re.search(r'href="(/account/history\?before=\d+)"', first.html)[1])
+    assert older.text.count("at the list Members") == 1
+    assert "Older" not in older.text
+    assert "There is nothing older." in alice.get("/account/history?before=1").text
+    alice.get("/account/history?before=x", status=404)
+
+
+def test_an_empty_history_says_what_will_stand_there(alice: Visitor) -> None:
+    assert "Nothing has happened yet." in alice.get("/account/history").text

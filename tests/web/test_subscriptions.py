@@ -10,10 +10,10 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from portal.extensions import db
-from portal.models import Preference
+from portal.models import History, Preference
 from tests.conftest import CATALOGUE, Clock
 from tests.factories import make_address, make_preference, make_user
-from tests.web.conftest import HASH, PASSWORD, Client, Visitor
+from tests.web.conftest import HASH, PASSWORD, Client, Page, Visitor
 
 
 def saved(session: Session) -> dict[str, bool]:
@@ -195,3 +195,86 @@ def test_times_are_those_of_the_configured_zone(
     alice = Visitor(app.test_client())
     alice.follow("/login", {"username": "alice", "password": PASSWORD})
     assert '<time datetime="2026-11-22T19:00:00+02:00">22 Nov, 19:00</time>' in alice.get("/subscriptions").html
+
+
+# --- leaving all lists
+
+
+def left_all(visitor: Visitor, page: Page) -> Page:
+    """Press the button of the page that asks."""
+    return visitor.follow("/subscriptions/leave", {"shown": page.value("shown")})
+
+
+def test_all_lists_are_left_in_one_step_after_one_question(alice: Visitor, session: Session) -> None:
+    make_preference(session, "members", "alice@example.org", subscribed=True, seen=True)
+    make_preference(session, "tech", "alice@example.org", subscribed=True, seen=False, touched=True)
+    assert "/subscriptions/leave" in alice.get("/subscriptions").html
+    page = alice.get("/subscriptions/leave")
+    assert "Members Subscribed Tech Being added" in page.text
+    assert "You are taken off within 12 hours." in page.text
+    assert saved(session) == {"members": True, "tech": True}
+    page = left_all(alice, page)
+    assert "Saved. You will be taken off Members and Tech. Changes are applied within 12 hours." in page.text
+    assert saved(session) == {"members": False, "tech": False}
+    assert "/subscriptions/leave" not in page.html
+    history = session.scalars(select(History)).all()
+    assert {(each.list_handle, each.subscribed, each.source, each.actor) for each in history} == {
+        ("members", False, "user", "alice"),
+        ("tech", False, "user", "alice"),
+    }
+
+
+def test_who_leaves_all_lists_leaves_those_too_that_they_never_chose(alice: Visitor, session: Session) -> None:
+    make_preference(session, "members", "alice@example.org", subscribed=True, seen=True)
+    page = alice.get("/subscriptions/leave")
+    assert "Tech Not chosen yet" in page.text
+    left_all(alice, page)
+    assert saved(session) == {"members": False, "tech": False}
+
+
+def test_all_addresses_leave_and_a_shared_mailbox_for_all_its_holders(
+    visitor: Visitor, people: dict[str, int], session: Session
+) -> None:
+    make_user(session, "dora", "dora@example.org", "alice@example.org", password_hash=HASH)
+    make_preference(session, "members", "dora@example.org", subscribed=True, seen=True)
+    make_preference(session, "members", "alice@example.org", subscribed=True, seen=True)
+    visitor.log_in("dora")
+    page = visitor.get("/subscriptions/leave")
+    assert "it leaves the lists for all of you" in page.text
+    left_all(visitor, page)
+    session.rollback()
+    rows = session.scalars(select(Preference).where(Preference.list_handle == "members")).all()
+    assert [each.subscribed for each in rows] == [False, False]
+
+
+def test_a_list_that_the_question_had_not_named_is_not_left(alice: Visitor, session: Session) -> None:
+    make_preference(session, "members", "alice@example.org", subscribed=True, seen=True)
+    make_preference(session, "tech", "alice@example.org", subscribed=False, seen=False)
+    page = alice.get("/subscriptions/leave")
+    assert "Tech" not in page.text
+    alice.follow("/subscriptions", {"shown": alice.get("/subscriptions").value("shown"), "lists": ["members", "tech"]})
+    left_all(alice, page)
+    assert saved(session) == {"members": False, "tech": True}
+
+
+@pytest.mark.parametrize("tampering", ["", "x", "eyJhIjoxfQ.abc"])
+def test_an_altered_question_leaves_nothing(alice: Visitor, session: Session, tampering: str) -> None:
+    make_preference(session, "members", "alice@example.org", subscribed=True, seen=True)
+    page = alice.post("/subscriptions/leave", {"shown": tampering}, status=400)
+    assert isinstance(page, Page)
+    assert page.title.startswith("Error: Leave all mailing lists")
+    assert "nothing was saved" in page.text
+    assert saved(session) == {"members": True}
+
+
+def test_who_is_on_no_list_has_none_to_leave(alice: Visitor, session: Session) -> None:
+    for handle in ("members", "tech"):
+        make_preference(session, handle, "alice@example.org", subscribed=False, seen=False)
+    assert "so there is none to leave" in alice.get("/subscriptions/leave").text
+    assert "Leave all lists" not in alice.get("/subscriptions").text
+
+
+def test_where_the_lists_are_not_enabled_there_is_none_to_leave(instance: Path, alice: Visitor) -> None:
+    path = instance / "mailinglists.toml"
+    path.write_text(path.read_text().replace("enabled = true", "enabled = false"))
+    assert "Leave all lists" not in alice.get("/subscriptions/leave").text
