@@ -37,7 +37,16 @@ run: $(SERVER)
 	@$(PY) -m flask --app portal db upgrade
 	@$(PY) -m flask --app portal demo
 	@echo 'Serving http://127.0.0.1:$(PORT)/ until Ctrl-C.'
-	@exec $(PY) -m gunicorn --bind 127.0.0.1:$(PORT) --threads 8 --no-control-socket --log-level warning wsgi:app
+	@$(carry_out_requests) & \
+	exec $(PY) -m gunicorn --bind 127.0.0.1:$(PORT) --threads 8 --no-control-socket --log-level warning wsgi:app
+
+# What cron does for a real portal: superusers see what it did on their pages. It ends with the server, whose process the
+# shell becomes.
+define carry_out_requests
+while sleep 5 && kill -0 $$$$; do \
+	    $(PY) -m flask --app portal mailinglist sync --requested; \
+	done < /dev/null > /dev/null 2>&1
+endef
 
 # In CI a test that is skipped has failed. COVERAGE='coverage run -m' measures.
 test: $(ALL)

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,26 @@ def test_the_demo_never_reaches_a_database_that_the_environment_names(clone: Pat
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "instance/demo http://127.0.0.1:8765 []"
     assert "real" not in done.stdout
+
+
+def test_the_demo_carries_requests_out_for_as_long_as_it_serves(clone: Path) -> None:
+    """What superusers ask for in it; the server of this test ends as soon as that was done."""
+    carried_out = clone / "carried-out"
+    install(
+        clone,
+        "server",
+        python=f"""case "$*" in
+            *sync\\ --requested) echo heard; echo "$PORTAL_INSTANCE" >> {carried_out};;
+            *gunicorn*) until [ -s {carried_out} ]; do sleep 0.1; done;;
+        esac""",
+    )
+
+    done = make(clone, "run", "PORT=8765")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "heard" not in done.stdout
+    time.sleep(6)
+    assert carried_out.read_text() == "instance/demo\n"
 
 
 def test_ci_alone_allows_no_skip(clone: Path) -> None:
