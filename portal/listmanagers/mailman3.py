@@ -188,7 +188,9 @@ class Mailman3:
         if answer.status == 404:
             odd = ", or cannot find one with a slash in it" if "/" in address else ""
             return Outcome(Result.REJECTED, f"Mailman knows no such user{odd}")
-        return Outcome(Result.REJECTED, f"refused with HTTP status {answer.status}")  # its words may hold the password
+        if answer.status == 400:
+            return Outcome(Result.REJECTED, "Mailman refuses this password")  # its own words may hold it
+        raise _unusable(answer)
 
     def _entries(self, *path: str, until: Deadline, **query: object) -> list[Any]:
         """Return the entries of all pages, as many as each page says that there are.
