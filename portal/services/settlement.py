@@ -167,7 +167,7 @@ def _version(current: Mapping[int, Any], ending: Ending) -> int | None:
 
 _WRITTEN = (
     "subscribed", "source", "changed_at", "changed_by", "version", "seen", "touched",
-    "departed", "waiting_since", "refusal", "refused_at",
+    "departed", "waiting_since", "refusal", "refused_at", "password_pushed",
 )  # fmt: skip
 
 
@@ -188,6 +188,8 @@ def _columns(ending: Ending, current: Any, *, now: datetime) -> dict[str, Any]:
     # Another add than the one that waited for so long begins to wait now.
     since = None if ending.decision.row.has_waited_long else current.waiting_since
     values["waiting_since"] = (since or now) if after.waiting else None
+    if not after.seen:  # who is added again has another password there, or none
+        values["password_pushed"] = None
     if not ending.decision.held_back:
         values |= {"refusal": None, "refused_at": None}
     if ending.words:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from sqlalchemy import select, update
 
+from portal.config import Catalogue
 from portal.errors import BadInputError, LeaseHeldError, ListManagerUnavailableError
 from portal.listmanagers.base import Outcome, Result
 from portal.models import Address, Preference
@@ -21,7 +22,8 @@ from portal.services.list_passwords import (
     takes,
     why_none,
 )
-from portal.services.sync import Request, begin_planned_run
+from portal.services.preferences import choose
+from portal.services.sync import Request, begin_planned_run, sync_list
 from tests.factories import make_address, make_preference, make_user
 from tests.fakes.memory import MemoryList
 
@@ -229,6 +231,21 @@ def test_passwords_are_a_step_of_a_planned_run_which_keeps_its_lease(session, me
     session.rollback()
     assert push(session, members, keeper, key=KEY).done == ("alice@example.org",)
     assert leases.of_planned_run(session, "members") == before is not None
+
+
+def test_who_left_the_list_and_is_added_again_gets_the_password_again(session, members, clock):
+    alice = make_member(session, "alice@example.org")
+    make_member(session, "bob@example.org")
+    keeper = Keeper(members={f"{name}@example.org": f"{name}@example.org" for name in ("alice", "bob")})
+    push(session, members, keeper, key=KEY)
+    keeper.leave("alice@example.org")
+    sync_list(session, members, keeper, clock=clock, request=Request())
+    assert pushed_versions(session) == {"alice@example.org": None, "bob@example.org": 0}
+    choose_again = {"shown": {"members": False}, "ticked": ["members"]}
+    catalogue = Catalogue(enabled=True, applied_within_hours=12, lists={"members": members}, managers={})
+    choose(session, alice, **choose_again, catalogue=catalogue, now=clock())
+    sync_list(session, members, keeper, clock=clock, request=Request())
+    assert due(session, members) == ["alice@example.org"]
 
 
 def test_a_member_sees_and_replaces_the_list_password_of_their_own_addresses_alone(session):
