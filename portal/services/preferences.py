@@ -1,6 +1,6 @@
 """Preferences: what a member is shown, and what a tick does."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -292,12 +292,20 @@ def _write(
         for address_id, subscribed in by_address.items()
         if holder.preference(handle, address_id) is not subscribed
     )
+    made = write_changes(session, changes, actor=actor, now=now, reason=reason)
+    return {each.list_handle for each in made}
+
+
+def write_changes(
+    session: Session, changes: Sequence[history.Change], *, actor: Actor, now: datetime, reason: str = ""
+) -> list[history.Change]:
+    """Write choices with their history, in the caller's transaction; return those that still were changes."""
     if not changes:
-        return set()
+        return []
     written = set(map(tuple, session.execute(_upsert(session, changes, actor=actor, now=now))))
     made = [each for each in changes if (each.list_handle, each.address_id) in written]
     history.record(session, made, actor=actor, now=now, reason=reason)
-    return {each.list_handle for each in made}
+    return made
 
 
 def _upsert(session: Session, changes: Iterable[history.Change], *, actor: Actor, now: datetime) -> Any:

@@ -1,0 +1,78 @@
+"""How the lists went: week by week what was on them, from runs, and who joined and left, from history."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import and_, case, func, select
+from sqlalchemy.orm import Session
+
+from portal.models import History, Run
+from portal.services.transaction import reading
+
+WEEKS = 12
+_WEEK = timedelta(days=7)
+
+
+class Week(NamedTuple):
+    """Seven days of a list, from ``begins_at`` on.
+
+    ``on_list`` is what its last good run read, None where there was none; ``joined`` and ``left`` count the choices and
+    moves at the list by which addresses became subscribed and unsubscribed, but not what the first run took over.
+    """
+
+    begins_at: datetime
+    on_list: int | None
+    joined: int
+    left: int
+
+
+def weeks(session: Session, handles: Sequence[str], *, now: datetime) -> dict[str, tuple[Week, ...]]:
+    """Return the last twelve weeks of each list, the oldest first. Two statements, however many runs there were."""
+    begins = [now - _WEEK * number for number in range(WEEKS, 0, -1)]
+    with reading(session):
+        on_list = {(row.handle, row.week): row.on_roster for row in session.execute(_last_good(handles, begins))}
+        moves = {(row.handle, row.week): row for row in session.execute(_moves(handles, begins))}
+    return {
+        handle: tuple(
+            Week(
+                begins_at=at,
+                on_list=on_list.get((handle, number)),
+                joined=move.joined if (move := moves.get((handle, number))) else 0,
+                left=move.left if move else 0,
+            )
+            for number, at in enumerate(begins)
+        )
+        for handle in handles
+    }
+
+
+def _number(column: Any, begins: Sequence[datetime]) -> Any:
+    """Return the number of the week that a time lies in; both dialects compare times, and cut them differently."""
+    ends = begins[1:]
+    return case(*((column < end, number) for number, end in enumerate(ends)), else_=len(ends)).label("week")
+
+
+def _last_good(handles: Sequence[str], begins: Sequence[datetime]) -> Any:
+    week = _number(Run.finished_at, begins)
+    latest = (
+        select(func.max(Run.id).label("id"), week)
+        .where(Run.list_handle.in_(handles), Run.result == "done", Run.finished_at >= begins[0])
+        .group_by(Run.list_handle, "week")
+        .subquery()
+    )
+    return select(Run.list_handle.label("handle"), latest.c.week, Run.on_roster).join(latest, latest.c.id == Run.id)
+
+
+def _moves(handles: Sequence[str], begins: Sequence[datetime]) -> Any:
+    week = _number(History.at, begins)
+    return (
+        select(
+            History.list_handle.label("handle"),
+            week,
+            func.sum(case((History.subscribed, 1), else_=0)).label("joined"),
+            func.sum(case((History.subscribed, 0), else_=1)).label("left"),
+        )
+        .where(and_(History.list_handle.in_(handles), History.at >= begins[0], History.source != "init"))
+        .group_by(History.list_handle, "week")
+    )
