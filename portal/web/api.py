@@ -102,8 +102,8 @@ def confirm_passwords(handle: str) -> Response:
 
 def _with_passwords(handle: str) -> MailingList:
     mailing_list = portal().catalogue().get(handle)
-    if why_none := list_passwords.why_none(mailing_list):
-        abort(428, f"{handle}: {why_none}")
+    if not mailing_list.sync_passwords:
+        abort(428, f"{handle}: {list_passwords.why_none(mailing_list)}")
     return mailing_list
 
 
@@ -177,7 +177,14 @@ def _whole(pieces: Iterable[bytes], mimetype: str) -> Response:
     except BaseException:
         file.close()
         raise
-    response = Response(iter(lambda: file.read(_BLOCK), b""), mimetype=mimetype)
+    response = Response(_read(file), mimetype=mimetype)
     response.content_length = length
-    response.call_on_close(file.close)
+    if request.method == "HEAD":  # nobody is going to read it
+        file.close()
     return response
+
+
+def _read(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while block := file.read(_BLOCK):
+            yield block

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from io import BufferedReader
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
@@ -31,7 +32,9 @@ def roster() -> Lines:
     stream = _stream()
     kind = _kind(FORM, PLAIN, JSON)
     if kind == JSON:
-        return _of_json(stream.read())
+        return _of_json(
+            b"".join(iter(partial(stream.read, _BLOCK), b""))
+        )  # all at once would end at the limit unnoticed
     return _of_form(stream) if kind == FORM else stream
 
 

@@ -144,8 +144,8 @@ def _is_api() -> bool:
 
 def _key() -> str:
     """Return the key that a call carries in a header; no cookie and no URL counts. Raise KeyRefusedError."""
-    found = request.authorization
-    key = found.token if found is not None and found.type == "bearer" else request.headers.get("X-API-Key")
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")  # Werkzeug's own reading can fail
+    key = key.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
     if not key:
         raise KeyRefusedError("this call needs an API key, in the header Authorization: Bearer KEY")
     return key
