@@ -135,8 +135,14 @@ def test_every_make_goal_that_a_page_names_is_one() -> None:
 
 
 def test_every_route_has_its_row_and_every_row_is_a_route(app: Flask) -> None:
-    routes = {rule.rule for rule in app.url_map.iter_rules() if rule.endpoint != "static"}
-    told = {path for row in rows(READ[ROOT / "docs" / "pages.md"]) for path in re.findall(r"^\| `(/[^`]*)`", row)}
+    def plain(path: str) -> str:
+        """Return a path without what its arguments may be."""
+        return re.sub(r"<[^<>]*:(\w+)>", r"<\1>", path)
+
+    routes = {plain(rule.rule) for rule in app.url_map.iter_rules() if rule.endpoint != "static"}
+    told = {
+        plain(path) for row in rows(READ[ROOT / "docs" / "pages.md"]) for path in re.findall(r"^\| `(/[^`]*)`", row)
+    }
 
     assert told == routes
 
@@ -236,11 +242,12 @@ def test_no_path_of_somebodys_machine_is_on_a_page(path: Path) -> None:
 
 
 TOML = [(path.name, block) for path in PAGES for _, block in blocks(READ[path], "toml")]
+OF_MANAGERS = {path.name for path in (ROOT / "docs" / "list-managers").iterdir()}
 COMPLETE = [pytest.param(block, id=name) for name, block in TOML if "[lists." in block]
-OF_THE_PORTAL = [  # settings without a table; on the page of the list managers they are those of a manager
+OF_THE_PORTAL = [  # settings without a table; on the pages of the list managers they are those of a manager
     pytest.param(block, id=name)
     for name, block in TOML
-    if not re.search(r"^\[", block, re.MULTILINE) and name != "list-managers.md"
+    if not re.search(r"^\[", block, re.MULTILINE) and name not in OF_MANAGERS
 ]
 
 
@@ -341,6 +348,29 @@ def test_the_first_list_of_the_readme_comes_about_as_written(shell: Shell, mailm
     }  # fmt: skip
     (cron,) = (block for _, block in blocks(text, "cron"))
     assert shell(cron.split(maxsplit=5)[5].replace("/srv/portal/.venv/bin/", "").replace("/srv/portal", "$PWD")) == ""
+
+
+def test_the_move_from_ixp_manager_comes_about_as_written(shell: Shell, mailman: FakeMailman2) -> None:
+    text = READ[ROOT / "docs" / "migrating-from-ixp-manager.md"]
+    (catalogue,) = (block for _, block in blocks(text, "toml"))
+    users, preferences = (block for _, block in blocks(text, "csv"))
+    shell.write(catalogue)
+    (shell.instance.parent / "users.csv").write_text(users)
+    (shell.instance.parent / "preferences.csv").write_text(preferences)
+    mailman.set_roster("members", ["alice@example.org", "bob@example.org", "charlie@example.org", "s@example.net"])
+
+    steps = [step for _, block in blocks(text, "console") for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    for step in steps:
+        command, _, output = step.partition("\n")
+        printed = shell(command)  # on both; at a terminal what is on stderr here comes last
+        assert "check" in command or sorted(printed.splitlines()) == sorted(stable(output).splitlines()), command
+
+    assert mailman.roster("members") == {
+        "alice@example.org",
+        "charlie@example.org",
+        "dora@example.org",
+        "s@example.net",
+    }
 
 
 CATALOGUE = """

@@ -221,5 +221,5 @@ def _without(line: str, address: str) -> str:
 def _unreadable(finished: process.Finished, line: str) -> ListManagerUnavailableError:
     return ListManagerUnavailableError(
         f"{finished.name}: answered what cannot be understood: {in_words(line)}; "
-        "check its options in mailinglists.toml against docs/list-managers.md"
+        "check its options in mailinglists.toml against docs/list-managers/mailman2.md"
     )

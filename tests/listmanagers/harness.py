@@ -2,7 +2,10 @@
 
 import fcntl
 import os
+import sqlite3
+import tomllib
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,8 @@ class Harness:
     can_break = True
     keeps_case = True  # whether an address comes back as it was typed
     many = 20_000  # as many as it adds and removes in some seconds
+    has_batch = True  # whether there is a setting batch
+    limit: str | None = "max_output"  # the setting that bounds what is read
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,6 +56,8 @@ class Harness:
 
 class File(Harness):
     kind = "file"
+    limit = "max_size"
+    has_batch = False
 
     def table(self) -> dict[str, Any]:
         return {"directory": str(self.folder)}
@@ -397,7 +404,7 @@ class RealSympa(Harness):
     kind = "sympa"
     can_break = False
     keeps_case = False
-    many = 50
+    many = 10
 
     def table(self) -> dict[str, Any]:
         return {"domain": os.environ.get("SYMPA_DOMAIN", "lists.example.com")}
@@ -414,3 +421,62 @@ class RealSympa(Harness):
 
     def mails(self) -> list[str]:
         return [str(mail) for mail in Path("/var/spool/sympa/bulk").rglob("*") if mail.is_file()]
+
+
+class OwnKind(Harness):
+    """The worked example of docs/list-managers/own-kind.md, once ``install_own_kind`` has installed it."""
+
+    kind = "table"
+    limit = None
+    has_batch = False
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.path = folder / "lists.db"
+        with closing(sqlite3.connect(self.path)) as connection:
+            connection.executescript(_example("python").split("\n\n")[1].partition('"""')[0])
+            connection.execute("INSERT INTO lists VALUES (?)", (LIST,))
+            connection.commit()
+        super().__init__(folder)
+
+    def table(self) -> dict[str, Any]:
+        return {"database": str(self.path)}
+
+    def set_roster(self, *addresses: str) -> None:
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            connection.execute("DELETE FROM subscribers")
+            connection.executemany("INSERT INTO subscribers VALUES (?, ?)", ((LIST, each) for each in addresses))
+
+    def roster(self) -> set[str]:
+        with closing(sqlite3.connect(self.path)) as connection:
+            return {address for (address,) in connection.execute("SELECT address FROM subscribers")}
+
+    def sent(self) -> str:
+        return "".join(sorted(self.roster()))
+
+    def break_down(self) -> None:
+        self.path.write_bytes(b"no database" * 100)
+
+    def hang(self) -> None:
+        self.lock = sqlite3.connect(self.path, isolation_level=None)
+        self.lock.execute("BEGIN EXCLUSIVE")
+
+    def assert_let_go(self) -> None:
+        self.lock.close()
+
+
+def install_own_kind(folder: Path) -> None:
+    """Install the worked example into a folder that stands on ``sys.path``."""
+    (folder / "table_lists.py").write_text(_example("python"))
+    points = tomllib.loads(_example("toml"))["project"]["entry-points"]
+    info = folder / "table_lists-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: table-lists\nVersion: 1.0\n")
+    lines = [f"[{group}]\n{name} = {value}\n" for group, each in points.items() for name, value in each.items()]
+    (info / "entry_points.txt").write_text("".join(lines))
+
+
+def _example(language: str) -> str:
+    """Return the first code block of a language on the page of kinds of one's own."""
+    page = (Path(__file__).parents[2] / "docs" / "list-managers" / "own-kind.md").read_text()
+    return page.partition(f"```{language}\n")[2].partition("```")[0]

@@ -1,6 +1,7 @@
 """What the sync may rely on, whatever the kind of list manager."""
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +21,13 @@ KINDS = {
     "mlmmj": harness.Mlmmj,
     "mlmmj for real": harness.RealMlmmj,
     "sympa": harness.Sympa,
+    "table, of the page on kinds of one's own": harness.OwnKind,
 }
 if "MAILMAN2_PREFIX" in os.environ:
     KINDS["mailman2 for real"] = harness.RealMailman2
 if os.environ.get("SYMPA") == "1":
     KINDS["sympa for real"] = harness.RealSympa
+BREAKABLE = [name for name, each in KINDS.items() if each.can_break]
 
 TAKEN = {Result.DONE, Result.ALREADY}
 HOSTILE = [
@@ -40,6 +43,17 @@ HOSTILE = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_kind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The worked example of a page, installed as another package is."""
+    folder = tmp_path_factory.mktemp("own-kind")
+    harness.install_own_kind(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield
+        sys.modules.pop("table_lists", None)
+
+
 @pytest.fixture(params=list(KINDS))
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[harness.Harness]:
     """Each kind in turn; none may have written to anybody when the test is over."""
@@ -49,7 +63,7 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[harness.Har
     made.close()
 
 
-@pytest.fixture(params=[name for name, each in KINDS.items() if each.can_break])
+@pytest.fixture(params=BREAKABLE)
 def breakable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[harness.Harness]:
     made = _made(request.param, tmp_path)
     yield made
@@ -219,11 +233,11 @@ def test_a_list_manager_that_hangs_is_interrupted_and_lets_go(breakable, call):
 
 
 @pytest.mark.parametrize("call", ["roster", "add", "remove"])
+@pytest.mark.parametrize("breakable", [each for each in BREAKABLE if KINDS[each].limit], indirect=True)
 def test_output_without_end_is_cut_off(breakable, call):
     breakable.flood()
-    limit = "max_size" if breakable.kind == "file" else "max_output"
-    with pytest.raises(ListManagerUnavailableError, match=limit):
-        _call(breakable.open(**{limit: 50_000}), call)
+    with pytest.raises(ListManagerUnavailableError, match=breakable.limit):
+        _call(breakable.open(**{breakable.limit: 50_000}), call)
 
 
 @pytest.mark.parametrize("call", ["check", "roster"])
@@ -238,7 +252,7 @@ def test_output_that_is_no_roster_is_refused(breakable, call):
 
 def test_as_many_addresses_as_it_may_have_are_added_listed_and_removed_in_seconds(kind):
     addresses = [f"user{number}@example.org" for number in range(kind.many)]
-    manager = kind.open(**({} if kind.kind == "file" else {"batch": 10_000}))
+    manager = kind.open(**({"batch": 10_000} if kind.has_batch else {}))
     started = time.monotonic()
     for call in (manager.add, manager.remove):
         for start in range(0, len(addresses), manager.batch):

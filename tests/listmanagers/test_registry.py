@@ -11,9 +11,10 @@ import pytest
 from portal.errors import ConfigurationError
 from portal.listmanagers import file, registry
 from portal.listmanagers.base import ListManager
-from tests.listmanagers import test_contract
+from tests.listmanagers import harness, test_contract
 
 ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "list-managers"
 FOREIGN = """
 from pathlib import Path
 from msgspec import Struct
@@ -98,18 +99,18 @@ def test_a_kind_of_another_package_that_does_not_work_is_said_so(foreign, kind, 
         registry.read_settings(kind, {})
 
 
-def test_every_built_in_kind_is_in_the_contract_suite_and_in_the_docs():
-    page = (ROOT / "docs" / "list-managers.md").read_text()
+def test_every_built_in_kind_is_in_the_contract_suite_and_has_a_page():
+    index = (ROOT / "docs" / "list-managers.md").read_text()
     for kind in registry.BUILT_IN:
         assert kind in test_contract.KINDS
-        assert f"`{kind}`" in page
+        assert f"[`{kind}`](list-managers/{kind}.md)" in index
+        assert f'kind = "{kind}"' in (PAGES / f"{kind}.md").read_text()
 
 
-def test_every_setting_of_every_built_in_kind_is_in_the_docs():
-    page = (ROOT / "docs" / "list-managers.md").read_text()
+def test_every_setting_of_every_built_in_kind_is_on_its_page():
     for kind in registry.BUILT_IN:
-        settings = registry._module(kind).Settings
-        for field in msgspec.structs.fields(settings):
+        page = (PAGES / f"{kind}.md").read_text()
+        for field in msgspec.structs.fields(registry._module(kind).Settings):
             assert f"`{field.name}`" in page, f"{field.name} of {kind}"
             if hasattr(field.type, "__struct_fields__"):
                 for name in field.type.__struct_fields__:
@@ -133,24 +134,15 @@ def test_a_kind_is_imported_only_when_it_is_used():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_the_example_in_the_docs_is_a_kind_that_works(tmp_path, monkeypatch):
-    page = (ROOT / "docs" / "list-managers.md").read_text()
-    (tmp_path / "hermit_lists.py").write_text(page.partition("```python\n")[2].partition("```")[0])
-    info = tmp_path / "hermit_lists-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hermit-lists\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[portal.listmanagers]\nhermit = hermit_lists\n")
+def test_every_table_in_the_docs_is_one_that_the_portal_reads(tmp_path, monkeypatch):
+    harness.install_own_kind(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    manager = registry.open_list(registry.read_settings("hermit", {"words": "go away"}), "ants")
-    assert manager.check() == "hermit: ants is there"
-    assert manager.add(["alice@example.org"])["alice@example.org"].words == "go away"
-
-
-def test_every_table_in_the_docs_is_one_that_the_portal_reads(tmp_path):
-    page = (ROOT / "docs" / "list-managers.md").read_text()
-    blocks = [block.partition("```")[0] for block in page.split("```toml\n")[1:]]
+    blocks = [
+        each.partition("```")[0] for path in PAGES.glob("*.md") for each in path.read_text().split("```toml\n")[1:]
+    ]
     tables = [tomllib.loads(block)["managers"] for block in blocks if block.startswith("[managers")]
-    assert len(tables) == 4
+    assert len(tables) >= 8
     for table in tables:
         for settings in table.values():
             registry.read_settings(settings.pop("kind"), settings, folder=tmp_path)
+    sys.modules.pop("table_lists", None)
