@@ -358,8 +358,9 @@ def _insert(session: Session, chunk: Iterable[_Write], *, now: datetime) -> set[
     ]
     if not rows:
         return set()
-    statement = database.insert(session, Preference).on_conflict_do_nothing()
-    made = session.execute(statement.returning(Preference.list_handle, Preference.address_id), rows)
+    table: Any = Preference.__table__  # tables, not classes, where there are many rows
+    statement = database.insert(session, table).on_conflict_do_nothing()
+    made = session.execute(statement.returning(table.c.list_handle, table.c.address_id), rows)
     return {_Key(*row) for row in made}
 
 
