@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import sqlite3
 import tomllib
 from collections.abc import Iterable
@@ -423,6 +424,40 @@ class RealSympa(Harness):
         return [str(mail) for mail in Path("/var/spool/sympa/bulk").rglob("*") if mail.is_file()]
 
 
+class BehindSsh(Harness):
+    """The script of docs/list-managers/commands.md, behind an ssh that does what a forced command makes of it."""
+
+    kind = "commands"
+    can_break = False
+    shell = "/bin/sh"
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        page = _page("commands")
+        (folder / "roster").write_text(_block(page, "sh"))
+        (folder / "lists").mkdir()
+        self.path = folder / "lists" / LIST
+        self.ssh = folder / "ssh"
+        self.ssh.write_text(
+            f'#!/bin/sh\nwhile [ "${{1#lists@}}" = "$1" ]; do shift; done; shift\n'
+            f'export SSH_ORIGINAL_COMMAND="$*" ROSTERS={shlex.quote(str(folder / "lists"))}\n'
+            f"exec {self.shell} {shlex.quote(str(folder / 'roster'))}\n"
+        )
+        self.ssh.chmod(0o755)
+        block = next(each for each in page.split("```toml\n") if each.startswith("[managers.mailserver]"))
+        self.cmds = tomllib.loads(block.partition("```")[0])["managers"]["mailserver"]["cmds"]
+        super().__init__(folder)
+
+    def table(self) -> dict[str, Any]:
+        return {"cmds": {key: command.replace("ssh", str(self.ssh), 1) for key, command in self.cmds.items()}}
+
+    def set_roster(self, *addresses: str) -> None:
+        self.path.write_text("\n".join(addresses))  # without an end, as hand-made files are
+
+    def roster(self) -> set[str]:
+        return set(self.path.read_text().splitlines())
+
+
 class OwnKind(Harness):
     """The worked example of docs/list-managers/own-kind.md, once ``install_own_kind`` has installed it."""
 
@@ -477,6 +512,13 @@ def install_own_kind(folder: Path) -> None:
 
 
 def _example(language: str) -> str:
-    """Return the first code block of a language on the page of kinds of one's own."""
-    page = (Path(__file__).parents[2] / "docs" / "list-managers" / "own-kind.md").read_text()
+    return _block(_page("own-kind"), language)
+
+
+def _page(name: str) -> str:
+    return (Path(__file__).parents[2] / "docs" / "list-managers" / f"{name}.md").read_text()
+
+
+def _block(page: str, language: str) -> str:
+    """Return the first code block of a language on a page."""
     return page.partition(f"```{language}\n")[2].partition("```")[0]

@@ -1,5 +1,6 @@
 """Three commands of the operator's own: how they are called and what is believed of them."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from portal.errors import ConfigurationError, ListManagerUnavailableError
 from portal.listmanagers import registry
 from portal.listmanagers.base import ListManager, Result, TakesPasswords
 from tests.fakes.plain import FakePlain
+from tests.listmanagers import harness
 
 
 @pytest.fixture
@@ -215,3 +217,50 @@ def test_a_command_for_passwords_that_fails_repeats_none(fake):
     with pytest.raises(ListManagerUnavailableError, match=r"changepw: ended with exit code 4") as raised:
         manager.set_passwords([("alice@example.org", "secret-one")])
     assert "secret-one" not in str(raised.value)
+
+
+# --- the script on the page for a list behind ssh
+
+
+@pytest.fixture(params=["/bin/bash", "/bin/dash", "/bin/busybox sh"])
+def behind_ssh(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.BehindSsh:
+    if not Path(request.param.split()[0]).exists():
+        pytest.skip(f"no {request.param}")
+    monkeypatch.setattr(harness.BehindSsh, "shell", request.param)
+    return harness.BehindSsh(tmp_path / "server")
+
+
+def test_the_script_behind_ssh_does_its_work_in_every_shell(behind_ssh):
+    behind_ssh.set_roster("Alice@example.org", "stranger@example.net")
+    manager = behind_ssh.open()
+    hostile = ["$(id)@example.org", "`id`@example.org", "-rf@example.org", "a.c@example.org", "a|b@example.org"]
+    manager.add([*hostile, "ALICE@example.org"])
+    assert set(manager.roster()) == {"Alice@example.org", "stranger@example.net", *hostile}
+    manager.remove([*hostile, "abc@example.org", "alice@example.org"])
+    assert list(manager.roster()) == ["stranger@example.net"]
+    manager.remove(["stranger@example.net"])
+    assert list(manager.roster()) == []
+    manager.add(["bob@example.org"])
+    assert list(manager.roster()) == ["bob@example.org"]
+
+
+@pytest.mark.parametrize(
+    "asked", ["", "list", "list ../ants", "list .lock", "drop ants", "list ants; id", "list ants x"]
+)
+def test_the_script_behind_ssh_does_nothing_else(behind_ssh, asked):
+    behind_ssh.set_roster("alice@example.org")
+    done = subprocess.run(
+        [behind_ssh.ssh, "lists@mail.example.org", asked], input="", capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr
+    assert behind_ssh.roster() == {"alice@example.org"}
+
+
+def test_the_script_behind_ssh_takes_no_half_line_for_an_address(behind_ssh):
+    done = subprocess.run(
+        [behind_ssh.ssh, "lists@mail.example.org", "add ants"], input="bob@example.org\ncarol@exam", text=True, check=False,
+        capture_output=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "the input was cut off\n")
+    assert behind_ssh.roster() == set()

@@ -15,6 +15,7 @@ from tests.listmanagers import harness
 KINDS = {
     "file": harness.File,
     "commands": harness.Commands,
+    "commands, a script behind ssh": harness.BehindSsh,
     "mailman2": harness.Mailman2,
     "mailman3": harness.Mailman3,
     "mailman3 for real": harness.RealMailman3,
