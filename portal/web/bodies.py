@@ -32,9 +32,8 @@ def roster() -> Lines:
     stream = _stream()
     kind = _kind(FORM, PLAIN, JSON)
     if kind == JSON:
-        return _of_json(
-            b"".join(iter(partial(stream.read, _BLOCK), b""))
-        )  # all at once would end at the limit unnoticed
+        # In blocks: Werkzeug ends a reading of it all at the limit, and does not say so.
+        return _of_json(b"".join(iter(partial(stream.read, _BLOCK), b"")))
     return _of_form(stream) if kind == FORM else stream
 
 

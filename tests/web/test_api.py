@@ -108,7 +108,7 @@ def preferences(session: Session) -> dict[str, bool]:
     from portal.models import Address
 
     query = select(Address.canonical, Preference.subscribed).join(Preference, Preference.address_id == Address.id)
-    found = {address: wanted for address, wanted in session.execute(query.where(Preference.list_handle == "members"))}
+    found = dict(map(tuple, session.execute(query.where(Preference.list_handle == "members"))))
     session.rollback()
     return found
 
