@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from pathlib import Path
 
 import click
 from flask import current_app, render_template
@@ -37,14 +38,12 @@ def sync_script(*, over_api: bool) -> None:
             base_url=shlex.quote(portal().settings.base_url),
             flask_app=shlex.quote(os.environ.get("FLASK_APP", "portal")),
             instance=shlex.quote(current_app.instance_path),
-            folder=shlex.quote(os.getcwd()),
+            folder=shlex.quote(str(Path.cwd())),
             python=shlex.quote(sys.executable),
         )
     )
     for each in lists:
         if each.steps is None and over_api:
-            say(
-                f"{each.handle}: only the portal itself reaches {each.manager}; run: flask mailinglist sync {each.handle}"
-            )
+            say(f"{each.handle}: only the portal reaches {each.manager}; run: flask mailinglist sync {each.handle}")
     if not over_api and "PORTAL_SQLALCHEMY_DATABASE_URI" in os.environ:
         say("PORTAL_SQLALCHEMY_DATABASE_URI is not in the script: set it where the script runs")

@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 from portal.domain.address import canonical
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
-from portal.listmanagers.base import Outcome, Result
+from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.disk import require_room
 from portal.listmanagers.lines import in_words, read_roster, why_unsendable
 
@@ -36,6 +36,31 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     timeout_per_address: Annotated[float, Meta(ge=0, le=60)] = 0.2
     batch: Annotated[int, Meta(ge=1)] = 500
     max_output: Annotated[int, Meta(ge=1024)] = process.MAX_OUTPUT
+
+
+# The checks before a roster is read, in shell. mlmmj-list is silent about what it cannot read.
+_READABLE = """    for step_folder in {folders}; do
+        if ! [ -r "$step_folder" ] || ! [ -x "$step_folder" ]; then
+            echo "$step_folder cannot be read" >&2
+            return 1
+        fi
+        for step_file in "$step_folder"/*; do
+            case $step_file in *'/*' | *.new) continue ;; esac
+            if ! [ -r "$step_file" ] || [ -n "$(tail -c 1 "$step_file")" ]; then
+                echo "$step_file cannot be read, or its last line is cut off" >&2
+                return 1
+            fi
+        done
+    done
+"""
+# What mlmmj fails at, and who is on the list already: an add would make a normal subscriber of who gets digests.
+_PASSED_OVER = """        case $step_address in
+            [./]* | *@.* | *@*..* | *. | *[!\\ -~]*) continue ;;
+            *@*.*) ;;
+            *) continue ;;
+        esac
+        if grep -q -i -x -F -e "$step_address" "$private/step_before"; then continue; fi
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +108,21 @@ class Mlmmj:
     def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Unsubscribe, without a word to anybody, from all variants. What is on a list can leave it, odd or not."""
         return self._push("mlmmj-unsub", {address: why_unsendable(address) for address in addresses})
+
+    def shell_steps(self) -> ShellSteps:
+        """Return mlmmj's commands as shell text."""
+        from portal.listmanagers import shell  # only the generated scripts need it
+
+        folder, programs = str(self.folder), self.settings.bin
+        lists = [shell.command((f"{programs}/mlmmj-list", "-L", folder, each)) for each in _ROSTERS.values()]
+        add, remove = ((f"{programs}/{each}", "-L", folder, *_SILENT[each], "-a", "{address}") for each in _SILENT)
+        read = _READABLE.format(folders=shell.words(f"{folder}/{each}" for each in _ROSTERS))
+        return ShellSteps(
+            roster=read + " &&\n".join(lists),
+            add='    roster </dev/null >"$private/step_before" || return\n'
+            + shell.line_by_line(add, passed_over=_PASSED_OVER),
+            remove=shell.line_by_line(remove),
+        )
 
     def _push(self, program: str, reasons: dict[str, str]) -> dict[str, Outcome]:
         """Call a program for each address without a reason against it, and see in the roster what came of it."""

@@ -5,13 +5,18 @@ is read is ever evaluated.
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+
+
+def words(texts: Iterable[str]) -> str:
+    """Return words, each quoted."""
+    return " ".join(map(shlex.quote, texts))
 
 
 def command(argv: Sequence[str]) -> str:
     """Return a command, quoted, that is ended when it takes too long."""
-    return f"    limited {shlex.join(argv)}"
+    return f"    limited {words(argv)}"
 
 
 def tolerating(step: str, *, ok_exit_codes: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
-from portal.listmanagers.base import Outcome, Result
+from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.disk import require_room
 from portal.listmanagers.lines import as_lines, in_words, read_roster, why_unsendable
 
@@ -48,6 +48,22 @@ _ANSWERS = (
 )
 _NO_SUCH_LIST = re.compile(rb"^Invalid argument '.*' \(list\b", re.MULTILINE)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._+-]*@[a-z0-9][a-z0-9.-]*")
+
+
+# In shell: ``dump`` writes a file, which must be a new one and whole. Clocks of files may count in seconds.
+_DUMP = """    : >"$private/step_mark"
+    sleep 1
+{dump} || return
+    step_dump=$(find {dumps} -newer "$private/step_mark" 2>/dev/null | head -n 1)
+    if [ -z "$step_dump" ] || [ -n "$(tail -c 2 "$step_dump" | tr -d '\\n')" ]; then
+        echo "sympa wrote no new and whole member.dump" >&2
+        return 1
+    fi
+    sed -n 's/^email //p' "$step_dump\""""
+_ONLY_WHAT_SYMPA_READS = """    grep -v -e '[^ -~]' -e '^#' >"$private/step_sendable"
+    [ $? -le 1 ] || return
+    [ -s "$private/step_sendable" ] || return 0
+"""
 
 
 class Dump(NamedTuple):
@@ -92,6 +108,23 @@ class Sympa:
     def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Unsubscribe addresses, without a word to anybody."""
         return self._push("del", {each: why_unsendable(each) or _why_misread(each) for each in addresses})
+
+    def shell_steps(self) -> ShellSteps:
+        """Return Sympa's commands as shell text. An empty roster is left for the portal to doubt."""
+        from portal.listmanagers import shell  # only the generated scripts need it
+
+        program = process.split(self.settings.program)
+
+        def push(action: str) -> str:
+            call = shell.command((*program, action, "--force", "--quiet", self.list_name))
+            return _ONLY_WHAT_SYMPA_READS + shell.tolerating(f'{call} <"$private/step_sendable"', ok_exit_codes=(0, 1))
+
+        dumps = shell.words(str(dump.path) for dump in self._dumps())
+        return ShellSteps(
+            roster=_DUMP.format(dump=shell.command((*program, "dump", self.list_name)), dumps=dumps),
+            add=push("add"),
+            remove=push("del"),
+        )
 
     def _push(self, action: str, reasons: dict[str, str]) -> dict[str, Outcome]:
         outcomes = {each: Outcome(Result.REJECTED, reason) for each, reason in reasons.items() if reason}

@@ -1,21 +1,24 @@
 """The generated scripts, run by three shells against fake list managers, and what becomes of a list when a step fails."""
 
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
+from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.wrappers import Response
 
 from portal.models import Lease, Preference, Run
 from portal.services import addresses, preferences, users
@@ -24,10 +27,13 @@ from portal.services.history import COMMAND_LINE
 from tests.conftest import SERVER, Clock
 from tests.factories import make_user
 from tests.fakes.mailman2 import FakeMailman2
+from tests.fakes.mlmmj import FakeMlmmj
 from tests.fakes.plain import FakePlain
+from tests.fakes.sympa import FakeSympa
 
 SHELLS = {"bash": ["bash"], "dash": ["dash"], "busybox": ["busybox", "sh"]}
 ROOT = Path(__file__).parents[2]
+TOOLS = ("cat", "curl", "dd", "grep", "head", "mktemp", "mv", "rm", "sed", "tr", "wc")
 STRANGER = "stranger@example.net"
 HOSTILE_NAME = "a'b$(id)`id`;*&|\"<>{}~#!"
 HOSTILE = [
@@ -56,16 +62,29 @@ def every_shell(request: pytest.FixtureRequest) -> list[str]:
 
 
 class Operated:
-    """The portal on one host, and its script in a shell with hardly any environment."""
+    """The portal, and one of its scripts in a shell with hardly any environment.
 
-    def __init__(self, app: Flask, session: Session, instance: Path, folder: Path) -> None:
+    ``over_api``: the script's host has the list manager, curl, and a few tools that every host has; no portal.
+    """
+
+    def __init__(self, app: Flask, session: Session, instance: Path, folder: Path, *, over_api: bool = False) -> None:
         self.app, self.session, self.instance, self.folder = app, session, instance, folder
+        self.over_api = over_api
         self.shell = SHELLS["dash"]
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
         self.mailman = FakeMailman2(folder / "mailman")
         self.plain = FakePlain(folder / "plain")
-        self.options: tuple[str, ...] = ()
+        self.instead: dict[str, Any] = {}
+        self.tools = folder / "tools"
+        self.tools.mkdir()
+        self.has_tools(*TOOLS)
+
+    def has_tools(self, *names: str) -> None:
+        """Put programs of this host on that of the script."""
+        for name in names:
+            require(name)
+            (self.tools / name).symlink_to(shutil.which(name) or "")
 
     @property
     def clock(self) -> Callable[[], datetime]:
@@ -74,15 +93,39 @@ class Operated:
     @property
     def script(self) -> Path:
         """The script, printed anew, as an operator keeps it."""
-        done = self.app.test_cli_runner().invoke(args=["mailinglist", "sync-script", *self.options])
+        options = ["--api"] if self.over_api else []
+        done = self.app.test_cli_runner().invoke(args=["mailinglist", "sync-script", *options])
         assert done.exit_code == 0, done.output
         path = self.folder / "script.sh"
         path.write_text(done.stdout)
         return path
 
     def environ(self, **more: str) -> dict[str, str]:
-        found = {"PATH": "/nowhere", "TMPDIR": str(self.temporary), "COVERAGE_PROCESS_START": "", **more}
-        return {**found, "PORTAL_SQLALCHEMY_DATABASE_URI": SERVER} if SERVER else found
+        found = {"PATH": "/nowhere", "TMPDIR": str(self.temporary)}
+        if self.over_api:
+            found |= {"PORTAL_PATH": str(self.tools), "PORTAL_KEY_FILE": str(self.key_file), "PORTAL_URL": self.url}
+        elif SERVER:
+            found |= {"PORTAL_SQLALCHEMY_DATABASE_URI": SERVER}
+        return {**found, **more}
+
+    def serve(self) -> BaseWSGIServer:
+        """Answer on a port of this host, to a key in a file; whoever calls this shuts the server down."""
+        server = make_server("127.0.0.1", 0, self.answer, threaded=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{server.server_port}"
+        make_user(self.session, "operator", is_superuser=True)
+        made = self.app.test_cli_runner().invoke(args=["apikey", "create", "operator", "--label", "list host"])
+        assert made.exit_code == 0, made.output
+        self.key_file = self.folder / "key"
+        self.key_file.write_text(made.stdout)
+        return server
+
+    def answer(self, environ: Any, start_response: Any) -> Any:
+        """Answer a request with the portal, or with what stands in its place for this call."""
+        for call, instead in self.instead.items():
+            if call in f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}":
+                return instead(environ, start_response)
+        return self.app(environ, start_response)
 
     def run(self, *args: str, **environ: str) -> tuple[int, str]:
         """Run the script; return its exit code and what it said on stderr. It prints nothing else, and leaves nothing."""
@@ -154,8 +197,24 @@ def app(make_app: Callable[..., Flask], instance: Path, tmp_path: Path, clock: C
 
 
 @pytest.fixture
-def portal(app: Flask, session: Session, instance: Path, tmp_path: Path) -> Operated:
+def here(app: Flask, session: Session, instance: Path, tmp_path: Path) -> Operated:
     return Operated(app, session, instance, tmp_path)
+
+
+@pytest.fixture
+def over_api(app: Flask, session: Session, instance: Path, tmp_path: Path) -> Iterator[Operated]:
+    portal = Operated(app, session, instance, tmp_path, over_api=True)
+    server = portal.serve()
+    yield portal
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(params=["here", "over_api"])
+def portal(request: pytest.FixtureRequest) -> Operated:
+    """Either script; what a test says of one holds for both."""
+    found: Operated = request.getfixturevalue(request.param)
+    return found
 
 
 def with_catalogue(portal: Operated, make_app: Callable[..., Flask], text: str) -> None:
@@ -220,7 +279,8 @@ def test_a_list_is_kept_right_by_every_shell(portal, every_shell):
 
 
 @pytest.mark.parametrize("each_alone", [False, True], ids=["on stdin", "as a word"])
-def test_hostile_addresses_and_names_reach_the_commands_byte_for_byte(portal, make_app, every_shell, each_alone):
+def test_hostile_addresses_and_names_reach_the_commands_byte_for_byte(over_api, make_app, every_shell, each_alone):
+    portal = over_api
     portal.shell = every_shell
     catalogue = MAILMAN + f"list = {json.dumps(HOSTILE_NAME)}\nbrake = {{ count = 99, percent = 99 }}\n"
     option = "-a {address}" if each_alone else ""
@@ -245,7 +305,6 @@ def test_what_mailman_would_take_for_somebody_else_is_not_sent_to_it(portal):
         portal.choose(f"user{number}", ticked=True)
     code, told = portal.run()
     assert code == 0
-    assert "the list manager did not do it for a:b@example.org" in told
     assert "did not do what it was told for 3 addresses" in told
     assert portal.mailman.roster("members") == {"bob@example.org"}
     assert portal.run() == (0, "")
@@ -259,7 +318,8 @@ STEPS = {
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_command_that_fails_ends_with_69_and_the_next_run_heals(portal, step, every_shell):
+def test_a_command_that_fails_ends_with_69_and_the_next_run_heals(over_api, step, every_shell):
+    portal = over_api
     portal.shell = every_shell
     command, expected = STEPS[step]
     act_out(portal)
@@ -280,7 +340,8 @@ def test_a_command_that_fails_ends_with_69_and_the_next_run_heals(portal, step, 
     ("command", "exit_code"),
     [("--plan", 69), ("get-subscribed", 69), ("get-unsubscribed", 1), ("--confirm", 75), ("mailinglist", 127)],
 )
-def test_a_portal_that_fails_is_told_with_its_code_and_the_next_run_heals(portal, command, exit_code):
+def test_a_portal_that_fails_is_told_with_its_code_and_the_next_run_heals(here, command, exit_code):
+    portal = here
     act_out(portal)
     code, told = portal.run(PORTAL_FLASK=portal.failing(command, exit_code=exit_code))
     assert code == (1 if exit_code == 127 else exit_code)
@@ -291,7 +352,8 @@ def test_a_portal_that_fails_is_told_with_its_code_and_the_next_run_heals(portal
     assert portal.mailman.roster("members") == AFTERWARDS
 
 
-def test_a_roster_that_cannot_be_read_again_gives_the_run_up(portal):
+def test_a_roster_that_cannot_be_read_again_gives_the_run_up(here):
+    portal = here
     act_out(portal)
     path = portal.folder / "list_members"
     path.write_text(
@@ -348,8 +410,7 @@ def test_nothing_is_called_without_an_address_to_send(portal):
     assert portal.calls() == [("list_members", [])] * 4
 
 
-def test_an_emptied_roster_is_in_doubt_until_its_plan_is_accepted(portal, every_shell):
-    portal.shell = every_shell
+def test_an_emptied_roster_is_in_doubt_until_its_plan_is_accepted(portal):
     make_cast(portal)
     portal.mailman.set_roster("members", ["alice@example.org"])
     assert portal.run() == (0, "")
@@ -362,7 +423,8 @@ def test_an_emptied_roster_is_in_doubt_until_its_plan_is_accepted(portal, every_
     assert portal.mailman.roster("members") == set()
 
 
-def test_the_brake_is_77_and_its_id_lets_exactly_that_plan_through(portal, every_shell):
+def test_the_brake_is_77_and_its_id_lets_exactly_that_plan_through(over_api, every_shell):
+    portal = over_api
     portal.shell = every_shell
     names = [f"user{number:02}" for number in range(40)]
     make_cast(portal, *names)
@@ -421,7 +483,8 @@ directory = "rosters"
 
 
 @pytest.fixture
-def two(portal: Operated, make_app: Callable[..., Flask]) -> Operated:
+def two(here: Operated, make_app: Callable[..., Flask]) -> Operated:
+    portal = here
     with_catalogue(portal, make_app, TWO + portal.mailman.toml())
     (portal.instance / "rosters").mkdir()
     (portal.instance / "rosters" / "text.txt").touch()
@@ -452,11 +515,13 @@ def test_without_lists_or_where_they_are_not_enabled_there_is_no_script(portal, 
     assert (done.exit_code, done.stdout) == (78, "")
 
 
-def test_a_script_that_is_ended_gives_its_run_back(portal, every_shell):
+def test_a_script_that_is_ended_gives_its_run_back(over_api, every_shell):
+    portal = over_api
     portal.shell = every_shell
     act_out(portal)
     portal.mailman.delay("add_members", 2)
-    process = subprocess.Popen([*every_shell, portal.script], env=portal.environ(PATH=os.environ["PATH"]))
+    argv = [shutil.which(every_shell[0]) or "", *every_shell[1:], portal.script]
+    process = subprocess.Popen(argv, env=portal.environ())
     deadline = time.monotonic() + 60
     while not portal.mailman.calls("add_members"):
         assert time.monotonic() < deadline
@@ -472,8 +537,10 @@ def test_a_script_that_is_ended_gives_its_run_back(portal, every_shell):
     assert portal.mailman.roster("members") == AFTERWARDS
 
 
-def test_a_command_that_hangs_is_interrupted(portal):
+def test_a_command_that_hangs_is_interrupted(over_api):
+    portal = over_api
     act_out(portal)
+    portal.has_tools("timeout", "true")
     portal.mailman.hang("add_members", locked=True)
     code, told = portal.run(PORTAL_TIMEOUT="2")
     assert code == 69
@@ -482,7 +549,8 @@ def test_a_command_that_hangs_is_interrupted(portal):
     assert not portal.is_held()
 
 
-def test_a_run_whose_script_was_killed_is_taken_over_after_an_hour(portal):
+def test_a_run_whose_script_was_killed_is_taken_over_after_an_hour(over_api):
+    portal = over_api
     act_out(portal)
     roster = "".join(f"{each}\n" for each in portal.mailman.roster("members"))
     invoke = portal.app.test_cli_runner().invoke
@@ -495,8 +563,10 @@ def test_a_run_whose_script_was_killed_is_taken_over_after_an_hour(portal):
     assert portal.mailman.roster("members") == AFTERWARDS
 
 
-def test_skipped_lines_and_tolerated_exit_codes_are_those_of_the_settings(portal, make_app):
+def test_skipped_lines_and_tolerated_exit_codes_are_those_of_the_settings(over_api, make_app):
+    portal = over_api
     make_cast(portal)
+    portal.has_tools("awk")
     toml = plain_toml(portal, skip_lines=1, ok_exit_codes=[0, 4])
     with_catalogue(portal, make_app, MAILMAN + toml)
     portal.plain.set_roster("members", [])
@@ -512,7 +582,8 @@ def test_skipped_lines_and_tolerated_exit_codes_are_those_of_the_settings(portal
     assert not portal.is_held()
 
 
-def test_one_address_that_fails_does_not_keep_the_others_waiting(portal, make_app):
+def test_one_address_that_fails_does_not_keep_the_others_waiting(over_api, make_app):
+    portal = over_api
     make_cast(portal)
     with_catalogue(portal, make_app, MAILMAN + plain_toml(portal, option="-a {address}", one_address_per_call=True))
     portal.plain.set_roster("members", [])
@@ -527,14 +598,63 @@ def test_one_address_that_fails_does_not_keep_the_others_waiting(portal, make_ap
     assert portal.run()[0] == 69
 
 
-@pytest.mark.parametrize("options", [(), ("--api",)])
-def test_shellcheck_has_nothing_to_say(portal, make_app, options):
+def other_kind(kind: str, table: dict[str, Any]) -> str:
+    settings = "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+    return f'[managers.{kind}]\nkind = "{kind}"\n{settings}'
+
+
+def tick_and_untick(portal: Operated) -> None:
+    make_cast(portal)
+    assert portal.run() == (0, "")
+    portal.choose("alice", ticked=False)
+    portal.choose("charlie", ticked=True)
+    assert portal.run() == (0, "")
+    assert portal.run() == (0, "")
+
+
+def test_mlmmj_is_driven_and_a_list_that_cannot_be_read_is_no_empty_one(over_api, make_app):
+    over_api.has_tools("tail")
+    mlmmj = FakeMlmmj(over_api.folder / "mlmmj")
+    with_catalogue(over_api, make_app, MAILMAN + other_kind("mlmmj", mlmmj.table()))
+    mlmmj.set_roster("members", ["alice@example.org", STRANGER], digest=["bob@example.org"])
+    tick_and_untick(over_api)
+    assert mlmmj.roster("members") == {"charlie@example.org", STRANGER}
+    assert mlmmj.roster("members", "-d") == {"bob@example.org"}
+    assert len(mlmmj.calls("mlmmj-sub", "mlmmj-unsub")) == 2
+    with next((mlmmj.spool / "members" / "subscribers.d").iterdir()).open("a") as stream:
+        stream.write("half@exam")
+    code, told = over_api.run()
+    assert code == 69
+    assert "its last line is cut off" in told
+    shutil.rmtree(mlmmj.spool / "members" / "subscribers.d")
+    assert "subscribers.d cannot be read" in over_api.run()[1]
+
+
+@pytest.mark.parametrize("mode", ["stale", "torn", "closed", "down"])
+def test_sympa_is_driven_and_a_dump_that_is_none_is_not_believed(over_api, make_app, mode):
+    over_api.has_tools("find", "sleep", "tail")
+    sympa = FakeSympa(over_api.folder / "sympa")
+    with_catalogue(over_api, make_app, MAILMAN + other_kind("sympa", sympa.table()))
+    sympa.set_roster("members", ["alice@example.org", STRANGER], concealed=["bob@example.org"])
+    tick_and_untick(over_api)
+    assert sympa.roster("members") == {"bob@example.org", "charlie@example.org", STRANGER}
+    sympa.act(**{mode: True})
+    assert over_api.run()[0] == 69
+    sympa.act()
+    assert over_api.run() == (0, "")
+
+
+def test_shellcheck_has_nothing_to_say(portal, make_app):
     require("shellcheck")
-    portal.options = options
     name = f"list = {json.dumps(HOSTILE_NAME)}\n"
     one_each = plain_toml(portal, option="-a {address}", one_address_per_call=True, skip_lines=2, ok_exit_codes=[0, 1])
     many = portal.mailman.toml() + one_each.replace("managers.plain", "managers.one_each") + plain_toml(portal)
+    many += other_kind("mlmmj", {}) + other_kind("sympa", {"domain": "lists.example.org"})
     lists = TWO.replace("syncpws = false\n", "", 1) + "".join(
+        f'[lists.{each}]\nname = "{each}"\nemail = "{each}@example.org"\nmanager = "{each}"\n'
+        for each in ("mlmmj", "sympa")
+    )
+    lists += "".join(
         f'[lists.{each}]\nname = "{each}"\nemail = "{each}@example.org"\nmanager = "{each}"\n{name}'
         for each in ("one_each", "plain")
     )
@@ -544,3 +664,139 @@ def test_shellcheck_has_nothing_to_say(portal, make_app, options):
     for shell in SHELLS.values():
         if shutil.which(shell[0]):
             subprocess.run([*shell, "-n", portal.script], check=True)
+
+
+# --- the script that calls the API
+
+CALLS = ["init?plan", "subscribed", "unsubscribed", "init?confirm"]
+
+
+def hang(_environ, _start_response):
+    time.sleep(4)
+    return []
+
+
+def cut_off(environ, start_response):
+    return Response("bob@exa", headers={"Content-Length": "70"}, mimetype="text/plain")(environ, start_response)
+
+
+WRONG = {
+    "a redirect": (Response("", 302, {"Location": "/elsewhere"}), 69),
+    "an error of the server": (Response("<html>\x1b[31moops", 500, mimetype="text/html"), 69),
+    "a proxy that cannot reach it": (Response("bad gateway", 502, mimetype="text/plain"), 69),
+    "a page of a proxy": (Response("<html>adds: 1", 200, mimetype="text/html"), 69),
+    "too many tries": (Response("slow down", 429, mimetype="text/plain"), 75),
+    "no such key": (Response("who?", 401, mimetype="text/plain"), 77),
+    "too large": (Response("no", 413, mimetype="text/plain"), 65),
+    "a lie about the code": (Response('{"exit_code":0}', 409, mimetype="application/problem+json"), 1),
+    "a hang": (hang, 69),
+    "half an answer": (cut_off, 69),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_portal_that_answers_wrongly_is_told_and_the_next_run_heals(over_api, wrong):
+    act_out(over_api)
+    answer, expected = WRONG[wrong]
+    for call in CALLS:
+        over_api.instead = {call: answer}
+        code, told = over_api.run(PORTAL_TIMEOUT="2")
+        assert code == expected, call
+        assert "members/" in told
+        assert "\x1b" not in told
+        assert not over_api.is_held()
+    over_api.instead = {}
+    assert over_api.run() == (0, "")
+    assert over_api.run() == (0, "")
+    assert over_api.mailman.roster("members") == AFTERWARDS
+
+
+@pytest.mark.parametrize("lie", ["", "alice@example.org\n", "alice@example.org\nbob@example.org\nx@example.org\n"])
+def test_only_as_many_addresses_as_were_planned_are_pushed(over_api, lie):
+    act_out(over_api)
+    over_api.instead = {"subscribed?planned": Response(lie, mimetype="text/plain")}
+    code, told = over_api.run()
+    assert code == 69
+    assert "another number of addresses than it had planned" in told
+    assert {command for command, _ in over_api.calls()} == {"list_members"}
+    assert not over_api.is_held()
+
+
+def test_a_portal_that_is_down_is_69(over_api):
+    act_out(over_api)
+    code, told = over_api.run(PORTAL_URL="http://127.0.0.1:9")
+    assert code == 69
+    assert "no answer from http://127.0.0.1:9" in told
+
+
+@pytest.mark.parametrize("key", ["", "a b\n", "mp_aaaaaaaa_$(id)\n", "x\r\n", None])
+def test_without_a_file_that_holds_a_key_alone_it_is_78(over_api, key):
+    path = over_api.folder / "other key"
+    if key is not None:
+        path.write_text(key)
+    code, told = over_api.run(PORTAL_KEY_FILE=str(path))
+    assert (code, told.count("\n")) == (78, 1)
+    assert "PORTAL_KEY_FILE" in told
+    assert over_api.calls() == []
+
+
+def test_a_key_that_is_refused_is_told_in_the_portals_words_and_is_77(over_api):
+    over_api.key_file.write_text("mp_aaaaaaaa_" + "x" * 43)
+    code, told = over_api.run()
+    assert code == 77
+    assert "key" in told
+    assert told.count("\n") == 1
+
+
+def test_an_address_of_the_portal_that_is_none_is_78(over_api):
+    for wrong in ("file:///etc/passwd", "example.org", "-o/etc/passwd", "http://"):
+        assert over_api.run(PORTAL_URL=wrong)[0] == 78
+
+
+def test_nothing_secret_is_on_a_command_line_or_in_the_environment_of_a_command(over_api, make_app, session):
+    portal = over_api
+    catalogue = MAILMAN.replace("syncpws = false\n", "") + portal.mailman.toml()
+    with_catalogue(portal, make_app, catalogue)
+    (portal.tools / "curl").unlink()
+    (portal.tools / "curl").write_text(
+        f'#!/bin/sh\n{{ env; printf "%s\\n" "$@"; }} >>{portal.folder}/seen\nexec {shutil.which("curl")} "$@"\n'
+    )
+    (portal.tools / "curl").chmod(0o755)
+    portal.has_tools("env")
+    make_cast(portal)
+    portal.choose("alice", ticked=True)
+    assert portal.run() == (0, "")
+    assert portal.run() == (0, "")
+    passwords = [
+        line.partition("\t")[2] for call in portal.mailman.calls("changepw") for line in call.stdin.split("\n")
+    ]
+    assert len(passwords[0]) == 20
+    seen = (portal.folder / "seen").read_text() + repr([call[1::2] for call in portal.mailman.calls()])
+    assert portal.key_file.read_text().strip() not in seen
+    assert passwords[0] not in seen
+
+
+def test_list_passwords_are_set_once_and_a_failure_to_set_them_keeps_nobody_waiting(portal, make_app):
+    with_catalogue(portal, make_app, MAILMAN.replace("syncpws = false\n", "") + portal.mailman.toml())
+    make_cast(portal)
+    portal.choose("alice", ticked=True)
+    assert portal.run() == (0, "")
+    assert portal.mailman.calls("changepw") == []  # she was not on the list yet
+    portal.choose("bob", ticked=True)
+    portal.mailman.fail("changepw", stderr="Traceback: fake\n")
+    assert portal.run()[0] == 69
+    assert portal.mailman.roster("members") == {"alice@example.org", "bob@example.org"}
+    portal.mailman.repair()
+    portal.calls()
+    assert portal.run() == (0, "")
+    assert [call.stdin.split("\t")[0] for call in portal.mailman.calls("changepw")] == ["alice@example.org"]
+    assert [len(call.stdin.splitlines()) for call in portal.mailman.calls("changepw")] == [2]
+    portal.calls()
+    assert portal.run() == (0, "")
+    assert portal.mailman.calls("changepw") == []
+
+
+def test_lists_that_only_the_portal_reaches_are_named(two):
+    done = two.app.test_cli_runner().invoke(args=["mailinglist", "sync-script", "--api"])
+    assert done.stderr == "text: only the portal reaches files; run: flask mailinglist sync text\n"
+    assert "# Only the portal itself reaches files. On its host run: flask mailinglist sync text\n" in done.stdout

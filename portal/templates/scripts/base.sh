@@ -171,7 +171,8 @@ push_and_confirm() {
     open=
     refused=$(sed -n 's/^refused: //p' "$private/counts")
     [ "$refused" = 0 ] || {
-        complain "$list: the list manager did not do what it was told for ${refused:-some} addresses; its commands said:"
+        complain "$list: the list manager did not do what it was told for ${refused:-some} addresses, which"
+        complain "the portal's report of it names; its commands said:"
         mv "$private/said_of_pushing" "$private/said"
         show_said
     }

@@ -113,11 +113,21 @@ send_passwords() {
     [ -s "$private/answer" ] || return 0
     mv "$private/answer" "$private/passwords"
     set_passwords <"$private/passwords" >"$private/said" 2>&1 || {
-        unavailable 'the command that sets list passwords' $?
-        return
+        # What it said may name a password, so it is not shown.
+        complain "$list: the command that sets list passwords ended with exit code $?"
+        return 69
     }
+    sed -n 's/^No such member: //p' "$private/said" >"$private/strangers"
+    if [ -s "$private/strangers" ]; then
+        complain "$list: no list password could be set for these, who are no members:"
+        shown <"$private/strangers" >&2
+        grep -v -F -f "$private/strangers" "$private/passwords" >"$private/set"
+    else
+        mv "$private/passwords" "$private/set"
+    fi
     # The portal notes what it need not send again.
-    call "$list/passwords" --header 'Content-Type: text/plain; charset=utf-8' --data-binary @"$private/passwords"
+    [ ! -s "$private/set" ] ||
+        call "$list/passwords?format=text" --header 'Content-Type: text/plain; charset=utf-8' --data-binary @"$private/set"
 }
 {% endblock %}
 {% block other %}
