@@ -63,6 +63,22 @@ def test_superusers_reach_everything(app: Flask, bob: Visitor) -> None:  # noqa:
             assert bob.client.open(path, method=method).status_code in found, (method, path)
 
 
+def test_the_api_is_closed_to_whoever_has_no_key_superusers_at_a_browser_included(
+    app: Flask,
+    client: FlaskClient,  # noqa: F811
+    bob: Visitor,  # noqa: F811
+) -> None:
+    checked = paths(app, Access.KEY)
+    assert checked
+    assert all(path.startswith("/api/v1/") for _, path in checked)
+    for method, path in checked:
+        for each in (client, bob.client):
+            response = each.open(path, method=method)
+            assert response.status_code == 401, (method, path)
+            assert response.headers["WWW-Authenticate"].startswith("Bearer"), (method, path)
+            assert "Set-Cookie" not in response.headers, (method, path)
+
+
 def test_the_api_answers_401_and_no_redirect(app: Flask) -> None:
     app.view_functions["forgotten"] = lambda: "open"
     app.url_map.add(app.url_rule_class("/api/v1/forgotten", endpoint="forgotten", methods=["GET"]))

@@ -127,22 +127,28 @@ def dump(session: Session, *, without: tuple[str, ...] = ()) -> dict[str, list[A
     return found
 
 
-@pytest.mark.parametrize("who", ["anonymous", "alice", "bob"])
+@pytest.mark.parametrize("who", ["anonymous", "alice", "bob", "key"])
 def test_a_get_or_head_of_any_route_changes_no_row(
     app: Flask, people: dict[str, int], session: Session, clock: Clock, who: str
 ) -> None:
+    from portal.services import api_keys
     from portal.web.guards import Access
 
-    visitor = visit(app)
-    if who != "anonymous":
+    visitor, headers = visit(app), {}
+    if who == "key":
+        key = api_keys.create(session, "bob", label="x", expires_days=None, now=clock())
+        headers["Authorization"] = f"Bearer {key}"
+    elif who != "anonymous":
         visitor.log_in(who)
     clock.advance(hours=1)
-    before = dump(session, without=("login_sessions.seen_at",))
-    for access in (Access.PUBLIC, Access.USER, Access.SUPERUSER):
+    may_change = ("login_sessions.seen_at", "api_keys.last_used_at")
+    before = dump(session, without=may_change)
+    for access in Access:
         for _, path in paths(app, access):
-            visitor.client.get(path)
-            visitor.client.head(path)
-    assert dump(session, without=("login_sessions.seen_at",)) == before
+            for there in {path, path.replace("/lists/1/", "/lists/members/")}:
+                visitor.client.get(there, headers=headers)
+                visitor.client.head(there, headers=headers)
+    assert dump(session, without=may_change) == before
 
 
 @pytest.mark.parametrize("token", [None, "", "x", "é", "\0"])
