@@ -80,6 +80,7 @@ class Alarm(NamedTuple):
     name: str
     is_late: bool
     last_good_at: datetime | None
+    last_run_id: int | None
     last_result: str | None
 
 
@@ -142,7 +143,14 @@ def alarms(session: Session, *, catalogue: Catalogue, now: datetime) -> tuple[Al
 def _alarm(mailing_list: MailingList, last: RunReport | None, good: RunReport | None, oldest: datetime) -> Alarm:
     good_at = good.finished_at if good else None
     is_late = good_at is None or good_at < oldest
-    return Alarm(mailing_list.handle, mailing_list.name, is_late, good_at, last.result if last else None)
+    return Alarm(
+        handle=mailing_list.handle,
+        name=mailing_list.name,
+        is_late=is_late,
+        last_good_at=good_at,
+        last_run_id=last.id if last else None,
+        last_result=last.result if last else None,
+    )
 
 
 def strangers(session: Session, roster: Mapping[str, str]) -> tuple[str, ...]:
