@@ -48,11 +48,11 @@ def import_(*, file: BinaryIO, overwrite: bool, dry_run: bool, form: str) -> Non
 
 def _tell_skipped(found: "Imported") -> None:
     for each in found.skipped:
-        say(f"{each.reason}: {each.count}")
+        say(f"{each.reason}: {each.times}")
         for example in each.examples:
             say(f"  {example}")
-        if each.count > len(each.examples):
-            say(f"  and {each.count - len(each.examples)} more")
+        if each.times > len(each.examples):
+            say(f"  and {each.times - len(each.examples)} more")
     if found.undecided:
         say(f"neither yes nor no stored: {found.undecided}")
     if found.ignored:

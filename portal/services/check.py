@@ -138,7 +138,8 @@ def _runs(session: Session, premises: Premises, handle: str) -> str:
     if report.is_late:
         raise ConfigurationError(
             f"the last run was {_age(now - last.started_at)} ago, and members are promised "
-            f"{catalogue.applied_within_hours} hours: does cron still call flask mailinglist sync?"
+            f"{catalogue.applied_within_hours} hours; look whether cron still calls it, and run: "
+            f"flask mailinglist sync {handle}"
         )
     return f"the last was {_age(now - last.started_at)} ago, {_size(report)}"
 

@@ -49,7 +49,7 @@ class Skipped(NamedTuple):
     """Why something was passed over, how often, and where for example."""
 
     reason: str
-    count: int
+    times: int
     examples: tuple[str, ...]
 
 
@@ -116,6 +116,14 @@ class _Write(NamedTuple):
     key: _Key
     subscribed: bool
     version: int | None
+
+    @property
+    def handle(self) -> str:
+        return self.key.handle
+
+    @property
+    def address_id(self) -> int:
+        return self.key.address_id
 
 
 @dataclass
@@ -326,7 +334,7 @@ def _write_all(session: Session, writes: Iterable[_Write], known: _Known, *, now
         with transaction(session):
             done = _insert(session, chunk, now=now) | _overwrite(session, chunk, now=now)
             changes = [
-                Change(*each.key, known.canonicals[each.key.address_id], each.subscribed, "import")
+                Change(each.handle, each.address_id, known.canonicals[each.address_id], each.subscribed, "import")
                 for each in chunk
                 if each.key in done
             ]
@@ -341,20 +349,20 @@ def _insert(session: Session, chunk: Iterable[_Write], *, now: datetime) -> set[
     One whose address was given up meanwhile is passed over.
     """
     firsts = [each for each in chunk if each.version is None]
-    ids = {each.key.address_id for each in firsts}
+    ids = {each.address_id for each in firsts}
     locked = select(Address.id).where(Address.id.in_(sorted(ids))).with_for_update(read=True, key_share=True)
     there = set(session.scalars(locked))
     rows = [
         {
-            "list_handle": each.key.handle,
-            "address_id": each.key.address_id,
+            "list_handle": each.handle,
+            "address_id": each.address_id,
             "subscribed": each.subscribed,
             "source": "import",
             "changed_at": now,
             "version": 1,
         }
         for each in firsts
-        if each.key.address_id in there
+        if each.address_id in there
     ]
     if not rows:
         return set()
@@ -374,7 +382,7 @@ def _overwrite(session: Session, chunk: Iterable[_Write], *, now: datetime) -> s
         Preference.address_id.in_({key.address_id for key in planned}),
     )
     rows = session.execute(current.order_by(Preference.list_handle, Preference.address_id).with_for_update())
-    fresh = {key for *parts, version in rows if planned.get(key := _Key(*parts)) == version}
+    fresh = {key for row in rows if planned.get(key := _Key(row[0], row[1])) == row[2]}
     if fresh:
         table: Any = Preference.__table__
         session.execute(

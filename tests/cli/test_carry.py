@@ -69,7 +69,7 @@ def test_import_reads_standard_input_and_a_dry_run_writes_nothing(call: Call, fi
     assert found["lists"][0] == {
         "handle": "members", "subscribed": 1, "unsubscribed": 1, "overwritten": 0, "refused": 0, "kept": 0,
     }  # fmt: skip
-    assert found["skipped"][0] == {"reason": "unknown list", "count": 1, "examples": ["entry 1: gone"]}
+    assert found["skipped"][0] == {"reason": "unknown list", "times": 1, "examples": ["entry 1: gone"]}
     assert stderr.endswith("nothing was written: --dry-run\n")
     assert call("mailinglist", "get-subscribed", "members")[1] == ""
 

@@ -54,7 +54,7 @@ def counts(found: Imported, handle: str = "members") -> dict[str, int]:
 
 
 def skipped(found: Imported) -> dict[str, int]:
-    return {each.reason: each.count for each in found.skipped}
+    return {each.reason: each.times for each in found.skipped}
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_what_cannot_be_taken_over_is_told_and_stops_nothing(session, cast, run)
         + row("bob", "members", "1").encode()
     )
     assert stored(session) == {"bob": True}
-    assert {each.reason: (each.count, each.examples) for each in found.skipped} == {
+    assert {each.reason: (each.times, each.examples) for each in found.skipped} == {
         "unknown user": (1, ("line 2: eve",)),
         "no account holds the address": (2, ("line 3: nobodys@example.org", "line 4: no address")),
         "unknown list": (1, ("line 5: gone",)),
@@ -252,7 +252,7 @@ def test_what_cannot_be_taken_over_is_told_and_stops_nothing(session, cast, run)
 
 def test_few_examples_are_told_however_many_there_are(session, cast, run):
     found = run(ROWS + "".join(row(f"user{number}", "members", "1") for number in range(50)))
-    assert [(each.reason, each.count, len(each.examples)) for each in found.skipped] == [("unknown user", 50, 5)]
+    assert [(each.reason, each.times, len(each.examples)) for each in found.skipped] == [("unknown user", 50, 5)]
 
 
 def test_a_dry_run_tells_the_same_and_writes_nothing(session, cast, run):
