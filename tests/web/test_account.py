@@ -186,7 +186,7 @@ def test_a_list_password_is_in_the_page_only_when_it_was_asked_for(passwords: No
     assert own not in page.html
     answer = alice.post("/account/list-password", {"address": page.value("address")}, page="/account", status=200)
     assert isinstance(answer, Page)
-    assert f"The list password of alice@example.org is {own}" in answer.text
+    assert f"alice@example.org {own} Replace" in answer.text
     assert answer.response.headers["Cache-Control"] == "no-store"
     assert answer.title.startswith("Your account")
     assert own not in alice.get("/account").html
@@ -209,7 +209,7 @@ def test_a_shared_mailbox_has_one_list_password_for_all_its_holders_and_the_page
     shared = str(make_address(session, "alice@example.org"))
     session.rollback()
     visitor.log_in("dora")
-    assert "all of you see and replace the same password" in visitor.get("/account").text
+    assert "Everybody who holds a shared address sees and replaces the same password." in visitor.get("/account").text
     answer = visitor.post("/account/list-password", {"address": shared}, page="/account", status=200)
     assert isinstance(answer, Page)
     assert derive(key, "alice@example.org", 0) in answer.text
