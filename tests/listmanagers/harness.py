@@ -203,7 +203,7 @@ class Mlmmj(Harness):
     kind = "mlmmj"
     has_digests = True
     keeps_case = False
-    many = 50  # two calls of the fake for each
+    many = 10  # a process an address
     refuses = frozenset({"/etc/passwd@example.org"})
 
     def __init__(self, folder: Path) -> None:
