@@ -7,25 +7,9 @@ from typing import Any
 import pytest
 
 from tests.browser import stage
+from tests.browser.checks import check
 
 pytestmark = pytest.mark.browser
-
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-# Everything that is pressed, but for the link that only a keyboard reaches, and boxes, whose label is pressed.
-SMALL = """() => [...document.querySelectorAll(
-    'a:not(.skip), button, input:not([type=hidden], [type=checkbox], [hidden]), select, label[for^=remember]')]
-    .filter(each => each.getBoundingClientRect().height < 43.9).map(each => each.outerHTML.slice(0, 120))"""
-OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-
-
-def check(page: Any) -> None:
-    """Nothing that axe finds, nothing sideways, nothing too small to press."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(page, options={"runOnly": RULES, "resultTypes": ["violations"]})
-    assert found.violations_count == 0, found.generate_report()
-    assert page.evaluate(OVERFLOW) == 0
-    assert page.evaluate(SMALL) == []
 
 
 @pytest.mark.parametrize("view", stage.VIEWS)

@@ -1,0 +1,186 @@
+"""The trips of the three users, end to end in a browser: a member, cron, and a superuser at the help desk."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from portal.extensions import db
+from portal.services.passwords import hash_password
+from tests.browser import stage
+from tests.browser.checks import check
+from tests.conftest import Clock, Rosters
+from tests.factories import make_user
+
+pytestmark = pytest.mark.browser
+
+BOARD = [f"board{number}" for number in range(12)]
+
+
+class Walk:
+    """A portal that is served, a browser before it, and a shell beside it."""
+
+    def __init__(self, app: Flask, page: Any, url: str, rosters: Rosters, clock: Clock) -> None:
+        self.app, self.page, self.url, self.rosters, self.clock = app, page, url, rosters, clock
+
+    def log_in(self, who: str) -> None:
+        self.page.context.clear_cookies()
+        stage.log_in(self.page, self.url, who)
+        check(self.page)
+
+    def open(self, path: str) -> None:
+        self.page.goto(self.url + path)
+        check(self.page)
+
+    def press(self, words: str) -> None:
+        """Press the button, or follow the link, of these words, and look at where it leads."""
+        found = self.page.get_by_role("button", name=words).or_(self.page.get_by_role("link", name=words))
+        found.first.click()
+        self.page.wait_for_load_state()
+        check(self.page)
+
+    def sees(self, words: str) -> None:
+        self.page.get_by_text(words).first.wait_for(timeout=5_000)
+
+    def state_of(self, handle: str) -> str:
+        """The word in the pill of a list's card."""
+        card = self.page.locator("li", has=self.page.locator(f"#list-{handle}"))
+        return str(card.locator(".state").first.inner_text())
+
+    def shell(self, *args: str) -> Result:
+        self.clock.advance(minutes=1)
+        return self.app.test_cli_runner().invoke(args=["mailinglist", *args])
+
+
+@pytest.fixture
+def walk(chromium: Any, make_app: Callable[..., Flask], rosters: Rosters, clock: Clock) -> Iterator[Walk]:
+    """A portal with Alice, a member, Bob, a superuser, and a board of twelve, who are on the list of members."""
+    app = make_app()
+    password_hash = hash_password(stage.PASSWORD, rounds=4)
+    with app.app_context(), Session(db.engine) as session:
+        make_user(session, "alice", password_hash=password_hash)
+        make_user(session, "bob", is_superuser=True, password_hash=password_hash)
+        for name in BOARD:
+            make_user(session, name, groups=("board",))
+    rosters.set("members", *(f"{name}@example.org" for name in [*BOARD, "bob"]), "stranger@example.net")
+    said: list[str] = []
+    context = chromium.new_context(**stage.VIEWS["wide"])
+    page = context.new_page()
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    with stage.serve(app) as url:
+        found = Walk(app, page, url, rosters, clock)
+        assert found.shell("sync").exit_code == 0
+        yield found
+        context.close()
+    assert said == []
+
+
+def test_a_member_ticks_a_list_and_is_on_it_after_the_next_run(walk: Walk) -> None:
+    walk.log_in("alice")
+    assert walk.state_of("members") == "Not subscribed"
+    walk.page.check("#list-members")
+    walk.press("Save")
+    walk.sees("Changes are applied within 12 hours.")
+    assert walk.state_of("members") == "Being added"
+
+    assert walk.shell("sync").exit_code == 0
+    walk.open("/subscriptions")
+
+    assert walk.state_of("members") == "Subscribed"
+    assert "alice@example.org" in walk.rosters.get("members")
+
+
+def test_a_member_who_leaves_at_the_list_finds_that_the_portal_knows(walk: Walk) -> None:
+    walk.log_in("alice")
+    walk.page.check("#list-members")
+    walk.press("Save")
+    walk.shell("sync")
+    walk.rosters.set("members", *(walk.rosters.get("members") - {"alice@example.org"}))
+
+    walk.shell("sync")
+    walk.open("/subscriptions")
+
+    walk.sees("You left at the list on 22 Nov.")
+    assert not walk.page.is_checked("#list-members")
+    walk.shell("sync")
+    assert "alice@example.org" not in walk.rosters.get("members")
+
+
+def test_a_member_leaves_all_lists_in_one_step(walk: Walk) -> None:
+    walk.log_in("alice")
+    for handle in ("members", "tech"):
+        walk.page.check(f"#list-{handle}")
+    walk.press("Save")
+    walk.shell("sync")
+    walk.open("/subscriptions")
+    walk.press("Leave all lists")
+    walk.page.get_by_role("button", name="Leave").first.click()
+    walk.page.wait_for_load_state()
+    check(walk.page)
+
+    walk.shell("sync")
+    walk.open("/subscriptions")
+
+    assert {walk.state_of("members"), walk.state_of("tech")} == {"Not subscribed"}
+    assert "alice@example.org" not in walk.rosters.get("members") | walk.rosters.get("tech")
+
+
+def test_a_superuser_says_yes_in_the_browser_to_what_the_brake_refused(walk: Walk) -> None:
+    walk.rosters.set("members", "bob@example.org", "stranger@example.net")  # twelve are gone at once
+    assert walk.shell("sync").exit_code == 77
+    walk.log_in("bob")
+    walk.open("/admin/users")  # whichever page they begin with
+    banner = walk.page.get_by_label("Lists that need a look")
+    assert "The brake refused the last run of Members." in banner.inner_text()
+    banner.get_by_role("link", name="Members").click()
+    check(walk.page)
+    walk.sees("board3@example.org")
+    walk.press("Apply this plan")
+    walk.press("Apply these 12 changes")
+    walk.sees("It is carried out within a minute or so.")
+
+    assert walk.shell("sync", "--requested").exit_code == 0
+    walk.press("Look again")
+    walk.sees("Done.")
+    walk.open("/admin/users")
+    assert banner.count() == 0 or "Members" not in banner.inner_text()
+    assert walk.shell("sync").exit_code == 0
+
+
+def test_a_superuser_finds_out_why_somebody_is_not_on_a_list(walk: Walk) -> None:
+    walk.rosters.set("members", *(walk.rosters.get("members") - {"board3@example.org"}))
+    walk.shell("sync")
+    walk.log_in("bob")
+    walk.press("Search")
+    walk.page.fill("#q", "board3")
+    walk.page.get_by_role("main").get_by_role("button", name="Search").click()
+    walk.press("board3@example.org")
+    walk.sees("board3@example.org is not on members")
+    walk.sees("because they left at the list")
+
+
+def test_a_superuser_takes_all_of_a_group_off_a_list_and_puts_them_back(walk: Walk) -> None:
+    board = {f"{name}@example.org" for name in BOARD}
+    walk.log_in("bob")
+    choose_for_the_board(walk, "Unsubscribe")
+    assert walk.shell("sync").exit_code == 77  # twelve of thirteen at once: the brake asks
+    (plan,) = json.loads(walk.shell("sync", "--dry-run", "--format", "json", "members").stdout)
+    assert walk.shell("sync", "--accept", plan["plan"]).exit_code == 0
+    assert walk.rosters.get("members") == {"bob@example.org", "stranger@example.net"}
+
+    choose_for_the_board(walk, "Subscribe")
+    assert walk.shell("sync").exit_code == 0
+    assert walk.rosters.get("members") == {*board, "bob@example.org", "stranger@example.net"}
+
+
+def choose_for_the_board(walk: Walk, deed: str) -> None:
+    walk.open("/admin/lists/members?group=board")
+    walk.page.get_by_label("What to do with these addresses").get_by_role("link", name=f"{deed}…", exact=True).click()
+    check(walk.page)
+    walk.page.fill("#reason", "asked by the board")
+    walk.press(f"{deed} these 12 addresses")
