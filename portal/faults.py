@@ -139,7 +139,7 @@ def _answer(fault: Fault, message: str, *, plan: str = "") -> Response:
         body["exit_code"] = fault.exit_code  # as a shell would see it: generated scripts end with it
         if plan:
             body["plan"] = plan
-        response = Response(_json(body), fault.status, mimetype="application/problem+json")
+        response = Response(_json(body) + b"\n", fault.status, mimetype="application/problem+json")
     else:
         response = Response(render_template("error.html", fault=fault, message=message), fault.status)
     return response

@@ -21,6 +21,7 @@ from portal.config import Settings, load_catalogue, load_settings
 from portal.extensions import db
 from portal.faults import FAULTS, UNFORESEEN
 from portal.listmanagers import registry
+from portal.web import openapi
 from tests.conftest import SERVER
 from tests.factories import make_user
 from tests.fakes.mailman2 import FakeMailman2
@@ -76,7 +77,7 @@ def row_of(group: str, command: str) -> str:
 
 
 def test_every_command_has_its_row_with_its_options_and_arguments_and_no_others(app: Flask) -> None:
-    for group, command in commands(app, "mailinglist", "user"):
+    for group, command in commands(app, "mailinglist", "user", "apikey"):
         row = row_of(group, command.name or "")
         usage = row.replace("\\|", "|").rpartition(" | ")[0]
         named = set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", usage))
@@ -92,7 +93,7 @@ def test_every_command_has_its_row_with_its_options_and_arguments_and_no_others(
 
 
 def test_every_command_in_the_tables_is_one(app: Flask) -> None:
-    for group in ("mailinglist", "user"):
+    for group in ("mailinglist", "user", "apikey"):
         beneath = section(CLI, f"## `flask {group}`").partition("\n\n**")[0].partition("\n### ")[0]
         firsts = [row.partition(" | ")[0] for row in rows(beneath)]
         told = {name for first in firsts for name in re.findall(r"`([a-z][a-z-]+)[^`]*`", first)}
@@ -107,11 +108,11 @@ def test_commands_that_stand_alone_have_their_section(app: Flask) -> None:
 
 
 def test_no_page_calls_a_command_or_an_option_that_is_not_there(app: Flask) -> None:
-    known = {f"{group} {command.name}": command for group, command in commands(app, "mailinglist", "user")}
+    known = {f"{group} {command.name}": command for group, command in commands(app, "mailinglist", "user", "apikey")}
     calls = [
         (path.name, call)
         for path, text in READ.items()
-        for call in re.findall(r"flask (?:--app portal )?((?:mailinglist|user) [a-z][^`|\n)>…]*)", text)
+        for call in re.findall(r"flask (?:--app portal )?((?:mailinglist|user|apikey) [a-z][^`|\n)>…]*)", text)
     ]
     assert len(calls) > 50
 
@@ -147,6 +148,20 @@ def test_every_route_has_its_row_and_every_row_is_a_route(app: Flask) -> None:
     assert told == routes
 
 
+def test_every_call_of_the_api_has_its_row_on_its_page(app: Flask) -> None:
+    routes = {
+        f"{method} {rule.rule}"
+        for rule in app.url_map.iter_rules()
+        if rule.rule.startswith("/api/")
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    page = READ[ROOT / "docs" / "api.md"]
+    told = {call for row in rows(page) for call in re.findall(r"^\| `([A-Z]+ /[^`]*)`", row)}
+
+    assert told == routes
+    assert {f"| {status} |" for status in openapi._ERRORS if f"| {status} |" not in page} == set()
+
+
 # --- settings, variables, exit codes
 
 
@@ -165,6 +180,8 @@ def test_the_variables_on_the_pages_are_those_that_are_read() -> None:
     sources = [*(ROOT / "portal").rglob("*.py"), ROOT / "tests" / "conftest.py"]
     read = {name for path in sources for name in re.findall(r'environ(?:\.get)?[(\[]"(PORTAL_\w+)"', path.read_text())}
     settings = {f"PORTAL_{key.upper()}" for key in Settings.__struct_fields__}
+    scripts = (ROOT / "portal" / "templates" / "scripts").glob("*.sh")
+    settings |= {name for path in scripts for name in re.findall(r"\$\{(PORTAL_\w+)", path.read_text())}
     told = {name for path in PAGES for name in re.findall(r"\bPORTAL_[A-Z_]*[A-Z]\b", READ[path])}
 
     assert read == {"PORTAL_INSTANCE", "PORTAL_TEST_DATABASE_URI"}
