@@ -8,7 +8,7 @@ from flask import current_app
 from portal.cli.mailinglist import mailinglist
 from portal.cli.output import as_text_or_json, print_json, print_table
 from portal.extensions import db, portal
-from portal.faults import fault_of, one_line, translated
+from portal.faults import UNFORESEEN, fault_of, one_line, translated
 
 if TYPE_CHECKING:
     from portal.services.check import Finding
@@ -39,7 +39,7 @@ def check(*, form: str) -> None:
         rows = [(each["list"] or "-", each["what"], state[each["ok"]], each["words"]) for each in findings]
         print_table(("LIST", "WHAT", "STATE", "IN WORDS"), rows)
     codes = {each["exit_code"] for each in findings}
-    raise SystemExit(1 if 1 in codes else max(codes))
+    raise SystemExit(UNFORESEEN.exit_code if UNFORESEEN.exit_code in codes else max(codes))
 
 
 def _as_record(finding: "Finding") -> dict[str, Any]:
