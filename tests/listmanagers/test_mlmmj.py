@@ -259,6 +259,30 @@ def test_control_files_of_a_closed_or_moderated_list_hold_nobody_back_and_mail_n
     assert manager.remove(["bob@example.org"])["bob@example.org"].result is Result.DONE
 
 
+HOLDS_LOCK = """
+import fcntl, sys
+with open(sys.argv[1], "w") as lock:
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_real_one_that_waits_for_a_lock_is_ended_in_time_and_nothing_is_lost(program):
+    program.set_roster("ants", ["bob@example.org"])
+    lock = program.folder / "ants" / "subscribers.d" / ".b.lock"
+    # another process: our own would lose its lock as soon as it closes the file that the adapter has looked at
+    argv = [sys.executable, "-c", HOLDS_LOCK, str(lock)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        for call, address in (("add", "ben@example.org"), ("remove", "bob@example.org")):
+            with pytest.raises(ListManagerUnavailableError, match=r"ants: mlmmj-\w+: no answer within"):
+                getattr(_open(program, timeout=0.5), call)([address])
+        holder.stdin.close()
+    assert program.roster("ants") == {"bob@example.org"}
+    assert _open(program).add(["ben@example.org"])["ben@example.org"].result is Result.DONE
+
+
 AS_NOBODY = """
 import os, sys
 from portal.errors import ListManagerUnavailableError
