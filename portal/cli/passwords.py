@@ -24,7 +24,7 @@ def password_sync(*, handle: str, everyone: bool, noexec: bool, verbose: bool) -
 
     mailing_list = portal().catalogue().get(handle)
     manager = portal().open_list_manager(mailing_list)
-    if not list_passwords.takes(mailing_list, manager):
+    if not list_passwords.takes(manager, mailing_list):
         say(f"{handle}: {list_passwords.why_none(mailing_list)}")
         return
     key = portal().list_password_key()

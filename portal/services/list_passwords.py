@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeGuard
 
-from sqlalchemy import and_, bindparam, exists, or_, select, update
+from sqlalchemy import Select, and_, bindparam, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from portal import database
@@ -64,7 +64,7 @@ def pending(
     They are managed, subscribed and seen on, and this version of their password has not been set before, unless
     ``everyone``. A transaction that reads is open until the last one is taken.
     """
-    query = (
+    query: Select[Any] = (
         select(Address.canonical, Address.spelling, Address.password_version)
         .join(Preference, and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id))
         .where(Preference.subscribed, Preference.seen.is_(True), is_managed(mailing_list))
@@ -127,8 +127,8 @@ def _mark(mailing_list: MailingList) -> Any:
     )
 
 
-def takes(mailing_list: MailingList, manager: ListManager) -> TypeGuard[PasswordManager]:
-    """Tell whether passwords are set for a list: its ``syncpws`` is not false, and its list manager keeps some."""
+def takes(manager: ListManager, mailing_list: MailingList) -> TypeGuard[PasswordManager]:
+    """Tell whether a list manager keeps passwords and gets those of a list, whose ``syncpws`` is not false."""
     return mailing_list.sync_passwords and isinstance(manager, TakesPasswords)
 
 
