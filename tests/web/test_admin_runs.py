@@ -88,7 +88,8 @@ def test_a_run_is_asked_for_carried_out_and_seen(desk: Desk) -> None:
     assert "Run 1 of Members" in page.text
     assert "user10@example.org Take off the list it was chosen here Done" in page.text
     assert "Took less than a second" in page.text
-    assert 'href="/admin/requests/1">request 1 of bob</a>' in page.html
+    assert 'href="/admin/requests/1">Request 1, which it carried out</a>' in page.html
+    assert "Asked for by request 1 of bob" in page.text
 
 
 def test_a_plan_is_shown_applied_and_seen(desk: Desk) -> None:
