@@ -195,7 +195,7 @@ class Mlmmj:
 
         A line that is cut off is what a full disk leaves. mlmmj would write the next address right behind it.
         """
-        if not self.settings.spool.is_dir():
+        if not _is_there(self.settings.spool):
             raise ListManagerUnavailableError(f"{self.settings.spool}: there is no such folder; see spool")
         if not _is_there(self.folder / "subscribers.d"):
             raise NoSuchListError(

@@ -325,6 +325,19 @@ def test_a_list_that_the_portals_user_may_read_but_not_change_is_told_before_any
     assert program.roster("ants") == {"alice@example.org"}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become somebody else")
+def test_a_spool_into_which_the_portals_user_may_not_look_is_no_missing_list(program):
+    spool = program.folder / "deep" / "spool"
+    spool.mkdir(parents=True)
+    (program.folder / "ants").rename(spool / "ants")
+    program.folder = spool
+    for closed in (spool, spool.parent):
+        spool.parent.chmod(0o755)
+        closed.chmod(0o700)
+        assert all(line.endswith("Permission denied; run the sync as the owner of the list's folder")
+                   for line in _as_nobody(program))  # fmt: skip
+
+
 def _as_nobody(program: real.Program) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", AS_NOBODY, str(program.folder)], cwd=ROOT, capture_output=True, text=True, check=False
