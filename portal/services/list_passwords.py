@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeGuard
 
-from sqlalchemy import Select, and_, bindparam, exists, or_, select, update
+from sqlalchemy import and_, bindparam, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from portal import database
@@ -64,20 +64,26 @@ def pending(
     They are managed, subscribed and seen on, and this version of their password has not been set before, unless
     ``everyone``. A transaction that reads is open until the last one is taken.
     """
-    query: Select[Any] = (
+    query = _due(session, mailing_list, everyone=everyone)
+    with reading(session):
+        for block in database.stream(session.connection(), query):
+            for address, spelling, version in block:
+                yield spelling, derive(key, address, version)
+
+
+def _due(session: Session, mailing_list: MailingList, *, everyone: bool) -> Any:
+    """Return the statement for canonical form, spelling and password version of the addresses that are due."""
+    query = (
         select(Address.canonical, Address.spelling, Address.password_version)
         .join(Preference, and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id))
         .where(Preference.subscribed, Preference.seen.is_(True), is_managed(mailing_list))
         .order_by(Address.canonical.collate(database.code_points(session)))
     )
-    if not everyone:
-        query = query.where(
-            or_(Preference.password_pushed.is_(None), Preference.password_pushed != Address.password_version)
-        )
-    with reading(session):
-        for block in database.stream(session.connection(), query):
-            for address, spelling, version in block:
-                yield spelling, derive(key, address, version)
+    if everyone:
+        return query
+    return query.where(
+        or_(Preference.password_pushed.is_(None), Preference.password_pushed != Address.password_version)
+    )
 
 
 def confirm(session: Session, mailing_list: MailingList, pairs: Iterable[tuple[str, str]], *, key: bytes) -> int:
@@ -93,12 +99,16 @@ def confirm(session: Session, mailing_list: MailingList, pairs: Iterable[tuple[s
             rows = [
                 {"of_address": address_id, "set_version": version}
                 for address_id, address, version in session.execute(_versions(mailing_list, given))
-                if hmac.compare_digest(derive(key, address, version).encode(), given[address].encode())
+                if hmac.compare_digest(derive(key, address, version).encode(), _bytes(given[address]))
             ]
             if rows:
                 session.execute(_mark(mailing_list), rows)
         confirmed += len(rows)
     return confirmed
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _canonical(spelling: str) -> str:
