@@ -243,9 +243,10 @@ def why(*, handle: str, address: str, form: str) -> None:
 
 
 @mailinglist.command()
+@click.option("--strangers", is_flag=True, help="Ask the list who is on it that no account here holds; print them.")
 @as_text_or_json
 @click.argument("handle", metavar="LIST", required=False)
-def report(*, handle: str | None, form: str) -> None:
+def report(*, handle: str | None, strangers: bool, form: str) -> None:
     """Print how many addresses are in which state, for all lists or for one, and how the last run ended.
 
     LATE: the last good run is longer ago than members are promised.
@@ -255,6 +256,9 @@ def report(*, handle: str | None, form: str) -> None:
     """
     from portal.services import reports
 
+    if strangers:
+        _print_strangers(handle, form=form)
+        return
     catalogue = portal().catalogue()
     catalogue.require_enabled()
     handles = None if handle is None else [catalogue.get(handle).handle]
@@ -263,6 +267,21 @@ def report(*, handle: str | None, form: str) -> None:
         print_json(found)
     else:
         print_table(*report_table(found))
+
+
+def _print_strangers(handle: str | None, *, form: str) -> None:
+    """Print who is on a list and nobody's here. They are read from the list each time, and never stored."""
+    from portal.services import reports
+    from portal.services.sync import read_roster
+
+    if handle is None:
+        raise click.UsageError("--strangers asks one list: name it")
+    manager = portal().open_list_manager(portal().catalogue().get(handle))
+    found = reports.strangers(db.session(), read_roster(manager.roster()))
+    if form == "json":
+        print_json(found)
+    else:
+        write_lines([found])
 
 
 @mailinglist.command()
