@@ -98,7 +98,9 @@ class Client:
             time.sleep(max(0.0, min(PAUSE, until.left)))
             found = self._once(call, method, target, form, until)
         if isinstance(found, Refused):
-            raise ListManagerUnavailableError(f"{call}: {found.why}")
+            raise ListManagerUnavailableError(
+                f"{call}: {found.why}; see that the list manager runs, and that url in mailinglists.toml leads to it"
+            )
         if is_transient(found):
             said = "" if form and method == "PATCH" else f", saying: {described(found)}"
             raise ListManagerUnavailableError(f"{call}: answered with status {found.status} twice{said}")
