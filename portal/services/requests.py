@@ -318,7 +318,8 @@ def _trigger(request_id: int, asked_by: str) -> str:
 
 def _run_id(session: Session, taken: Waiting) -> int | None:
     with reading(session):
-        return session.scalar(_run_of(taken.handle, taken.trigger))
+        found: int | None = session.scalar(_run_of(taken.handle, taken.trigger))
+        return found
 
 
 def _run_of(handle: str, trigger: str) -> Any:

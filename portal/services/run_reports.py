@@ -34,7 +34,7 @@ class RunFound(NamedTuple):
         """Return how long it took; None while it is open, or where it was cut short."""
         return None if self.run.finished_at is None else self.run.finished_at - self.run.started_at
 
-    def count(self, *, action: str | None = None, result: str | None = None) -> int:
+    def how_many(self, *, action: str | None = None, result: str | None = None) -> int:
         """Count its lines of an action, of a result, or of both."""
         return sum(
             count for (of, ended), count in self.counts.items() if action in {None, of} and result in {None, ended}

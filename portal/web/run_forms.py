@@ -60,4 +60,4 @@ class AskForm(PostedForm):
 
     def validate(self, extra_validators: object = None) -> bool:
         """Tell whether it makes sense: a plan is named where one is to be applied, and nowhere else."""
-        return super().validate(extra_validators) and (self.kind.data == Kind.APPLY) == bool(self.plan_id.data)
+        return bool(super().validate(extra_validators)) and (self.kind.data == Kind.APPLY) == bool(self.plan_id.data)

@@ -232,7 +232,7 @@ def test_a_refusal_by_the_brake_is_recorded_with_its_run_and_lines(office: Offic
     run = run_reports.find(office.session, found.run_id or 0)
     assert (found.state, run.run.result, run.is_last) == ("refused", "refused", True)
     assert "the brake refuses this plan" in found.message
-    assert run.count(action="remove") == 8
+    assert run.how_many(action="remove") == 8
     assert len(run_reports.lines(office.session, run.run.id)) == 8
 
 
@@ -415,7 +415,7 @@ def test_lines_of_a_run_are_filtered_and_paged_by_address(office: Office) -> Non
     run_id = outturn.run_id or 0
     found = run_reports.find(office.session, run_id)
     assert found.counts == {("add", "done"): 1, ("add", "rejected"): 1, ("remove", "done"): 3}
-    assert found.count(result="done") == 4
+    assert found.how_many(result="done") == 4
 
     def addresses(**filters: str | int) -> list[str]:
         return [each.address for each in run_reports.lines(office.session, run_id, **filters)]  # type: ignore[arg-type]
