@@ -11,11 +11,9 @@ from flask import Flask
 
 from portal import cli, database, faults, web
 from portal.config import load_catalogue, load_settings
-from portal.domain.mailinglist import MailingList
 from portal.errors import ConfigurationError
 from portal.extensions import Portal, db
 from portal.listmanagers import registry
-from portal.listmanagers.base import ListManager
 from portal.secrets import read_or_make
 from portal.services import security_log
 
@@ -46,15 +44,11 @@ def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Flask:
     def catalogue() -> Any:
         return load_catalogue(instance / "mailinglists.toml", partial(registry.read_settings, folder=instance))
 
-    def open_list_manager(each: MailingList) -> ListManager:
-        email = each.email if each.list_name == each.handle else ""
-        return registry.open_list(catalogue().managers[each.manager], each.list_name, email=email)
-
     app.extensions["portal"] = Portal(
         settings=settings,
         catalogue=catalogue,
         clock=lambda: datetime.now(UTC),
-        open_list_manager=open_list_manager,
+        open_list_manager=lambda each: registry.open_for(each, catalogue().managers),
         list_password_key=lambda: read_or_make(instance / "list_password_key").encode("ascii"),
     )
     db.init_app(app)

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from portal.domain.mailinglist import MailingList
 from portal.errors import ConfigurationError
 from portal.listmanagers.base import ListManager
 
@@ -66,6 +67,12 @@ def open_list(settings: BoundSettings, list_name: str, *, email: str = "") -> Li
     known = {"email": email} if email and getattr(settings.module, "WANTS_EMAIL", False) else {}
     manager: ListManager = settings.module.open_list(settings.settings, list_name, **known)
     return manager
+
+
+def open_for(mailing_list: MailingList, managers: Mapping[str, BoundSettings]) -> ListManager:
+    """Return the list manager of a list of the catalogue. Raise ConfigurationError."""
+    email = mailing_list.email if mailing_list.list_name == mailing_list.handle else ""
+    return open_list(managers[mailing_list.manager], mailing_list.list_name, email=email)
 
 
 def _module(kind: str) -> Any:
