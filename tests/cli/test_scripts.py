@@ -676,8 +676,9 @@ def hang(_environ, _start_response):
     return []
 
 
-def cut_off(environ, start_response):
-    return Response("bob@exa", headers={"Content-Length": "70"}, mimetype="text/plain")(environ, start_response)
+def cut_off(_environ, start_response):
+    start_response("200 OK", [("Content-Length", "70"), ("Content-Type", "text/plain")])
+    return [b"adds: 1\nremo"]
 
 
 WRONG = {
@@ -691,6 +692,7 @@ WRONG = {
     "a lie about the code": (Response('{"exit_code":0}', 409, mimetype="application/problem+json"), 1),
     "a hang": (hang, 69),
     "half an answer": (cut_off, 69),
+    "another text": (Response("welcome\nto the hotel", 200, mimetype="text/plain"), 69),
 }
 
 

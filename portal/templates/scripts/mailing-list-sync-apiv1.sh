@@ -80,12 +80,21 @@ send() { # FILE QUERY: the roster is the body
 count_of() { # NAME
     sed -n "s/^$1: //p" "$private/answer"
 }
+understood() { # COUNT
+    case $1 in
+        '' | *[!0-9]*)
+            complain "$list/init: status 200, but not what the portal would say: is PORTAL_URL right?"
+            return 69
+            ;;
+    esac
+}
 
 # An empty roster is announced, since its command came to a good end; one that should not be empty is doubted all the same.
 plan() { # ROSTER
     send "$1" "plan=1&allow_empty=1${accept:+&accept=$accept}" || return
     adds=$(count_of adds)
     removals=$(count_of removals)
+    understood "$adds" && understood "$removals"
 }
 planned() { # ADDRESSES COUNT: what is not as many as the plan has is not the plan
     call "$1?planned=1" || return
@@ -103,6 +112,7 @@ planned_removals() {
 }
 confirm() { # ROSTER
     send "$1" 'confirm=1&allow_empty=1' || return
+    understood "$(count_of refused)" || return
     cat "$private/answer"
 }
 give_back() { # LIST
