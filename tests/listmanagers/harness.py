@@ -405,7 +405,7 @@ class RealSympa(Harness):
     kind = "sympa"
     can_break = False
     keeps_case = False
-    many = 10
+    many = 5
 
     def table(self) -> dict[str, Any]:
         return {"domain": os.environ.get("SYMPA_DOMAIN", "lists.example.com")}
