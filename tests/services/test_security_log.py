@@ -21,6 +21,7 @@ from portal.extensions import portal
 from portal.services import api_keys, security_log, sessions, sync, users
 from portal.services.passwords import hash_password
 from tests.factories import NOW, make_preference, make_user
+from tests.web.conftest import Client
 
 Events = Callable[[], list[dict[str, Any]]]
 
@@ -242,3 +243,21 @@ def test_the_log_is_private_whatever_the_umask(events, place):
     finally:
         os.umask(before)
     assert stat.S_IMODE(place.stat().st_mode) == 0o600
+
+
+def test_what_is_forbidden_is_told_with_who_asked(app, session, events, clock):
+    alice = make_user(session, "alice", password_hash=hash_password("correct horse battery", rounds=4))
+    app.config["WTF_CSRF_ENABLED"] = False
+    app.test_client_class = Client
+    client = app.test_client()
+    client.post("/login", data={"username": "alice", "password": "correct horse battery"})
+    assert client.get("/admin/").status_code == 403
+    logged_in, forbidden = events()
+    assert (logged_in["event"], logged_in["user"], logged_in["ip"]) == ("log-in", alice, "127.0.0.1")
+    assert (forbidden["event"], forbidden["by"], forbidden["endpoint"]) == ("forbidden", alice, "admin.lists")
+
+
+def test_the_command_line_is_nobody_with_a_number(runner, session, events):
+    make_user(session, "alice")
+    assert runner.invoke(args=["user", "grant", "alice"]).exit_code == 0
+    assert [each["by"] for each in events()] == ["command line"]
