@@ -22,7 +22,7 @@ from portal.errors import (
 )
 from portal.extensions import Portal, db
 from portal.models import Preference, RequestLine, Run, RunLine, RunRequest
-from portal.services import leases, requests, run_reports
+from portal.services import leases, requests, run_reports, users
 from portal.services.history import Actor
 from portal.services.requests import Kind, Means, RequestReport, Waiting
 from portal.services.sync import Outturn, Request, dry_run, sync_list
@@ -362,6 +362,19 @@ def test_requests_are_forgotten_after_90_days_with_their_lines(office: Office) -
     assert (office.count(RunRequest), office.count(RequestLine)) == (0, 0)
     with pytest.raises(UnknownRequestError, match="90 days"):
         office.find(shown.id)
+
+
+def test_an_erased_address_is_in_no_request(office: Office) -> None:
+    """SECURITY 26: neither in the lines of a plan nor in what a list manager said."""
+    office.people(3)
+    office.untick(1)
+    shown = office.show()
+    office.set(shown.id, message="no mailbox user00@example.org here")
+    users.delete(office.session, "user00", erase=True, lists=office.means.catalogue.lists)
+    office.ask()
+    office.carry_out()
+    assert office.lines(shown.id) == [(None, "remove", False)]
+    assert "user00" not in office.find(shown.id).message
 
 
 def test_processes_that_pass_at_once_take_each_request_once(app: Flask, office: Office) -> None:
