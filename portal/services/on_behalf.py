@@ -153,14 +153,16 @@ def _verdict(mailing_list: MailingList, deed: Deed, wanted: Filter) -> Any:
         is_held_back = and_(
             Preference.refusal.is_not(None), Preference.refused_at.is_not(None), Preference.waiting_since.is_(None)
         )
-        return case((is_held_back, literal(Verdict.CHANGE)), else_=literal(Verdict.SO_ALREADY))
-    not_managed = (~is_managed(mailing_list), literal(Verdict.NOT_MANAGED))
+        return case((is_held_back, literal(Verdict.CHANGE.value)), else_=literal(Verdict.SO_ALREADY.value))
+    not_managed = (~is_managed(mailing_list), literal(Verdict.NOT_MANAGED.value))
     if deed is Deed.UNSUBSCRIBE:
-        already = (Preference.subscribed.is_(False), literal(Verdict.SO_ALREADY))
-        return case(not_managed, already, else_=literal(Verdict.CHANGE))
-    already = (Preference.subscribed.is_(True), literal(Verdict.SO_ALREADY))
+        already = (Preference.subscribed.is_(False), literal(Verdict.SO_ALREADY.value))
+        return case(not_managed, already, else_=literal(Verdict.CHANGE.value))
+    already = (Preference.subscribed.is_(True), literal(Verdict.SO_ALREADY.value))
     is_wanted = _is_the_one_to_subscribe(mailing_list, is_alone=wanted.address_id is not None)
-    return case(not_managed, already, (is_wanted, literal(Verdict.CHANGE)), else_=literal(Verdict.OTHER_ADDRESS))
+    return case(
+        not_managed, already, (is_wanted, literal(Verdict.CHANGE.value)), else_=literal(Verdict.OTHER_ADDRESS.value)
+    )
 
 
 def _is_the_one_to_subscribe(mailing_list: MailingList, *, is_alone: bool) -> Any:
@@ -175,7 +177,7 @@ def _is_the_one_to_subscribe(mailing_list: MailingList, *, is_alone: bool) -> An
     )
     # One within the other, so that no planner begins with all who are on the list.
     has_another = exists().where(other.user_id == User.id, other.address_id != Address.id, is_on_it.correlate(other))
-    holds = [own.address_id == Address.id, User.id == own.user_id, may_see(mailing_list)]
+    holds: list[Any] = [own.address_id == Address.id, User.id == own.user_id, may_see(mailing_list)]
     if not is_alone:
         holds.append(own.is_main)
     return exists().where(*holds, ~has_another.correlate(User, Address)).correlate(Address)

@@ -1,5 +1,7 @@
 """What the pages of one list take from browsers: which addresses, and what to do about them."""
 
+from typing import Any
+
 from flask_wtf import FlaskForm
 from wtforms import HiddenField, IntegerField, SearchField, StringField
 from wtforms.validators import AnyOf, DataRequired, InputRequired, Length, NumberRange, Optional
@@ -38,7 +40,7 @@ class FilterForm(QueryForm):
         return Filter(text=self.q.data or "", state=self.state.data or "", group=self.group.data or "")
 
     @property
-    def query(self) -> dict[str, str]:
+    def query(self) -> dict[str, Any]:
         """Return what was asked for as the query of a URL."""
         return {name: value for name in ("q", "state", "group") if (value := getattr(self, name).data)}
 

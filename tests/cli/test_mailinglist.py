@@ -359,6 +359,19 @@ def test_report_is_a_line_for_each_list_or_for_one(call, cast):
     assert found[0]["is_late"] is False
 
 
+def test_who_is_on_a_list_without_an_account_is_asked_of_the_list_and_kept_nowhere(call, refused, cast, rosters):
+    rosters.set("members", "Old@Example.net", "Alice@example.org", "eve@example.net")
+    assert call("report", "members", "--strangers") == (0, "eve@example.net\nOld@Example.net\n", "")
+    found = call("report", "members", "--strangers", "--format", "json")[1]
+    assert json.loads(found) == ["eve@example.net", "Old@Example.net"]
+    rosters.set("members", "alice@example.org")
+    assert call("report", "members", "--strangers") == (0, "", "")
+    (rosters.folder / "members.txt").unlink()
+    assert "members" in refused(69, "report", "members", "--strangers")
+    assert "unknown list" in refused(78, "report", "nothing", "--strangers")
+    assert "name it" in call("report", "--strangers")[2]
+
+
 def test_runs_and_history_can_be_narrowed_and_limited(call, cast):
     call("sync")
     call("sync", "members")
