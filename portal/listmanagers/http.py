@@ -52,6 +52,14 @@ class Answer(NamedTuple):
     data: Any
 
 
+class _Request(NamedTuple):
+    call: str
+    method: str
+    target: str  # path and query
+    form: Sequence[tuple[str, str]]
+    is_secret: bool
+
+
 class Refused(NamedTuple):
     """A request that found no server or lost it on the way, so that a second try may find one."""
 
@@ -82,60 +90,63 @@ class Client:
         query: Mapping[str, object] | None = None,
         form: Sequence[tuple[str, str]] = (),
         is_transient: Callable[[Answer], bool] = is_server_error,
+        is_secret: bool = False,
     ) -> Answer:
         """Send a request; where no answer came, or a transient one, send it once more after a pause.
 
         So a server may get a request twice. Every part of the path is quoted, slashes too. Raise
         ListManagerUnavailableError where the second try fares no better, where time is up, and for an answer that
-        cannot be used: a redirect, no JSON, too much of it, or a refused log-in.
+        cannot be used: a redirect, no JSON, too much of it, or a refused log-in. What the server says to a secret
+        request is never told, since it may hold the secret.
         """
         target = "/".join([urlsplit(self.url).path, *(quote(part, safe="@") for part in path)])
         call = f"{method} {self.url}{target.removeprefix(urlsplit(self.url).path)}"
         if query:
             target += f"?{urlencode(query)}"
-        found = self._once(call, method, target, form, until)
+        request = _Request(call, method, target, form, is_secret)
+        found = self._once(request, until)
         if isinstance(found, Refused) or is_transient(found):
             time.sleep(max(0.0, min(PAUSE, until.left)))
-            found = self._once(call, method, target, form, until)
+            found = self._once(request, until)
         if isinstance(found, Refused):
             raise ListManagerUnavailableError(
                 f"{call}: {found.why}; see that the list manager runs, and that url in mailinglists.toml leads to it"
             )
         if is_transient(found):
-            said = "" if form and method == "PATCH" else f", saying: {described(found)}"
+            said = "" if is_secret else f", saying: {described(found)}"
             raise ListManagerUnavailableError(f"{call}: answered with status {found.status} twice{said}")
         return found
 
-    def _once(
-        self, call: str, method: str, target: str, form: Sequence[tuple[str, str]], until: Deadline
-    ) -> Answer | Refused:
+    def _once(self, request: _Request, until: Deadline) -> Answer | Refused:
         import urllib3
         from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
         from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
-        if until.left <= 0:
+        call, form, left = request.call, request.form, until.left
+        if left <= 0:
             raise _too_slow(call, until)
+        to_connect = min(CONNECT_SECONDS, left)
         headers = {**self._headers, **({"Content-Type": "application/x-www-form-urlencoded"} if form else {})}
         try:
             response = self._pool.urlopen(
-                method,
-                target,
+                request.method,
+                request.target,
                 body=urlencode(form) if form else None,
                 headers=headers,
                 retries=False,
                 redirect=False,
                 preload_content=False,
                 decode_content=False,
-                timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, until.left), total=until.left),
+                timeout=urllib3.Timeout(connect=to_connect, total=left),
             )
             try:
-                return _understood(call, response.status, self._read(call, response))
+                return _understood(request, response.status, self._read(call, response))
             finally:
                 response.close()
         except NewConnectionError as error:
             return Refused(call, _in_short(error))
         except ConnectTimeoutError:
-            return Refused(call, f"no connection within {CONNECT_SECONDS:.3g} seconds")
+            return Refused(call, f"no connection within {to_connect:.3g} seconds")
         except (HTTPTimeoutError, TimeoutError):
             raise _too_slow(call, until) from None
         except (HTTPError, OSError) as error:
@@ -195,8 +206,9 @@ def unusable(answer: Answer, what: str) -> ListManagerUnavailableError:
     )
 
 
-def _understood(call: str, status: int, content: bytes) -> Answer:
+def _understood(request: _Request, status: int, content: bytes) -> Answer:
     """Return an answer as data. Raise ListManagerUnavailableError where it is of no use."""
+    call = request.call
     if 300 <= status < 400:
         raise ListManagerUnavailableError(
             f"{call}: answered with a redirect ({status}), which is not followed; correct url in mailinglists.toml"
@@ -212,8 +224,8 @@ def _understood(call: str, status: int, content: bytes) -> Answer:
     except (ValueError, RecursionError):
         if status >= 500:  # a server in trouble, or a proxy before it, speaks as it can
             return Answer(call, status, None)
-        said = in_words(content[:400].decode("utf-8", "replace"))
-        raise ListManagerUnavailableError(f"{call}: answered with what is no JSON: {said}") from None
+        said = "" if request.is_secret else f": {in_words(content[:400].decode('utf-8', 'replace'))}"
+        raise ListManagerUnavailableError(f"{call}: answered with what is no JSON{said}") from None
 
 
 def _too_slow(call: str, until: Deadline) -> ListManagerUnavailableError:
@@ -286,9 +298,10 @@ def _timed(kind: Any) -> Any:
     """Return a kind of connection whose time-outs are for an answer as a whole."""
 
     class Timed(kind):  # type: ignore[misc]
+        sock: Any
+
         def connect(self) -> None:
             super().connect()
-            wrapped: Any = _TimedSocket(self.sock)
-            self.sock = wrapped
+            self.sock = _TimedSocket(self.sock)
 
     return Timed

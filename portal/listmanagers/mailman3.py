@@ -182,7 +182,7 @@ class Mailman3:
         if reason := why_unsendable(address):
             return Outcome(Result.REJECTED, reason)
         form = [("cleartext_password", password)]
-        answer = self._client.request("PATCH", "users", address.lower(), until=until, form=form)
+        answer = self._client.request("PATCH", "users", address.lower(), until=until, form=form, is_secret=True)
         if answer.status == 204:
             return Outcome(Result.DONE)
         if answer.status == 404:
@@ -190,7 +190,7 @@ class Mailman3:
             return Outcome(Result.REJECTED, f"Mailman knows no such user{odd}")
         if answer.status == 400:
             return Outcome(Result.REJECTED, "Mailman refuses this password")  # its own words may hold it
-        raise _unusable(answer)
+        raise ListManagerUnavailableError(f"{answer.call}: answered with status {answer.status}")
 
     def _entries(self, *path: str, until: Deadline, **query: object) -> list[Any]:
         """Return the entries of all pages, as many as each page says that there are.

@@ -221,6 +221,13 @@ def test_no_proxy_of_the_environment_is_asked(monkeypatch):
         assert get(server.url).data == {}
 
 
+@pytest.mark.parametrize("answer", [answering(200, SECRET.encode()), answering(500, '{"title": "wörd"}'.encode())])
+def test_what_is_said_to_a_secret_request_is_not_told(answer):
+    with serving(answer, answer) as server, pytest.raises(ListManagerUnavailableError) as caught:
+        client(server.url).request("PATCH", "x", until=Deadline.after(2), form=[("p", SECRET)], is_secret=True)
+    assert "w\u00f6rd" not in str(caught.value)
+
+
 def test_an_answer_without_content_has_no_data():
     with serving(answering(204)) as server:
         assert get(server.url) == Answer(f"GET {server.url}/x", 204, None)
