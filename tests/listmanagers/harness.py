@@ -298,7 +298,7 @@ class RealMailman3(Harness):
     has_digests = True
     can_break = False
     keeps_case = False  # it does, but it does not say
-    many = 200
+    many = 50  # a request each
     refuses = Mailman3.refuses
 
     def __init__(self, folder: Path) -> None:
