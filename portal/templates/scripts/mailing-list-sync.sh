@@ -37,7 +37,7 @@ confirm() { # ROSTER
     mailinglist list-init --confirm --allow-empty "$list" "$1"
 }
 give_back() { # LIST
-    mailinglist list-init --abandon "$1"
+    mailinglist list-init --abandon "$1" >/dev/null
 }
 send_passwords() {
     mailinglist password-sync "$list"
