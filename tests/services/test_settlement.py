@@ -13,11 +13,12 @@ from portal.errors import BrakeError, ListManagerUnavailableError, NoPlannedRunE
 from portal.extensions import db
 from portal.listmanagers.base import Outcome, Result
 from portal.models import Address, Base, History, Lease, Preference, Run, RunLine, User
-from portal.services import addresses, preferences, users
+from portal.services import addresses, plans, preferences, users
 from portal.services.addresses import checked
 from portal.services.exports import planned
 from portal.services.history import COMMAND_LINE
 from portal.services.sync import Request, begin_planned_run, confirm_planned_run, sync_list
+from portal.services.transaction import reading
 from tests.factories import make_address, make_preference, make_user
 from tests.fakes.memory import Killed, MemoryList, breaking
 
@@ -330,7 +331,10 @@ def test_lines_that_were_refused_by_the_brake_explain_nothing(world):
         world.has(f"u{number}@example.org", False, on=True)
     with pytest.raises(BrakeError):
         world.sync()
-    assert world.all(select(RunLine.address)) == []
+    assert len(world.all(select(RunLine.address))) == 8  # for whoever has to say yes
+    assert world.all(select(RunLine).where(~RunLine.settled)) == []
+    with reading(world.session):
+        assert plans.unfinished_acts(world.session, "members") == {}
 
 
 def test_a_good_run_leaves_no_line_open(world):
