@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import delete, exists, insert, not_, or_, select, update
 from sqlalchemy.orm import Session
@@ -25,8 +25,10 @@ from portal.listmanagers.base import ListManager
 from portal.models import Address, Lease, RequestLine, Run, RunRequest
 from portal.services import leases
 from portal.services.history import Actor
-from portal.services.sync import Clock, Outturn, Request, dry_run, sync_list
 from portal.services.transaction import reading, transaction
+
+if TYPE_CHECKING:
+    from portal.services.sync import Clock, Outturn
 
 OVERDUE = timedelta(minutes=5)  # by then somebody should have taken a request
 LONGEST = timedelta(hours=1)  # that a process of another host is believed to be at work without a lease
@@ -115,7 +117,7 @@ class Means:
 
     catalogue: Catalogue
     open_list_manager: Callable[[MailingList], ListManager]
-    clock: Clock
+    clock: "Clock"
 
 
 def ask(session: Session, handle: str, *, kind: Kind, actor: Actor, now: datetime, plan_id: str | None = None) -> int:
@@ -203,11 +205,13 @@ def take(session: Session, waiting: Waiting, *, now: datetime) -> bool:
     return taken is not None
 
 
-def carry_out(session: Session, taken: Waiting, means: Means) -> Outturn:
+def carry_out(session: Session, taken: Waiting, means: Means) -> "Outturn":
     """Do what was asked for, and write what became of it.
 
     Raise what ``sync_list`` raises. Where another run held the list from the start, the request waits again.
     """
+    from portal.services.sync import Request, sync_list  # pages do not carry out, nor does cron most minutes
+
     with _ending_recorded(session, taken, means.clock):
         mailing_list = means.catalogue.get(taken.handle)
         manager = means.open_list_manager(mailing_list)
@@ -225,9 +229,11 @@ def carry_out(session: Session, taken: Waiting, means: Means) -> Outturn:
 
 
 def _show(
-    session: Session, taken: Waiting, mailing_list: MailingList, manager: ListManager, *, clock: Clock, **columns: Any
-) -> Outturn:
+    session: Session, taken: Waiting, mailing_list: MailingList, manager: ListManager, *, clock: "Clock", **columns: Any
+) -> "Outturn":
     """Keep what a run would do now, line by line, what is dangerous first."""
+    from portal.services.sync import dry_run
+
     outturn = dry_run(session, mailing_list, manager, clock=clock)
     plan = outturn.plan
     lines = enumerate(sorted(plan.lines, key=_danger), start=1)
@@ -270,7 +276,7 @@ def _counts(plan: Plan) -> dict[str, Any]:
 
 
 @contextmanager
-def _ending_recorded(session: Session, taken: Waiting, clock: Clock) -> Iterator[None]:
+def _ending_recorded(session: Session, taken: Waiting, clock: "Clock") -> Iterator[None]:
     """Write how a request ends that does not end well."""
     try:
         yield
