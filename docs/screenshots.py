@@ -24,9 +24,18 @@ if TYPE_CHECKING:
     from flask import Flask
     from playwright.sync_api import Browser
 
+TALLEST = {"wide": 750, "dark": 750, "narrow": 1600}  # what somebody sees first; the end of a long table shows no more
 FOLDER = ROOT / "docs" / "screenshots"
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
-PAGES = {"log-in": (None, "/login"), "subscriptions": ("alice", "/subscriptions"), "report": ("bob", "/admin/")}
+PAGES = {
+    "log-in": (None, "/login"),
+    "subscriptions": ("alice", "/subscriptions"),
+    "account": ("alice", "/account"),
+    "report": ("bob", "/admin/"),
+    "list": ("bob", "/admin/lists/members"),
+    "search": ("bob", "/admin/search?q=ivan@example.org"),
+    "users": ("bob", "/admin/users"),
+}
 VIEWS = ("wide", "narrow", "dark")
 
 
@@ -68,7 +77,7 @@ def take(browser: "Browser", url: str, name: str, view: str) -> None:
         stage.log_in(page, url, viewer, PASSWORD)
     page.goto(url + path)
     height = page.evaluate("document.body.getBoundingClientRect().bottom")
-    page.set_viewport_size({**stage.VIEWS[view]["viewport"], "height": int(min(height + 32, 2000))})
+    page.set_viewport_size({**stage.VIEWS[view]["viewport"], "height": int(min(height + 32, TALLEST[view]))})
     target = FOLDER / f"{name}-{view}.png"
     page.screenshot(path=target)
     context.close()

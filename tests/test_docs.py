@@ -241,7 +241,8 @@ def test_pictures_are_small_sharp_and_of_every_page_and_view() -> None:
     widths = {"wide": 1280, "narrow": 320, "dark": 1280}
     folder = ROOT / "docs" / "screenshots"
 
-    pictures = {f"{name}-{view}.png" for name in ("log-in", "subscriptions", "report") for view in widths}
+    names = ("log-in", "subscriptions", "account", "report", "list", "search", "users")
+    pictures = {f"{name}-{view}.png" for name in names for view in widths}
     assert {path.name for path in folder.iterdir()} == pictures
     for path in folder.iterdir():
         start = path.read_bytes()[:24]

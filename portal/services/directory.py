@@ -24,10 +24,10 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A page of accounts by username; ``count`` is that of all that are wanted, ``has_more`` tells of a next page."""
+    """A page of accounts by username; ``total`` counts all that are wanted, ``has_more`` tells of a next page."""
 
     profiles: tuple[Profile, ...]
-    count: int
+    total: int
     has_more: bool
 
 
@@ -55,10 +55,10 @@ def find(session: Session, wanted: Wanted, *, after: str = "", limit: int = 50) 
     """Return a page of accounts; ``after`` is the last username of the page before."""
     condition = _condition(wanted)
     with reading(session):
-        count = session.execute(select(func.count()).select_from(User).where(condition)).scalar_one()
+        total = session.execute(select(func.count()).select_from(User).where(condition)).scalar_one()
         beyond = and_(condition, User.username_key > name_key(after)) if after else condition
         profiles = users.profiles(session, beyond, limit=limit + 1)
-    return Found(tuple(profiles[:limit]), count, len(profiles) > limit)
+    return Found(tuple(profiles[:limit]), total, len(profiles) > limit)
 
 
 def _condition(wanted: Wanted) -> ColumnElement[bool]:

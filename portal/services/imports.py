@@ -40,7 +40,7 @@ class Imported(NamedTuple):
 class Preview(NamedTuple):
     """What an import would make: how many accounts, the first of them as (username, address, name), and problems."""
 
-    count: int
+    total: int
     first: tuple[tuple[str, str, str], ...]
     problems: tuple[Problem, ...]
 

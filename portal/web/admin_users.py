@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from wtforms import Field
 
 from portal.errors import BadInputError, ConfigurationError
 from portal.extensions import db, portal
@@ -233,7 +234,7 @@ def _lists() -> Lists:
 
 def _is_acceptable(form: UserForm) -> bool:
     """Check a form by the rules of what is stored, and put each complaint beside its field."""
-    checks = [
+    checks: list[tuple[Field, Callable[[], object]]] = [
         (form.email, lambda: _checked(form.email.data)),
         (form.name, lambda: users.checked_name(form.name.data or "")),
         (form.groups, lambda: users.checked_groups(form.group_names())),
