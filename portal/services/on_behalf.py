@@ -18,7 +18,7 @@ from portal import database
 from portal.domain.mailinglist import MailingList
 from portal.errors import BadInputError, ChangedMeanwhileError
 from portal.models import Address, Preference, User, UserAddress
-from portal.services import preferences, subscribers
+from portal.services import preferences, security_log, subscribers
 from portal.services.addresses import is_managed, may_see
 from portal.services.history import Actor, Change
 from portal.services.subscribers import Filter
@@ -97,6 +97,7 @@ def do(
             database.pause(session)
         with transaction(session):
             done += _do(session, mailing_list, deed, wanted, chunk, actor=actor, now=now, reason=reason)
+    security_log.tell("done for others", list=mailing_list.handle, deed=deed.value, count=done)
     return done
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -177,6 +178,20 @@ def test_a_file_holds_what_the_filter_finds(bob: Visitor, session: Session, cloc
     assert (found["address"], found["holders"], found["wanted"], found["seen"]) == (
         "alice@example.org", ["alice"], True, None,
     )  # fmt: skip
+
+
+def test_files_and_deeds_are_told_in_the_security_log_without_addresses(
+    bob: Visitor, session: Session, instance: Path, people: dict[str, int]
+) -> None:
+    bob.client.get(f"{LIST}/export?q=alice").get_data()
+    do(bob, "deed=subscribe&q=alice")
+    lines = (instance / "security.log").read_text().splitlines()
+    told = [each for line in lines if (each := json.loads(line))["event"] in {"export", "done for others"}]
+    assert [(each["event"], each["by"], each["list"]) for each in told] == [
+        ("export", people["bob"], "members"), ("done for others", people["bob"], "members"),
+    ]  # fmt: skip
+    assert (told[1]["deed"], told[1]["count"]) == ("subscribe", 1)
+    assert "alice" not in str(told)
 
 
 def test_an_empty_file_is_still_one(bob: Visitor) -> None:
