@@ -182,3 +182,52 @@ def test_a_report_writes_nothing_and_leaves_no_transaction_open(session, catalog
     assert sent.count("SELECT") <= 5
     assert not session.in_transaction()
     assert session.scalars(select(Run)).all() == []
+
+
+def test_the_oldest_change_under_way_is_told_with_the_promise_that_was_made_for_it(session, report):
+    for number, (subscribed, columns) in enumerate(
+        [
+            (True, {"changed_at": NOW + timedelta(hours=2)}),
+            (False, {"changed_at": NOW + timedelta(hours=1), "seen": True}),
+            # No promise is made for what agrees, is held for a moderator, or was refused.
+            (True, {"seen": True}),
+            (True, {"waiting_since": NOW}),
+            (True, {"refusal": "banned"}),
+            (False, {"seen": True, "refusal": "may not leave"}),
+        ]
+    ):
+        make_user(session, f"user{number}")
+        make_preference(session, "members", f"user{number}@example.org", subscribed, **columns)
+    found = report()
+    assert found.drift == 5
+    assert (found.oldest_change_at, found.due_at) == (NOW + timedelta(hours=1), NOW + timedelta(hours=13))
+    assert (report("tech").oldest_change_at, report("tech").due_at, report("tech").drift) == (None, None, 0)
+
+
+def test_lists_that_are_late_or_wait_for_a_yes_are_alarms(session, catalogue, clock):
+    add_run(session, "members", finished_at=clock())
+    add_run(session, "tech", finished_at=clock())
+    add_run(session, "tech", result="refused", finished_at=clock())
+    found = reports.alarms(session, catalogue=catalogue, now=clock())
+    assert [(each.handle, each.is_late, each.last_result) for each in found] == [
+        ("tech", False, "refused"), ("board", True, None),
+    ]  # fmt: skip
+    clock.advance(hours=13)
+    assert [each.handle for each in reports.alarms(session, catalogue=catalogue, now=clock())] == [
+        "members", "tech", "board",
+    ]  # fmt: skip
+    assert reports.alarms(session, catalogue=Catalogue(True, 12, {}, {}), now=clock()) == ()
+
+
+def test_strangers_are_those_whom_no_account_holds_active_or_not(session):
+    make_user(session, "alice")
+    make_user(session, "charlie", is_active=False)
+    make_preference(session, "members", "gone@example.org", False, seen=True)
+    roster = {
+        "alice@example.org": "Alice@example.org",
+        "charlie@example.org": "charlie@example.org",
+        "gone@example.org": "Gone@example.org",
+        "eve@example.net": "Eve@Example.net",
+    }
+    assert reports.strangers(session, roster) == ("Eve@Example.net", "Gone@example.org")
+    assert len(roster) == 4
