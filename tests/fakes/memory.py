@@ -72,13 +72,6 @@ class MemoryList:
             return Outcome(Result.REJECTED, "may not leave")
         return Outcome(Result.DONE if self.members.pop(key, None) else Result.ALREADY)
 
-    def withdraw(self, addresses: Sequence[str]) -> set[str]:
-        self.watcher("before withdraw")
-        self.calls.append(("withdraw", tuple(addresses)))
-        found = {each for each in addresses if self.held.pop(canonical(each), None)}
-        self.watcher("after withdraw")
-        return found
-
     # What people do at the list.
 
     def join(self, address: str) -> None:
@@ -90,6 +83,17 @@ class MemoryList:
 
     def approve(self, key: str) -> None:
         self.join(self.held[key])
+
+
+class WithdrawingList(MemoryList):
+    """One that lets a held request be taken back, as Mailman 3 does."""
+
+    def withdraw(self, addresses: Sequence[str]) -> set[str]:
+        self.watcher("before withdraw")
+        self.calls.append(("withdraw", tuple(addresses)))
+        found = {each for each in addresses if self.held.pop(canonical(each), None)}
+        self.watcher("after withdraw")
+        return found
 
 
 def breaking(moment: str, count: int, error: BaseException | None = None) -> Callable[[str], None]:

@@ -33,7 +33,7 @@ from portal.services.sync import Request, begin_planned_run, confirm_planned_run
 from portal.services.transaction import transaction
 from tests.conftest import Clock
 from tests.factories import make_user
-from tests.fakes.memory import Killed, MemoryList, breaking
+from tests.fakes.memory import Killed, MemoryList, WithdrawingList, breaking
 
 GONE = 2**22 + 1  # more than Linux ever numbers a process
 EXAMPLES = int(os.environ.get("PORTAL_TEST_EXAMPLES", "30"))
@@ -78,7 +78,7 @@ class Promises(RuleBasedStateMachine):
         self.clock = Clock()
         self.catalogue = Catalogue(True, 12, {handle: make_list(handle) for handle in LISTS}, {})
         self.acts: dict[tuple[str, str], str] = {}
-        self.lists = {handle: MemoryList() for handle in LISTS}
+        self.lists = {"members": WithdrawingList(), "board": MemoryList()}
         self._empty()
 
     def teardown(self) -> None:

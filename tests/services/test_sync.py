@@ -29,7 +29,7 @@ from portal.services.preferences import choose
 from portal.services.sync import Outturn, Request, begin_planned_run, confirm_planned_run, dry_run, sync_list
 from tests.conftest import Clock, Rosters
 from tests.factories import make_preference, make_user
-from tests.fakes.memory import MemoryList, breaking
+from tests.fakes.memory import MemoryList, WithdrawingList, breaking
 
 
 @pytest.fixture
@@ -254,7 +254,20 @@ def test_a_held_add_waits_and_a_leave_wins_when_the_moderator_lets_them_in(world
     world.sync()
     assert world.row("ada@example.org").waiting_since == world.clock()
     world.update("ada@example.org", subscribed=False, touched=True, version=9, refusal=None, refused_at=None)
-    # The moderator lets them in after the roster was read: there is nothing to withdraw any more.
+    world.sync()
+    assert world.row("ada@example.org").waiting_since is not None
+    world.list.approve("ada@example.org")
+    world.sync()
+    row = world.row("ada@example.org")
+    assert (row.subscribed, row.seen, row.waiting_since) == (False, False, None)
+
+
+def test_who_is_let_in_just_before_the_add_is_withdrawn_is_removed_by_the_next_run(world: World) -> None:
+    world.list = WithdrawingList()
+    world.tick("ada@example.org")
+    world.list.is_moderated = True
+    world.sync()
+    world.update("ada@example.org", subscribed=False, touched=True, version=9, refusal=None, refused_at=None)
     world.list.watcher = lambda moment: world.list.approve("ada@example.org") if moment == "before withdraw" else None
     world.sync()
     assert world.row("ada@example.org").waiting_since is not None
@@ -266,6 +279,7 @@ def test_a_held_add_waits_and_a_leave_wins_when_the_moderator_lets_them_in(world
 
 
 def test_a_held_add_that_nobody_wants_any_more_is_withdrawn(world: World) -> None:
+    world.list = WithdrawingList()
     world.tick("ada@example.org")
     world.tick("bob@example.org")
     world.list.is_moderated = True
@@ -284,6 +298,7 @@ def test_a_held_add_that_nobody_wants_any_more_is_withdrawn(world: World) -> Non
 
 
 def test_a_run_that_cannot_withdraw_fails_and_the_next_one_withdraws(world: World) -> None:
+    world.list = WithdrawingList()
     world.tick("ada@example.org")
     world.list.is_moderated = True
     world.sync()
