@@ -138,4 +138,8 @@ BARS = (
         16, "sync without a difference on Mailman 3, 10,000 on the list ÷ reading them by REST", 1.3, 1.1, "times",
         ("rest",), _sync_overhead("rest"),
     ),
+    Bar(
+        17, "the slowest page for superusers, 10,000 members on 5 lists", 300, 150, "ms",
+        ("superusers",), lambda measured, count: measured.inside[count].get("superusers", {}).get("most"),
+    ),
 )  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -77,7 +78,7 @@ def _read_preferences(mailing_list: MailingList) -> None:
                 del row
 
 
-def _seconds(task: Callable[[], None], clock: Callable[[], float]) -> float:
+def _seconds(task: Callable[[], object], clock: Callable[[], float]) -> float:
     began = clock()
     task()
     return clock() - began
@@ -103,6 +104,46 @@ def statements_of_a_page(app: Flask, _rounds: int) -> dict[str, int]:
     if answer.status_code != 303:
         raise RuntimeError(f"the form was not saved: {answer.status}")
     return {"page": len(of_page), "save": len(of_save)}
+
+
+# What superusers open; each fills a page with as many rows as it shows.
+_FOR_SUPERUSERS = (
+    "/admin/",
+    "/admin/lists/agreed",
+    "/admin/lists/agreed?state=subscribed&sort=-since&page=50",
+    "/admin/lists/agreed?q=member.f",
+    "/admin/runs",
+    "/admin/requests",
+    "/admin/users",
+    "/admin/users?q=member99&active=yes",
+    "/admin/users/2",
+    "/admin/users/2/delete",
+    "/admin/search?q=member.0",
+    "/admin/search?q=member.9e3779b1@example.org",
+    "/admin/api-keys",
+)
+
+
+def slowest_page(app: Flask, rounds: int) -> dict[str, Any]:
+    """Return the milliseconds of processor time, SQLite's among it, of each page for superusers, and the most of them."""
+    with transaction(db.session()) as session:
+        user = session.get_one(User, 1)
+        user.password_hash, user.is_superuser = hash_password(members.PASSWORD, rounds=4), True
+    client = app.test_client()
+
+    def ask(path: str, **options: Any) -> TestResponse:
+        answer = Context().run(lambda: client.open(path, **options))
+        if answer.status_code not in {200, 303}:
+            raise RuntimeError(f"{path}: {answer.status}")
+        return answer
+
+    form = {"username": "member1", "password": members.PASSWORD}
+    ask("/login", method="POST", data={**form, "csrf_token": _field("csrf_token", ask("/login").text)})
+    spent: dict[str, float] = {}
+    for path in _FOR_SUPERUSERS:
+        ask(path)
+        spent[path] = 1000 * median(_seconds(partial(ask, path), time.process_time) for _ in range(rounds))
+    return {"pages": spent, "most": max(spent.values())}
 
 
 def _field(name: str, page: str) -> str:
@@ -180,6 +221,7 @@ def calls_of_a_sync(app: Flask, _rounds: int) -> dict[str, Any]:
 TASKS: dict[str, Callable[[Flask, int], Any]] = {
     "sync": sync_and_read,
     "rest": sync_and_read_by_rest,
+    "superusers": slowest_page,
     "page": statements_of_a_page,
     "calls": calls_of_a_sync,
 }

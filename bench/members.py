@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,16 @@ INSERT INTO preferences (list_handle, address_id, subscribed, seen, source, chan
 INSERT INTO preferences (list_handle, address_id, subscribed, seen, source, changed_at, version, touched, departed)
     SELECT 'members', n, n % 2, n % 2, 'init', {at}, 0, 0, 0 FROM person WHERE n % 20 NOT IN (0, 1);
 COMMIT;
+"""
+_ANOTHER = """
+INSERT INTO preferences (list_handle, address_id, subscribed, seen, source, changed_at, version, touched, departed)
+    SELECT '{handle}', address_id, subscribed, seen, source, changed_at, version, touched, departed
+    FROM preferences WHERE list_handle = 'agreed'
+"""
+_RUN = """
+INSERT INTO runs (list_handle, kind, trigger, host, started_at, finished_at, result, message, accepted, on_roster,
+        strangers, initialised, left, joined, added, removed, held, refused)
+    VALUES ('agreed', 'sync', 'command line', 'lists', ?, ?, 'done', '', 0, 5000, 0, 0, 1, 1, 5, 5, 0, 0)
 """
 _ROSTER = "SELECT spelling FROM person WHERE n % 2 ORDER BY lower(spelling)"  # sorted, as list managers print it
 
@@ -89,6 +100,22 @@ def make(folder: Path, count: int) -> Instance:
     say(f"making {count:,} members")
     instance = Instance(folder, count)
     subprocess.run([sys.executable, __file__, str(folder), str(count)], env=instance.env, cwd=ROOT, check=True)
+    return instance
+
+
+def make_lists(folder: Path, *, count: int = 10_000) -> Instance:
+    """Make an instance folder with five lists, all of whose preferences are there, and two hundred runs."""
+    instance = make(folder, count)
+    with closing(theirs.connect(instance.database)) as connection:
+        for handle in ("news", "tech", "board"):
+            connection.execute("DELETE FROM preferences WHERE list_handle = ?", [handle])
+            connection.execute(_ANOTHER.format(handle=handle))
+        connection.executemany(
+            _RUN, [(f"2026-11-{day:02} {hour:02}:00:00.000000",) * 2 for day in range(1, 11) for hour in range(20)]
+        )
+    catalogue = folder / "mailinglists.toml"
+    others = (f'[lists.{each}]\nname = "{each}"\nemail = "{each}@lists.example.org"\n' for each in ("tech", "board"))
+    catalogue.write_text(catalogue.read_text() + "".join(others))
     return instance
 
 

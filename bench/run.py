@@ -79,6 +79,8 @@ def _measure(folder: Path, bars: list[Bar], *, users: list[int], rounds: int) ->
         inside[count] = _inside(instance, folder / "copy", tasks, rounds=often)
         if "rest" in tasks and count == users[-1]:
             inside[count] |= _by_rest(folder, rounds=rounds)
+        if "superusers" in tasks and count == users[-1]:
+            inside[count]["superusers"] = _asked(members.make_lists(folder / "lists"), "superusers", rounds)
         shutil.rmtree(instance.folder)
         say(f"  {(datetime.now(UTC) - began).total_seconds():.0f} s so far")
     return Measured(costs, inside)
