@@ -125,7 +125,7 @@ _FOR_SUPERUSERS = (
 
 
 def slowest_page(app: Flask, rounds: int) -> dict[str, Any]:
-    """Return the milliseconds of processor time, SQLite's among it, of each page for superusers, and the most of them."""
+    """Return the milliseconds of processor time, SQLite's too, of each page for superusers, and the most."""
     with transaction(db.session()) as session:
         user = session.get_one(User, 1)
         user.password_hash, user.is_superuser = hash_password(members.PASSWORD, rounds=4), True
