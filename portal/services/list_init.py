@@ -17,12 +17,14 @@ from sqlalchemy import (
     String,
     Table,
     and_,
+    case,
     except_,
     exists,
     false,
     func,
     insert,
     literal,
+    null,
     or_,
     select,
     update,
@@ -287,10 +289,16 @@ def _insert_history(handle: str, chunk: _Chunk, *, now: datetime) -> Any:
 
 
 def _update_seen(handle: str, chunk: _Chunk) -> Any:
-    """Bring up to date what was seen of preferences that still are what the roster says."""
+    """Bring up to date what was seen of preferences that still are what the roster says.
+
+    Who is off the list and added again later has another password there, or none.
+    """
     agreed = exists().where(_AGREED.c.address_id == Preference.address_id, _AGREED.c.on_roster == Preference.subscribed)
     return (
         update(Preference)
         .where(Preference.list_handle == handle, chunk.holds(Preference.address_id), agreed)
-        .values(seen=Preference.subscribed)
+        .values(
+            seen=Preference.subscribed,
+            password_pushed=case((Preference.subscribed, Preference.password_pushed), else_=null()),
+        )
     )

@@ -10,6 +10,7 @@ from portal.errors import BadInputError, LeaseHeldError, ListManagerUnavailableE
 from portal.listmanagers.base import Outcome, Result
 from portal.models import Address, Preference
 from portal.services import leases
+from portal.services.list_init import list_init
 from portal.services.list_passwords import (
     ALPHABET,
     confirm,
@@ -282,3 +283,14 @@ def test_the_key_is_made_at_its_first_use_apart_from_the_session_key_and_for_its
     assert key == app.extensions["portal"].list_password_key() == path.read_bytes().strip()
     assert key != (instance / "secret_key").read_bytes().strip()
     assert len(key) >= 32
+
+
+def test_who_was_off_a_list_that_pipes_keep_gets_the_password_again(session, app, members, clock):
+    catalogue = app.extensions["portal"].catalogue()
+    alice = make_member(session, "alice@example.org", password_pushed=0)
+    make_member(session, "bob@example.org", password_pushed=0)
+    choose(session, alice, shown={"members": True}, ticked=set(), catalogue=catalogue, now=clock())
+    list_init(session, members, [b"bob@example.org\n"], now=clock())
+    choose(session, alice, shown={"members": False}, ticked={"members"}, catalogue=catalogue, now=clock())
+    list_init(session, members, [b"bob@example.org\n", b"alice@example.org\n"], now=clock())
+    assert due(session, members) == ["alice@example.org"]
