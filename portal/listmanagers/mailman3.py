@@ -7,7 +7,7 @@ What it answers to what was established by running Mailman 3.3.10; docs/list-man
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -195,25 +195,36 @@ class Mailman3:
     def _entries(self, *path: str, until: Deadline, **query: object) -> list[Any]:
         """Return the entries of all pages, as many as each page says that there are.
 
-        Somebody who leaves meanwhile moves the others up, and one of them past the border of two pages unseen: that
-        must not look as if they had left too. So a roster that changes is read again.
+        Somebody who leaves meanwhile moves the others up, and one of them past the border of two pages unseen, even
+        where another joins and the count stays: that must not look as if they had left too. So who stands at a border
+        is asked for once more, and a roster that changes is read again.
         """
         for _reading in range(_READINGS):
             entries: list[Any] = []
-            totals = set()
+            totals, is_still = set(), True
             for page in count(1):
-                answer = self._of_list("GET", *path, until=until, query={**query, "count": _PAGE, "page": page})
-                total, fresh = _page(answer)
+                answer, total, fresh = self._asked_page(*path, until=until, query=query, size=_PAGE, page=page)
+                if entries:
+                    border = self._asked_page(*path, until=until, query=query, size=1, page=len(entries))
+                    is_still = is_still and border[2] == entries[-1:]
                 entries += fresh
                 totals.add(total)
                 if len(fresh) < _PAGE or len(entries) >= total:
                     break
-            if totals == {len(entries)}:
+            if is_still and totals == {len(entries)}:
                 return entries
+        changed = "" if is_still else ", and it changes while it is read"
         raise ListManagerUnavailableError(
-            f"{answer.call}: answered with {len(entries)} entries and says that there are {total}; "
+            f"{answer.call}: answered with {len(entries)} entries and says that there are {total}{changed}; "
             "run again when the list is quiet"
         )
+
+    def _asked_page(
+        self, *path: str, until: Deadline, query: Mapping[str, object], size: int, page: int
+    ) -> tuple[Answer, int, list[Any]]:
+        """Return a page, what is on it, and how many entries there are in all."""
+        answer = self._of_list("GET", *path, until=until, query={**query, "count": size, "page": page})
+        return answer, *_page(answer)
 
     def _of_list(self, method: str, *path: str, until: Deadline, **options: Any) -> Answer:
         """Send a request about the list. Raise NoSuchListError."""

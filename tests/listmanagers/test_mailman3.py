@@ -1,5 +1,6 @@
 """Mailman 3: what it answers, what that means, and what is never asked of it."""
 
+import re
 import subprocess
 import sys
 import time
@@ -187,7 +188,8 @@ def test_a_roster_is_read_in_pages_of_a_thousand_with_the_address_alone(fake):
     fake.set_roster("ants", everybody)
     assert opened(fake).roster() == everybody
     assert [call.path.partition("?")[2] for call in fake.calls[1:]] == [
-        f"fields=email&count=1000&page={page}" for page in (1, 2, 3)
+        f"fields=email&count={count}&page={page}"
+        for count, page in [(1000, 1), (1000, 2), (1, 1000), (1000, 3), (1, 2000)]  # and who stands at each border
     ]
 
 
@@ -211,6 +213,34 @@ def test_a_roster_that_changes_while_it_is_read_is_read_again(fake, monkeypatch)
 
     monkeypatch.setattr(fake, "answer", leave_after_the_first_page)
     assert opened(fake).roster() == everybody[1:]
+
+
+def test_who_moves_past_the_border_of_two_pages_is_not_missed_where_the_count_stays_the_same(fake, monkeypatch):
+    # The first one leaves and another joins at the end: as many as before, and one at the border was on neither page.
+    everybody = [f"user{number:04}@example.org" for number in range(2500)]
+    fake.set_roster("ants", everybody)
+    answer = fake.answer
+
+    def change_after_the_first_page(call):
+        answered = answer(call)
+        if call.path.endswith("count=1000&page=1"):
+            fake.set_roster("ants", [*everybody[1:], "zoe@example.org"])
+        return answered
+
+    monkeypatch.setattr(fake, "answer", change_after_the_first_page)
+    assert opened(fake).roster() == [*everybody[1:], "zoe@example.org"]
+
+
+def test_a_proxy_that_answers_each_page_with_the_first_is_no_list_manager(fake, monkeypatch):
+    fake.set_roster("ants", [f"user{number:04}@example.org" for number in range(2000)])
+    answer = fake.answer
+
+    def cached(call):
+        return answer(call._replace(path=re.sub("page=[0-9]+", "page=1", call.path)))
+
+    monkeypatch.setattr(fake, "answer", cached)
+    with pytest.raises(ListManagerUnavailableError, match="changes while it is read"):
+        opened(fake).roster()
 
 
 @pytest.mark.parametrize("claimed", [0, 2, 4, 1500])
