@@ -299,6 +299,16 @@ def test_hostile_addresses_and_names_reach_the_commands_byte_for_byte(over_api, 
     assert not list(portal.folder.rglob("pwned"))
 
 
+def test_the_name_of_a_list_manager_is_never_run(two, make_app):
+    name = json.dumps("files\n    touch pwned #")
+    text = TWO.replace('manager = "files"', f"manager = {name}").replace("[managers.files]", f"[managers.{name}]")
+    with_catalogue(two, make_app, text + two.mailman.toml())
+    two.mailman.set_roster("first", [])
+    assert two.run() == (0, "")
+    assert not list(two.folder.rglob("pwned"))
+    assert "    touch pwned" not in two.script.read_text().splitlines()
+
+
 def test_what_mailman_would_take_for_somebody_else_is_not_sent_to_it(portal):
     for number, address in enumerate(["a:b@example.org", "$(c)@example.org", "jörg@example.org", "bob@example.org"]):
         make_user(portal.session, f"user{number}", address)

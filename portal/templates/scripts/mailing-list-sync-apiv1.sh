@@ -141,5 +141,5 @@ send_passwords() {
 }
 {% endblock %}
 {% block other %}
-# Only the portal itself reaches {{ each.manager }}. On its host run: flask mailinglist sync {{ each.handle }}
+# Only the portal itself reaches {{ each.manager | printable }}. On its host run: flask mailinglist sync {{ each.handle }}
 {% endblock %}

@@ -44,6 +44,6 @@ send_passwords() {
 }
 {% endblock %}
 {% block other %}
-# Only the portal itself reaches {{ each.manager }}.
+# Only the portal itself reaches {{ each.manager | printable }}.
 mailinglist sync ${accept:+--accept "$accept"} {{ each.handle }} || failed $?
 {% endblock %}
