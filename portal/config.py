@@ -141,18 +141,20 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
 class Catalogue:
     """``mailinglists.toml``: the lists on offer and the list managers that keep them.
 
-    ``managers`` maps a manager's name to what ``read_manager`` made of its table, ``lists`` a handle to its list.
+    ``managers`` maps a manager's name to what ``read_manager`` made of its table, ``lists`` a handle to its list;
+    ``where`` says which file it was.
     """
 
     enabled: bool
     applied_within_hours: int
     lists: Mapping[str, MailingList]
     managers: Mapping[str, Any]
+    where: str = "mailinglists.toml"
 
     def require_enabled(self) -> None:
         """Raise DisabledError where the facility is not enabled."""
         if not self.enabled:
-            raise DisabledError("mailing lists are not enabled: set enabled = true in mailinglists.toml")
+            raise DisabledError(f"mailing lists are not enabled: set enabled = true in {self.where}")
 
     def get(self, handle: str) -> MailingList:
         """Return the list of a handle. Raise DisabledError or UnknownListError."""
@@ -175,7 +177,8 @@ def load_catalogue(path: Path, read_manager: Callable[[str, Mapping[str, Any]], 
     ``read_manager(kind, table)`` checks one manager's table and returns its settings. Raise ConfigurationError, which
     names the file and the key.
     """
-    file = _convert(path, _read_toml(path) or {}, _File)
+    found = _read_toml(path)
+    file = _convert(path, found or {}, _File)
     managers = {name: _manager(path, name, table, read_manager) for name, table in file.managers.items()}
     lists = {handle: _mailing_list(path, file, handle, table) for handle, table in file.lists.items()}
     return Catalogue(
@@ -183,6 +186,7 @@ def load_catalogue(path: Path, read_manager: Callable[[str, Mapping[str, Any]], 
         applied_within_hours=file.applied_within_hours,
         lists=lists,
         managers=managers,
+        where=f"{path}, which is not there" if found is None else str(path),
     )
 
 

@@ -94,7 +94,8 @@ def test_a_facility_that_is_not_enabled_is_78(make_app, instance, command, catal
     arguments = [each.replace("LIST", "members") for each in COMMANDS[command]]
     result = make_app().test_cli_runner().invoke(args=["mailinglist", command, *arguments])
     assert (result.exit_code, result.stdout) == (78, "")
-    assert result.stderr == "error: mailing lists are not enabled: set enabled = true in mailinglists.toml\n"
+    where = f"{path}, which is not there" if catalogue is None else path
+    assert result.stderr == f"error: mailing lists are not enabled: set enabled = true in {where}\n"
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"check"}))
