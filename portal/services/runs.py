@@ -30,7 +30,9 @@ def begin(
 ) -> Begun:
     """Write a run and the lines of its plan, before anything is pushed."""
     with transaction(session):
-        run_id = _insert(session, handle, kind=kind, trigger=trigger, now=now, plan=plan, accepted=is_accepted)
+        run_id = _insert(
+            session, handle, kind=kind, trigger=trigger, now=now, plan=plan, accepted=is_accepted, **_counts(plan)
+        )
         _insert_lines(session, run_id, plan)
     return Begun(run_id, handle)
 
@@ -70,7 +72,7 @@ def _insert(
         trigger=trigger[:80],
         host=socket.gethostname()[:120],
         started_at=now,
-        **(_counts(plan) if plan else {}),
+        **(_found(plan) if plan else {}),
         **columns,
     )
     session.add(run)
@@ -83,11 +85,12 @@ def _insert_lines(session: Session, run_id: int, plan: Plan, **columns: Any) -> 
         session.execute(insert(RunLine), [{**_line(run_id, plan.handle, each), **columns} for each in chunk])
 
 
-def _counts(plan: Plan) -> dict[str, Any]:
+def _found(plan: Plan) -> dict[str, Any]:
+    return {"plan_id": plan.id, "on_roster": plan.on_roster, "strangers": plan.strangers}
+
+
+def _counts(plan: Plan) -> dict[str, int]:
     return {
-        "plan_id": plan.id,
-        "on_roster": plan.on_roster,
-        "strangers": plan.strangers,
         "initialised": len(plan.of(Action.INIT)),
         "left": len(plan.of(Action.LEFT)),
         "joined": len(plan.of(Action.JOINED)),

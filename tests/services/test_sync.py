@@ -441,6 +441,17 @@ def test_the_brake_stops_many_leaves(world: World) -> None:
     world.list.join("user0@example.org")
     with pytest.raises(BrakeError, match="7 of 8"):
         world.sync()
+    assert world.runs()[-1].left == 0  # nothing was done, so nothing is told of it
+
+
+def test_a_roster_in_doubt_counts_as_having_done_nothing(world: World) -> None:
+    world.tick("ada@example.org", seen=True)
+    make_user(world.session, "new", "new@example.org")
+    with pytest.raises(RosterInDoubtError):
+        world.sync()
+    run = world.runs()[-1]
+    assert (run.result, run.on_roster) == ("failed", 0)
+    assert (run.initialised, run.left, run.joined, run.held) == (0, 0, 0, 0)
 
 
 def test_an_answer_without_any_address_is_unavailable_and_a_strange_subscriber_is_passed_over(world: World) -> None:
