@@ -307,6 +307,21 @@ class LoginSession(Base):
     remembered: Mapped[bool] = mapped_column(default=False)
 
 
+class AccountChange(Base):
+    """One change of an account. Append-only, and it outlives the account: who is erased is named by number."""
+
+    __tablename__ = "account_changes"
+    __table_args__ = (Index(None, "user_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    user_id: Mapped[int]  # no foreign key: it outlives the user
+    username: Mapped[str] = mapped_column(String(80))
+    what: Mapped[str] = mapped_column(String(80))
+    actor_id: Mapped[int | None]
+    actor: Mapped[str] = mapped_column(String(80))
+
+
 class ApiKey(Base):
     """A superuser's key to the API. The key is shown once; the row holds its first letters and its SHA-256."""
 

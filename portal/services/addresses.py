@@ -13,7 +13,7 @@ from portal.domain.address import canonical, shown
 from portal.domain.mailinglist import MailingList
 from portal.errors import InvalidAddressError, UnknownUserError
 from portal.models import Address, History, Preference, Run, RunLine, RunRequest, User, UserAddress, UserGroup
-from portal.services import history, security_log
+from portal.services import account_history, history, security_log
 from portal.services.history import Actor
 from portal.services.transaction import transaction
 
@@ -220,6 +220,8 @@ def change(session: Session, user_id: int, address: Checked, *, actor: Actor, no
         _move_preferences(session, _Mailbox(old.id, old.canonical), new, actor=actor, now=now)
         give(session, user_id, address, lists=lists)
         forget_unused(session, [old.id])
+        username = session.execute(select(User.username).where(User.id == user_id)).scalar_one()
+        account_history.record(session, [(user_id, username)], "address changed", actor=actor)
     security_log.tell("address changed", user=user_id)
 
 

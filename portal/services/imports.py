@@ -13,8 +13,9 @@ from portal import database
 from portal.domain.address import shown
 from portal.errors import BadInputError, DuplicateError
 from portal.models import Address, Preference, User, UserAddress, UserGroup
-from portal.services import addresses, passwords, security_log, sessions, users
+from portal.services import account_history, addresses, passwords, security_log, sessions, users
 from portal.services.addresses import Checked, Lists
+from portal.services.history import COMMAND_LINE, Actor
 from portal.services.transaction import reading, transaction
 
 REQUIRED = ("username", "email")
@@ -60,7 +61,13 @@ class _Row(NamedTuple):
 
 
 def import_users(
-    session: Session, lines: Iterable[bytes], *, now: datetime, lists: Lists, special_domains: Collection[str] = ()
+    session: Session,
+    lines: Iterable[bytes],
+    *,
+    now: datetime,
+    lists: Lists,
+    special_domains: Collection[str] = (),
+    actor: Actor = COMMAND_LINE,
 ) -> Imported:
     """Make an account for each line of a CSV file, in one transaction, or none where a line is bad.
 
@@ -75,7 +82,7 @@ def import_users(
         return Imported(0, tuple(sorted(problems)))
     try:
         with transaction(session):
-            _create(session, rows, now=now, lists=lists)
+            _create(session, rows, now=now, lists=lists, actor=actor)
     except IntegrityError:
         raise DuplicateError(
             "nothing was imported: somebody else made an account of a name in the file meanwhile; run it again"
@@ -189,8 +196,11 @@ def _taken(session: Session, rows: Sequence[_Row]) -> list[Problem]:
 # What follows does for many, in a few statements, what ``users.create`` and ``addresses.give`` do for one.
 
 
-def _create(session: Session, rows: Sequence[_Row], *, now: datetime, lists: Lists) -> None:
+def _create(session: Session, rows: Sequence[_Row], *, now: datetime, lists: Lists, actor: Actor) -> None:
     user_ids = _create_users(session, rows, now=now)
+    made = ((user_ids[row.key], row.username) for row in rows)
+    for chunk in database.chunked(made, _BLOCK):
+        account_history.record(session, chunk, "imported", actor=actor)
     address_ids = _find_or_make_addresses(session, rows)
     held = (
         {"user_id": user_ids[row.key], "address_id": address_ids[row.address.canonical], "is_main": True}

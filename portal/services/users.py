@@ -19,8 +19,9 @@ from portal.errors import (
     WrongPasswordError,
 )
 from portal.models import Address, History, User, UserAddress, UserGroup
-from portal.services import addresses, attempts, passwords, security_log, sessions
+from portal.services import account_history, addresses, attempts, passwords, security_log, sessions
 from portal.services.addresses import Checked, Lists
+from portal.services.history import COMMAND_LINE, Actor
 from portal.services.transaction import reading, transaction
 
 _LONGEST_USERNAME = 64  # characters, as of a group's name
@@ -90,6 +91,7 @@ def create(
     name: str = "",
     is_superuser: bool = False,
     groups: Iterable[str] = (),
+    actor: Actor = COMMAND_LINE,
 ) -> int:
     """Make an account that holds an address; return its id. Without a password nobody can log in to it yet.
 
@@ -113,6 +115,8 @@ def create(
             raise DuplicateError(f"a user is called {username} already")
         _put_into(session, user_id, names)
         addresses.give(session, user_id, address, lists=lists)
+        made = "made, a superuser" if is_superuser else "made"
+        account_history.record(session, [(user_id, username)], made, actor=actor)
     security_log.tell("user made", user=user_id)
     if is_superuser:
         security_log.tell("role granted", user=user_id)
@@ -168,7 +172,7 @@ def list_users(session: Session) -> Iterator[Profile]:
         last = sessions.name_key(block[-1].username)
 
 
-def set_password(session: Session, username: str, *, password: str, rounds: int) -> None:
+def set_password(session: Session, username: str, *, password: str, rounds: int, actor: Actor = COMMAND_LINE) -> None:
     """Give a user another password; all their sessions end. Raise UnknownUserError or WeakPasswordError."""
     found = show(session, username)
     passwords.check_strength(password, own=_own(found))
@@ -178,6 +182,7 @@ def set_password(session: Session, username: str, *, password: str, rounds: int)
         user.password_hash = stored
         session.flush()
         sessions.end(session, user.id)
+        _record(session, user, "given a password", actor=actor)
     security_log.tell("password set", user=found.id)
 
 
@@ -208,19 +213,24 @@ def change_password(
             raise WrongPasswordError("this is not the current password")
         attempts.forgive(session, counted, cleared=[tried])
         sessions.end(session, user_id, keep_token=keep_token)
+        user = session.get_one(User, user_id)
+        _record(session, user, "password changed", actor=Actor(user_id, user.username))
     security_log.tell("password changed", user=user_id)
 
 
-def set_name(session: Session, username: str, *, name: str) -> None:
+def set_name(session: Session, username: str, *, name: str, actor: Actor = COMMAND_LINE) -> None:
     """Give a user another name. Raise UnknownUserError or BadInputError."""
     name = checked_name(name)
     with transaction(session):
         user = _row(session, username)
         user.name, user_id = name, user.id
+        _record(session, user, "name changed", actor=actor)
     security_log.tell("name changed", user=user_id)
 
 
-def set_groups(session: Session, username: str, *, groups: Iterable[str], lists: Lists) -> None:
+def set_groups(
+    session: Session, username: str, *, groups: Iterable[str], lists: Lists, actor: Actor = COMMAND_LINE
+) -> None:
     """Put a user into these groups and no others. Raise UnknownUserError or BadInputError."""
     names = checked_groups(groups)
     with transaction(session):
@@ -229,30 +239,33 @@ def set_groups(session: Session, username: str, *, groups: Iterable[str], lists:
         user_id = user.id
         _put_into(session, user_id, names)
         addresses.clear_departures(session, user_id, lists=lists)
+        _record(session, user, f"groups: {'; '.join(names) or 'none'}", actor=actor)
     security_log.tell("groups changed", user=user_id)
 
 
-def activate(session: Session, username: str, *, lists: Lists) -> None:
+def activate(session: Session, username: str, *, lists: Lists, actor: Actor = COMMAND_LINE) -> None:
     """Let a user log in, and be managed on the lists, again. Raise UnknownUserError."""
     with transaction(session):
         user = _row(session, username)
         user.is_active, user_id = True, user.id
         session.flush()
         addresses.clear_departures(session, user.id, lists=lists)
+        _record(session, user, "activated", actor=actor)
     security_log.tell("user activated", user=user_id)
 
 
-def deactivate(session: Session, username: str) -> None:
+def deactivate(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> None:
     """Lock a user out, at once; the account stays. Raise UnknownUserError, or BadInputError for the last superuser."""
     with transaction(session):
         user = _row_of_one_who_may_go(session, username)
         user.is_active, user_id = False, user.id
         session.flush()
         sessions.end(session, user.id)
+        _record(session, user, "deactivated", actor=actor)
     security_log.tell("user deactivated", user=user_id)
 
 
-def delete(session: Session, username: str, *, erase: bool, lists: Lists) -> Profile:
+def delete(session: Session, username: str, *, erase: bool, lists: Lists, actor: Actor = COMMAND_LINE) -> Profile:
     """Delete an account, its sessions and its hold on addresses; return what it was.
 
     ``erase`` asks that every trace of addresses that nobody else holds goes as well, once no roster holds them.
@@ -262,6 +275,9 @@ def delete(session: Session, username: str, *, erase: bool, lists: Lists) -> Pro
         user = _row_of_one_who_may_go(session, username)
         (gone,) = profiles(session, User.id == user.id)
         addresses.release(session, user.id, erase=erase, lists=lists)
+        _record(session, user, "deleted", actor=actor)
+        if erase:
+            account_history.forget_name(session, gone.id)
         if erase and "@" in gone.username:  # the name is the address, or was it once
             session.execute(update(History).where(History.actor_id == gone.id).values(actor=f"user {gone.id}"))
         session.execute(delete_from(User).where(User.id == gone.id))  # sessions and groups go with the row
@@ -269,20 +285,26 @@ def delete(session: Session, username: str, *, erase: bool, lists: Lists) -> Pro
     return gone
 
 
-def grant(session: Session, username: str) -> None:
+def grant(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> None:
     """Make a user a superuser; sessions that were to be remembered end within a day. Raise UnknownUserError."""
     with transaction(session):
         user = _row(session, username)
         user.is_superuser, user_id = True, user.id
+        _record(session, user, "made a superuser", actor=actor)
     security_log.tell("role granted", user=user_id)
 
 
-def revoke(session: Session, username: str) -> None:
+def revoke(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> None:
     """Take the role away, at once. Raise UnknownUserError, or BadInputError for the last superuser."""
     with transaction(session):
         user = _row_of_one_who_may_go(session, username)
         user.is_superuser, user_id = False, user.id
+        _record(session, user, "no superuser any more", actor=actor)
     security_log.tell("role revoked", user=user_id)
+
+
+def _record(session: Session, user: User, what: str, *, actor: Actor) -> None:
+    account_history.record(session, [(user.id, user.username)], what, actor=actor)
 
 
 def _row(session: Session, username: str) -> User:

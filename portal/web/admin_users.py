@@ -9,7 +9,7 @@ from wtforms import Field
 from portal.errors import BadInputError, ConfigurationError
 from portal.extensions import db, portal
 from portal.faults import fault_of
-from portal.services import addresses, directory, imports, passwords, preferences, users
+from portal.services import account_history, addresses, directory, imports, passwords, preferences, users
 from portal.services.addresses import Checked, Lists
 from portal.services.directory import Wanted
 from portal.services.history import Actor
@@ -18,6 +18,7 @@ from portal.web import guards
 from portal.web.forms import MAX_ID
 from portal.web.pages import sentence
 from portal.web.user_forms import (
+    AccountHistoryForm,
     DeleteUserForm,
     ImportFileForm,
     ImportTextForm,
@@ -51,6 +52,22 @@ def index() -> ResponseReturnValue:
     return render_template("admin/users/index.html", form=form, found=found, groups=groups, kept=kept)
 
 
+@blueprint.get("/history")
+def history() -> ResponseReturnValue:
+    """Show who made, changed and deleted which account, the newest first."""
+    form = AccountHistoryForm(request.args)
+    if not form.validate():
+        abort(400)
+    found = account_history.recent(db.session(), user_id=form.user.data, before=form.before.data, limit=AT_ONCE + 1)
+    return render_template(
+        "admin/users/history.html",
+        lines=found[:AT_ONCE],
+        has_older=len(found) > AT_ONCE,
+        user_id=form.user.data,
+        is_first=form.before.data is None,
+    )
+
+
 @blueprint.route("/new", methods=["GET", "POST"])
 def new() -> ResponseReturnValue:
     """Make an account; its random password is shown this once."""
@@ -67,6 +84,7 @@ def new() -> ResponseReturnValue:
             name=form.name.data or "",
             is_superuser=form.superuser.data,
             groups=form.group_names(),
+            actor=_actor(),
             now=portal().clock(),
             rounds=portal().settings.bcrypt_rounds,
             lists=_lists(),
@@ -104,20 +122,23 @@ def _save(profile: Profile, form: UserForm) -> None:
     if address.spelling != profile.email:
         addresses.change(session, profile.id, address, actor=_actor(), now=portal().clock(), lists=_lists())
     if name != profile.name:
-        users.set_name(session, profile.username, name=name)
+        users.set_name(session, profile.username, name=name, actor=_actor())
     if groups != profile.groups:
-        users.set_groups(session, profile.username, groups=groups, lists=_lists())
+        users.set_groups(session, profile.username, groups=groups, lists=_lists(), actor=_actor())
 
 
 # What one button does to an account, and what is said afterwards.
 _ACTS: dict[str, tuple[Callable[[str], None], str]] = {
     "activate": (
-        lambda name: users.activate(db.session(), name, lists=_lists()),
+        lambda name: users.activate(db.session(), name, lists=_lists(), actor=_actor()),
         "{} is active again, on the lists as before.",
     ),
-    "deactivate": (lambda name: users.deactivate(db.session(), name), "{} is locked out, and leaves the lists."),
-    "grant": (lambda name: users.grant(db.session(), name), "{} is a superuser."),
-    "revoke": (lambda name: users.revoke(db.session(), name), "{} is no superuser any more."),
+    "deactivate": (
+        lambda name: users.deactivate(db.session(), name, actor=_actor()),
+        "{} is locked out, and leaves the lists.",
+    ),
+    "grant": (lambda name: users.grant(db.session(), name, actor=_actor()), "{} is a superuser."),
+    "revoke": (lambda name: users.revoke(db.session(), name, actor=_actor()), "{} is no superuser any more."),
 }
 
 
@@ -141,7 +162,7 @@ def reset_password(user_id: int) -> ResponseReturnValue:
     profile = _profile(user_id)
     password = passwords.random_password()
     rounds = portal().settings.bcrypt_rounds
-    users.set_password(db.session(), profile.username, password=password, rounds=rounds)
+    users.set_password(db.session(), profile.username, password=password, rounds=rounds, actor=_actor())
     return _password_page(profile, password, is_new=False)
 
 
@@ -152,7 +173,7 @@ def delete(user_id: int) -> ResponseReturnValue:
     form = DeleteUserForm()
     if form.validate_on_submit():
         try:
-            users.delete(db.session(), profile.username, erase=form.erase.data, lists=_lists())
+            users.delete(db.session(), profile.username, erase=form.erase.data, lists=_lists(), actor=_actor())
         except BadInputError as error:
             flash(sentence(str(error)), "bad")
             return redirect(url_for("admin_users.show", user_id=user_id), 303)
@@ -190,7 +211,7 @@ def import_text() -> ResponseReturnValue:
     special = portal().settings.allowed_special_domains
     try:
         result = imports.import_users(
-            db.session(), lines, now=portal().clock(), lists=_lists(), special_domains=special
+            db.session(), lines, now=portal().clock(), lists=_lists(), special_domains=special, actor=_actor()
         )
     except BadInputError as error:
         flash(sentence(str(error)), "bad")

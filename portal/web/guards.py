@@ -67,6 +67,7 @@ ACCESS: Mapping[str, Access] = {
     "admin_keys.revoke": Access.SUPERUSER,
     "admin_search.search": Access.SUPERUSER,
     "admin_users.index": Access.SUPERUSER,
+    "admin_users.history": Access.SUPERUSER,
     "admin_users.new": Access.SUPERUSER,
     "admin_users.show": Access.SUPERUSER,
     "admin_users.edit": Access.SUPERUSER,

@@ -10,7 +10,7 @@ from wtforms import BooleanField, HiddenField, IntegerField, SelectField, String
 from wtforms.validators import InputRequired, Length, NumberRange, Optional
 
 from portal.services.api_keys import LONGEST_LABEL, LONGEST_LIFE
-from portal.web.forms import PostedForm, QueryForm, is_readable, trimmed
+from portal.web.forms import MAX_ID, PostedForm, QueryForm, is_readable, trimmed
 
 _EITHER = ("any", "yes", "no")
 
@@ -23,6 +23,13 @@ class UserFilterForm(QueryForm):
     superuser = SelectField("Superuser", choices=_EITHER, default="any")
     active = SelectField("Active", choices=_EITHER, default="any")
     after = StringField(validators=[Length(max=64), is_readable])
+
+
+class AccountHistoryForm(QueryForm):
+    """Whose changes to show, and from which on."""
+
+    user = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
+    before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
 
 
 class SearchForm(QueryForm):

@@ -73,6 +73,7 @@ PAGES: dict[str, tuple[str | None, str]] = {
     "users-by-a-filter-that-cannot-be": ("bob", "/admin/users?q=%00"),
     "user": ("bob", "/admin/users/2"),
     "user-to-be-deleted": ("bob", "/admin/users/1/delete"),
+    "accounts-changed": ("bob", "/admin/users/history"),
     "new-user": ("bob", "/admin/users/new"),
     "import-of-users": ("bob", "/admin/users/import"),
     "keys": ("bob", "/admin/api-keys"),

@@ -1,6 +1,7 @@
 """Accounts in the browser: found, made, changed, deleted, imported; and who is on what, and why."""
 
 import io
+import re
 from typing import Any
 
 import pytest
@@ -273,3 +274,39 @@ def test_none_of_these_pages_is_for_members(alice: Visitor, session: Session) ->
 def test_an_account_without_a_number_here_is_not_found(bob: Visitor) -> None:
     bob.get("/admin/users/999999", status=404)
     bob.get("/admin/users/99999999999999999999999", status=404)
+
+
+def test_whatever_is_done_to_an_account_stands_in_its_history_with_who_did_it(
+    bob: Visitor, alice: Visitor, session: Session
+) -> None:
+    found = number(session, "alice")
+    show = f"/admin/users/{found}"
+    bob.follow(show, {"name": "Alice A", "email": "alice@new.example.org", "groups": "board; full"})
+    for act in ("deactivate", "activate", "grant", "revoke"):
+        bob.follow(f"{show}/{act}", {}, page=show)
+    bob.post(f"{show}/password", {}, page=show, status=200)
+    bob.follow(f"{show}/delete", {})
+    page = bob.get(f"/admin/users/history?user={found}")
+
+    cells = re.findall(r'data-label="(What|By)">([^<]*)', page.html)
+    assert [words for what, words in cells if what == "What"] == [
+        "deleted", "given a password", "no superuser any more", "made a superuser", "activated", "deactivated",
+        "groups: board; full", "name changed", "address changed",
+    ]  # fmt: skip
+    assert {words for what, words in cells if what == "By"} == {"bob"}
+
+
+def test_changes_of_accounts_come_a_page_at_a_time(bob: Visitor, session: Session) -> None:
+    for count in range(60):
+        users.set_name(session, "bob", name=f"Bob {count}")
+    page = bob.get("/admin/users/history")
+    assert page.html.count('data-label="What"') == 50
+    (older,) = [each["href"] for tag, each in page.tags if tag == "a" and "before=" in (each["href"] or "")]
+    assert bob.get(older or "").html.count('data-label="What"') == 10
+    bob.get("/admin/users/history?user=0", status=400)
+
+
+def test_a_change_that_fails_leaves_no_line(bob: Visitor, session: Session) -> None:
+    found = number(session, "bob")
+    bob.follow(f"/admin/users/{found}/deactivate", {}, page=f"/admin/users/{found}")
+    assert "No change is known." in bob.get("/admin/users/history").text
