@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy import delete as delete_from
@@ -103,16 +103,9 @@ def create(
     if password is not None:
         passwords.check_strength(password, own=[username, name, address.spelling])
         stored = passwords.hash_password(password, rounds=rounds)
+    values = {"username": username, "name": name, "password_hash": stored, "is_superuser": is_superuser}
     with transaction(session):
-        user_id = session.execute(
-            database.insert(session, User)
-            .values(username=username, username_key=sessions.name_key(username), name=name, password_hash=stored)
-            .values(is_superuser=is_superuser, is_active=True, created_at=now)
-            .on_conflict_do_nothing(index_elements=["username_key"])
-            .returning(User.id)
-        ).scalar()
-        if user_id is None:
-            raise DuplicateError(f"a user is called {username} already")
+        user_id = _insert(session, values, now=now)
         _put_into(session, user_id, names)
         addresses.give(session, user_id, address, lists=lists)
         made = "made, a superuser" if is_superuser else "made"
@@ -120,6 +113,19 @@ def create(
     security_log.tell("user made", user=user_id)
     if is_superuser:
         security_log.tell("role granted", user=user_id)
+    return user_id
+
+
+def _insert(session: Session, values: dict[str, Any], *, now: datetime) -> int:
+    username = values["username"]
+    user_id: int | None = session.execute(
+        database.insert(session, User)
+        .values(**values, username_key=sessions.name_key(username), is_active=True, created_at=now)
+        .on_conflict_do_nothing(index_elements=["username_key"])
+        .returning(User.id)
+    ).scalar()
+    if user_id is None:
+        raise DuplicateError(f"a user is called {username} already")
     return user_id
 
 
