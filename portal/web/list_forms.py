@@ -31,7 +31,9 @@ class FilterForm(QueryForm):
     q = SearchField(
         "Address, name or username", filters=[trimmed], validators=[Optional(), Length(max=254), is_readable]
     )
-    state = StringField("State", validators=[Optional(), AnyOf([*STATE_WORDS], "There is no such state.")])
+    state = StringField(
+        "State", filters=[trimmed], validators=[Optional(), AnyOf([*STATE_WORDS], "There is no such state.")]
+    )
     group = StringField("Group", filters=[trimmed], validators=[Optional(), Length(max=64), is_readable])
 
     @property
@@ -48,7 +50,7 @@ class FilterForm(QueryForm):
 class SubscribersForm(FilterForm):
     """A page of the addresses of a list."""
 
-    sort = StringField("Order", validators=[Optional(), AnyOf(_ORDERS, "There is no such order.")])
+    sort = StringField("Order", filters=[trimmed], validators=[Optional(), AnyOf(_ORDERS, "There is no such order.")])
     page = IntegerField("Page", validators=[Optional(), NumberRange(1, _MOST_PAGES, "There is no such page.")])
 
     @property
@@ -60,7 +62,9 @@ class SubscribersForm(FilterForm):
 class ExportForm(FilterForm):
     """The addresses of a list as a file."""
 
-    format = StringField("Format", validators=[Optional(), AnyOf(("csv", "json"), "It is csv or json.")])
+    format = StringField(
+        "Format", filters=[trimmed], validators=[Optional(), AnyOf(("csv", "json"), "It is csv or json.")]
+    )
 
 
 class DeedForm(FilterForm):

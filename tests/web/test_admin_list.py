@@ -136,6 +136,17 @@ def test_no_query_is_a_fault(bob: Visitor, query: dict[str, str]) -> None:
         assert response.status_code in {200, 302, 400}, (path, query)
 
 
+@pytest.mark.parametrize("blank", ["%20", "%E2%80%A8", "%0D%0A"])
+@pytest.mark.parametrize("name", ["q", "state", "group", "sort", "page", "format"])
+def test_a_blank_in_a_query_is_as_nothing(bob: Visitor, name: str, blank: str) -> None:
+    for path in ("/admin/lists/members", "/admin/lists/members/export"):
+        response = bob.client.get(f"{path}?{name}={blank}")
+        assert response.status_code == 200, path
+        assert "\n" not in response.headers.get("Content-Disposition", "")
+        response.get_data()
+    assert bob.client.get("/admin/lists/members/export?format=%20").headers["Content-Disposition"].endswith('.csv"')
+
+
 @given(handle=st.text(st.characters(codec="utf-8"), min_size=1, max_size=80))
 @settings(max_examples=30)
 def test_no_handle_is_a_fault(bob: Visitor, handle: str) -> None:
