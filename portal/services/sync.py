@@ -147,7 +147,7 @@ def confirm_planned_run(
 ) -> Outturn:
     """End a planned run by the roster read after the pushing.
 
-    Raise NoPlannedRunError, NoAddressesError or RosterInDoubtError; the run then stays open.
+    Raise NoPlannedRunError, NoAddressesError, RosterInDoubtError or LeaseHeldError; the run then stays open.
     """
     work = _Work(session, mailing_list, clock, "planned", request)
     text = RosterText(lines)
@@ -158,6 +158,7 @@ def confirm_planned_run(
     plan = _plan_of_lines(work, run)
     pushed = {each.row.address_id: _judged(each, roster) for each in plan.decisions}
     _require_believable_after(plan, roster, Request())  # an announced empty input may be doubtful all the same
+    leases.renew(session, lease)  # whoever ended this run meanwhile let others begin theirs
     settled = settle(session, run, plan.decisions, pushed, now=clock())
     _finish(work, run, pushed, settled)
     leases.release(session, lease)

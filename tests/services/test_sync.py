@@ -1,10 +1,11 @@
 """The sync against a list manager on text files, and the real database."""
 
 import hashlib
+from datetime import datetime
 
 import pytest
 from flask import Flask
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from portal.domain.address import canonical
@@ -19,7 +20,7 @@ from portal.errors import (
     RosterInDoubtError,
 )
 from portal.extensions import Portal
-from portal.models import Address, Preference, Run, User, UserAddress
+from portal.models import Address, Lease, Preference, Run, User, UserAddress
 from portal.services import addresses, leases
 from portal.services.addresses import Checked
 from portal.services.exports import planned
@@ -575,6 +576,26 @@ def test_a_planned_run_that_ends_on_an_empty_roster_is_in_doubt_and_stays_open(w
         )  # fmt: skip
     world.list.join("ada@example.org")
     confirm_by_pipe(world)
+
+
+def test_an_end_of_a_planned_run_that_lost_the_list_meanwhile_writes_nothing(world: World) -> None:
+    world.tick("ada@example.org")
+    plan_by_pipe(world, allow_empty=True)
+    world.list.join("ada@example.org")
+    lines = [address.encode() for address in world.list.members.values()]
+
+    def clock_while_another_ends_it() -> datetime:
+        world.session.rollback()
+        world.session.execute(delete(Lease))
+        world.session.commit()
+        return world.clock()
+
+    with pytest.raises(LeaseHeldError, match="took the list over"):
+        confirm_planned_run(
+            world.session, world.mailing_list, lines, clock=clock_while_another_ends_it, request=Request()
+        )
+    assert world.row("ada@example.org").seen is None
+    assert world.runs()[-1].result == "open"
 
 
 def test_there_is_nothing_to_print_or_to_confirm_without_a_planned_run(world: World) -> None:
