@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,12 +11,14 @@ from flask import Flask
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from portal.errors import BrakeError, RosterInDoubtError
 from portal.extensions import Portal, db
+from portal.services import api_keys, requests, users
 from portal.services.history import COMMAND_LINE
 from portal.services.list_init import list_init
 from portal.services.preferences import choose_for
 from portal.services.sync import Request, sync_list
-from tests.conftest import Clock
+from tests.conftest import Clock, Rosters
 from tests.factories import make_preference, make_user
 from tests.fakes.memory import MemoryList
 from tests.web.conftest import HASH, Client, Visitor
@@ -164,3 +166,71 @@ def test_no_subquery_is_run_over_a_temporary_table_for_each_row(app: Flask, sess
     for statement, plan in plans.items():
         for beneath in re.split(r"SubPlan|CORRELATED", plan)[1:]:
             assert not re.search(r"portal_(roster|known|firsts|agreed)", beneath), (statement, plan)
+
+
+# Every page, with what it takes to have one of each of its rows. A page that is new has to be put here.
+PAGES = {
+    "account.show": "/account",
+    "account.history": "/account/history",
+    "subscriptions.show": "/subscriptions",
+    "subscriptions.ask_to_leave": "/subscriptions/leave",
+    "admin.lists": "/admin/",
+    "admin_list.show": "/admin/lists/members",
+    "admin_list.look": "/admin/lists/members/change?deed=unsubscribe",
+    "admin_list.export": "/admin/lists/members/export?format=csv",
+    "admin_runs.index": "/admin/runs",
+    "admin_runs.show": "/admin/runs/1",
+    "admin_runs.confirm": "/admin/runs/1/apply",
+    "admin_requests.index": "/admin/requests",
+    "admin_requests.show": "/admin/requests/1",
+    "admin_users.index": "/admin/users",
+    "admin_users.history": "/admin/users/history",
+    "admin_users.new": "/admin/users/new",
+    "admin_users.import_file": "/admin/users/import",
+    "admin_users.show": "/admin/users/1",
+    "admin_users.delete": "/admin/users/1/delete",
+    "admin_search.search": "/admin/search?q=member",
+    "admin_keys.index": "/admin/api-keys",
+}
+
+
+def test_no_page_takes_more_statements_for_more_rows(
+    app: Flask, session: Session, clock: Clock, rosters: Rosters
+) -> None:
+    app.test_client_class = Client
+    portal: Portal = app.extensions["portal"]
+    members = portal.catalogue().get("members")
+    make_user(session, "bob", is_superuser=True, password_hash=HASH)
+    bob = Visitor(app.test_client())
+    bob.log_in("bob")
+
+    def grow(numbers: range) -> None:
+        for number in numbers:
+            name = f"member{number:03}"
+            make_user(session, name, groups=(f"group{number}",))
+            make_preference(session, "members", f"{name}@example.org", number % 2 == 0, seen=number % 3 == 0)
+            session.commit()
+            users.set_name(session, name, name=f"Member {number}")
+            choose_for(session, members, username="bob", is_subscribed=number % 2 == 0, actor=COMMAND_LINE, now=clock())
+            api_keys.create(session, "bob", label=name, expires_days=None, now=clock())
+            requests.ask(
+                session, "members", kind=requests.Kind.APPLY, actor=COMMAND_LINE, now=clock(), plan_id=f"{number:016}"
+            )
+            with suppress(BrakeError, RosterInDoubtError):
+                sync_list(session, members, portal.open_list_manager(members), clock=clock, request=Request())
+
+    def statements() -> dict[str, int]:
+        found = {}
+        for name, path in PAGES.items():
+            with traffic() as of_page:
+                assert bob.client.get(path).status_code in {200, 302, 404}, path
+            found[name] = len(of_page.statements)
+        return found
+
+    shown = {rule.endpoint for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())}
+    aside = ("static", "health.", "api.", "account.log_in", "subscriptions.home")
+    assert {each for each in shown if not each.startswith(aside)} == set(PAGES)
+    grow(range(3))
+    few = statements()
+    grow(range(3, 70))
+    assert statements() == few
