@@ -331,15 +331,17 @@ def _write_all(session: Session, writes: Iterable[_Write], known: _Known, *, now
     """Write in chunks; return what was written. A choice made meanwhile stays."""
     written: set[_Key] = set()
     for chunk in database.written_in_chunks(session, writes):
-        with transaction(session):
-            done = _insert(session, chunk, now=now) | _overwrite(session, chunk, now=now)
-            changes = [
-                Change(each.handle, each.address_id, known.canonicals[each.address_id], each.subscribed, "import")
-                for each in chunk
-                if each.key in done
-            ]
-            history.record(session, changes, actor=COMMAND_LINE, now=now)
-        written |= done
+        # A transaction for each: in one they would take rows in another order than members' saves do.
+        for write in (_insert, _overwrite):
+            with transaction(session):
+                done = write(session, chunk, now=now)
+                changes = [
+                    Change(each.handle, each.address_id, known.canonicals[each.address_id], each.subscribed, "import")
+                    for each in chunk
+                    if each.key in done
+                ]
+                history.record(session, changes, actor=COMMAND_LINE, now=now)
+            written |= done
     return written
 
 

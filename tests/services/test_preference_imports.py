@@ -1,15 +1,18 @@
 """Preferences from another system: what is taken over, what is not, and that a first run then waits for a yes."""
 
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import event, select
+from sqlalchemy import event, select, update
 from sqlalchemy.orm import Session
 
+from portal import database
 from portal.domain.preference_text import PreferenceText
 from portal.errors import BadInputError, BrakeError, DisabledError
 from portal.extensions import db
@@ -371,3 +374,30 @@ def test_a_first_run_after_it_shows_its_plan_and_waits_for_a_yes(app, session, r
     assert rosters.get("members") == {"stranger@example.net", *wanted_on}
     assert stored(session) == {name: name in (*names[:10], *names[20:30]) for name in names}
     assert sync().plan.lines == ()
+
+
+def test_a_save_and_an_import_that_meet_never_wait_for_each_other(app, session: Session, run: Run) -> None:
+    """The save has one row and wants another; the import makes the other and overwrites the one."""
+    make_user(session, "alice")
+    make_preference(session, "members", "alice@example.org", True, source="init")
+    alice = make_address(session, "alice@example.org")
+    session.commit()
+    of_alice = update(Preference).where(Preference.address_id == alice, Preference.list_handle == "members")
+
+    with app.app_context(), Session(db.engine) as save, ThreadPoolExecutor(1) as pool:
+        save.execute(of_alice.values(version=1))
+
+        def import_both() -> Imported:
+            with app.app_context():
+                return run(ROWS + row("alice", "members", "0") + row("alice", "tech", "1"), overwrite=True)
+
+        importing = pool.submit(import_both)
+        time.sleep(0.5)  # it waits for the save now, or has not begun
+        later = database.insert(save, Preference).on_conflict_do_nothing()
+        save.execute(
+            later.values(list_handle="tech", address_id=alice, subscribed=False, source="user", changed_at=NOW)
+        )
+        save.commit()
+        found = importing.result(timeout=30)
+    assert counts(found) == {"kept": 1}  # chosen anew meanwhile
+    assert set(stored(session, "tech")) == {"alice"}
