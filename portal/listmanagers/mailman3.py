@@ -282,13 +282,19 @@ def _password(settings: Settings) -> str:
                 f"password_env: there is no environment variable {in_words(settings.password_env)}"
             )
         return found
-    path = settings.password_file
+    return _password_in(settings.password_file) if settings.password_file else ""
+
+
+def _password_in(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r") if path else ""
+        found = path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise ConfigurationError(f"password_file: {path}: not UTF-8") from None
     except OSError as error:
         raise ConfigurationError(f"password_file: {path}: {os.strerror(error.errno or 0)}") from None
+    if not found:
+        raise ConfigurationError(f"password_file: {path}: it is empty; put the password on its only line")
+    return found
 
 
 def _check_url(url: str) -> None:

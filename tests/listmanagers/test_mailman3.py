@@ -101,6 +101,9 @@ def test_a_file_that_holds_no_password_is_named(tmp_path):
     (tmp_path / "rest_password").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match=r"password_file: .*/rest_password: not UTF-8"):
         registry.open_list(settings, ANTS)
+    (tmp_path / "rest_password").write_bytes(b"\n")
+    with pytest.raises(ConfigurationError, match=r"password_file: .*/rest_password: it is empty"):
+        registry.open_list(settings, ANTS)
 
 
 def test_the_password_may_stand_in_the_environment(fake, monkeypatch):
