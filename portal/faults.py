@@ -77,6 +77,11 @@ def fault_of(error: BaseException) -> Fault:
     return next((FAULTS[kind] for kind in type(error).__mro__ if kind in FAULTS), UNFORESEEN)
 
 
+# What SQLite leaves unsaid.
+_OWNER = "; run this as the user whom the database's file and folder belong to"
+_REMEDIES = {"unable to open database file": _OWNER, "attempt to write a readonly database": _OWNER}
+
+
 def translated(error: Exception) -> Exception:
     """Return a database error as one of ours where an operator can do something about it."""
     if isinstance(error, OperationalError | ProgrammingError):
@@ -84,7 +89,7 @@ def translated(error: Exception) -> Exception:
         if "no such table" in words or "no such column" in words or "does not exist" in words:
             return errors.NotMigratedError(f"the database is not migrated, run: flask db upgrade ({words})")
         if isinstance(error, OperationalError):
-            return errors.DatabaseUnavailableError(f"the database is unavailable: {words}")
+            return errors.DatabaseUnavailableError(f"the database is unavailable: {words}{_REMEDIES.get(words, '')}")
     return error
 
 

@@ -1,12 +1,14 @@
 """The table of refusals: every error has its exit code and its status, and each renderer says it in one line."""
 
 import inspect
+import sqlite3
 from http import HTTPStatus
+from pathlib import Path
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -97,6 +99,20 @@ def test_a_missing_table_is_told_with_what_to_run(session: Session) -> None:
     assert isinstance(known, errors.NotMigratedError)
     assert str(known).startswith("the database is not migrated, run: flask db upgrade (")
     assert "\n" not in str(known)
+
+
+@pytest.mark.parametrize("access", ["rw", "ro"], ids=["no file", "only to be read"])
+def test_a_file_that_is_not_ours_is_told_with_what_to_do(tmp_path: Path, access: str) -> None:
+    path = tmp_path / "portal.db"
+    if access == "ro":
+        sqlite3.connect(path).close()
+    engine = create_engine(f"sqlite:///file:{path}?mode={access}&uri=true")
+    with pytest.raises(DBAPIError) as raised, engine.connect() as connection:
+        connection.execute(text("CREATE TABLE one (two INTEGER)"))
+
+    known = translated(raised.value)
+    assert isinstance(known, errors.DatabaseUnavailableError)
+    assert str(known).endswith("; run this as the user whom the database's file and folder belong to")
 
 
 def test_other_mistakes_in_sql_stay_unforeseen(session: Session) -> None:
