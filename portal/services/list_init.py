@@ -119,9 +119,9 @@ def require_announced(text: RosterText, *, allow_empty: bool) -> None:
     """Raise NoAddressesError for input without an address, unless it was announced to be empty, and is."""
     if allow_empty and not text.invalid:
         return
-    found = f"only {text.invalid} lines that are none" if text.invalid else "nothing"
+    found = f"holds no address, only {text.invalid} lines that are none" if text.invalid else "is empty"
     raise NoAddressesError(
-        f"the input holds no address, {found}: is the command before the pipe all right? "
+        f"the input {found}; is the command before the pipe all right? "
         "If the list is really empty, run again with: --allow-empty"
     )
 
