@@ -18,7 +18,7 @@ from portal.errors import (
     UnknownUserError,
     WrongPasswordError,
 )
-from portal.models import Address, History, User, UserAddress, UserGroup
+from portal.models import Address, History, Run, RunRequest, User, UserAddress, UserGroup
 from portal.services import account_history, addresses, attempts, passwords, security_log, sessions
 from portal.services.addresses import Checked, Lists
 from portal.services.history import COMMAND_LINE, Actor
@@ -285,10 +285,19 @@ def delete(session: Session, username: str, *, erase: bool, lists: Lists, actor:
         if erase:
             account_history.forget_name(session, gone.id)
         if erase and "@" in gone.username:  # the name is the address, or was it once
-            session.execute(update(History).where(History.actor_id == gone.id).values(actor=f"user {gone.id}"))
+            _forget_name(session, gone)
         session.execute(delete_from(User).where(User.id == gone.id))  # sessions and groups go with the row
     security_log.tell("user deleted", user=gone.id)
     return gone
+
+
+def _forget_name(session: Session, gone: Profile) -> None:
+    """Name an account by its number alone where it chose for others, or asked for runs."""
+    name = f"user {gone.id}"
+    session.execute(update(History).where(History.actor_id == gone.id).values(actor=name))
+    session.execute(update(RunRequest).where(RunRequest.asked_by_id == gone.id).values(asked_by=name))
+    asked = Run.trigger.startswith("request ") & Run.trigger.contains(f" of {gone.username[:50]}", autoescape=True)
+    session.execute(update(Run).where(asked).values(trigger=f"request of {name}"))  # a long name may be cut there
 
 
 def grant(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> None:

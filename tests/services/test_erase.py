@@ -6,9 +6,9 @@ from sqlalchemy import select, update
 from portal.domain.mailinglist import MailingList
 from portal.errors import ListManagerUnavailableError
 from portal.models import Address, Base, History, Preference, Run, RunLine
-from portal.services import addresses, preferences, users
+from portal.services import addresses, preferences, requests, users
 from portal.services.addresses import checked
-from portal.services.history import COMMAND_LINE
+from portal.services.history import COMMAND_LINE, Actor
 from portal.services.sync import Request, sync_list
 from tests.factories import NOW, make_preference, make_user
 from tests.fakes.memory import MemoryList, breaking
@@ -300,3 +300,21 @@ def test_the_mark_alone_changes_nothing(session, tick, sync, erase, dump):
     session.commit()
     sync()
     assert ALICE in dump(), "it is held"
+
+
+def test_a_request_and_its_run_do_not_name_whoever_asked_by_an_erased_address(
+    session, erase, dump, members, manager, sync, clock, app
+):
+    make_user(session, "bob", is_superuser=True)
+    alice = make_user(session, ALICE, ALICE, is_superuser=True)
+    portal = app.extensions["portal"]
+    means = requests.Means(portal.catalogue(), lambda _list: manager, clock)
+    requests.ask(session, "members", kind=requests.Kind.SYNC, actor=Actor(alice, ALICE), now=clock())
+    (waiting,) = requests.due(session, now=clock())
+    assert requests.take(session, waiting, now=clock())
+    requests.carry_out(session, waiting, means)
+    requests.ask(session, "tech", kind=requests.Kind.SYNC, actor=Actor(alice, ALICE), now=clock())
+    erase(ALICE)
+    sync()
+    assert ALICE not in dump()
+    assert requests.recent(session)[0].asked_by == f"user {alice}"
