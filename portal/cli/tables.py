@@ -17,7 +17,8 @@ def report_table(reports: "Iterable[ListReport]") -> Table:
     )  # fmt: skip
     return headings, [
         (
-            each.handle, each.subscribed, each.unsubscribed, each.not_chosen, each.being_added, each.being_removed,
+            each.handle, each.subscribed, each.unsubscribed, each.not_chosen, each.being_added,
+            each.being_removed + each.departing,
             each.waiting, each.refused, each.strangers, each.last_run and each.last_run.started_at,
             each.last_run and each.last_run.result, each.is_late,
         )

@@ -61,6 +61,12 @@ def is_managed(mailing_list: MailingList | None) -> ColumnElement[bool]:
     )
 
 
+def departs(mailing_list: MailingList) -> ColumnElement[bool]:
+    """Return the condition, of a preference, that rule 4 takes its address off the list, as far as was seen."""
+    left = and_(not_(is_managed(mailing_list)), not_(Preference.departed), Preference.seen.is_(True))
+    return left if mailing_list.remove_on_departure else and_(left, not_(Preference.subscribed))
+
+
 def managed_ids(mailing_list: MailingList) -> Select[Any]:
     """Return the ids of all managed addresses: what ``is_managed`` says, where all are asked for."""
     return select(UserAddress.address_id).join(User, User.id == UserAddress.user_id).where(may_see(mailing_list))

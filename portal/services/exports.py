@@ -10,7 +10,7 @@ from portal import database
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.models import Address, Preference
-from portal.services.addresses import is_managed
+from portal.services.addresses import departs, is_managed
 from portal.services.transaction import reading
 
 
@@ -31,11 +31,9 @@ def unsubscribed(session: Session, mailing_list: MailingList) -> Iterator[list[s
 
     Which of the latter are on the roster is judged by what was seen. Source: SEMANTICS, list-init.
     """
-    managed = is_managed(mailing_list)
-    departs = and_(not_(managed), not_(Preference.departed), Preference.seen.is_(True))
-    if not mailing_list.remove_on_departure:
-        departs = and_(departs, not_(Preference.subscribed))
-    return _spellings(session, mailing_list, or_(and_(not_(Preference.subscribed), managed), departs))
+    return _spellings(
+        session, mailing_list, or_(and_(not_(Preference.subscribed), is_managed(mailing_list)), departs(mailing_list))
+    )
 
 
 def planned(session: Session, mailing_list: MailingList, action: Action) -> Iterator[list[str]]:

@@ -12,7 +12,7 @@ from portal.config import Catalogue
 from portal.domain.mailinglist import MailingList
 from portal.domain.outlook import State
 from portal.models import Address, History, Preference, Run
-from portal.services.addresses import is_held, is_managed
+from portal.services.addresses import departs, is_held, is_managed
 from portal.services.transaction import reading
 
 _COLUMN = {State.NOT_SUBSCRIBED: "unsubscribed"}  # where a count's name is not its state's
@@ -46,6 +46,7 @@ class RunReport(NamedTuple):
 class ListReport(NamedTuple):
     """One list: how many managed addresses are in which state, and how its runs go.
 
+    ``departing``: addresses that no active user who may see the list holds any more and that the next run takes off it;
     ``strangers``: addresses on the list that nobody here holds, as the last run that read it counted them;
     ``is_late``: the last good run is older than members are promised, or there is none; ``oldest_change_at``: when the
     oldest change that is under way was chosen; ``due_at``: by when members were told that it is carried out.
@@ -60,6 +61,7 @@ class ListReport(NamedTuple):
     being_removed: int
     waiting: int
     refused: int
+    departing: int
     strangers: int | None
     last_run: RunReport | None
     last_good_at: datetime | None
@@ -70,7 +72,7 @@ class ListReport(NamedTuple):
     @property
     def drift(self) -> int:
         """Return how many addresses are on the list and should not be, or the other way round."""
-        return self.being_added + self.being_removed + self.waiting + self.refused
+        return self.being_added + self.being_removed + self.waiting + self.refused + self.departing
 
 
 class Alarm(NamedTuple):
@@ -204,6 +206,7 @@ def _list_report(
         being_removed=counts.being_removed,
         waiting=counts.waiting,
         refused=counts.refused,
+        departing=counts.departing,
         strangers=good.strangers if good else None,
         last_run=last,
         last_good_at=good_at,
@@ -239,8 +242,16 @@ def _counts(mailing_list: MailingList) -> Any:
     ]
     removed = and_(states[State.BEING_REMOVED], Preference.refusal.is_(None))
     under_way = case((or_(states[State.BEING_ADDED], removed), Preference.changed_at))
+    departing = (
+        select(func.count())
+        .select_from(Preference)
+        .join(Address, Address.id == Preference.address_id)
+        .where(Preference.list_handle == mailing_list.handle, departs(mailing_list))
+        .scalar_subquery()
+    )
     return (
         select(literal(mailing_list.handle).label("handle"), *sums, func.min(under_way).label("oldest_change_at"))
+        .add_columns(departing.label("departing"))
         .select_from(Address)
         .outerjoin(Preference, and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id))
         .where(is_managed(mailing_list))

@@ -20,9 +20,9 @@ from portal.config import Catalogue
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.domain.plan import Decision, Plan
-from portal.errors import BrakeError, LeaseHeldError, PlanChangedError, PortalError, UnknownRequestError
+from portal.errors import BrakeError, ForbiddenError, LeaseHeldError, PlanChangedError, PortalError, UnknownRequestError
 from portal.listmanagers.base import ListManager
-from portal.models import Address, Lease, RequestLine, Run, RunRequest
+from portal.models import Address, Lease, RequestLine, Run, RunRequest, User
 from portal.services import leases
 from portal.services.history import Actor
 from portal.services.transaction import reading, transaction
@@ -53,6 +53,7 @@ class Waiting(NamedTuple):
     handle: str
     kind: Kind
     plan_id: str | None
+    asked_by_id: int | None
     asked_by: str
     was_held: bool
 
@@ -145,8 +146,8 @@ def ask(session: Session, handle: str, *, kind: Kind, actor: Actor, now: datetim
 def due(session: Session, *, now: datetime) -> list[Waiting]:
     """Return what waits, the oldest first; end what was cut short, forget what is old. Mostly that is one query."""
     columns = (
-        RunRequest.id, RunRequest.list_handle, RunRequest.kind, RunRequest.plan_id, RunRequest.asked_by,
-        RunRequest.asked_at, RunRequest.taken_at, RunRequest.state, RunRequest.host, RunRequest.pid,
+        RunRequest.id, RunRequest.list_handle, RunRequest.kind, RunRequest.plan_id, RunRequest.asked_by_id,
+        RunRequest.asked_by, RunRequest.asked_at, RunRequest.taken_at, RunRequest.state, RunRequest.host, RunRequest.pid,
     )  # fmt: skip
     oldest = now - KEPT
     query = select(*columns).where(or_(RunRequest.state.in_(_OPEN), RunRequest.asked_at < oldest))
@@ -159,7 +160,10 @@ def due(session: Session, *, now: datetime) -> list[Waiting]:
         with transaction(session):
             session.execute(delete(RunRequest).where(RunRequest.asked_at < oldest, RunRequest.state != "taken"))
     return [
-        Waiting(each.id, each.list_handle, Kind(each.kind), each.plan_id, each.asked_by, each.taken_at is not None)
+        Waiting(
+            each.id, each.list_handle, Kind(each.kind), each.plan_id, each.asked_by_id, each.asked_by,
+            each.taken_at is not None,
+        )
         for each in found
         if each.state == "waiting" and each.asked_at >= oldest
     ]
@@ -208,11 +212,13 @@ def take(session: Session, waiting: Waiting, *, now: datetime) -> bool:
 def carry_out(session: Session, taken: Waiting, means: Means) -> "Outturn":
     """Do what was asked for, and write what became of it.
 
-    Raise what ``sync_list`` raises. Where another run held the list from the start, the request waits again.
+    Raise what ``sync_list`` raises, and ForbiddenError where who asked has lost the right to since. Where another run
+    held the list from the start, the request waits again.
     """
     from portal.services.sync import Request, sync_list  # pages do not carry out, nor does cron most minutes
 
     with _ending_recorded(session, taken, means.clock):
+        _require_right(session, taken)
         mailing_list = means.catalogue.get(taken.handle)
         manager = means.open_list_manager(mailing_list)
         if taken.kind is Kind.SHOW:
@@ -226,6 +232,17 @@ def carry_out(session: Session, taken: Waiting, means: Means) -> "Outturn":
             raise
         _end(session, taken, now=means.clock(), state="done", run_id=outturn.run_id)
         return outturn
+
+
+def _require_right(session: Session, taken: Waiting) -> None:
+    if taken.asked_by_id is None:  # the command line
+        return
+    with reading(session):
+        may = select(User.id).where(User.id == taken.asked_by_id, User.is_superuser, User.is_active)
+        if session.scalar(may) is None:
+            raise ForbiddenError(
+                f"{taken.handle}: request {taken.id} is not carried out: who asked is no active superuser any more"
+            )
 
 
 def _show(

@@ -17,10 +17,10 @@ from sqlalchemy.orm import Session
 
 from portal.models import Preference, Run
 from portal.services import leases, requests
-from portal.services.history import Actor
 from portal.services.requests import Kind
 from tests.conftest import SERVER, Clock, Rosters
 from tests.factories import make_preference, make_user
+from tests.services.test_requests import BOB, make_account
 from tests.test_query_counts import traffic
 
 
@@ -29,10 +29,10 @@ class Desk:
 
     def __init__(self, session: Session, runner: FlaskCliRunner, clock: Clock) -> None:
         self.session, self.runner, self.clock = session, runner, clock
+        make_account(session, BOB)
 
     def ask(self, kind: Kind = Kind.SYNC, handle: str = "members", plan_id: str | None = None) -> int:
-        actor = Actor(7, "bob")
-        return requests.ask(self.session, handle, kind=kind, plan_id=plan_id, actor=actor, now=self.clock())
+        return requests.ask(self.session, handle, kind=kind, plan_id=plan_id, actor=BOB, now=self.clock())
 
     def cron(self, *options: str) -> Result:
         return self.runner.invoke(args=["mailinglist", "sync", "--requested", *options])

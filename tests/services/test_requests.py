@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from portal.domain.merge import Action
 from portal.errors import (
     BrakeError,
+    ForbiddenError,
     LeaseHeldError,
     ListManagerUnavailableError,
     PlanChangedError,
@@ -21,16 +22,23 @@ from portal.errors import (
     UnknownRequestError,
 )
 from portal.extensions import Portal, db
-from portal.models import Preference, RequestLine, Run, RunLine, RunRequest
+from portal.models import Preference, RequestLine, Run, RunLine, RunRequest, User
 from portal.services import leases, requests, run_reports, users
 from portal.services.history import Actor
 from portal.services.requests import Kind, Means, RequestReport, Waiting
 from portal.services.sync import Outturn, Request, dry_run, sync_list
 from tests.conftest import Clock
-from tests.factories import make_preference, make_user
+from tests.factories import NOW, make_preference, make_user
 from tests.fakes.memory import Killed, MemoryList, breaking
 
-BOB = Actor(7, "bob")
+BOB = Actor(7007, "bob")
+
+
+def make_account(session: Session, actor: Actor) -> None:
+    """Make a superuser of an actor's number, who holds no address."""
+    columns = {"name": "", "password_hash": "!", "is_superuser": True, "created_at": NOW}
+    session.add(User(id=actor.user_id, username=f"{actor.name} who asks", username_key=f"{actor.name} who asks", **columns))
+    session.commit()
 
 
 class Office:
@@ -41,6 +49,7 @@ class Office:
         self.session, self.clock = session, clock
         self.list = MemoryList(batch=50)
         self.means = Means(self.portal.catalogue(), lambda _list: self.list, clock)
+        make_account(session, BOB)
 
     def ask(self, kind: Kind = Kind.SYNC, handle: str = "members", *, plan_id: str | None = None) -> int:
         return requests.ask(self.session, handle, kind=kind, plan_id=plan_id, actor=BOB, now=self.clock())
@@ -442,3 +451,17 @@ def test_lines_of_a_run_are_filtered_and_paged_by_address(office: Office) -> Non
     second = run_reports.lines(office.session, run_id, limit=2)[-1]
     assert addresses(after=second.address_id, limit=2) == removed[1:]
     assert addresses(after=2**31 - 1) == []
+
+
+@pytest.mark.parametrize("columns", [{"is_superuser": False}, {"is_active": False}])
+def test_a_request_ends_with_the_rights_of_who_asked(office: Office, columns: dict[str, bool]) -> None:
+    make_user(office.session, "alice")
+    make_preference(office.session, "members", "alice@example.org", True)
+    number = office.ask(Kind.SYNC)
+    office.session.execute(update(User).where(User.id == BOB.user_id).values(**columns))
+    office.session.commit()
+    with pytest.raises(ForbiddenError, match="no active superuser"):
+        office.carry_out()
+    assert office.list.calls == []
+    assert office.find(number).state == "failed"
+    assert office.due() == []
