@@ -90,7 +90,9 @@ def list_keys(session: Session) -> Sequence[KeyLine]:
 def revoke(session: Session, prefix: str, *, now: datetime) -> bool:
     """End a key, at once and for good; return False where it had been ended before. Raise BadInputError."""
     if not _PREFIX.fullmatch(prefix):  # whoever gives a whole key by mistake must not read it again in the error
-        raise BadInputError("not the prefix of a key: it is mp_ and eight letters and digits, as flask apikey list prints it")
+        raise BadInputError(
+            "not the prefix of a key: it is mp_ and eight letters and digits, as flask apikey list prints it"
+        )
     with transaction(session):
         found = session.scalars(select(ApiKey).where(ApiKey.prefix == prefix).with_for_update()).one_or_none()
         if found is None:

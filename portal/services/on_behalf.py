@@ -130,6 +130,8 @@ def _try_again(session: Session, handle: str, ids: Sequence[int]) -> None:
     The list manager's words stay until a run has tried. Source: SEMANTICS, Never without confirmation.
     """
     of_ids = and_(Preference.list_handle == handle, Preference.address_id.in_(ids))
+    # All who lock several rows take them in one order.
+    session.execute(select(Preference.address_id).where(of_ids).order_by(Preference.address_id).with_for_update())
     session.execute(update(Preference).where(of_ids).values(refused_at=None))
 
 

@@ -147,7 +147,8 @@ def due(session: Session, *, now: datetime) -> list[Waiting]:
     """Return what waits, the oldest first; end what was cut short, forget what is old. Mostly that is one query."""
     columns = (
         RunRequest.id, RunRequest.list_handle, RunRequest.kind, RunRequest.plan_id, RunRequest.asked_by_id,
-        RunRequest.asked_by, RunRequest.asked_at, RunRequest.taken_at, RunRequest.state, RunRequest.host, RunRequest.pid,
+        RunRequest.asked_by, RunRequest.asked_at, RunRequest.taken_at, RunRequest.state, RunRequest.host,
+        RunRequest.pid,
     )  # fmt: skip
     oldest = now - KEPT
     query = select(*columns).where(or_(RunRequest.state.in_(_OPEN), RunRequest.asked_at < oldest))
@@ -161,7 +162,12 @@ def due(session: Session, *, now: datetime) -> list[Waiting]:
             session.execute(delete(RunRequest).where(RunRequest.asked_at < oldest, RunRequest.state != "taken"))
     return [
         Waiting(
-            each.id, each.list_handle, Kind(each.kind), each.plan_id, each.asked_by_id, each.asked_by,
+            each.id,
+            each.list_handle,
+            Kind(each.kind),
+            each.plan_id,
+            each.asked_by_id,
+            each.asked_by,
             each.taken_at is not None,
         )
         for each in found

@@ -410,3 +410,23 @@ def test_requests_are_listed_newest_first_and_by_list(desk: Desk, session: Sessi
     assert desk.bob.get(older).text.count("At work") == 10
     assert desk.bob.get("/admin/requests?handle=members").text.count("At work") == 20
     desk.bob.get("/admin/requests?handle=%00", 400)
+
+
+def test_an_empty_list_is_believed_in_the_browser_by_its_plan(desk: Desk) -> None:
+    desk.crowd(unticked=0)
+    desk.rosters.set("members")
+    path = desk.ask("sync")
+    assert desk.cron() == 69
+    page = desk.bob.get(path)
+    assert "If the list really is empty" in page.text
+    assert "Nothing was done: the list is empty, and should not be." in desk.bob.get(path_of_run(page)).text
+    shown = desk.ask("show")
+    desk.cron()
+    page = desk.bob.get(shown)
+    assert "The list is empty although 40 addresses should be on it." in page.text
+    answer = desk.bob.client.post(
+        "/admin/requests",
+        data={name: page.value(name) for name in ("csrf_token", "handle", "plan_id")} | {"kind": "apply"},
+    )
+    assert desk.cron() == 0
+    assert "40 left at the list" in desk.bob.get(answer.headers["Location"]).text

@@ -23,7 +23,7 @@ key=
 [ -z "${PORTAL_KEY_FILE:-}" ] || IFS= read -r key 2>/dev/null <"$PORTAL_KEY_FILE"
 case $key in
     '' | *[!0-9A-Za-z._-]*)
-        complain "PORTAL_KEY_FILE must name a file that holds an API key alone, and does not: ${PORTAL_KEY_FILE:-}"
+        complain "PORTAL_KEY_FILE must name a file that holds an API key alone, and does not: ${PORTAL_KEY_FILE:-it is not set}"
         exit 78
         ;;
 esac
