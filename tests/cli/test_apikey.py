@@ -70,7 +70,10 @@ def test_revoke_ends_a_key_once(call, bob):
         (["create", "nobody", "--label", "x"], "no user is called nobody"),
         (["create", "bob", "--label", " "], "not a label: '' (1 to 80 printable characters)"),
         (["revoke", "mp_22222222"], "no key begins with mp_22222222"),
-        (["revoke", "x"], "not the prefix of a key: it is mp_ and eight letters and digits, as flask apikey list prints it"),
+        (
+            ["revoke", "x"],
+            "not the prefix of a key: it is mp_ and eight letters and digits, as flask apikey list prints it",
+        ),
     ],
 )
 def test_bad_input_is_65_and_one_line(call, session, bob, args, told):

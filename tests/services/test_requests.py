@@ -37,7 +37,9 @@ BOB = Actor(7007, "bob")
 def make_account(session: Session, actor: Actor) -> None:
     """Make a superuser of an actor's number, who holds no address."""
     columns = {"name": "", "password_hash": "!", "is_superuser": True, "created_at": NOW}
-    session.add(User(id=actor.user_id, username=f"{actor.name} who asks", username_key=f"{actor.name} who asks", **columns))
+    session.add(
+        User(id=actor.user_id, username=f"{actor.name} who asks", username_key=f"{actor.name} who asks", **columns)
+    )
     session.commit()
 
 
