@@ -6,7 +6,7 @@ from typing import NamedTuple, NoReturn
 
 import click
 from flask import Flask, Response, render_template, request
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import DatabaseError, OperationalError, ProgrammingError
 from werkzeug.exceptions import BadHost, HTTPException, InternalServerError, SecurityError
 
 from portal import errors
@@ -80,10 +80,13 @@ def fault_of(error: BaseException) -> Fault:
 # What SQLite leaves unsaid.
 _OWNER = "; run this as the user whom the database's file and folder belong to"
 _REMEDIES = {"unable to open database file": _OWNER, "attempt to write a readonly database": _OWNER}
+_DAMAGED = ("file is not a database", "database disk image is malformed")
 
 
 def translated(error: Exception) -> Exception:
     """Return a database error as one of ours where an operator can do something about it."""
+    if isinstance(error, DatabaseError) and str(error.orig) in _DAMAGED:
+        return errors.DatabaseUnavailableError(f"the database is damaged, put a backup in its place: {error.orig}")
     if isinstance(error, OperationalError | ProgrammingError):
         words = str(error.orig).splitlines()[0] if error.orig else "no answer"
         if "no such table" in words or "no such column" in words or "does not exist" in words:

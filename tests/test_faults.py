@@ -115,6 +115,17 @@ def test_a_file_that_is_not_ours_is_told_with_what_to_do(tmp_path: Path, access:
     assert str(known).endswith("; run this as the user whom the database's file and folder belong to")
 
 
+def test_a_database_that_is_damaged_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "portal.db").write_bytes(b"no database, however long it is " * 100)
+    engine = create_engine(f"sqlite:///{tmp_path / 'portal.db'}")
+    with pytest.raises(DBAPIError) as raised, engine.connect() as connection:
+        connection.execute(text("SELECT * FROM users"))
+
+    known = translated(raised.value)
+    assert isinstance(known, errors.DatabaseUnavailableError)
+    assert str(known) == "the database is damaged, put a backup in its place: file is not a database"
+
+
 def test_other_mistakes_in_sql_stay_unforeseen(session: Session) -> None:
     with pytest.raises(DBAPIError) as raised:
         session.execute(text("SELECT 1 WHERE 'a' = ANY (SELEC 1)"))
