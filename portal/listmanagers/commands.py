@@ -16,6 +16,7 @@ from portal.errors import ListManagerUnavailableError
 from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.lines import as_lines, in_words, read_roster, why_unsendable
+from portal.listmanagers.pace import Pace, Paced
 
 
 class Commands(Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,17 +32,13 @@ class Commands(Struct, frozen=True, forbid_unknown_fields=True):
         process.check_commands({key: getattr(self, key) for key in self.__struct_fields__})
 
 
-class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What may stand in the table of a manager of this kind. ``ok_exit_codes`` holds for adding and removing only."""
 
     cmds: Commands
-    timeout: Annotated[float, Meta(gt=0, le=3600)] = 60.0
-    timeout_per_address: Annotated[float, Meta(ge=0, le=60)] = 0.2
-    batch: Annotated[int, Meta(ge=1)] = 500
     skip_lines: Annotated[int, Meta(ge=0)] = 0
     ok_exit_codes: Annotated[tuple[int, ...], Meta(min_length=1)] = (0,)
     one_address_per_call: bool = False
-    max_output: Annotated[int, Meta(ge=1024)] = process.MAX_OUTPUT
 
     def __post_init__(self) -> None:
         for key in ("list_members", "check", "changepw"):
@@ -52,20 +49,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
-class ThreeCommands:
+class ThreeCommands(Paced):
     """One list, driven by three commands."""
 
     settings: Settings
     list_name: str
-
-    @property
-    def batch(self) -> int:
-        """The most addresses for one call."""
-        return self.settings.batch
-
-    def timeout(self, count: int) -> float:
-        """Return the seconds after which a call with that many addresses gives up."""
-        return self.settings.timeout + count * self.settings.timeout_per_address
 
     def check(self) -> str:
         """Run the check command, or list the members, and find the programs that add and remove."""

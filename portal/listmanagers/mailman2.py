@@ -17,6 +17,7 @@ from portal.errors import ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.lines import as_lines, in_words, read_roster, why_unsendable
+from portal.listmanagers.pace import Pace, Paced
 
 _BIN = "/usr/local/mailman/bin"
 
@@ -33,14 +34,14 @@ class Commands(Struct, frozen=True, forbid_unknown_fields=True):
         process.check_commands({key: getattr(self, key) for key in self.__struct_fields__})
 
 
-class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What may stand in the table of a manager of this kind."""
 
     cmds: Commands = Commands()
-    timeout: Annotated[float, Meta(gt=0, le=3600)] = 60.0
     timeout_per_address: Annotated[float, Meta(ge=0, le=60)] = 0.01
-    batch: Annotated[int, Meta(ge=1)] = 10_000
-    max_output: Annotated[int, Meta(ge=1024)] = process.MAX_OUTPUT
+    batch: Annotated[int, Meta(ge=1)] = (
+        10_000  # the larger the better: Mailman reads and writes the whole list each time
+    )
 
 
 # What add_members says before or after an address. Source: bin/add_members of 2.1, addall().
@@ -66,20 +67,11 @@ _ONLY_WHAT_MAILMAN_READS_RIGHT = r"""    grep -v -e '[^ -~]' -e '[][()<>|:;^,\"]
 
 
 @dataclass(frozen=True, slots=True)
-class Mailman2:
+class Mailman2(Paced):
     """One list of a Mailman 2.1."""
 
     settings: Settings
     list_name: str
-
-    @property
-    def batch(self) -> int:
-        """The most addresses for one call. The larger the better: Mailman reads and writes the whole list each time."""
-        return self.settings.batch
-
-    def timeout(self, count: int) -> float:
-        """Return the seconds after which a call with that many addresses gives up."""
-        return self.settings.timeout + count * self.settings.timeout_per_address
 
     def check(self) -> str:
         """List the members, and find the programs that add and remove."""

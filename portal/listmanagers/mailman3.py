@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers.base import Outcome, Result
 from portal.listmanagers.http import Answer, Client, Deadline, described, unusable
 from portal.listmanagers.lines import in_words, why_unsendable
+from portal.listmanagers.pace import Pace, Paced
 
 # A list that says no name of its own is known to Mailman by its address: ``open_list`` is told that too.
 WANTS_EMAIL = True
@@ -45,7 +46,7 @@ _DOMAIN = re.compile(r"[a-z0-9][-a-z0-9]*(\.[a-z0-9][-a-z0-9]*)+", re.IGNORECASE
 _TRANSIENT = re.compile(r"\(raised as|is locked|IntegrityError|OperationalError")
 
 
-class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What may stand in the table of a manager of this kind."""
 
     url: str
@@ -54,10 +55,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     password_file: Path | None = None
     password_env: str | None = None
     ca_file: Path | None = None
-    timeout: Annotated[float, Meta(gt=0, le=3600)] = 60.0
     timeout_per_address: Annotated[float, Meta(ge=0, le=60)] = 0.5
-    batch: Annotated[int, Meta(ge=1)] = 500
-    max_output: Annotated[int, Meta(ge=1024)] = 64 * 1024 * 1024
 
     def __post_init__(self) -> None:
         _check_url(self.url)
@@ -72,22 +70,13 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class Mailman3:
+class Mailman3(Paced):
     """One list of a Mailman 3. ``names`` are what it may be called there, the likeliest first."""
 
     settings: Settings
     names: tuple[str, ...]
     password: str = field(repr=False)
     _found: list[str] = field(default_factory=list, repr=False, compare=False)  # Mailman's id, once it is known
-
-    @property
-    def batch(self) -> int:
-        """The most addresses for one call; they are added one by one all the same."""
-        return self.settings.batch
-
-    def timeout(self, count: int) -> float:
-        """Return the seconds after which a call with that many addresses gives up."""
-        return self.settings.timeout + count * self.settings.timeout_per_address
 
     def check(self) -> str:
         """Ask for the version and for the list."""

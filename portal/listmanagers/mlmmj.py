@@ -11,9 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-from msgspec import Meta, Struct
 
 from portal.domain.address import canonical
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
@@ -21,21 +18,18 @@ from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.disk import require_room
 from portal.listmanagers.lines import in_words, read_roster, why_unsendable
+from portal.listmanagers.pace import Pace, Paced
 
 # Normal subscribers, those who get digests, those who get no mail: folder, and option of mlmmj-list.
 _ROSTERS = {"subscribers.d": "-s", "digesters.d": "-d", "nomailsubs.d": "-n"}
 _SILENT = {"mlmmj-sub": ("-f", "-q", "-s"), "mlmmj-unsub": ("-q", "-s")}
 
 
-class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What may stand in the table of a manager of this kind."""
 
     spool: Path = Path("/var/spool/mlmmj")
     bin: Path = Path("/usr/bin")
-    timeout: Annotated[float, Meta(gt=0, le=3600)] = 60.0
-    timeout_per_address: Annotated[float, Meta(ge=0, le=60)] = 0.2
-    batch: Annotated[int, Meta(ge=1)] = 500
-    max_output: Annotated[int, Meta(ge=1024)] = process.MAX_OUTPUT
 
 
 # The checks before a roster is read, in shell. mlmmj-list is silent about what it cannot read.
@@ -64,7 +58,7 @@ _PASSED_OVER = """        case $step_address in
 
 
 @dataclass(frozen=True, slots=True)
-class Mlmmj:
+class Mlmmj(Paced):
     """One list of mlmmj: a folder in its spool."""
 
     settings: Settings
@@ -74,15 +68,6 @@ class Mlmmj:
     def folder(self) -> Path:
         """The list's folder."""
         return self.settings.spool / self.list_name
-
-    @property
-    def batch(self) -> int:
-        """The most addresses between two readings of the roster."""
-        return self.settings.batch
-
-    def timeout(self, count: int) -> float:
-        """Return the seconds that all calls for that many addresses may take together."""
-        return self.settings.timeout + count * self.settings.timeout_per_address
 
     def check(self) -> str:
         """Find the programs, and see that the list may be read and changed."""

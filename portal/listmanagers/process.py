@@ -19,9 +19,9 @@ from typing import IO, NamedTuple
 
 from portal.errors import ConfigurationError, ListManagerUnavailableError
 from portal.listmanagers.lines import in_words
+from portal.listmanagers.pace import MAX_OUTPUT
 
 GRACE = 5.0  # seconds between one signal and the next
-MAX_OUTPUT = 64 * 1024 * 1024  # bytes, of stdout and of stderr each
 _LONGEST_WORDS = 16 * 1024  # bytes of stderr in which secrets are looked for
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

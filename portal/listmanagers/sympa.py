@@ -14,25 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.disk import require_room
 from portal.listmanagers.lines import as_lines, in_words, read_roster, why_unsendable
+from portal.listmanagers.pace import Pace, Paced
 
 
-class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What may stand in the table of a manager of this kind."""
 
     domain: str = ""
     program: str = "/usr/bin/sympa"
     data: Path = Path("/var/lib/sympa/list_data")
-    timeout: Annotated[float, Meta(gt=0, le=3600)] = 60.0
     timeout_per_address: Annotated[float, Meta(ge=0, le=60)] = 0.5
     batch: Annotated[int, Meta(ge=1)] = 200
-    max_output: Annotated[int, Meta(ge=1024)] = process.MAX_OUTPUT
 
     def __post_init__(self) -> None:
         process.check_commands({"program": self.program})
@@ -74,20 +73,11 @@ class Dump(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Sympa:
+class Sympa(Paced):
     """One list of a Sympa, ``LIST@DOMAIN`` in lower case."""
 
     settings: Settings
     list_name: str
-
-    @property
-    def batch(self) -> int:
-        """The most addresses for one call; Sympa takes a tenth of a second for each."""
-        return self.settings.batch
-
-    def timeout(self, count: int) -> float:
-        """Return the seconds after which a call with that many addresses gives up."""
-        return self.settings.timeout + count * self.settings.timeout_per_address
 
     def check(self) -> str:
         """Ask for the version, and read the roster."""
