@@ -401,3 +401,18 @@ def test_a_save_and_an_import_that_meet_never_wait_for_each_other(app, session: 
         found = importing.result(timeout=30)
     assert counts(found) == {"kept": 1}  # chosen anew meanwhile
     assert set(stored(session, "tech")) == {"alice"}
+
+
+def test_a_line_that_is_csv_in_no_dialect_is_told_and_the_others_are_read():
+    text = PreferenceText(
+        b'username,attribute,value\nalice,"mailinglist.tech.subscribed,1\nbob,mailinglist.tech.subscribed,1\n'
+    )
+    assert [wish.username for wish in text] == ["bob"]
+    (problem,) = text.problems
+    assert problem.place == "line 2"
+    assert problem.words.startswith("not CSV: ")
+
+
+def test_a_first_line_that_is_csv_in_no_dialect_is_refused():
+    with pytest.raises(BadInputError, match="line 1: not CSV"):
+        list(PreferenceText(b'username,attribute,"value\n'))
