@@ -416,3 +416,17 @@ def test_a_line_that_is_csv_in_no_dialect_is_told_and_the_others_are_read():
 def test_a_first_line_that_is_csv_in_no_dialect_is_refused():
     with pytest.raises(BadInputError, match="line 1: not CSV"):
         list(PreferenceText(b'username,attribute,"value\n'))
+
+
+def test_preferences_that_are_no_object_are_told():
+    text = PreferenceText(b'[{"username": "alice", "prefs": 7}, {"username": "bob", "prefs": "[1]"}]')
+    assert list(text) == []
+    assert [problem.place for problem in text.problems] == ["entry 1", "entry 2"]
+    assert all("is no JSON object" in problem.words for problem in text.problems)
+
+
+def test_json_that_cannot_be_read_is_told():
+    for content in (b'{"username": ' + b"[" * 100_000, b'{"username": ' + b"9" * 5_000 + b"}"):
+        text = PreferenceText(content)
+        assert list(text) == []
+        assert text.problems[0].words.startswith("not JSON")
