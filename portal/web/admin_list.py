@@ -13,7 +13,6 @@ from portal.extensions import db, portal
 from portal.faults import fault_of
 from portal.services import directory, on_behalf, reports, security_log, subscribers, trends
 from portal.services.csv_text import line
-from portal.services.history import Actor
 from portal.services.on_behalf import Deed
 from portal.services.subscribers import Subscriber
 from portal.web import guards
@@ -107,7 +106,7 @@ def change(handle: str) -> ResponseReturnValue:
             deed,
             asked.wanted,
             look_id=form.look.data or "",
-            actor=Actor(guards.member().id, guards.member().username),
+            actor=guards.actor(),
             now=portal().clock(),
             reason=form.reason.data if "reason" in form else "",
         )

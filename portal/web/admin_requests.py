@@ -5,7 +5,6 @@ from flask.typing import ResponseReturnValue
 
 from portal.extensions import db, portal
 from portal.services import requests, run_reports, security_log
-from portal.services.history import Actor
 from portal.services.requests import Kind
 from portal.web import guards
 from portal.web.admin_runs import AT_ONCE, LINES_AT_ONCE, names_of_lists
@@ -41,16 +40,15 @@ def ask() -> ResponseReturnValue:
     if not form.validate():  # nothing that the pages offer is invalid
         abort(400)
     handle = portal().catalogue().get(form.handle.data).handle
-    member = guards.member()
     request_id = requests.ask(
         db.session(),
         handle,
         kind=Kind(form.kind.data),
         plan_id=form.plan_id.data or None,
-        actor=Actor(member.id, member.username),
+        actor=guards.actor(),
         now=portal().clock(),
     )
-    security_log.tell("run asked for", user_id=member.id, list=handle, kind=form.kind.data, request=request_id)
+    security_log.tell("run asked for", list=handle, kind=form.kind.data, request=request_id)
     return redirect(url_for("admin_requests.show", request_id=request_id), 303)
 
 

@@ -12,7 +12,6 @@ from portal.faults import fault_of
 from portal.services import account_history, addresses, directory, imports, passwords, preferences, users
 from portal.services.addresses import Checked, Lists
 from portal.services.directory import Wanted
-from portal.services.history import Actor
 from portal.services.users import Profile
 from portal.web import guards
 from portal.web.forms import MAX_ID
@@ -84,7 +83,7 @@ def new() -> ResponseReturnValue:
             name=form.name.data or "",
             is_superuser=form.superuser.data,
             groups=form.group_names(),
-            actor=_actor(),
+            actor=guards.actor(),
             now=portal().clock(),
             rounds=portal().settings.bcrypt_rounds,
             lists=_lists(),
@@ -120,25 +119,25 @@ def _save(profile: Profile, form: UserForm) -> None:
     name, groups = users.checked_name(form.name.data or ""), users.checked_groups(form.group_names())
     address = _checked(form.email.data)
     if address.spelling != profile.email:
-        addresses.change(session, profile.id, address, actor=_actor(), now=portal().clock(), lists=_lists())
+        addresses.change(session, profile.id, address, actor=guards.actor(), now=portal().clock(), lists=_lists())
     if name != profile.name:
-        users.set_name(session, profile.username, name=name, actor=_actor())
+        users.set_name(session, profile.username, name=name, actor=guards.actor())
     if groups != profile.groups:
-        users.set_groups(session, profile.username, groups=groups, lists=_lists(), actor=_actor())
+        users.set_groups(session, profile.username, groups=groups, lists=_lists(), actor=guards.actor())
 
 
 # What one button does to an account, and what is said afterwards.
 _ACTS: dict[str, tuple[Callable[[str], None], str]] = {
     "activate": (
-        lambda name: users.activate(db.session(), name, lists=_lists(), actor=_actor()),
+        lambda name: users.activate(db.session(), name, lists=_lists(), actor=guards.actor()),
         "{} is active again, on the lists as before.",
     ),
     "deactivate": (
-        lambda name: users.deactivate(db.session(), name, actor=_actor()),
+        lambda name: users.deactivate(db.session(), name, actor=guards.actor()),
         "{} is locked out, and leaves the lists.",
     ),
-    "grant": (lambda name: users.grant(db.session(), name, actor=_actor()), "{} is a superuser."),
-    "revoke": (lambda name: users.revoke(db.session(), name, actor=_actor()), "{} is no superuser any more."),
+    "grant": (lambda name: users.grant(db.session(), name, actor=guards.actor()), "{} is a superuser."),
+    "revoke": (lambda name: users.revoke(db.session(), name, actor=guards.actor()), "{} is no superuser any more."),
 }
 
 
@@ -162,7 +161,7 @@ def reset_password(user_id: int) -> ResponseReturnValue:
     profile = _profile(user_id)
     password = passwords.random_password()
     rounds = portal().settings.bcrypt_rounds
-    users.set_password(db.session(), profile.username, password=password, rounds=rounds, actor=_actor())
+    users.set_password(db.session(), profile.username, password=password, rounds=rounds, actor=guards.actor())
     return _password_page(profile, password, is_new=False)
 
 
@@ -173,7 +172,7 @@ def delete(user_id: int) -> ResponseReturnValue:
     form = DeleteUserForm()
     if form.validate_on_submit():
         try:
-            users.delete(db.session(), profile.username, erase=form.erase.data, lists=_lists(), actor=_actor())
+            users.delete(db.session(), profile.username, erase=form.erase.data, lists=_lists(), actor=guards.actor())
         except BadInputError as error:
             flash(sentence(str(error)), "bad")
             return redirect(url_for("admin_users.show", user_id=user_id), 303)
@@ -211,7 +210,7 @@ def import_text() -> ResponseReturnValue:
     special = portal().settings.allowed_special_domains
     try:
         result = imports.import_users(
-            db.session(), lines, now=portal().clock(), lists=_lists(), special_domains=special, actor=_actor()
+            db.session(), lines, now=portal().clock(), lists=_lists(), special_domains=special, actor=guards.actor()
         )
     except BadInputError as error:
         flash(sentence(str(error)), "bad")
@@ -239,10 +238,6 @@ def _profile(user_id: int) -> Profile:
 
 def _checked(email: str) -> Checked:
     return addresses.checked(email, special_domains=portal().settings.allowed_special_domains)
-
-
-def _actor() -> Actor:
-    return Actor(guards.member().id, guards.member().username)
 
 
 def _lists() -> Lists:

@@ -12,6 +12,7 @@ from portal.errors import ForbiddenError, KeyRefusedError
 from portal.extensions import db, login, portal
 from portal.services import api_keys, sessions
 from portal.services.api_keys import Caller
+from portal.services.history import Actor
 from portal.services.sessions import Member
 
 
@@ -103,6 +104,11 @@ def member() -> Member:
     """Return who is logged in, on pages that only members reach."""
     found: Member = g.member
     return found
+
+
+def actor() -> Actor:
+    """Return who is logged in, as the histories name them."""
+    return Actor(member().id, member().username)
 
 
 def token() -> str:
