@@ -22,10 +22,10 @@ from portal.domain.mailinglist import MailingList
 from portal.extensions import Portal, db
 from portal.listmanagers.base import ListManager, Outcome
 from portal.models import Address, Preference, User
+from portal.services.accounts.passwords import hash_password
 from portal.services.history import COMMAND_LINE
-from portal.services.passwords import hash_password
-from portal.services.preferences import choose_for
-from portal.services.sync import Request, read_roster, sync_list
+from portal.services.preferences.preferences import choose_for
+from portal.services.sync.sync import Request, read_roster, sync_list
 from portal.services.transaction import reading, transaction
 
 MOVES = 10  # adds, and as many removals

@@ -21,7 +21,7 @@ from portal.config import Settings, load_catalogue, load_settings
 from portal.extensions import db
 from portal.faults import FAULTS, UNFORESEEN
 from portal.listmanagers import registry
-from portal.web import openapi
+from portal.web.api import openapi
 from tests.conftest import SERVER
 from tests.factories import make_user
 from tests.fakes.mailman2 import FakeMailman2

@@ -13,11 +13,12 @@ from sqlalchemy.orm import Session
 
 from portal.errors import BrakeError, RosterInDoubtError
 from portal.extensions import Portal, db
-from portal.services import api_keys, requests, users
+from portal.services.accounts import api_keys, users
 from portal.services.history import COMMAND_LINE
-from portal.services.list_init import list_init
-from portal.services.preferences import choose_for
-from portal.services.sync import Request, sync_list
+from portal.services.preferences.preferences import choose_for
+from portal.services.sync import requests
+from portal.services.sync.list_init import list_init
+from portal.services.sync.sync import Request, sync_list
 from tests.conftest import Clock, Rosters
 from tests.factories import make_preference, make_user
 from tests.fakes.memory import MemoryList

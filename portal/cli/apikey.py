@@ -4,7 +4,7 @@ import click
 
 from portal.cli.output import CommandGroup, as_text_or_json, print_json, print_table, say
 from portal.extensions import db, portal
-from portal.services import api_keys
+from portal.services.accounts import api_keys
 
 
 @click.group("apikey", cls=CommandGroup)

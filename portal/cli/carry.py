@@ -9,7 +9,7 @@ from portal.cli.output import as_text_or_json, print_json, print_table, say
 from portal.extensions import db, portal
 
 if TYPE_CHECKING:
-    from portal.services.preference_imports import Imported
+    from portal.services.preferences.from_ixp_manager import Imported
 
 
 @mailinglist.command("import")
@@ -27,7 +27,7 @@ def import_(*, file: BinaryIO, overwrite: bool, dry_run: bool, form: str) -> Non
     \b
     Example: flask mailinglist import --dry-run preferences.csv
     """
-    from portal.services.preference_imports import import_preferences
+    from portal.services.preferences.from_ixp_manager import import_preferences
 
     found = import_preferences(
         db.session(),
@@ -70,7 +70,7 @@ def rename(*, old: str, new: str) -> None:
     \b
     Example: flask mailinglist rename members everybody
     """
-    from portal.services.rename import rename as carry_over
+    from portal.services.preferences.rename import rename as carry_over
 
     carried = carry_over(db.session(), old, new, catalogue=portal().catalogue())
     words = {"run_lines": "lines of runs"}

@@ -11,7 +11,7 @@ from portal.extensions import db, portal
 from portal.faults import UNFORESEEN, fault_of, one_line, translated
 
 if TYPE_CHECKING:
-    from portal.services.check import Finding
+    from portal.services.reports.check import Finding
 
 
 @mailinglist.command()
@@ -26,7 +26,7 @@ def check(*, form: str) -> None:
     \b
     Example: flask mailinglist check
     """
-    from portal.services import check as service
+    from portal.services.reports import check as service
 
     premises = service.Premises(
         Path(current_app.instance_path), portal().catalogue, portal().open_list_manager, portal().clock

@@ -16,8 +16,8 @@ from portal.cli.output import (
     write_lines,
     zone,
 )
+from portal.cli.report_tables import history_table, report_table, runs_table
 from portal.cli.sync import Order, code_of, run_lists, run_requested, show_endings, tell_news
-from portal.cli.tables import history_table, report_table, runs_table
 from portal.domain.address import canonical
 from portal.domain.merge import Action
 from portal.extensions import db, portal
@@ -46,10 +46,10 @@ def lists(*, form: str) -> None:
     \b
     Example: flask mailinglist lists
     """
-    from portal.services import reports
+    from portal.services.reports import lists as list_reports
 
     catalogue = portal().catalogue()
-    rows = reports.catalogue(db.session(), catalogue, now=portal().clock())
+    rows = list_reports.catalogue(db.session(), catalogue, now=portal().clock())
     if form == "json":
         print_json(rows)
         return
@@ -88,7 +88,7 @@ def list_init(
         raise click.UsageError("--plan begins a planned run, --confirm and --abandon end it: give one of them")
     if accept is not None and not plan:
         raise click.UsageError("--accept goes with --plan")
-    from portal.services.rosters import Order, take
+    from portal.services.sync.planned_runs import Order, take
 
     mailing_list = portal().catalogue().get(handle)
     order = Order(plan=plan, confirm=confirm, abandon=abandon, accept=accept, allow_empty=allow_empty)
@@ -111,10 +111,10 @@ def get_subscribed(*, handle: str, planned: bool) -> None:
     \b
     Example: flask mailinglist get-subscribed members | add_members -r - -w n -a n members
     """
-    from portal.services import exports
+    from portal.services.sync import wanted
 
     mailing_list = portal().catalogue().get(handle)
-    write_lines(exports.export(db.session(), mailing_list, Action.ADD, is_planned=planned))
+    write_lines(wanted.export(db.session(), mailing_list, Action.ADD, is_planned=planned))
 
 
 @mailinglist.command("get-unsubscribed")
@@ -128,10 +128,10 @@ def get_unsubscribed(*, handle: str, planned: bool) -> None:
     \b
     Example: flask mailinglist get-unsubscribed members | remove_members -f - -n -N members
     """
-    from portal.services import exports
+    from portal.services.sync import wanted
 
     mailing_list = portal().catalogue().get(handle)
-    write_lines(exports.export(db.session(), mailing_list, Action.REMOVE, is_planned=planned))
+    write_lines(wanted.export(db.session(), mailing_list, Action.REMOVE, is_planned=planned))
 
 
 @mailinglist.command()
@@ -197,7 +197,7 @@ def unsubscribe(*, handle: str, username: str, reason: str) -> None:
 
 def _choose_for(handle: str, username: str, *, is_subscribed: bool, reason: str) -> None:
     from portal.services.history import COMMAND_LINE
-    from portal.services.preferences import choose_for
+    from portal.services.preferences.preferences import choose_for
 
     choice = choose_for(
         db.session(),
@@ -227,7 +227,7 @@ def why(*, handle: str, address: str, form: str) -> None:
     \b
     Example: flask mailinglist why members alice@example.org
     """
-    from portal.services import why as service
+    from portal.services.reports import why as service
 
     found = service.explain(
         db.session(), portal().catalogue().get(handle), canonical(address), now=portal().clock(), zone=zone()
@@ -254,7 +254,7 @@ def report(*, handle: str | None, strangers: bool, form: str) -> None:
     \b
     Example: flask mailinglist report
     """
-    from portal.services import reports
+    from portal.services.reports import lists as list_reports
 
     if strangers:
         _print_strangers(handle, form=form)
@@ -262,7 +262,7 @@ def report(*, handle: str | None, strangers: bool, form: str) -> None:
     catalogue = portal().catalogue()
     catalogue.require_enabled()
     handles = None if handle is None else [catalogue.get(handle).handle]
-    found = reports.lists(db.session(), catalogue=catalogue, now=portal().clock(), handles=handles)
+    found = list_reports.lists(db.session(), catalogue=catalogue, now=portal().clock(), handles=handles)
     if form == "json":
         print_json(found)
     else:
@@ -271,13 +271,13 @@ def report(*, handle: str | None, strangers: bool, form: str) -> None:
 
 def _print_strangers(handle: str | None, *, form: str) -> None:
     """Print who is on a list and nobody's here. They are read from the list each time, and never stored."""
-    from portal.services import reports
-    from portal.services.sync import read_roster
+    from portal.services.reports import lists as list_reports
+    from portal.services.sync.sync import read_roster
 
     if handle is None:
         raise click.UsageError("--strangers asks one list: name it")
     manager = portal().open_list_manager(portal().catalogue().get(handle))
-    found = reports.strangers(db.session(), read_roster(manager.roster()))
+    found = list_reports.strangers(db.session(), read_roster(manager.roster()))
     if form == "json":
         print_json(found)
     else:
@@ -294,9 +294,9 @@ def runs(*, handle: str | None, limit: int, form: str) -> None:
     \b
     Example: flask mailinglist runs --list members --limit 5
     """
-    from portal.services import reports
+    from portal.services.reports import lists as list_reports
 
-    found = reports.runs(db.session(), handle=_checked(handle), limit=limit)
+    found = list_reports.runs(db.session(), handle=_checked(handle), limit=limit)
     if form == "json":
         print_json(found)
     else:
@@ -314,10 +314,10 @@ def history(*, handle: str | None, address: str | None, limit: int, form: str) -
     \b
     Example: flask mailinglist history --address alice@example.org
     """
-    from portal.services import reports
+    from portal.services.reports import lists as list_reports
 
     compared = None if address is None else canonical(address)
-    found = reports.history(db.session(), handle=_checked(handle), address=compared, limit=limit)
+    found = list_reports.history(db.session(), handle=_checked(handle), address=compared, limit=limit)
     if form == "json":
         print_json(found)
     else:

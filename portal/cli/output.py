@@ -13,7 +13,7 @@ import click
 from flask.cli import AppGroup
 
 from portal.domain.address import shown
-from portal.domain.plain import plain
+from portal.domain.json_values import plain
 from portal.extensions import portal
 from portal.faults import exit_with
 

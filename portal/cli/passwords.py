@@ -20,7 +20,7 @@ def password_sync(*, handle: str, everyone: bool, noexec: bool, verbose: bool) -
     \b
     Example: flask mailinglist password-sync members
     """
-    from portal.services import list_passwords
+    from portal.services.sync import list_passwords
 
     mailing_list = portal().catalogue().get(handle)
     manager = portal().open_list_manager(mailing_list)

@@ -25,7 +25,7 @@ def sync_script(*, over_api: bool) -> None:
     \b
     Example: flask mailinglist sync-script --api > mailing-list-sync-apiv1.sh
     """
-    from portal.services.scripts import scripted_lists
+    from portal.services.sync.scripts import scripted_lists
 
     lists = scripted_lists(portal().catalogue(), portal().open_list_manager)
     name = OVER_API if over_api else HERE

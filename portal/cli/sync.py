@@ -14,8 +14,8 @@ from portal.extensions import db, portal
 from portal.faults import fault_of, one_line, translated
 
 if TYPE_CHECKING:
-    from portal.services.requests import Means, Waiting
-    from portal.services.sync import Outturn
+    from portal.services.sync.requests import Means, Waiting
+    from portal.services.sync.sync import Outturn
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def _end(handle: str, order: Order) -> Ending:
 
 def run_requested() -> list[Ending]:
     """Carry out what superusers asked for in the browser; tell what is news and what failed on stderr."""
-    from portal.services import requests
+    from portal.services.sync import requests
 
     catalogue = portal().catalogue()
     catalogue.require_enabled()
@@ -72,7 +72,7 @@ def run_requested() -> list[Ending]:
 
 
 def _end_requested(taken: "Waiting", means: "Means") -> Ending:
-    from portal.services import requests
+    from portal.services.sync import requests
 
     try:
         outturn = requests.carry_out(db.session(), taken, means)
@@ -93,7 +93,7 @@ def _naming(handle: str, words: str) -> str:
 
 
 def _run(mailing_list: MailingList, order: Order) -> "Outturn":
-    from portal.services.sync import Request, dry_run, sync_list
+    from portal.services.sync.sync import Request, dry_run, sync_list
 
     manager = portal().open_list_manager(mailing_list)
     if order.is_dry:

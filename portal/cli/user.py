@@ -12,10 +12,10 @@ from portal.cli.output import CommandGroup, as_text_or_json
 from portal.domain.address import shown
 from portal.errors import BadInputError, ConfigurationError
 from portal.extensions import db, portal
-from portal.services import addresses, imports, passwords, users
-from portal.services.addresses import Lists
+from portal.services.accounts import addresses, imports, passwords, users
+from portal.services.accounts.addresses import Lists
+from portal.services.accounts.users import Profile
 from portal.services.history import COMMAND_LINE
-from portal.services.users import Profile
 
 _SHOWN = 20  # bad lines of an import
 _LONGEST_INPUT = 8_192  # bytes that may stand for a password

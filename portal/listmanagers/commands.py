@@ -15,8 +15,8 @@ from msgspec import Meta, Struct
 from portal.errors import ListManagerUnavailableError
 from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
+from portal.listmanagers.call_limits import Pace, Paced
 from portal.listmanagers.lines import as_lines, in_words, read_roster, why_unsendable
-from portal.listmanagers.pace import Pace, Paced
 
 
 class Commands(Struct, frozen=True, forbid_unknown_fields=True):

@@ -19,9 +19,9 @@ from msgspec import Meta
 
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers.base import Outcome, Result
+from portal.listmanagers.call_limits import Pace, Paced
 from portal.listmanagers.http import Answer, Client, Deadline, described, unusable
 from portal.listmanagers.lines import in_words, why_unsendable
-from portal.listmanagers.pace import Pace, Paced
 
 # A list that says no name of its own is known to Mailman by its address: ``open_list`` is told that too.
 WANTS_EMAIL = True

@@ -16,9 +16,9 @@ from portal.domain.address import canonical
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
-from portal.listmanagers.disk import require_room
+from portal.listmanagers.call_limits import Pace, Paced
+from portal.listmanagers.disk_space import require_room
 from portal.listmanagers.lines import in_words, read_roster, why_unsendable
-from portal.listmanagers.pace import Pace, Paced
 
 # Normal subscribers, those who get digests, those who get no mail: folder, and option of mlmmj-list.
 _ROSTERS = {"subscribers.d": "-s", "digesters.d": "-d", "nomailsubs.d": "-n"}

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from portal.errors import ConfigurationError, ListManagerUnavailableError
+from portal.listmanagers.call_limits import MAX_OUTPUT
 from portal.listmanagers.lines import in_words
-from portal.listmanagers.pace import MAX_OUTPUT
 
 GRACE = 5.0  # seconds between one signal and the next
 _LONGEST_WORDS = 16 * 1024  # bytes of stderr in which secrets are looked for

@@ -19,9 +19,9 @@ from msgspec import Meta
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
-from portal.listmanagers.disk import require_room
+from portal.listmanagers.call_limits import Pace, Paced
+from portal.listmanagers.disk_space import require_room
 from portal.listmanagers.lines import as_lines, in_words, read_roster, why_unsendable
-from portal.listmanagers.pace import Pace, Paced
 
 
 class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):

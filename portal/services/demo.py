@@ -17,9 +17,10 @@ from portal.config import Catalogue
 from portal.domain.mailinglist import MailingList
 from portal.listmanagers.base import ListManager
 from portal.models import User
-from portal.services import addresses, preferences, users
+from portal.services.accounts import addresses, users
 from portal.services.history import COMMAND_LINE
-from portal.services.sync import Request, begin_planned_run, confirm_planned_run, sync_list
+from portal.services.preferences import preferences
+from portal.services.sync.sync import Request, begin_planned_run, confirm_planned_run, sync_list
 from portal.services.transaction import reading, transaction
 
 PASSWORD = "a walk in the demo"  # noqa: S105 - it opens nothing but the demo

@@ -4,48 +4,20 @@ from flask import Flask
 
 from portal.config import Settings
 from portal.extensions import csrf, login
-from portal.web import (
-    account,
-    admin,
-    admin_keys,
-    admin_list,
-    admin_requests,
-    admin_runs,
-    admin_search,
-    admin_users,
-    alarms,
-    api,
-    bounds,
-    charts,
-    guards,
-    headers,
-    health,
-    pages,
-    subscriptions,
-)
+from portal.web import account, cookies_and_proxies, guards, headers, health, subscriptions, template_filters
+from portal.web.admin import alarms, api_keys, charts, lists, one_list, requests, runs, search, users
+from portal.web.api import calls
 
 
 def register(app: Flask, settings: Settings) -> None:
     """Attach the guards, the security headers and the blueprints."""
-    bounds.prepare(app, settings)
-    pages.prepare(app, settings)
+    cookies_and_proxies.prepare(app, settings)
+    template_filters.prepare(app, settings)
     alarms.prepare(app)
     charts.prepare(app)
     login.init_app(app, add_context_processor=False)  # it would ask the database for a page that says it is down
     guards.register(app)
     csrf.init_app(app)  # after the guard, so that whoever is logged out is led to the log-in
     headers.register(app)
-    for each in (
-        account,
-        admin,
-        admin_keys,
-        admin_list,
-        admin_requests,
-        admin_runs,
-        api,
-        admin_search,
-        admin_users,
-        health,
-        subscriptions,
-    ):
+    for each in (account, api_keys, calls, health, lists, one_list, requests, runs, search, subscriptions, users):
         app.register_blueprint(each.blueprint)

@@ -7,11 +7,13 @@ from flask_login import login_user, logout_user
 from portal.errors import ConfigurationError, LogInFailedError, WeakPasswordError, WrongPasswordError
 from portal.extensions import db, portal
 from portal.faults import fault_of
-from portal.services import list_passwords, own_history, sessions, users
-from portal.services.users import Profile
+from portal.services.accounts import sessions, users
+from portal.services.accounts.users import Profile
+from portal.services.preferences import own_history
+from portal.services.sync import list_passwords
 from portal.web import guards
 from portal.web.forms import ChangePasswordForm, EndLogInForm, LogInForm, OwnAddressForm, OwnHistoryForm
-from portal.web.pages import sentence
+from portal.web.template_filters import sentence
 
 blueprint = Blueprint("account", __name__)
 

@@ -10,10 +10,10 @@ from flask_login import current_user
 
 from portal.errors import ForbiddenError, KeyRefusedError
 from portal.extensions import db, login, portal
-from portal.services import api_keys, sessions
-from portal.services.api_keys import Caller
+from portal.services.accounts import api_keys, sessions
+from portal.services.accounts.api_keys import Caller
+from portal.services.accounts.sessions import Member
 from portal.services.history import Actor
-from portal.services.sessions import Member
 
 
 class Access(Enum):

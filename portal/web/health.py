@@ -3,7 +3,7 @@
 from flask import Blueprint, Response
 
 from portal.extensions import db
-from portal.services import readiness
+from portal.services.reports import readiness
 
 blueprint = Blueprint("health", __name__)
 

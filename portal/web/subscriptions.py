@@ -10,11 +10,11 @@ from portal.domain.outlook import State
 from portal.errors import StaleFormError
 from portal.extensions import db, portal
 from portal.faults import fault_of
-from portal.services import preferences
-from portal.services.preferences import Choice, Offer
+from portal.services.preferences import preferences
+from portal.services.preferences.preferences import Choice, Offer
 from portal.web import guards
 from portal.web.forms import LeaveForm, SubscriptionsForm
-from portal.web.pages import listed
+from portal.web.template_filters import listed
 
 blueprint = Blueprint("subscriptions", __name__)
 

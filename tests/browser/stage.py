@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from werkzeug.serving import make_server
 
 from portal.models import Run
-from portal.services.passwords import hash_password
+from portal.services.accounts.passwords import hash_password
 from tests.factories import make_preference, make_user
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from portal.extensions import db
-from portal.services.passwords import hash_password
+from portal.services.accounts.passwords import hash_password
 from tests.browser import stage
 from tests.browser.checks import check
 from tests.conftest import Clock, Rosters

@@ -18,9 +18,11 @@ from sqlalchemy.orm import Session
 
 from portal.extensions import Portal
 from portal.models import Base, Run
-from portal.services import addresses, leases, preferences, users
-from portal.services.addresses import checked
+from portal.services.accounts import addresses, users
+from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
+from portal.services.preferences import preferences
+from portal.services.sync import leases
 from tests.conftest import SERVER, Clock
 from tests.factories import make_user
 from tests.fakes.mailman2 import FakeMailman2

@@ -9,8 +9,8 @@ import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
 
-from portal.services import leases
-from portal.services.sync import Request, begin_planned_run
+from portal.services.sync import leases
+from portal.services.sync.sync import Request, begin_planned_run
 from tests.conftest import CATALOGUE, Clock, Rosters
 from tests.factories import make_user
 from tests.fakes.mailman2 import FakeMailman2

@@ -10,8 +10,9 @@ from sqlalchemy import select
 from portal.domain.outlook import State
 from portal.extensions import db
 from portal.models import Base
-from portal.services import preferences, sessions, users
+from portal.services.accounts import sessions, users
 from portal.services.demo import CATALOGUE, PASSWORD, ROSTERS
+from portal.services.preferences import preferences
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from flask import Flask
 from flask.testing import FlaskCliRunner
 from sqlalchemy.orm import Session
 
-from portal.services.list_passwords import derive, mailboxes, replace_password
-from portal.services.passwords import hash_password
+from portal.services.accounts.passwords import hash_password
+from portal.services.sync.list_passwords import derive, mailboxes, replace_password
 from tests.factories import make_preference, make_user
 from tests.fakes.mailman2 import FakeMailman2
 

@@ -16,11 +16,11 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from portal.models import Preference, Run
-from portal.services import leases, requests
-from portal.services.requests import Kind
+from portal.services.sync import leases, requests
+from portal.services.sync.requests import Kind
 from tests.conftest import SERVER, Clock, Rosters
 from tests.factories import make_preference, make_user
-from tests.services.test_requests import BOB, make_account
+from tests.services.sync.test_requests import BOB, make_account
 from tests.test_query_counts import traffic
 
 

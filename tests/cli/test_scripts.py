@@ -21,9 +21,10 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
 from portal.models import Lease, Preference, Run
-from portal.services import addresses, preferences, users
-from portal.services.addresses import checked
+from portal.services.accounts import addresses, users
+from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
+from portal.services.preferences import preferences
 from tests.conftest import SERVER, Clock
 from tests.factories import make_user
 from tests.fakes.mailman2 import FakeMailman2

@@ -17,7 +17,7 @@ from click.testing import Result
 from flask.testing import FlaskCliRunner
 from sqlalchemy.orm import Session
 
-from portal.services import sessions, users
+from portal.services.accounts import sessions, users
 from tests.conftest import SERVER, Clock
 from tests.factories import make_preference, make_user
 

@@ -16,7 +16,7 @@ from portal.domain.merge import Action, Push, Rules, Standing, conclude, decide
 from portal.domain.plan import decide_rows
 from portal.extensions import Portal, db
 from portal.models import Address, Preference
-from portal.services.sync import Outturn, Request, sync_list
+from portal.services.sync.sync import Outturn, Request, sync_list
 from tests.conftest import Clock
 from tests.domain.test_merge_space import X, Y, moves, pushed, reachable
 from tests.factories import NOW, make_address, make_preference, make_user

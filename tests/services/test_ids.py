@@ -5,10 +5,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.models import Address, History
-from portal.services import users
-from portal.services.addresses import checked
-from portal.services.list_init import list_init
-from portal.services.sync import Request, sync_list
+from portal.services.accounts import users
+from portal.services.accounts.addresses import checked
+from portal.services.sync.list_init import list_init
+from portal.services.sync.sync import Request, sync_list
 from tests.conftest import Clock
 
 

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from portal.domain.mailinglist import Brake
 from portal.extensions import db
 from portal.models import Address, History, Preference, Run, User, UserAddress
-from portal.services import preferences
-from portal.services.list_init import list_init
-from portal.services.sync import Request, sync_list
+from portal.services.preferences import preferences
+from portal.services.sync.list_init import list_init
+from portal.services.sync.sync import Request, sync_list
 from tests.factories import NOW, make_preference, make_user
 from tests.fakes.memory import MemoryList
 

@@ -18,8 +18,10 @@ from sqlalchemy.orm import Session
 from portal.domain.mailinglist import MailingList
 from portal.errors import BrakeError, LimitedError, LogInFailedError, RosterInDoubtError
 from portal.extensions import portal
-from portal.services import api_keys, security_log, sessions, sync, users
-from portal.services.passwords import hash_password
+from portal.services import security_log
+from portal.services.accounts import api_keys, sessions, users
+from portal.services.accounts.passwords import hash_password
+from portal.services.sync import sync
 from tests.factories import NOW, make_preference, make_user
 from tests.web.conftest import Client
 
@@ -193,17 +195,17 @@ def test_keys_are_told_of_from_their_making_to_their_end(session, events):
 
 
 def test_a_limit_that_is_hit_is_told_of_pages(app, session, events):
-    from portal.services import attempts
+    from portal.services.accounts import rate_limits
 
     client = app.test_client()
     for _ in range(60):
-        attempts.count(session, [attempts.by_ip("127.0.0.1")], now=portal().clock())
+        rate_limits.count(session, [rate_limits.by_ip("127.0.0.1")], now=portal().clock())
     app.config["WTF_CSRF_ENABLED"] = False
     assert client.post("/login", data={"username": "alice", "password": "x"}).status_code == 429
     (event,) = events()
     assert (event["event"], event["ip"], event["endpoint"]) == ("limited", "127.0.0.1", "account.log_in")
     with pytest.raises(LimitedError):
-        attempts.count(session, [attempts.by_ip("127.0.0.1")], now=portal().clock())
+        rate_limits.count(session, [rate_limits.by_ip("127.0.0.1")], now=portal().clock())
 
 
 @pytest.fixture

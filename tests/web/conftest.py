@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
-from portal.services.passwords import hash_password
+from portal.services.accounts.passwords import hash_password
 from tests.factories import make_user
 
 PASSWORD = "correct horse battery"

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.models import History, LoginSession
-from portal.services.list_passwords import derive
+from portal.services.sync.list_passwords import derive
 from tests.conftest import Clock
 from tests.factories import NOW, make_address, make_user
 from tests.web.conftest import HASH, PASSWORD, Client, Page, Visitor

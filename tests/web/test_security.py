@@ -143,7 +143,7 @@ def dump(session: Session, *, without: tuple[str, ...] = ()) -> dict[str, list[A
 def test_a_get_or_head_of_any_route_changes_no_row(
     app: Flask, people: dict[str, int], session: Session, clock: Clock, who: str
 ) -> None:
-    from portal.services import api_keys
+    from portal.services.accounts import api_keys
     from portal.web.guards import Access
 
     visitor, headers = visit(app), {}
@@ -475,7 +475,7 @@ def test_ready_tells_of_a_database_without_tables_and_nothing_more(
 
 
 def test_the_newest_migration_is_what_alembic_says() -> None:
-    from portal.services.readiness import VERSIONS, newest
+    from portal.services.reports.readiness import VERSIONS, newest
 
     text = next(VERSIONS.glob(f"{newest()}_*.py")).read_text()
     assert f'revision = "{newest()}"' in text

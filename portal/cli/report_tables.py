@@ -1,0 +1,57 @@
+"""The columns of what `flask mailinglist` prints as text."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from portal.services.reports.lists import HistoryLine, ListReport, RunReport
+
+Table = tuple[Sequence[str], list[Sequence[object]]]  # headings and rows
+
+
+def report_table(reports: "Iterable[ListReport]") -> Table:
+    """Lay out reports of lists."""
+    headings = (
+        "LIST", "SUBSCRIBED", "UNSUBSCRIBED", "NOT CHOSEN", "TO ADD", "TO REMOVE", "WAITING", "REFUSED", "NO ACCOUNT",
+        "LAST RUN", "RESULT", "LATE",
+    )  # fmt: skip
+    return headings, [
+        (
+            each.handle, each.subscribed, each.unsubscribed, each.not_chosen, each.being_added,
+            each.being_removed + each.departing,
+            each.waiting, each.refused, each.strangers, each.last_run and each.last_run.started_at,
+            each.last_run and each.last_run.result, each.is_late,
+        )
+        for each in reports
+    ]  # fmt: skip
+
+
+def runs_table(runs: "Iterable[RunReport]") -> Table:
+    """Lay out runs."""
+    headings = (
+        "RUN", "LIST", "KIND", "STARTED", "RESULT", "ADDED", "REMOVED", "JOINED", "LEFT", "TAKEN OVER", "HELD BACK",
+        "REFUSED", "ON LIST", "MESSAGE",
+    )  # fmt: skip
+    return headings, [
+        (
+            each.id, each.handle, each.kind, each.started_at, each.result, each.added, each.removed, each.joined,
+            each.left, each.initialised, each.held, each.refused, each.on_roster, each.message,
+        )
+        for each in runs
+    ]  # fmt: skip
+
+
+def history_table(lines: "Iterable[HistoryLine]") -> Table:
+    """Lay out changes of preferences."""
+    return ("TIME", "LIST", "ADDRESS", "BECAME", "SOURCE", "BY", "REASON"), [
+        (
+            each.at,
+            each.handle,
+            each.address,
+            "subscribed" if each.subscribed else "unsubscribed",
+            each.source,
+            each.actor,
+            each.reason,
+        )
+        for each in lines
+    ]

@@ -1,0 +1,1 @@
+"""Accounts: users, their addresses, log-ins, passwords and keys."""

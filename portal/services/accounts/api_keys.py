@@ -1,0 +1,163 @@
+"""Keys to the API: made for superusers, shown once, and stored as what no key can be made from."""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.orm import Session
+
+from portal.domain.address import shown
+from portal.errors import BadInputError, ForbiddenError, KeyRefusedError
+from portal.models import ApiKey, User
+from portal.services import security_log
+from portal.services.accounts import rate_limits, users
+from portal.services.transaction import reading, transaction
+
+LONGEST_LABEL = 80  # characters
+LONGEST_LIFE = 3650  # days
+_USED_EVERY = timedelta(minutes=5)
+_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # of a prefix; 8 of them are 40 bits
+_PREFIX = re.compile(r"mp_[a-z2-9]{8}")
+_KEY = re.compile(r"(mp_[a-z2-9]{8})_[A-Za-z0-9_-]{43}")  # 256 random bits behind the prefix
+_NOBODYS = "0" * 64  # what an unknown key is compared with
+
+
+class KeyLine(NamedTuple):
+    """A key as it is listed, which tells nothing that it could be made from."""
+
+    prefix: str
+    username: str
+    label: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls the API: a key, and the superuser who answers for it."""
+
+    key_id: int
+    prefix: str
+    user_id: int
+
+    @property
+    def trigger(self) -> str:
+        """Return how a run that was asked for with the key is told of, without a name that may be an address."""
+        return f"API key {self.prefix} of user {self.user_id}"
+
+
+def create(session: Session, username: str, *, label: str, expires_days: int | None, now: datetime) -> str:
+    """Make a key for a superuser and return it: nobody can read it again. Raise UnknownUserError or BadInputError."""
+    label = label.strip()
+    if not 0 < len(label) <= LONGEST_LABEL or not label.isprintable():
+        raise BadInputError(f"not a label: {shown(label)!r} (1 to {LONGEST_LABEL} printable characters)")
+    owner = users.show(session, username)
+    if not (owner.is_superuser and owner.is_active):
+        raise BadInputError(f"{shown(username)} is no active superuser, and only those may have keys")
+    prefix = "mp_" + "".join(secrets.choice(_LETTERS) for _ in range(8))
+    key = f"{prefix}_{secrets.token_urlsafe(32)}"
+    expires_at = None if expires_days is None else now + timedelta(days=expires_days)
+    with transaction(session):
+        key_id = session.execute(
+            insert(ApiKey)
+            .values(prefix=prefix, key_hash=_hashed(key), user_id=owner.id, label=label)
+            .values(created_at=now, expires_at=expires_at)
+            .returning(ApiKey.id)
+        ).scalar_one()
+    security_log.tell("key made", api_key=key_id, user=owner.id)
+    return key
+
+
+def list_keys(session: Session) -> Sequence[KeyLine]:
+    """Return all keys, the newest first, those included that are good for nothing any more."""
+    query = (
+        select(ApiKey.prefix, User.username, ApiKey.label, ApiKey.created_at)
+        .add_columns(ApiKey.expires_at, ApiKey.revoked_at, ApiKey.last_used_at)
+        .join(User, User.id == ApiKey.user_id)
+        .order_by(ApiKey.id.desc())
+    )
+    with reading(session):
+        return [KeyLine(*row) for row in session.execute(query)]
+
+
+def revoke(session: Session, prefix: str, *, now: datetime) -> bool:
+    """End a key, at once and for good; return False where it had been ended before. Raise BadInputError."""
+    if not _PREFIX.fullmatch(prefix):  # whoever gives a whole key by mistake must not read it again in the error
+        raise BadInputError(
+            "not the prefix of a key: it is mp_ and eight letters and digits, as flask apikey list prints it"
+        )
+    with transaction(session):
+        found = session.scalars(select(ApiKey).where(ApiKey.prefix == prefix).with_for_update()).one_or_none()
+        if found is None:
+            raise BadInputError(f"no key begins with {prefix}")
+        key_id, owner, is_new = found.id, found.user_id, found.revoked_at is None
+        if is_new:
+            found.revoked_at = now
+    if is_new:
+        security_log.tell("key revoked", api_key=key_id, user=owner)
+    return is_new
+
+
+# Built once: every call runs it.
+_OF_PREFIX = (
+    select(ApiKey.id, ApiKey.prefix, ApiKey.user_id, ApiKey.key_hash, ApiKey.expires_at, ApiKey.revoked_at)
+    .add_columns(ApiKey.last_used_at, User.is_superuser, User.is_active)
+    .join(User, User.id == ApiKey.user_id)
+    .where(ApiKey.prefix == bindparam("prefix"))
+)
+
+
+def authenticate(session: Session, key: str, *, ip: str, now: datetime) -> Caller:
+    """Return who a key stands for. Raise KeyRefusedError, ForbiddenError or LimitedError.
+
+    What is refused is counted by where it comes from before it is answered, by all processes together. A good key is
+    never counted and never limited: 256 random bits are not guessed at any speed, and whoever shares an address with a
+    script could otherwise stop it. A good call writes nothing but, every five minutes at most, that the key was used.
+    """
+    found = _found(session, key)
+    try:
+        if found is None:
+            raise KeyRefusedError("this API key is not known here; flask apikey list prints those that are")
+        _require_good(found, now=now)
+    except (KeyRefusedError, ForbiddenError):
+        security_log.tell("key refused", api_key=found and found.id)
+        rate_limits.count(session, [rate_limits.by_ip(ip, kind="api key")], now=now)
+        raise
+    if found.last_used_at is None or now - found.last_used_at >= _USED_EVERY:
+        with transaction(session):
+            session.execute(update(ApiKey).where(ApiKey.id == found.id).values(last_used_at=now))
+        security_log.tell("key used", api_key=found.id, user=found.user_id)
+    return Caller(found.id, found.prefix, found.user_id)
+
+
+def _found(session: Session, key: str) -> Any:
+    """Return the row of a key, or None. What is compared in constant time is a hash, known prefix or not."""
+    shape = _KEY.fullmatch(key)
+    found = None
+    if shape:  # nothing else is looked for, so no database is asked for what it cannot hold
+        with reading(session):
+            found = session.execute(_OF_PREFIX, {"prefix": shape[1]}).one_or_none()
+    is_same = hmac.compare_digest(_hashed(key), found.key_hash if found else _NOBODYS)
+    return found if is_same else None
+
+
+def _require_good(found: Any, *, now: datetime) -> None:
+    """Raise for a key that was good once. Whoever has it whole may read why it is no longer."""
+    if found.revoked_at is not None:
+        raise KeyRefusedError(f"the API key {found.prefix} was revoked; ask for another one")
+    if found.expires_at is not None and now >= found.expires_at:
+        raise KeyRefusedError(f"the API key {found.prefix} has expired; ask for another one")
+    if not (found.is_superuser and found.is_active):
+        raise ForbiddenError(f"the owner of the API key {found.prefix} is no active superuser")
+
+
+def _hashed(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

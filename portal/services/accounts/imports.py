@@ -1,0 +1,265 @@
+"""Accounts from a CSV file: all of its lines or none."""
+
+import csv
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.domain.address import shown
+from portal.errors import BadInputError, DuplicateError
+from portal.models import Address, Preference, User, UserAddress, UserGroup
+from portal.services import security_log
+from portal.services.accounts import addresses, passwords, sessions, users
+from portal.services.accounts import log as account_log
+from portal.services.accounts.addresses import Checked, Lists
+from portal.services.history import COMMAND_LINE, Actor
+from portal.services.transaction import reading, transaction
+
+REQUIRED = ("username", "email")
+OPTIONAL = ("name", "groups", "superuser", "password_hash")
+_YES_NO = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
+_BLOCK = 5_000  # names or rows in one statement
+
+
+class Problem(NamedTuple):
+    """A line, counted from 1, that cannot be imported, and why."""
+
+    line: int
+    words: str
+
+
+class Imported(NamedTuple):
+    """How many accounts were made; none where there are problems, which are in the order of the lines."""
+
+    created: int
+    problems: tuple[Problem, ...]
+
+
+class Preview(NamedTuple):
+    """What an import would make: how many accounts, the first of them as (username, address, name), and problems."""
+
+    total: int
+    first: tuple[tuple[str, str, str], ...]
+    problems: tuple[Problem, ...]
+
+
+class _Row(NamedTuple):
+    line: int
+    username: str
+    address: Checked
+    name: str
+    groups: tuple[str, ...]
+    is_superuser: bool
+    password_hash: str
+
+    @property
+    def key(self) -> str:
+        return sessions.name_key(self.username)
+
+
+def import_users(
+    session: Session,
+    lines: Iterable[bytes],
+    *,
+    now: datetime,
+    lists: Lists,
+    special_domains: Collection[str] = (),
+    actor: Actor = COMMAND_LINE,
+) -> Imported:
+    """Make an account for each line of a CSV file, in one transaction, or none where a line is bad.
+
+    The first line names the columns: ``username`` and ``email``, and in any order ``name``, ``groups`` (separated by
+    semicolons), ``superuser`` (yes or no) and ``password_hash``. UTF-8; a byte-order mark, CRLF and blank lines are
+    accepted. Without a hash nobody can log in until a password is set. Several accounts may have one address. Raise
+    BadInputError where there is no header, and DuplicateError where a name was taken while the file was read.
+    """
+    rows, problems = _read(lines, special_domains)
+    problems += _taken(session, rows)
+    if problems:
+        return Imported(0, tuple(sorted(problems)))
+    try:
+        with transaction(session):
+            _create(session, rows, now=now, lists=lists, actor=actor)
+    except IntegrityError:
+        raise DuplicateError(
+            "nothing was imported: somebody else made an account of a name in the file meanwhile; run it again"
+        ) from None
+    security_log.tell("users imported", count=len(rows), superusers=sum(row.is_superuser for row in rows))
+    return Imported(len(rows), ())
+
+
+def preview(
+    session: Session, lines: Iterable[bytes], *, special_domains: Collection[str] = (), sample: int = 20
+) -> Preview:
+    """Return what ``import_users`` would do with a file; nothing is written. Raise BadInputError."""
+    rows, problems = _read(lines, special_domains)
+    problems += _taken(session, rows)
+    first = tuple((row.username, row.address.spelling, row.name) for row in rows[:sample])
+    return Preview(len(rows), first, tuple(sorted(problems)))
+
+
+def _read(lines: Iterable[bytes], special_domains: Collection[str]) -> tuple[list[_Row], list[Problem]]:
+    rows: list[_Row] = []
+    problems: list[Problem] = []
+    columns: list[str] = []
+    named: dict[str, int] = {}  # the line that has a username first
+    for number, raw in enumerate(lines, start=1):
+        try:
+            cells = _cells(raw, is_first=number == 1)
+            if not any(cells):
+                continue
+            if not columns:
+                columns = _header(cells)
+                continue
+            row = _row(number, _named(columns, cells), special_domains)
+            if named.setdefault(row.key, number) != number:
+                raise BadInputError(f"line {named[row.key]} has the username {row.username} already")
+            rows.append(row)
+        except BadInputError as error:
+            if not columns:
+                raise BadInputError(f"line {number}: {error}") from None
+            problems.append(Problem(number, str(error)))
+    if not columns:
+        raise BadInputError(
+            f"the input is empty; its first line names the columns: {','.join(REQUIRED + OPTIONAL[:3])}"
+        )
+    return rows, problems
+
+
+def _cells(raw: bytes, *, is_first: bool) -> list[str]:
+    """Return the trimmed cells of one line. None may go on in the next: nothing that we read holds a line's end."""
+    try:
+        text = raw.decode("utf-8-sig" if is_first else "utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise BadInputError("not UTF-8") from None
+    try:
+        return [cell.strip() for cells in csv.reader([text], strict=True) for cell in cells]
+    except csv.Error as error:
+        raise BadInputError(f"not CSV: {error}") from None
+
+
+def _header(cells: Sequence[str]) -> list[str]:
+    columns = [cell.lower() for cell in cells]
+    known = REQUIRED + OPTIONAL
+    missing = [name for name in REQUIRED if name not in columns]
+    if missing:
+        raise BadInputError(
+            f"the first line names the columns, separated by commas, but not {' and '.join(missing)}: "
+            + shown(",".join(cells))
+        )
+    strange = [name for name in columns if name not in known or columns.count(name) > 1]
+    if strange:
+        raise BadInputError(
+            f"a column that is unknown or there twice: {shown(strange[0])!r} (known: {', '.join(known)})"
+        )
+    return columns
+
+
+def _named(columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    if len(cells) != len(columns):
+        raise BadInputError(f"{len(cells)} cells, but the first line names {len(columns)} columns")
+    return dict.fromkeys(OPTIONAL, "") | dict(zip(columns, cells, strict=True))
+
+
+def _row(number: int, cells: dict[str, str], special_domains: Collection[str]) -> _Row:
+    address = addresses.checked(cells["email"], special_domains=special_domains)
+    is_superuser = _YES_NO.get(cells["superuser"].lower())
+    if is_superuser is None:
+        raise BadInputError(f"superuser is yes or no, not {shown(cells['superuser'])!r}")
+    password_hash = cells["password_hash"] or passwords.UNUSABLE
+    if cells["password_hash"] and not passwords.is_hash(password_hash):
+        raise BadInputError("the password_hash is no bcrypt hash ($2a$, $2b$, $2y$) and none of the portal's (v1$)")
+    return _Row(
+        line=number,
+        username=users.checked_username(cells["username"], address=address),
+        address=address,
+        name=users.checked_name(cells["name"]),
+        groups=users.checked_groups(part for part in cells["groups"].split(";") if part.strip()),
+        is_superuser=is_superuser,
+        password_hash=password_hash,
+    )
+
+
+def _taken(session: Session, rows: Sequence[_Row]) -> list[Problem]:
+    problems = []
+    with reading(session):
+        for block in database.chunked(rows, _BLOCK):
+            of_key = {row.key: row for row in block}
+            for key in session.scalars(select(User.username_key).where(User.username_key.in_(of_key))):
+                problems.append(Problem(of_key[key].line, f"a user is called {of_key[key].username} already"))
+    return problems
+
+
+# What follows does for many, in a few statements, what ``users.create`` and ``addresses.give`` do for one.
+
+
+def _create(session: Session, rows: Sequence[_Row], *, now: datetime, lists: Lists, actor: Actor) -> None:
+    user_ids = _create_users(session, rows, now=now)
+    made = ((user_ids[row.key], row.username) for row in rows)
+    for chunk in database.chunked(made, _BLOCK):
+        account_log.record(session, chunk, "imported", actor=actor)
+    address_ids = _find_or_make_addresses(session, rows)
+    held = (
+        {"user_id": user_ids[row.key], "address_id": address_ids[row.address.canonical], "is_main": True}
+        for row in rows
+    )
+    grouped = ({"user_id": user_ids[row.key], "name": name} for row in rows for name in row.groups)
+    # Tables, not classes, in one executemany each: a quarter of the time, measured on PostgreSQL.
+    for table, values in ((UserAddress.__table__, held), (UserGroup.__table__, grouped)):
+        for block in database.chunked(values, _BLOCK):
+            session.execute(database.insert(session, table), block)
+    for ids in database.chunked(address_ids.values(), _BLOCK):
+        session.execute(
+            update(Preference)
+            .where(Preference.address_id.in_(ids), Preference.moved_to.is_not(None))
+            .values(moved_to=None, version=Preference.version + 1)
+        )
+    addresses.clear_departures_of(session, list(address_ids.values()), lists=lists)
+
+
+def _create_users(session: Session, rows: Sequence[_Row], *, now: datetime) -> dict[str, int]:
+    ids: dict[str, int] = {}
+    for block in database.chunked(rows, _BLOCK):
+        values = [
+            {
+                "username": row.username,
+                "username_key": row.key,
+                "name": row.name,
+                "password_hash": row.password_hash,
+                "is_superuser": row.is_superuser,
+                "is_active": True,
+                "created_at": now,
+            }
+            for row in block
+        ]
+        session.execute(database.insert(session, User.__table__), values)
+        found = select(User.id, User.username_key).where(User.username_key.in_([row.key for row in block]))
+        ids.update((key, user_id) for user_id, key in session.execute(found))
+    return ids
+
+
+def _find_or_make_addresses(session: Session, rows: Sequence[_Row]) -> dict[str, int]:
+    spelled: dict[str, str] = {}
+    for row in rows:
+        spelled.setdefault(row.address.canonical, row.address.spelling)
+    ids: dict[str, int] = {}
+    for block in database.chunked(spelled, _BLOCK):
+        session.execute(
+            database.insert(session, Address.__table__).on_conflict_do_nothing(),
+            [{"canonical": canonical, "spelling": spelled[canonical], "erase": False} for canonical in block],
+        )
+        columns = select(Address.id, Address.canonical, Address.spelling, Address.erase)
+        found = columns.add_columns(addresses.is_held().label("is_held")).where(Address.canonical.in_(block))
+        respelled = []
+        for address_id, canonical, spelling, erase, is_held in session.execute(found):
+            ids[canonical] = address_id
+            if not is_held and (erase or spelling != spelled[canonical]):
+                respelled.append({"id": address_id, "spelling": spelled[canonical], "erase": False})
+        if respelled:  # as with one: the first spelling stays while somebody holds the address
+            session.execute(update(Address), respelled)
+    return ids

@@ -1,0 +1,411 @@
+"""Accounts: made, looked up, changed, deactivated and deleted."""
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import delete as delete_from
+from sqlalchemy.orm import Session, aliased
+
+from portal import database
+from portal.domain.address import canonical, shown
+from portal.errors import (
+    BadInputError,
+    DuplicateError,
+    InvalidAddressError,
+    UnknownUserError,
+    WrongPasswordError,
+)
+from portal.models import Address, History, Run, RunRequest, User, UserAddress, UserGroup
+from portal.services import security_log
+from portal.services.accounts import addresses, passwords, rate_limits, sessions
+from portal.services.accounts import log as account_log
+from portal.services.accounts.addresses import Checked, Lists
+from portal.services.history import COMMAND_LINE, Actor
+from portal.services.transaction import reading, transaction
+
+_LONGEST_USERNAME = 64  # characters, as of a group's name
+_LONGEST_NAME = 120
+_BLOCK = 1_000  # accounts read at once
+
+
+class Profile(NamedTuple):
+    """An account as it is shown. Addresses are as spelled, the main one, ``email``, first."""
+
+    id: int
+    username: str
+    name: str
+    email: str
+    addresses: tuple[str, ...]
+    groups: tuple[str, ...]
+    is_superuser: bool
+    is_active: bool
+    created_at: datetime
+    last_login_at: datetime | None
+
+
+def checked_username(text: str, *, address: Checked) -> str:
+    """Return a username as it is stored, in NFC. Raise BadInputError.
+
+    Up to 64 printable characters, no white space. With an @ it must be the user's own address: as somebody else's it
+    would take over their log-in.
+    """
+    username = unicodedata.normalize("NFC", text)
+    if not 0 < len(username) <= _LONGEST_USERNAME or not username.isprintable() or " " in username:
+        raise BadInputError(
+            f"not a username: {shown(text)!r} (1 to {_LONGEST_USERNAME} printable characters without white space)"
+        )
+    if "@" in username and _canonical(username) != address.canonical:
+        raise BadInputError(f"a username with an @ must be the user's own address: {shown(username)}")
+    return username
+
+
+def checked_name(text: str) -> str:
+    """Return a person's name as it is stored: trimmed, in NFC. Raise BadInputError."""
+    name = unicodedata.normalize("NFC", text.strip())
+    if len(name) > _LONGEST_NAME or not name.isprintable():
+        raise BadInputError(f"not a name: {shown(text)!r} (at most {_LONGEST_NAME} printable characters)")
+    return name
+
+
+def checked_groups(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return names of groups as they are stored and compared: trimmed, in NFC, each once. Raise BadInputError."""
+    names = {unicodedata.normalize("NFC", text.strip()): text for text in texts}
+    for name, text in names.items():
+        if not 0 < len(name) <= _LONGEST_USERNAME or not name.isprintable() or ";" in name:
+            raise BadInputError(
+                f"not a group: {shown(text)!r} (1 to {_LONGEST_USERNAME} printable characters, no semicolon)"
+            )
+    return tuple(sorted(names))
+
+
+def create(
+    session: Session,
+    *,
+    username: str,
+    address: Checked,
+    now: datetime,
+    rounds: int,
+    lists: Lists,
+    password: str | None = None,
+    name: str = "",
+    is_superuser: bool = False,
+    groups: Iterable[str] = (),
+    actor: Actor = COMMAND_LINE,
+) -> int:
+    """Make an account that holds an address; return its id. Without a password nobody can log in to it yet.
+
+    Raise BadInputError, WeakPasswordError or DuplicateError.
+    """
+    username, name = checked_username(username, address=address), checked_name(name)
+    names = checked_groups(groups)
+    stored = passwords.UNUSABLE
+    if password is not None:
+        passwords.check_strength(password, own=[username, name, address.spelling])
+        stored = passwords.hash_password(password, rounds=rounds)
+    values = {"username": username, "name": name, "password_hash": stored, "is_superuser": is_superuser}
+    with transaction(session):
+        user_id = _insert(session, values, now=now)
+        _put_into(session, user_id, names)
+        addresses.give(session, user_id, address, lists=lists)
+        made = "made, a superuser" if is_superuser else "made"
+        account_log.record(session, [(user_id, username)], made, actor=actor)
+    security_log.tell("user made", user=user_id)
+    if is_superuser:
+        security_log.tell("role granted", user=user_id)
+    return user_id
+
+
+def _insert(session: Session, values: dict[str, Any], *, now: datetime) -> int:
+    username = values["username"]
+    user_id: int | None = session.execute(
+        database.insert(session, User)
+        .values(**values, username_key=sessions.name_key(username), is_active=True, created_at=now)
+        .on_conflict_do_nothing(index_elements=["username_key"])
+        .returning(User.id)
+    ).scalar()
+    if user_id is None:
+        raise DuplicateError(f"a user is called {username} already")
+    return user_id
+
+
+def find(session: Session, username: str) -> int:
+    """Return the id of the user of a name. Raise UnknownUserError."""
+    return show(session, username).id
+
+
+def show(session: Session, username: str) -> Profile:
+    """Return the account of a username. Raise UnknownUserError."""
+    with reading(session):
+        found = profiles(session, User.username_key == _key(username))
+    if not found:
+        raise _unknown(username)
+    return found[0]
+
+
+def profile(session: Session, user_id: int) -> Profile:
+    """Return the account of an id. Raise UnknownUserError."""
+    with reading(session):
+        found = profiles(session, User.id == user_id)
+    if not found:
+        raise UnknownUserError(f"no user has the number {user_id}")
+    return found[0]
+
+
+def shared_addresses(session: Session, user_id: int) -> frozenset[str]:
+    """Return those of a user's addresses, as spelled, that other accounts hold too."""
+    other = aliased(UserAddress)
+    with reading(session):
+        return frozenset(
+            session.scalars(
+                select(Address.spelling)
+                .join(UserAddress, UserAddress.address_id == Address.id)
+                .join(other, (other.address_id == Address.id) & (other.user_id != user_id))
+                .where(UserAddress.user_id == user_id)
+            )
+        )
+
+
+def list_users(session: Session) -> Iterator[Profile]:
+    """Yield every account by username, in constant memory; no transaction is open while one is looked at."""
+    last = ""
+    while True:
+        with reading(session):
+            block = profiles(session, User.username_key > last)
+        yield from block
+        if len(block) < _BLOCK:
+            return
+        last = sessions.name_key(block[-1].username)
+
+
+def set_password(session: Session, username: str, *, password: str, rounds: int, actor: Actor = COMMAND_LINE) -> None:
+    """Give a user another password; all their sessions end. Raise UnknownUserError or WeakPasswordError."""
+    found = show(session, username)
+    passwords.check_strength(password, own=_own(found))
+    stored = passwords.hash_password(password, rounds=rounds)
+    with transaction(session):
+        user = _row(session, username)
+        user.password_hash = stored
+        session.flush()
+        sessions.end(session, user.id)
+        _record(session, user, "given a password", actor=actor)
+    security_log.tell("password set", user=found.id)
+
+
+def change_password(
+    session: Session, user_id: int, *, current: str, new: str, keep_token: str, now: datetime, rounds: int
+) -> None:
+    """Change a member's own password; every session of theirs but the one of ``keep_token`` ends.
+
+    Tries of the current password are limited as those of a log-in are. Raise WeakPasswordError, WrongPasswordError or
+    LimitedError.
+    """
+    passwords.check_strength(new, own=_own(profile(session, user_id)))
+    tried = rate_limits.key("current password", str(user_id))
+    counted = rate_limits.count(session, [tried], now=now)
+    with reading(session):
+        stored = session.execute(select(User.password_hash).where(User.id == user_id)).scalar()
+    if not passwords.verify(current, stored, rounds=rounds).is_right:
+        raise WrongPasswordError("this is not the current password")
+    replaced = passwords.hash_password(new, rounds=rounds)
+    with transaction(session):
+        changed = session.execute(
+            update(User)
+            .where(User.id == user_id, User.is_active, User.password_hash == stored)
+            .values(password_hash=replaced)
+            .returning(User.id)
+        ).scalar()
+        if changed is None:  # changed elsewhere while bcrypt was at work
+            raise WrongPasswordError("this is not the current password")
+        rate_limits.forgive(session, counted, cleared=[tried])
+        sessions.end(session, user_id, keep_token=keep_token)
+        user = session.get_one(User, user_id)
+        _record(session, user, "password changed", actor=Actor(user_id, user.username))
+    security_log.tell("password changed", user=user_id)
+
+
+def set_name(session: Session, username: str, *, name: str, actor: Actor = COMMAND_LINE) -> None:
+    """Give a user another name. Raise UnknownUserError or BadInputError."""
+    name = checked_name(name)
+    with transaction(session):
+        user = _row(session, username)
+        user.name, user_id = name, user.id
+        _record(session, user, "name changed", actor=actor)
+    security_log.tell("name changed", user=user_id)
+
+
+def set_groups(
+    session: Session, username: str, *, groups: Iterable[str], lists: Lists, actor: Actor = COMMAND_LINE
+) -> None:
+    """Put a user into these groups and no others. Raise UnknownUserError or BadInputError."""
+    names = checked_groups(groups)
+    with transaction(session):
+        user = _row(session, username)
+        session.execute(delete_from(UserGroup).where(UserGroup.user_id == user.id))
+        user_id = user.id
+        _put_into(session, user_id, names)
+        addresses.clear_departures(session, user_id, lists=lists)
+        _record(session, user, f"groups: {'; '.join(names) or 'none'}", actor=actor)
+    security_log.tell("groups changed", user=user_id)
+
+
+def activate(session: Session, username: str, *, lists: Lists, actor: Actor = COMMAND_LINE) -> None:
+    """Let a user log in, and be managed on the lists, again. Raise UnknownUserError."""
+    with transaction(session):
+        user = _row(session, username)
+        user.is_active, user_id = True, user.id
+        session.flush()
+        addresses.clear_departures(session, user.id, lists=lists)
+        _record(session, user, "activated", actor=actor)
+    security_log.tell("user activated", user=user_id)
+
+
+def deactivate(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> None:
+    """Lock a user out, at once; the account stays. Raise UnknownUserError, or BadInputError for the last superuser."""
+    with transaction(session):
+        user = _row_of_one_who_may_go(session, username)
+        user.is_active, user_id = False, user.id
+        session.flush()
+        sessions.end(session, user.id)
+        _record(session, user, "deactivated", actor=actor)
+    security_log.tell("user deactivated", user=user_id)
+
+
+def delete(session: Session, username: str, *, erase: bool, lists: Lists, actor: Actor = COMMAND_LINE) -> Profile:
+    """Delete an account, its sessions and its hold on addresses; return what it was.
+
+    ``erase`` asks that every trace of addresses that nobody else holds goes as well, once no roster holds them.
+    Preferences and history stay otherwise. Raise UnknownUserError, or BadInputError for the last superuser.
+    """
+    with transaction(session):
+        user = _row_of_one_who_may_go(session, username)
+        (gone,) = profiles(session, User.id == user.id)
+        addresses.release(session, user.id, erase=erase, lists=lists)
+        _record(session, user, "deleted", actor=actor)
+        if erase:
+            account_log.forget_name(session, gone.id)
+        if erase and "@" in gone.username:  # the name is the address, or was it once
+            _forget_name(session, gone)
+        session.execute(delete_from(User).where(User.id == gone.id))  # sessions and groups go with the row
+    security_log.tell("user deleted", user=gone.id)
+    return gone
+
+
+def _forget_name(session: Session, gone: Profile) -> None:
+    """Name an account by its number alone where it chose for others, or asked for runs."""
+    name = f"user {gone.id}"
+    session.execute(update(History).where(History.actor_id == gone.id).values(actor=name))
+    session.execute(update(RunRequest).where(RunRequest.asked_by_id == gone.id).values(asked_by=name))
+    asked = Run.trigger.startswith("request ") & Run.trigger.contains(f" of {gone.username[:50]}", autoescape=True)
+    session.execute(update(Run).where(asked).values(trigger=f"request of {name}"))  # a long name may be cut there
+
+
+def grant(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> None:
+    """Make a user a superuser; sessions that were to be remembered end within a day. Raise UnknownUserError."""
+    with transaction(session):
+        user = _row(session, username)
+        user.is_superuser, user_id = True, user.id
+        _record(session, user, "made a superuser", actor=actor)
+    security_log.tell("role granted", user=user_id)
+
+
+def revoke(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> None:
+    """Take the role away, at once. Raise UnknownUserError, or BadInputError for the last superuser."""
+    with transaction(session):
+        user = _row_of_one_who_may_go(session, username)
+        user.is_superuser, user_id = False, user.id
+        _record(session, user, "no superuser any more", actor=actor)
+    security_log.tell("role revoked", user=user_id)
+
+
+def _record(session: Session, user: User, what: str, *, actor: Actor) -> None:
+    account_log.record(session, [(user.id, user.username)], what, actor=actor)
+
+
+def _row(session: Session, username: str) -> User:
+    """Return a user's row, which nobody else changes until the transaction ends."""
+    rows = select(User).where(User.username_key == _key(username)).with_for_update()
+    user = session.scalars(rows).one_or_none()
+    if user is None:
+        raise _unknown(username)
+    return user
+
+
+def _row_of_one_who_may_go(session: Session, username: str) -> User:
+    """Return a user's row, unless it is that of the last active superuser.
+
+    The rows of all superusers are locked, in one order, so that no two of them can go at the same time.
+    """
+    active = select(User.id).where(User.is_superuser, User.is_active).order_by(User.id).with_for_update()
+    superusers = session.scalars(active).all()
+    user = _row(session, username)
+    if list(superusers) == [user.id]:
+        raise BadInputError(f"{user.username} is the last active superuser; grant somebody else the role first")
+    return user
+
+
+def _key(username: str) -> str:
+    if not username.isprintable():  # no database stores a NUL or a lone surrogate, so none is asked for one
+        raise _unknown(username)
+    return sessions.name_key(username)
+
+
+def _unknown(username: str) -> UnknownUserError:
+    return UnknownUserError(f"no user is called {shown(username)}")
+
+
+def _put_into(session: Session, user_id: int, groups: Sequence[str]) -> None:
+    if groups:
+        session.execute(insert(UserGroup), [{"user_id": user_id, "name": name} for name in groups])
+
+
+def _own(found: Profile) -> list[str]:
+    return [found.username, found.name, *found.addresses]
+
+
+def _canonical(text: str) -> str | None:
+    try:
+        return canonical(text)
+    except InvalidAddressError:
+        return None
+
+
+def profiles(session: Session, condition: ColumnElement[bool], *, limit: int = _BLOCK) -> list[Profile]:
+    """Return a block of accounts by username. The caller's transaction is open."""
+    users = session.execute(
+        select(User.id, User.username, User.name, User.is_superuser, User.is_active, User.created_at)
+        .add_columns(User.last_login_at)
+        .where(condition)
+        .order_by(User.username_key)
+        .limit(limit)
+    ).all()
+    held: dict[int, list[str]] = {user.id: [] for user in users}
+    groups: dict[int, list[str]] = {user.id: [] for user in users}
+    for user_id, spelling in session.execute(
+        select(UserAddress.user_id, Address.spelling)
+        .join(Address, Address.id == UserAddress.address_id)
+        .where(UserAddress.user_id.in_(held))
+        .order_by(UserAddress.is_main.desc(), Address.canonical)
+    ):
+        held[user_id].append(spelling)
+    for user_id, name in session.execute(
+        select(UserGroup.user_id, UserGroup.name).where(UserGroup.user_id.in_(held)).order_by(UserGroup.name)
+    ):
+        groups[user_id].append(name)
+    return [
+        Profile(
+            id=user.id,
+            username=user.username,
+            name=user.name,
+            email=next(iter(held[user.id]), ""),
+            addresses=tuple(held[user.id]),
+            groups=tuple(groups[user.id]),
+            is_superuser=user.is_superuser,
+            is_active=user.is_active,
+            created_at=user.created_at,
+            last_login_at=user.last_login_at,
+        )
+        for user in users
+    ]

@@ -1,0 +1,1 @@
+"""Preferences: what members choose, and what superusers choose for them."""

@@ -1,0 +1,188 @@
+"""What a superuser does for others on one list: for one address, or for all that a filter finds.
+
+What would happen is looked at first. The look has an id, and only what was looked at is done: where the addresses have
+changed since, they are to be looked at again.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import and_, case, exists, func, literal, select, update
+from sqlalchemy.orm import Session, aliased
+
+from portal import database
+from portal.domain.mailinglist import MailingList
+from portal.errors import BadInputError, ChangedMeanwhileError
+from portal.models import Address, Preference, User, UserAddress
+from portal.services import security_log
+from portal.services.accounts.addresses import is_managed, may_see
+from portal.services.history import Actor, Change
+from portal.services.preferences import preferences
+from portal.services.reports import subscribers
+from portal.services.reports.subscribers import Filter
+from portal.services.transaction import reading, transaction
+
+LONGEST_REASON = 200  # characters
+_CHUNK = 500  # addresses that one transaction chooses for; a member's save never waits long
+_NAMED = 20  # addresses that a look names
+
+
+class Deed(StrEnum):
+    """What can be done: choose for others, or let the next run try what the list manager refused."""
+
+    SUBSCRIBE = "subscribe"
+    UNSUBSCRIBE = "unsubscribe"
+    RETRY = "retry"
+
+
+class Verdict(StrEnum):
+    """What becomes of an address that a filter finds: it is changed, or why not."""
+
+    CHANGE = "change"
+    SO_ALREADY = "so_already"
+    NOT_MANAGED = "not_managed"  # inactive, or outside the audience: no choice is made for them
+    OTHER_ADDRESS = "other_address"  # its holder is on the list with another address, or that is their main one
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a deed would do: how many addresses it changes, the first of them, and how many it passes over and why."""
+
+    id: str
+    count: int
+    first: tuple[str, ...]
+    passed_over: dict[Verdict, int]
+
+
+def look(session: Session, mailing_list: MailingList, deed: Deed, wanted: Filter) -> Look:
+    """Return what a deed would do to the addresses that a filter finds. Writes nothing."""
+    with reading(session):
+        ids = _ids(session, mailing_list, deed, wanted)
+        verdicts = subscribers.joined(mailing_list, _verdict(mailing_list, deed, wanted).label("verdict"))
+        found = verdicts.where(subscribers.matching(mailing_list, wanted)).subquery()
+        counts = session.execute(select(found.c.verdict, func.count()).group_by(found.c.verdict))
+        passed_over = {Verdict(verdict): count for verdict, count in counts if verdict != Verdict.CHANGE}
+        query = select(Address.spelling).where(Address.id.in_(ids[:_NAMED])).order_by(Address.canonical)
+        first = tuple(session.scalars(query))
+    return Look(_id(mailing_list, deed, ids), len(ids), first, passed_over)
+
+
+def do(
+    session: Session,
+    mailing_list: MailingList,
+    deed: Deed,
+    wanted: Filter,
+    *,
+    look_id: str,
+    actor: Actor,
+    now: datetime,
+    reason: str = "",
+) -> int:
+    """Do what was looked at; return how many addresses were changed, each with a line of history.
+
+    Raise ChangedMeanwhileError where the look is of other addresses than a filter finds now, or BadInputError for a
+    reason that is not one line of text. Who is chosen for between the look and the deed is passed over.
+    """
+    if not reason.isprintable() or len(reason) > LONGEST_REASON:
+        raise BadInputError(f"the reason is not one line of at most {LONGEST_REASON} characters")
+    with reading(session):
+        ids = _ids(session, mailing_list, deed, wanted)
+    if _id(mailing_list, deed, ids) != look_id:
+        raise ChangedMeanwhileError("the addresses have changed since they were shown: look at them again")
+    done = 0
+    for number, chunk in enumerate(database.chunked(ids, _CHUNK)):
+        if number:
+            database.pause(session)
+        with transaction(session):
+            done += _do(session, mailing_list, deed, wanted, chunk, actor=actor, now=now, reason=reason)
+    security_log.tell("done for others", list=mailing_list.handle, deed=deed.value, count=done)
+    return done
+
+
+def _do(
+    session: Session,
+    mailing_list: MailingList,
+    deed: Deed,
+    wanted: Filter,
+    ids: Sequence[int],
+    *,
+    actor: Actor,
+    now: datetime,
+    reason: str,
+) -> int:
+    changed = subscribers.joined(mailing_list, Address.id, Address.canonical).where(
+        Address.id.in_(ids), _is_changed(mailing_list, deed, wanted)
+    )
+    rows = session.execute(changed.order_by(Address.id)).all()  # all who lock several rows take them in one order
+    if deed is Deed.RETRY:
+        _try_again(session, mailing_list.handle, [row.id for row in rows])
+        return len(rows)
+    subscribed = deed is Deed.SUBSCRIBE
+    changes = [Change(mailing_list.handle, row.id, row.canonical, subscribed, "superuser") for row in rows]
+    return len(preferences.write_changes(session, changes, actor=actor, now=now, reason=reason))
+
+
+def _try_again(session: Session, handle: str, ids: Sequence[int]) -> None:
+    """End the wait after a refusal. Nobody chose anything, so neither version nor history is touched.
+
+    The list manager's words stay until a run has tried. Source: SEMANTICS, Never without confirmation.
+    """
+    of_ids = and_(Preference.list_handle == handle, Preference.address_id.in_(ids))
+    # All who lock several rows take them in one order.
+    session.execute(select(Preference.address_id).where(of_ids).order_by(Preference.address_id).with_for_update())
+    session.execute(update(Preference).where(of_ids).values(refused_at=None))
+
+
+def _ids(session: Session, mailing_list: MailingList, deed: Deed, wanted: Filter) -> list[int]:
+    changed = subscribers.joined(mailing_list, Address.id).where(_is_changed(mailing_list, deed, wanted))
+    return list(session.scalars(changed.order_by(Address.id)))
+
+
+def _id(mailing_list: MailingList, deed: Deed, ids: Sequence[int]) -> str:
+    told = f"{mailing_list.handle} {deed} {' '.join(map(str, ids))}"
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _is_changed(mailing_list: MailingList, deed: Deed, wanted: Filter) -> Any:
+    verdict = _verdict(mailing_list, deed, wanted)
+    return and_(subscribers.matching(mailing_list, wanted), verdict == Verdict.CHANGE.value)
+
+
+def _verdict(mailing_list: MailingList, deed: Deed, wanted: Filter) -> Any:
+    """Return in SQL what becomes of an address. The audience is enforced here, where the deed is done."""
+    if deed is Deed.RETRY:
+        is_held_back = and_(
+            Preference.refusal.is_not(None), Preference.refused_at.is_not(None), Preference.waiting_since.is_(None)
+        )
+        return case((is_held_back, literal(Verdict.CHANGE.value)), else_=literal(Verdict.SO_ALREADY.value))
+    not_managed = (~is_managed(mailing_list), literal(Verdict.NOT_MANAGED.value))
+    if deed is Deed.UNSUBSCRIBE:
+        already = (Preference.subscribed.is_(False), literal(Verdict.SO_ALREADY.value))
+        return case(not_managed, already, else_=literal(Verdict.CHANGE.value))
+    already = (Preference.subscribed.is_(True), literal(Verdict.SO_ALREADY.value))
+    is_wanted = _is_the_one_to_subscribe(mailing_list, is_alone=wanted.address_id is not None)
+    return case(
+        not_managed, already, (is_wanted, literal(Verdict.CHANGE.value)), else_=literal(Verdict.OTHER_ADDRESS.value)
+    )
+
+
+def _is_the_one_to_subscribe(mailing_list: MailingList, *, is_alone: bool) -> Any:
+    """Return the condition that somebody who may see the list is on it with no other address.
+
+    Of several addresses of a user it is the main one, unless another was asked for alone: nobody gets every message
+    twice.
+    """
+    own, other, stored = aliased(UserAddress), aliased(UserAddress), aliased(Preference)
+    is_on_it = exists().where(
+        stored.address_id == other.address_id, stored.list_handle == mailing_list.handle, stored.subscribed
+    )
+    # One within the other, so that no planner begins with all who are on the list.
+    has_another = exists().where(other.user_id == User.id, other.address_id != Address.id, is_on_it.correlate(other))
+    holds: list[Any] = [own.address_id == Address.id, User.id == own.user_id, may_see(mailing_list)]
+    if not is_alone:
+        holds.append(own.is_main)
+    return exists().where(*holds, ~has_another.correlate(User, Address)).correlate(Address)

@@ -1,0 +1,341 @@
+"""Preferences: what a member is shown, and what a tick does."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import and_, bindparam, exists, func, select
+from sqlalchemy.orm import Session, aliased
+
+from portal import database
+from portal.config import Catalogue
+from portal.domain.address import shown
+from portal.domain.mailinglist import MailingList
+from portal.domain.outlook import Detail, Known, State, outlook
+from portal.errors import BadInputError, NotOfferedError, UnknownUserError
+from portal.models import Address, Preference, User, UserAddress, UserGroup
+from portal.services import history
+from portal.services.accounts.sessions import name_key
+from portal.services.history import Actor
+from portal.services.transaction import reading, transaction
+
+
+class HeldAddress(NamedTuple):
+    """An address of the member; ``is_shared``: another account holds it too."""
+
+    id: int
+    spelling: str
+    is_main: bool
+    is_shared: bool
+
+
+class Offer(NamedTuple):
+    """One list on the member's page; ``address`` is the subscribed one where it is not the main one."""
+
+    handle: str
+    name: str
+    description: str
+    email: str
+    archive: str | None
+    is_ticked: bool
+    state: State
+    detail: Detail
+    address: str | None
+
+
+class Page(NamedTuple):
+    """A member's addresses and the lists on offer."""
+
+    addresses: tuple[HeldAddress, ...]
+    offers: tuple[Offer, ...]
+
+
+class Choice(NamedTuple):
+    """A list whose box was changed; ``is_changed`` is False where that is how it stood already."""
+
+    handle: str
+    name: str
+    is_ticked: bool
+    is_changed: bool
+
+
+@dataclass
+class _Holder:
+    """A user, their addresses, and what is stored for each address: canonical form, and preferences by list."""
+
+    user_id: int
+    username: str
+    is_active: bool
+    groups: frozenset[str] = frozenset()
+    addresses: dict[int, HeldAddress] = field(default_factory=dict)
+    canonicals: dict[int, str] = field(default_factory=dict)
+    stored: dict[tuple[str, int], Any] = field(default_factory=dict)
+
+    @property
+    def main(self) -> int:
+        for address_id, address in self.addresses.items():
+            if address.is_main:
+                return address_id
+        raise BadInputError(f"{self.username} has no address that a list could send to")
+
+    def preference(self, handle: str, address_id: int) -> bool | None:
+        row = self.stored.get((handle, address_id))
+        return None if row is None else row.subscribed
+
+
+def page(session: Session, user_id: int, *, catalogue: Catalogue, now: datetime) -> Page:
+    """Return what the member's page shows: the lists that they may see, and the state of each. One statement."""
+    with reading(session):
+        holder = _load(session, _of_user(tuple(catalogue.lists)), user_id=user_id)
+    promise = timedelta(hours=catalogue.applied_within_hours)
+    offers = (
+        _offer(holder, each, now=now, promise=promise)
+        for each in catalogue.lists.values()
+        if each.is_offered_to(holder.groups)
+    )
+    return Page(tuple(holder.addresses.values()), tuple(offers))
+
+
+def _load(session: Session, query: Any, **values: object) -> _Holder:
+    rows = session.execute(query, values).all()
+    if not rows:
+        raise UnknownUserError("there is no such user")
+    first = rows[0]
+    holder = _Holder(first.user_id, first.username, first.is_active, frozenset((first.groups or "").split("\n")) - {""})
+    for row in rows:
+        if row.address_id is None:
+            continue
+        held = HeldAddress(row.address_id, row.spelling, row.is_main, bool(row.is_shared))
+        holder.addresses[row.address_id] = held
+        holder.canonicals[row.address_id] = row.canonical
+        if row.list_handle is not None:
+            holder.stored[row.list_handle, row.address_id] = row
+    return holder
+
+
+@lru_cache(maxsize=8)  # building the statement takes ten times as long as running it
+def _of_user(handles: tuple[str, ...]) -> Any:
+    return _query(handles).where(User.id == bindparam("user_id"))
+
+
+@lru_cache(maxsize=64)
+def _of_name(handle: str) -> Any:
+    return _query((handle,)).where(User.username_key == bindparam("name"))
+
+
+def _query(handles: Iterable[str]) -> Any:
+    """Return everything about a user that a page or a tick needs, a row for each address and list."""
+    other = aliased(UserAddress)
+    shared = exists().where(other.address_id == Address.id, other.user_id != User.id).correlate(Address, User)
+    groups = select(func.aggregate_strings(UserGroup.name, "\n")).where(UserGroup.user_id == User.id)
+    return (
+        select(
+            User.id.label("user_id"),
+            User.username,
+            User.is_active,
+            groups.correlate(User).scalar_subquery().label("groups"),
+            Address.id.label("address_id"),
+            Address.canonical,
+            Address.spelling,
+            UserAddress.is_main,
+            shared.label("is_shared"),
+            Preference.list_handle,
+            Preference.subscribed,
+            Preference.source,
+            Preference.changed_at,
+            Preference.changed_by,
+            Preference.seen,
+            Preference.waiting_since,
+            Preference.refusal,
+            Preference.refused_at,
+        )
+        .outerjoin(UserAddress, UserAddress.user_id == User.id)
+        .outerjoin(Address, Address.id == UserAddress.address_id)
+        .outerjoin(Preference, and_(Preference.address_id == Address.id, Preference.list_handle.in_(sorted(handles))))
+        .order_by(UserAddress.is_main.desc(), Address.id)
+    )
+
+
+def _offer(holder: _Holder, mailing_list: MailingList, *, now: datetime, promise: timedelta) -> Offer:
+    rows = {
+        address_id: row
+        for address_id in holder.addresses
+        if (row := holder.stored.get((mailing_list.handle, address_id))) is not None
+    }
+    subscribed = [address_id for address_id, row in rows.items() if row.subscribed]
+    told = next(iter(subscribed or rows), None)  # the main address comes first
+    row = rows.get(told) if told is not None else None
+    by_other = row is not None and row.source == "user" and row.changed_by not in {None, holder.user_id}
+    known = row and Known(
+        subscribed=row.subscribed,
+        source=row.source,
+        changed_at=row.changed_at,
+        seen=row.seen,
+        waiting_since=row.waiting_since,
+        refusal=row.refusal,
+        refused_at=row.refused_at,
+    )
+    state, detail = outlook(known, now=now, promise=promise, by_other=by_other)
+    elsewhere = subscribed and not holder.addresses[subscribed[0]].is_main
+    return Offer(
+        handle=mailing_list.handle,
+        name=mailing_list.name,
+        description=mailing_list.description,
+        email=mailing_list.email,
+        archive=mailing_list.archive,
+        is_ticked=bool(subscribed),
+        state=state,
+        detail=detail,
+        address=holder.addresses[subscribed[0]].spelling if elsewhere else None,
+    )
+
+
+def choose(
+    session: Session,
+    user_id: int,
+    *,
+    shown: Mapping[str, bool],
+    ticked: Collection[str],
+    address_id: int | None = None,
+    catalogue: Catalogue,
+    now: datetime,
+) -> tuple[Choice, ...]:
+    """Save a member's form: a difference between what it showed and what is ticked is a choice, all else stays.
+
+    ``address_id`` is the one of the member's addresses that newly ticked lists send to, the main one by default.
+    Lists outside the member's audience are passed over. Raise DisabledError, or BadInputError for an address that is
+    not the member's own.
+    """
+    catalogue.require_enabled()
+    changed = {handle: handle in ticked for handle, was_ticked in shown.items() if (handle in ticked) != was_ticked}
+    if not changed:
+        return ()
+    with transaction(session):
+        holder = _load(session, _of_user(tuple(catalogue.lists)), user_id=user_id)
+        if address_id is not None and address_id not in holder.addresses:
+            raise BadInputError("that address is not one of yours")
+        lists = [
+            each
+            for handle in changed
+            if (each := catalogue.lists.get(handle)) is not None and each.is_offered_to(holder.groups)
+        ]
+        wanted = {each.handle: _wanted(holder, ticked=changed[each.handle], address_id=address_id) for each in lists}
+        actor = Actor(user_id, holder.username)
+        written = _write(session, holder, wanted, source="user", actor=actor, now=now)
+    return tuple(
+        Choice(each.handle, each.name, changed[each.handle], is_changed=each.handle in written) for each in lists
+    )
+
+
+def choose_for(
+    session: Session,
+    mailing_list: MailingList,
+    *,
+    username: str,
+    is_subscribed: bool,
+    actor: Actor,
+    now: datetime,
+    reason: str = "",
+) -> Choice:
+    """Tick or untick a list on behalf of a user.
+
+    Raise UnknownUserError, NotOfferedError for a user who is inactive or may not see the list, or BadInputError for a
+    reason that is not one line of text.
+    """
+    if not username.isprintable():  # no database stores a NUL or half a surrogate pair, so none is asked for one
+        raise UnknownUserError(f"unknown user: {shown(username)}")
+    if not reason.isprintable():
+        raise BadInputError("the reason is not one line of text")
+    with transaction(session):
+        try:
+            holder = _load(session, _of_name(mailing_list.handle), name=name_key(username))
+        except UnknownUserError:
+            raise UnknownUserError(f"unknown user: {username}") from None
+        if not holder.is_active:
+            raise NotOfferedError(f"{holder.username} is inactive: activate the account first")
+        if not mailing_list.is_offered_to(holder.groups):
+            groups = ", ".join(sorted(mailing_list.audience or ()))
+            raise NotOfferedError(f"{mailing_list.handle} is for {groups}, and {holder.username} is in none of them")
+        wanted = {mailing_list.handle: _wanted(holder, ticked=is_subscribed, address_id=None)}
+        written = _write(session, holder, wanted, source="superuser", actor=actor, now=now, reason=reason)
+    return Choice(mailing_list.handle, mailing_list.name, is_subscribed, is_changed=bool(written))
+
+
+def _wanted(holder: _Holder, *, ticked: bool, address_id: int | None) -> dict[int, bool]:
+    """Return what a tick or an untick wants of each address of a user.
+
+    A tick subscribes one address and unsubscribes the user's others that nobody else holds; an untick unsubscribes
+    all. Source: SEMANTICS, A subscription belongs to a mailbox.
+    """
+    if not ticked:
+        return dict.fromkeys(holder.addresses, False)
+    chosen = holder.main if address_id is None else address_id
+    return {each.id: each.id == chosen for each in holder.addresses.values() if each.id == chosen or not each.is_shared}
+
+
+def _write(
+    session: Session,
+    holder: _Holder,
+    wanted: Mapping[str, Mapping[int, bool]],
+    *,
+    source: str,
+    actor: Actor,
+    now: datetime,
+    reason: str = "",
+) -> set[str]:
+    """Write what differs from what is stored, with its history; return the lists that something changed on."""
+    changes = sorted(  # all saves take rows in one order, so that no two of them wait for each other
+        history.Change(handle, address_id, holder.canonicals[address_id], subscribed, source)
+        for handle, by_address in wanted.items()
+        for address_id, subscribed in by_address.items()
+        if holder.preference(handle, address_id) is not subscribed
+    )
+    made = write_changes(session, changes, actor=actor, now=now, reason=reason)
+    return {each.list_handle for each in made}
+
+
+def write_changes(
+    session: Session, changes: Sequence[history.Change], *, actor: Actor, now: datetime, reason: str = ""
+) -> list[history.Change]:
+    """Write choices with their history, in the caller's transaction; return those that still were changes."""
+    if not changes:
+        return []
+    written = set(map(tuple, session.execute(_upsert(session, changes, actor=actor, now=now))))
+    made = [each for each in changes if (each.list_handle, each.address_id) in written]
+    history.record(session, made, actor=actor, now=now, reason=reason)
+    return made
+
+
+def _upsert(session: Session, changes: Iterable[history.Change], *, actor: Actor, now: datetime) -> Any:
+    """Return the statement that writes choices; it returns list and address of those that still were changes.
+
+    Another holder may have chosen the same since the rows were read.
+    """
+    rows = [
+        {
+            "list_handle": each.list_handle,
+            "address_id": each.address_id,
+            "subscribed": each.subscribed,
+            "source": each.source,
+            "changed_at": now,
+            "changed_by": actor.user_id,
+            "touched": True,
+            "version": 1,
+        }
+        for each in changes
+    ]
+    statement = database.insert(session, Preference).values(rows)
+    taken = ("subscribed", "source", "changed_at", "changed_by", "touched")
+    return statement.on_conflict_do_update(
+        index_elements=["list_handle", "address_id"],
+        set_={
+            **{name: statement.excluded[name] for name in taken},
+            "version": Preference.version + 1,
+            "moved_to": None,
+            "refusal": None,
+            "refused_at": None,
+        },
+        where=Preference.subscribed != statement.excluded.subscribed,
+    ).returning(Preference.list_handle, Preference.address_id)

@@ -1,0 +1,70 @@
+"""A list that gets another handle: everything that is stored under the old one is carried over."""
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from portal.config import Catalogue
+from portal.domain.address import shown
+from portal.domain.mailinglist import HANDLE
+from portal.errors import BadInputError, DuplicateError
+from portal.models import History, Preference, Run, RunLine, RunRequest
+from portal.services.sync import leases
+from portal.services.transaction import transaction
+
+
+class Carried(NamedTuple):
+    """How many rows were carried over."""
+
+    preferences: int
+    history: int
+    runs: int
+    run_lines: int
+    requests: int
+
+
+_TABLES: tuple[Any, ...] = (Preference, History, Run, RunLine, RunRequest)  # in the order of Carried
+
+
+def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> Carried:
+    """Carry over what is stored under a handle that has left the catalogue to one that stands there; all or nothing.
+
+    Both lists are held meanwhile, so that no run and no planned run of either is at work. Raise UnknownListError for a
+    new handle that is not in the catalogue; BadInputError for an old one that still is, or under which nothing is
+    stored; DuplicateError where the new one has preferences or runs of its own; LeaseHeldError.
+    """
+    catalogue.get(new)
+    if not HANDLE.fullmatch(old):
+        raise BadInputError(f"not a handle: {shown(old)}")
+    if old in catalogue.lists:
+        raise BadInputError(
+            f"{old} is still in mailinglists.toml, so its next run would begin anew: "
+            f"take its table out, restart the portal, and rename it then"
+        )
+    with leases.held(session, old), leases.held(session, new), transaction(session):
+        _require_unused(session, new, old=old)
+        carried = Carried(*(_carry(session, table, old, new) for table in _TABLES))
+        if not any(carried):
+            raise BadInputError(f"nothing is stored for {old}: is that what the list's handle was?")
+    return carried
+
+
+def _require_unused(session: Session, new: str, *, old: str) -> None:
+    """Refuse a list that has been at work: whose choice would hold, where the two differ?"""
+    preferences, runs = (
+        session.scalar(select(func.count()).select_from(table).where(table.list_handle == new))
+        for table in (Preference, Run)
+    )
+    if preferences or runs:
+        raise DuplicateError(
+            f"{new} has been at work already (preferences: {preferences}, runs: {runs}), "
+            f"and two lists cannot become one; take a handle that was never used, or keep {old} and give it "
+            f"the list manager's name by list ="
+        )
+
+
+def _carry(session: Session, table: Any, old: str, new: str) -> int:
+    done: Any = session.execute(update(table).where(table.list_handle == old).values(list_handle=new))
+    count: int = done.rowcount
+    return count

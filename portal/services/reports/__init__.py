@@ -1,0 +1,1 @@
+"""Read-only reports for superusers, monitoring and the command line."""

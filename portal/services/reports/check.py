@@ -1,0 +1,170 @@
+"""Is everything in order: configuration, keys, database, clock, each list at its list manager, and how its runs go."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import literal, select
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.config import Catalogue
+from portal.domain.mailinglist import MailingList
+from portal.errors import ConfigurationError, NotMigratedError, UnavailableError
+from portal.listmanagers.base import ListManager
+from portal.models import Lease
+from portal.services.reports import lists as list_reports
+from portal.services.reports import readiness
+from portal.services.reports.lists import ListReport, RunReport
+from portal.services.transaction import reading
+
+_CLOCKS_DIFFER = timedelta(minutes=1)
+_NOT_EVERYBODY = 0o007
+# The files whose modes count, and the bits that must not be set. Keys are their owner's alone; the database may be a
+# group's, and is behind the folder's door as well.
+_FILES = {"secret_key": 0o077, "list_password_key": 0o077, "portal.db": _NOT_EVERYBODY}
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at; ``handle`` is the list's where it is about one.
+
+    ``error`` is None where it is in order and ``words`` say how it is; else it says what is wrong and what to do.
+    """
+
+    what: str
+    handle: str | None
+    words: str
+    error: Exception | None
+
+
+class Premises(NamedTuple):
+    """What is looked at besides the database: the instance folder, the catalogue and the list managers."""
+
+    instance: Path
+    catalogue: Callable[[], Catalogue]
+    open_list_manager: Callable[[MailingList], ListManager]
+    clock: Callable[[], datetime]
+
+
+def check(session: Session, premises: Premises) -> Iterator[Finding]:
+    """Yield what was found, one thing after the other. Nothing is written, and nothing that is wrong stops the rest."""
+    yield _look("portal.toml", partial(_settings, premises.instance))
+    for name, bits in _FILES.items():
+        if (premises.instance / name).exists():
+            yield _look(name, partial(_mode, premises.instance / name, bits))
+    tables = _look("database", partial(_database, session))
+    yield tables
+    if tables.error is None:
+        yield _look("clock", partial(_clock, session, premises.clock))
+    yield _look("mailinglists.toml", partial(_catalogue, premises.catalogue))
+    try:
+        lists = premises.catalogue().lists
+    except ConfigurationError:
+        return  # it has been told
+    for handle, mailing_list in lists.items():
+        yield _look("list manager", partial(_list_manager, premises, mailing_list), handle)
+        if tables.error is None:
+            yield _look("runs", partial(_runs, session, premises, handle), handle)
+
+
+def _look(what: str, at: Callable[[], str], handle: str | None = None) -> Finding:
+    try:
+        return Finding(what, handle, at(), None)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the rest is looked at
+        return Finding(what, handle, "", error)
+
+
+def _settings(instance: Path) -> str:
+    """Say where the settings are. With a fault in them, or in the session key, no command would have started."""
+    path = instance / "portal.toml"
+    return str(path) if path.exists() else f"{path} is not there: every setting has its default"
+
+
+def _mode(path: Path, bits: int) -> str:
+    mode = path.stat().st_mode & 0o777
+    is_behind_door = bits == _NOT_EVERYBODY and not path.parent.stat().st_mode & _NOT_EVERYBODY
+    if mode & bits and not is_behind_door:
+        raise ConfigurationError(f"{path} can be read by others (mode {mode:04o}); run: chmod {mode & ~bits:o} {path}")
+    return f"mode {mode:04o}"
+
+
+def _database(session: Session) -> str:
+    with reading(session):
+        session.execute(select(literal(1)))  # where it cannot be reached, its own words
+    if not readiness.is_ready(session):
+        raise NotMigratedError(
+            f"the tables are not those of this version of the portal ({readiness.newest()}); run: flask db upgrade"
+        )
+    return f"{session.get_bind().dialect.name}, at migration {readiness.newest()}"
+
+
+def _clock(session: Session, clock: Callable[[], datetime]) -> str:
+    with reading(session):
+        difference = clock() - database.clock(session)
+    seconds = round(abs(difference).total_seconds())
+    if abs(difference) > _CLOCKS_DIFFER:
+        way = "ahead of" if difference > timedelta(0) else "behind"
+        raise ConfigurationError(
+            f"this host's clock is {seconds} seconds {way} the database's, by which lists are held; put them in step"
+        )
+    return "in step with the database's" if seconds == 0 else f"{seconds} seconds off the database's"
+
+
+def _catalogue(load: Callable[[], Catalogue]) -> str:
+    catalogue = load()
+    catalogue.require_enabled()
+    if not catalogue.lists:
+        raise ConfigurationError("mailinglists.toml has no list; add a table [lists.HANDLE] for each")
+    hours = catalogue.applied_within_hours
+    return f"lists: {len(catalogue.lists)}, list managers: {len(catalogue.managers)}, applied within {hours} hours"
+
+
+def _list_manager(premises: Premises, mailing_list: MailingList) -> str:
+    return premises.open_list_manager(mailing_list).check()
+
+
+def _runs(session: Session, premises: Premises, handle: str) -> str:
+    """Say how the last run went. One that failed is news until a good one; so is one too long ago."""
+    catalogue, now = premises.catalogue(), premises.clock()
+    (report,) = list_reports.lists(session, catalogue=catalogue, now=now, handles=[handle])
+    last = report.last_run
+    if last is None:
+        raise ConfigurationError(f"no run yet; look first: flask mailinglist sync --dry-run {handle}")
+    if last.result == "open" and _is_held(session, handle):
+        return f"run {last.id} has been at work for {_age(now - last.started_at)}"
+    if last.result != "done":
+        raise UnavailableError(_gone_wrong(last, now))
+    if report.is_late:
+        raise ConfigurationError(
+            f"the last run was {_age(now - last.started_at)} ago, and members are promised "
+            f"{catalogue.applied_within_hours} hours; look whether cron still calls it, and run: "
+            f"flask mailinglist sync {handle}"
+        )
+    return f"the last was {_age(now - last.started_at)} ago, {_size(report)}"
+
+
+def _is_held(session: Session, handle: str) -> bool:
+    with reading(session):
+        until = session.scalar(select(Lease.expires_at).where(Lease.list_handle == handle))
+        return until is not None and until > database.clock(session)
+
+
+def _gone_wrong(last: RunReport, now: datetime) -> str:
+    told = f"run {last.id}, {_age(now - last.started_at)} ago, "
+    if last.result in {"open", "unfinished"}:
+        return f"{told}was interrupted; the next one repairs it: flask mailinglist sync {last.handle}"
+    return f"{told}{last.result}: {last.message}"
+
+
+def _size(report: ListReport) -> str:
+    wanted = report.subscribed + report.being_added + report.waiting + report.refused
+    return f"addresses subscribed: {wanted}" + (f", refused by the list: {report.refused}" if report.refused else "")
+
+
+def _age(difference: timedelta) -> str:
+    minutes = max(0, int(difference.total_seconds() // 60))
+    if minutes < 120:
+        return f"{minutes} minutes"
+    return f"{minutes // 60} hours" if minutes < 48 * 60 else f"{minutes // 1440} days"

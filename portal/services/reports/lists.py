@@ -1,0 +1,301 @@
+"""Reports for superusers: read-only."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import and_, case, func, literal, not_, or_, select, union_all
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.config import Catalogue
+from portal.domain.mailinglist import MailingList
+from portal.domain.outlook import State
+from portal.models import Address, History, Preference, Run
+from portal.services.accounts.addresses import departs, is_held, is_managed
+from portal.services.transaction import reading
+
+_COLUMN = {State.NOT_SUBSCRIBED: "unsubscribed"}  # where a count's name is not its state's
+
+
+class RunReport(NamedTuple):
+    """One run; times are UTC, ``finished_at`` is None while it is open."""
+
+    id: int
+    handle: str
+    kind: str
+    trigger: str
+    host: str
+    started_at: datetime
+    finished_at: datetime | None
+    result: str
+    message: str
+    plan_id: str | None
+    accepted: bool
+    on_roster: int | None
+    strangers: int | None
+    initialised: int
+    left: int
+    joined: int
+    added: int
+    removed: int
+    held: int
+    refused: int
+
+
+class ListReport(NamedTuple):
+    """One list: how many managed addresses are in which state, and how its runs go.
+
+    ``departing``: addresses that no active user who may see the list holds any more and that the next run takes off it;
+    ``strangers``: addresses on the list that nobody here holds, as the last run that read it counted them;
+    ``is_late``: the last good run is older than members are promised, or there is none; ``oldest_change_at``: when the
+    oldest change that is under way was chosen; ``due_at``: by when members were told that it is carried out.
+    """
+
+    handle: str
+    name: str
+    subscribed: int
+    unsubscribed: int
+    not_chosen: int
+    being_added: int
+    being_removed: int
+    waiting: int
+    refused: int
+    departing: int
+    strangers: int | None
+    last_run: RunReport | None
+    last_good_at: datetime | None
+    is_late: bool
+    oldest_change_at: datetime | None
+    due_at: datetime | None
+
+    @property
+    def drift(self) -> int:
+        """Return how many addresses are on the list and should not be, or the other way round."""
+        return self.being_added + self.being_removed + self.waiting + self.refused + self.departing
+
+
+class Alarm(NamedTuple):
+    """A list that needs somebody's look: it is late, or its last run ended so that somebody must act."""
+
+    handle: str
+    name: str
+    is_late: bool
+    last_good_at: datetime | None
+    last_run_id: int | None
+    last_result: str | None
+
+
+class CatalogueLine(NamedTuple):
+    """One list of the catalogue; counts are of managed addresses, by what they chose. ``audience``: None, everybody."""
+
+    handle: str
+    name: str
+    email: str
+    subscribed: int
+    unsubscribed: int
+    not_chosen: int
+    audience: tuple[str, ...] | None
+    manager: str
+
+
+class HistoryLine(NamedTuple):
+    """One change of a preference."""
+
+    at: datetime
+    handle: str
+    address: str
+    subscribed: bool
+    source: str
+    actor: str
+    reason: str
+
+
+def lists(
+    session: Session, *, catalogue: Catalogue, now: datetime, handles: Iterable[str] | None = None
+) -> tuple[ListReport, ...]:
+    """Return a report of each list, or of some, in the catalogue's order."""
+    wanted = set(catalogue.lists if handles is None else handles)
+    chosen = [each for handle, each in catalogue.lists.items() if handle in wanted]
+    if not chosen:
+        return ()
+    with reading(session):
+        counts = {row.handle: row for row in session.execute(union_all(*(_counts(each) for each in chosen)))}
+        last = _last_runs(session, [each.handle for each in chosen])
+        good = _last_runs(session, [each.handle for each in chosen], Run.result == "done")
+    promise = timedelta(hours=catalogue.applied_within_hours)
+    return tuple(
+        _list_report(each, counts[each.handle], last.get(each.handle), good.get(each.handle), now=now, promise=promise)
+        for each in chosen
+    )
+
+
+def alarms(session: Session, *, catalogue: Catalogue, now: datetime) -> tuple[Alarm, ...]:
+    """Return the lists that are late, or whose last run the brake refused, in the catalogue's order. Two statements."""
+    if not catalogue.lists:
+        return ()
+    with reading(session):
+        last = _last_runs(session, list(catalogue.lists))
+        good = _last_runs(session, list(catalogue.lists), Run.result == "done")
+    oldest = now - timedelta(hours=catalogue.applied_within_hours)
+    found = (_alarm(each, last.get(each.handle), good.get(each.handle), oldest) for each in catalogue.lists.values())
+    return tuple(each for each in found if each.is_late or each.last_result == "refused")
+
+
+def _alarm(mailing_list: MailingList, last: RunReport | None, good: RunReport | None, oldest: datetime) -> Alarm:
+    good_at = good.finished_at if good else None
+    is_late = good_at is None or good_at < oldest
+    return Alarm(
+        handle=mailing_list.handle,
+        name=mailing_list.name,
+        is_late=is_late,
+        last_good_at=good_at,
+        last_run_id=last.id if last else None,
+        last_result=last.result if last else None,
+    )
+
+
+def strangers(session: Session, roster: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the addresses of a roster that no account here holds, as the list manager spells them, sorted.
+
+    ``roster`` maps canonical addresses to spellings. Nothing is stored.
+    """
+    left = dict(roster)
+    with reading(session):
+        for block in database.stream(session.connection(), select(Address.canonical).where(is_held())):
+            for (canonical,) in block:
+                left.pop(canonical, None)
+    return tuple(left[canonical] for canonical in sorted(left))
+
+
+def catalogue(session: Session, catalogue: Catalogue, *, now: datetime) -> tuple[CatalogueLine, ...]:
+    """Return the lists of the catalogue, with how many chose what. Raise DisabledError."""
+    catalogue.require_enabled()
+    return tuple(
+        CatalogueLine(
+            handle=each.handle,
+            name=each.name,
+            email=catalogue.lists[each.handle].email,
+            subscribed=each.subscribed + each.being_added + each.waiting + each.refused,
+            unsubscribed=each.unsubscribed + each.being_removed,
+            not_chosen=each.not_chosen,
+            audience=tuple(sorted(catalogue.lists[each.handle].audience or ())) or None,
+            manager=catalogue.lists[each.handle].manager,
+        )
+        for each in lists(session, catalogue=catalogue, now=now)
+    )
+
+
+def _list_report(
+    mailing_list: MailingList,
+    counts: Any,
+    last: RunReport | None,
+    good: RunReport | None,
+    *,
+    now: datetime,
+    promise: timedelta,
+) -> ListReport:
+    good_at = good.finished_at if good else None
+    return ListReport(
+        handle=mailing_list.handle,
+        name=mailing_list.name,
+        subscribed=counts.subscribed,
+        unsubscribed=counts.unsubscribed,
+        not_chosen=counts.not_chosen,
+        being_added=counts.being_added,
+        being_removed=counts.being_removed,
+        waiting=counts.waiting,
+        refused=counts.refused,
+        departing=counts.departing,
+        strangers=good.strangers if good else None,
+        last_run=last,
+        last_good_at=good_at,
+        is_late=good_at is None or good_at < now - promise,
+        oldest_change_at=counts.oldest_change_at,
+        due_at=counts.oldest_change_at and counts.oldest_change_at + promise,
+    )
+
+
+def conditions() -> dict[State, Any]:
+    """Return what the states of ``domain.outlook`` are in SQL, of a managed address with its preference joined."""
+    on = Preference.seen.is_(True)
+    wanted, unwanted = Preference.subscribed.is_(True), Preference.subscribed.is_(False)
+    missing = and_(wanted, not_(on))
+    waits, refused = Preference.waiting_since.is_not(None), Preference.refusal.is_not(None)
+    return {
+        State.SUBSCRIBED: and_(wanted, on),
+        State.NOT_SUBSCRIBED: and_(unwanted, not_(on)),
+        State.NOT_CHOSEN: Preference.list_handle.is_(None),
+        State.BEING_ADDED: and_(missing, not_(waits), not_(refused)),
+        State.BEING_REMOVED: and_(unwanted, on),
+        State.WAITING: and_(missing, waits),
+        State.REFUSED: and_(missing, refused, not_(waits)),
+    }
+
+
+def _counts(mailing_list: MailingList) -> Any:
+    """Count managed addresses by state; a change is under way until the list manager refused it or holds it."""
+    states = conditions()
+    sums = [
+        func.coalesce(func.sum(case((state, 1), else_=0)), 0).label(_COLUMN.get(name, name.value))
+        for name, state in states.items()
+    ]
+    removed = and_(states[State.BEING_REMOVED], Preference.refusal.is_(None))
+    under_way = case((or_(states[State.BEING_ADDED], removed), Preference.changed_at))
+    departing = (
+        select(func.count())
+        .select_from(Preference)
+        .join(Address, Address.id == Preference.address_id)
+        .where(Preference.list_handle == mailing_list.handle, departs(mailing_list))
+        .scalar_subquery()
+    )
+    return (
+        select(literal(mailing_list.handle).label("handle"), *sums, func.min(under_way).label("oldest_change_at"))
+        .add_columns(departing.label("departing"))
+        .select_from(Address)
+        .outerjoin(Preference, and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id))
+        .where(is_managed(mailing_list))
+    )
+
+
+def _last_runs(session: Session, handles: list[str], *conditions: Any) -> dict[str, RunReport]:
+    latest = select(func.max(Run.id)).where(Run.list_handle.in_(handles), *conditions).group_by(Run.list_handle)
+    return {run.handle: run for run in map(RunReport._make, session.execute(_runs().where(Run.id.in_(latest))))}
+
+
+def _runs() -> Any:
+    return select(Run.id, Run.list_handle, *(getattr(Run, name) for name in RunReport._fields[2:]))
+
+
+def runs(
+    session: Session, *, handle: str | None = None, before: int | None = None, limit: int = 50
+) -> tuple[RunReport, ...]:
+    """Return runs, the newest first; ``before`` is the number of a run that has been shown already."""
+    query = _runs().order_by(Run.id.desc()).limit(limit)
+    if handle is not None:
+        query = query.where(Run.list_handle == handle)
+    if before is not None:
+        query = query.where(Run.id < before)
+    with reading(session):
+        return tuple(map(RunReport._make, session.execute(query)))
+
+
+def history(
+    session: Session, *, handle: str | None = None, address: str | None = None, limit: int | None = 100
+) -> tuple[HistoryLine, ...]:
+    """Return changes of preferences, the newest first; ``address`` is canonical."""
+    query = select(
+        History.at,
+        History.list_handle,
+        History.address,
+        History.subscribed,
+        History.source,
+        History.actor,
+        History.reason,
+    ).order_by(History.id.desc())
+    if handle is not None:
+        query = query.where(History.list_handle == handle)
+    if address is not None:
+        query = query.where(History.address == address)  # its text outlives its row
+    with reading(session):
+        return tuple(map(HistoryLine._make, session.execute(query.limit(limit))))

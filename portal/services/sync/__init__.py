@@ -1,0 +1,1 @@
+"""The sync: runs, plans, leases, list-init and what the generated scripts do."""

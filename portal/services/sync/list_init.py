@@ -1,0 +1,304 @@
+"""list-init: the first preference of every managed address is what the roster says.
+
+Set-based and in chunks, so that a roster of a million lines takes little memory and keeps no member waiting.
+Source: docs/semantics.md, "list-init". It decides by rule 1 of the merge alone.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    and_,
+    case,
+    except_,
+    exists,
+    false,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.database import ROSTER
+from portal.domain.mailinglist import MailingList
+from portal.domain.merge import Action
+from portal.domain.plan import Plan
+from portal.domain.roster_text import RosterText
+from portal.errors import NoAddressesError, RosterInDoubtError
+from portal.models import Address, History, Preference, UserAddress
+from portal.services.accounts.addresses import is_managed, managed_ids
+from portal.services.sync import leases, plans
+from portal.services.transaction import reading, scratch, transaction
+
+Lines = Iterable[bytes] | Iterable[str]  # as RosterText takes them
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What list-init did: distinct addresses, and ``invalid`` lines.
+
+    ``subscribed`` and ``unsubscribed`` got their first preference; ``kept`` have one already; ``unknown`` are on the
+    roster and nobody's here.
+    """
+
+    subscribed: int
+    unsubscribed: int
+    kept: int
+    unknown: int
+    invalid: int
+
+
+def _noted(name: str, *columns: Column[Any]) -> Table:
+    number = Column("address_id", Integer, primary_key=True, autoincrement=False)
+    return Table(name, MetaData(), number, *columns, prefixes=["TEMPORARY"])
+
+
+# What there is to do, noted before anything is written, so that it can be done in chunks.
+_KNOWN = _noted("portal_known")  # the addresses of the roster that are ours
+_FIRSTS = _noted("portal_firsts", Column("on_roster", Boolean, nullable=False))  # first preferences
+_AGREED = _noted("portal_agreed", Column("on_roster", Boolean, nullable=False))  # preferences that the roster shares
+_ON_ROSTER = _KNOWN.c.address_id.is_not(None)
+
+
+def list_init(
+    session: Session, mailing_list: MailingList, lines: Lines, *, now: datetime, allow_empty: bool = False
+) -> Counts:
+    """Give every managed address without a preference the one that a roster says; never change one that exists.
+
+    Raise NoAddressesError for input without an address, unless ``allow_empty``; RosterInDoubtError where even then
+    nobody would believe it; LeaseHeldError. Nothing has been written then.
+    """
+    text = RosterText(lines)
+    with leases.held(session, mailing_list.handle) as lease, database.dedicated(session) as own:
+        with scratch(own):
+            on_roster = database.load_roster(own.connection(), (line.canonical for line in text))
+        leases.renew(session, lease)  # the input may have taken its time
+        with reading(own):
+            _require_believable(own, mailing_list, on_roster, text, allow_empty=allow_empty)
+        with scratch(own):
+            counts = _prepare(own, mailing_list, on_roster=on_roster, invalid=text.invalid)
+        for chunk in _chunks(own, _FIRSTS):
+            with transaction(own):
+                own.execute(_insert_firsts(own, mailing_list.handle, chunk, now=now))
+                own.execute(_insert_history(mailing_list.handle, chunk, now=now))
+        for chunk in _chunks(own, _AGREED):
+            with transaction(own):
+                own.execute(_update_seen(mailing_list.handle, chunk))
+    return counts
+
+
+def _require_believable(
+    session: Session, mailing_list: MailingList, on_roster: int, text: RosterText, *, allow_empty: bool
+) -> None:
+    if on_roster:
+        return
+    require_announced(text, allow_empty=allow_empty)
+    expected = plans.count_staying(session, mailing_list.handle, leaving=())
+    if expected:
+        raise RosterInDoubtError(
+            f"{mailing_list.handle}: the roster is empty although {expected} subscribed addresses were on it; "
+            "if it really is, let a sync or a planned run take that over",
+            plan_id="",
+        )
+
+
+def require_announced(text: RosterText, *, allow_empty: bool) -> None:
+    """Raise NoAddressesError for input without an address, unless it was announced to be empty, and is."""
+    if allow_empty and not text.invalid:
+        return
+    found = f"holds no address, only {text.invalid} lines that are none" if text.invalid else "is empty"
+    raise NoAddressesError(
+        f"the input {found}; is the command before the pipe all right? "
+        "If the list is really empty, run again with: --allow-empty"
+    )
+
+
+def _prepare(session: Session, mailing_list: MailingList, *, on_roster: int, invalid: int) -> Counts:
+    """Note what there is to do, and count it."""
+    _note(session, _KNOWN, _known())
+    _note(session, _FIRSTS, _first_preferences(mailing_list))
+    _note(session, _AGREED, _newly_agreed(mailing_list))
+    by_roster = select(_FIRSTS.c.on_roster, func.count()).group_by(_FIRSTS.c.on_roster)
+    firsts: dict[bool, int] = dict(iter(session.execute(by_roster)))
+    held = exists().where(UserAddress.address_id == _KNOWN.c.address_id)
+    return Counts(
+        subscribed=firsts.get(True, 0),
+        unsubscribed=firsts.get(False, 0),
+        kept=_count_managed(session, mailing_list),
+        unknown=on_roster - session.execute(select(func.count()).select_from(_KNOWN).where(held)).scalar_one(),
+        invalid=invalid,
+    )
+
+
+def _note(session: Session, table: Table, query: Any) -> None:
+    session.execute(database.drop_temporary(table))
+    table.create(session.connection())
+    session.execute(insert(table).from_select(table.columns.keys(), query))
+    database.analyze(session, table)
+
+
+def counts_of_plan(session: Session, mailing_list: MailingList, plan: Plan, *, invalid: int) -> Counts:
+    """Return what the first half of a planned run, which is a list-init too, did."""
+    firsts = plan.of(Action.INIT)
+    on_roster = sum(each.on_roster for each in firsts)
+    with reading(session):
+        kept = _count_managed(session, mailing_list) - len(firsts)
+    return Counts(on_roster, len(firsts) - on_roster, kept, plan.strangers, invalid)
+
+
+def _count_managed(session: Session, mailing_list: MailingList) -> int:
+    """Count the managed addresses that have a preference."""
+    query = select(func.count()).select_from(Address).join(Preference, _preference_of(mailing_list))
+    count: int = session.execute(query.where(is_managed(mailing_list))).scalar_one()
+    return count
+
+
+def _preference_of(mailing_list: MailingList) -> Any:
+    return and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id)
+
+
+def _known() -> Any:
+    """Return the addresses of the roster that are in the table of addresses, read in the order of both.
+
+    The other way round, each address would be searched for in the roster, in no order. ``concat`` sees to it.
+    """
+    return (
+        select(Address.id)
+        .select_from(ROSTER)
+        .join(Address, Address.canonical == ROSTER.c.canonical.concat(""))
+        .order_by(Address.id)
+    )
+
+
+def _first_preferences(mailing_list: MailingList) -> Any:
+    chosen = select(Preference.address_id).where(Preference.list_handle == mailing_list.handle)
+    bare = except_(managed_ids(mailing_list), chosen).order_by("address_id").subquery()
+    return (
+        select(bare.c.address_id, _ON_ROSTER)
+        .select_from(bare)
+        .outerjoin(_KNOWN, _KNOWN.c.address_id == bare.c.address_id)
+        .order_by(bare.c.address_id)
+    )
+
+
+def _newly_agreed(mailing_list: MailingList) -> Any:
+    """Return the preferences that the roster agrees with and that are not known to be seen so.
+
+    Managed or not: where shell pipes do the work of a run, get-unsubscribed judges departures by what was seen.
+    """
+    return (
+        select(Preference.address_id, _ON_ROSTER)
+        .outerjoin(_KNOWN, _KNOWN.c.address_id == Preference.address_id)
+        .where(
+            Preference.list_handle == mailing_list.handle,
+            Preference.subscribed == _ON_ROSTER,
+            or_(Preference.seen.is_(None), Preference.seen != Preference.subscribed),
+        )
+        .order_by(Preference.address_id)
+    )
+
+
+class _Chunk(NamedTuple):
+    """The first and the last number of the addresses that one transaction writes.
+
+    Named for every table that a statement joins, so that none is searched from one end to the other for each chunk.
+    """
+
+    first: int
+    last: int
+
+    def holds(self, *columns: Any) -> Any:
+        return and_(*(column.between(self.first, self.last) for column in columns))
+
+
+def _chunks(session: Session, table: Table) -> Iterator[_Chunk]:
+    """Yield the chunks of what is noted, and let other writers in after each."""
+    number = table.c.address_id
+    last = 0
+    while True:
+        following = select(number).where(number > last).order_by(number).limit(database.chunk_size(session)).subquery()
+        with reading(session):
+            first, last = last + 1, session.execute(select(func.max(following.c.address_id))).scalar_one()
+        if last is None:
+            return
+        yield _Chunk(first, last)
+        database.pause(session)
+
+
+def _insert_firsts(session: Session, handle: str, chunk: _Chunk, *, now: datetime) -> Any:
+    """Insert first preferences; a choice made meanwhile stays, and an address given up meanwhile is passed over."""
+    columns = {
+        "list_handle": literal(handle),
+        "address_id": Address.id,
+        "subscribed": _FIRSTS.c.on_roster,
+        "seen": _FIRSTS.c.on_roster,
+        "source": literal("init"),
+        "changed_at": literal(now, Preference.changed_at.type),
+        "version": literal(0),
+        "touched": false(),
+        "departed": false(),
+    }
+    firsts = (
+        select(*columns.values())
+        .join(_FIRSTS, _FIRSTS.c.address_id == Address.id)
+        .where(chunk.holds(_FIRSTS.c.address_id, Address.id))
+        .order_by(Address.id)
+        .with_for_update(read=True, key_share=True, of=Address)
+    )
+    return database.insert(session, Preference).from_select(list(columns), firsts).on_conflict_do_nothing()
+
+
+def _insert_history(handle: str, chunk: _Chunk, *, now: datetime) -> Any:
+    """Tell of the rows that were just inserted: theirs alone is this time."""
+    made = (
+        select(
+            Preference.changed_at,
+            Preference.list_handle,
+            Preference.address_id,
+            Address.canonical,
+            Preference.subscribed,
+            Preference.source,
+            literal("", String),
+            literal("", String),
+        )
+        .select_from(Preference)
+        .join(_FIRSTS, _FIRSTS.c.address_id == Preference.address_id)
+        .join(Address, Address.id == Preference.address_id)
+        .where(
+            Preference.list_handle == handle,
+            Preference.source == "init",
+            Preference.changed_at == now,
+            chunk.holds(Preference.address_id, _FIRSTS.c.address_id, Address.id),
+        )
+    )
+    columns = ["at", "list_handle", "address_id", "address", "subscribed", "source", "actor", "reason"]
+    return insert(History).from_select(columns, made)
+
+
+def _update_seen(handle: str, chunk: _Chunk) -> Any:
+    """Bring up to date what was seen of preferences that still are what the roster says.
+
+    Who is off the list and added again later has another password there, or none.
+    """
+    agreed = exists().where(_AGREED.c.address_id == Preference.address_id, _AGREED.c.on_roster == Preference.subscribed)
+    return (
+        update(Preference)
+        .where(Preference.list_handle == handle, chunk.holds(Preference.address_id), agreed)
+        .values(
+            seen=Preference.subscribed,
+            password_pushed=case((Preference.subscribed, Preference.password_pushed), else_=null()),
+        )
+    )

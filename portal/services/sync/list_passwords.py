@@ -1,0 +1,250 @@
+"""List passwords: what the list manager asks its subscribers for, derived, never stored, and no form of the portal's.
+
+Source: docs/semantics.md, "Passwords of the list manager".
+"""
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol, TypeGuard
+
+from sqlalchemy import and_, bindparam, exists, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from portal import database
+from portal.domain.address import canonical
+from portal.domain.mailinglist import MailingList
+from portal.errors import BadInputError, InvalidAddressError
+from portal.listmanagers.base import ListManager, Result, TakesPasswords
+from portal.models import Address, Preference, UserAddress
+from portal.services.accounts.addresses import is_managed
+from portal.services.sync import leases
+from portal.services.sync.leases import Held
+from portal.services.transaction import reading, transaction
+
+LENGTH = 20
+# 32 letters, five bits each, so that 20 of them are 100 bits; none that a shell or a list manager reads as anything
+# else, and no pair that is mistaken for each other when it is copied by hand.
+ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+_LABEL = b"list password 1"  # whatever else is ever derived from the key gets another label
+
+
+class Mailbox(NamedTuple):
+    """One of a user's addresses; ``is_shared``: another account holds it, and sees the same list password."""
+
+    address_id: int
+    spelling: str
+    is_shared: bool
+
+
+class Pushed(NamedTuple):
+    """The addresses whose password was set, and those that the list manager refused, with its words."""
+
+    done: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...]
+
+
+class PasswordManager(ListManager, TakesPasswords, Protocol):
+    """A list manager that keeps passwords."""
+
+
+def derive(key: bytes, canonical_address: str, version: int) -> str:
+    """Return the list password of an address: 20 letters of ALPHABET out of HMAC-SHA-256."""
+    message = b"\0".join([_LABEL, str(version).encode(), canonical_address.encode()])
+    number = int.from_bytes(hmac.digest(key, message, hashlib.sha256))
+    return "".join(ALPHABET[number >> 5 * place & 31] for place in range(LENGTH))
+
+
+def pending(
+    session: Session, mailing_list: MailingList, *, key: bytes, everyone: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Yield the addresses, as spelled, whose list password is to be set, each with it, sorted by canonical address.
+
+    They are managed, subscribed and seen on, and this version of their password has not been set before, unless
+    ``everyone``. A transaction that reads is open until the last one is taken.
+    """
+    query = _due(session, mailing_list, everyone=everyone)
+    with reading(session):
+        for block in database.stream(session.connection(), query):
+            for address, spelling, version in block:
+                yield spelling, derive(key, address, version)
+
+
+def _due(session: Session, mailing_list: MailingList, *, everyone: bool) -> Any:
+    """Return the statement for canonical form, spelling and password version of the addresses that are due."""
+    query = (
+        select(Address.canonical, Address.spelling, Address.password_version)
+        .join(Preference, and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id))
+        .where(Preference.subscribed, Preference.seen.is_(True), is_managed(mailing_list))
+        .order_by(Address.canonical.collate(database.code_points(session)))
+    )
+    if everyone:
+        return query
+    return query.where(
+        or_(Preference.password_pushed.is_(None), Preference.password_pushed != Address.password_version)
+    )
+
+
+def confirm(session: Session, mailing_list: MailingList, pairs: Iterable[tuple[str, str]], *, key: bytes) -> int:
+    """Mark passwords as set, in chunks; return how many were.
+
+    Only those that are still the address's own: one that was replaced meanwhile has to be set again. What is no
+    address, or nobody's with a preference for the list, is passed over.
+    """
+    confirmed = 0
+    for chunk in database.written_in_chunks(session, pairs):
+        given = {address: password for spelling, password in chunk if (address := _canonical(spelling))}
+        with transaction(session):
+            rows = [
+                {"of_address": address_id, "set_version": version}
+                for address_id, address, version in session.execute(_versions(mailing_list, given))
+                if hmac.compare_digest(derive(key, address, version).encode(), _bytes(given[address]))
+            ]
+            if rows:
+                session.execute(_mark(mailing_list), rows)
+        confirmed += len(rows)
+    return confirmed
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _canonical(spelling: str) -> str:
+    try:
+        return canonical(spelling)
+    except InvalidAddressError:
+        return ""
+
+
+def _versions(mailing_list: MailingList, addresses: Iterable[str]) -> Any:
+    """Return id, canonical form and password version of addresses, in the order in which all lock several rows."""
+    return (
+        select(Address.id, Address.canonical, Address.password_version)
+        .join(Preference, and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id))
+        .where(Address.canonical.in_(sorted(addresses)))
+        .order_by(Address.id)
+    )
+
+
+def _mark(mailing_list: MailingList) -> Any:
+    table: Any = Preference.__table__
+    return (
+        update(table)
+        .where(and_(table.c.list_handle == mailing_list.handle, table.c.address_id == bindparam("of_address")))
+        .values(password_pushed=bindparam("set_version"))
+    )
+
+
+def takes(manager: ListManager, mailing_list: MailingList) -> TypeGuard[PasswordManager]:
+    """Tell whether a list manager keeps passwords and gets those of a list, whose ``syncpws`` is not false."""
+    return mailing_list.sync_passwords and isinstance(manager, TakesPasswords)
+
+
+def why_none(mailing_list: MailingList) -> str:
+    """Return in words why a list does not take passwords."""
+    if not mailing_list.sync_passwords:
+        return "syncpws = false in mailinglists.toml, so no passwords are set"
+    return "its kind of list manager keeps no passwords, so none are set"
+
+
+def look(
+    session: Session, mailing_list: MailingList, manager: PasswordManager, *, key: bytes, everyone: bool = False
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the calls that a push would make, which name no password, and the addresses that they are for."""
+    addresses = tuple(spelling for spelling, _ in pending(session, mailing_list, key=key, everyone=everyone))
+    return (manager.password_call(),) * -(-len(addresses) // manager.batch), addresses
+
+
+def push(
+    session: Session, mailing_list: MailingList, manager: PasswordManager, *, key: bytes, everyone: bool = False
+) -> Pushed:
+    """Set the list passwords that are pending, and mark those that were set, a batch at a time.
+
+    No transaction is open while the list manager works. Raise LeaseHeldError, ListManagerUnavailableError or
+    NoSuchListError; nothing of the call that failed is marked.
+    """
+    done: list[str] = []
+    refused: list[tuple[str, str]] = []
+    with _one_at_a_time(session, mailing_list.handle) as lease:
+        waiting = list(pending(session, mailing_list, key=key, everyone=everyone))
+        for batch in database.chunked(waiting, manager.batch):
+            if lease is not None:
+                leases.renew(session, lease, seconds=manager.timeout(len(batch)))
+            outcomes = manager.set_passwords(batch)
+            taken = [pair for pair in batch if outcomes[pair[0]].result is Result.DONE]
+            confirm(session, mailing_list, taken, key=key)
+            done += [spelling for spelling, _ in taken]
+            refused += [
+                (spelling, outcomes[spelling].words)
+                for spelling, _ in batch
+                if outcomes[spelling].result is not Result.DONE
+            ]
+    return Pushed(tuple(done), tuple(refused))
+
+
+@contextmanager
+def _one_at_a_time(session: Session, handle: str) -> Iterator[Held | None]:
+    """Hold a list's lease, unless a planned run has it: passwords are one of the steps of its script.
+
+    That run's lease stands for an hour and is neither renewed, which would shorten it, nor given back. Raise
+    LeaseHeldError.
+    """
+    with reading(session):
+        is_planned = leases.of_planned_run(session, handle) is not None
+    if is_planned:
+        yield None
+        return
+    with leases.held(session, handle) as lease:
+        yield lease
+
+
+def mailboxes(session: Session, user_id: int) -> tuple[Mailbox, ...]:
+    """Return the addresses of a user, the main one first; each has a list password."""
+    other = aliased(UserAddress)
+    shared = exists().where(other.address_id == Address.id, other.user_id != user_id)
+    query = (
+        select(Address.id, Address.spelling, shared.correlate(Address))
+        .join(UserAddress, UserAddress.address_id == Address.id)
+        .where(UserAddress.user_id == user_id)
+        .order_by(UserAddress.is_main.desc(), Address.id)
+    )
+    with reading(session):
+        return tuple(Mailbox(*row) for row in session.execute(query))
+
+
+def show(session: Session, user_id: int, address_id: int, *, key: bytes) -> str:
+    """Return the list password of one of a user's addresses. Raise BadInputError where it is none of theirs."""
+    with reading(session):
+        return _derived(session.execute(_own(user_id, address_id)).one_or_none(), key)
+
+
+def replace_password(session: Session, user_id: int, address_id: int, *, key: bytes) -> str:
+    """Give one of a user's addresses another list password and return it; the next password-sync sets it.
+
+    Raise BadInputError where the address is none of theirs.
+    """
+    own = _own(user_id, address_id).with_only_columns(Address.id).scalar_subquery()
+    with transaction(session):
+        found = session.execute(
+            update(Address)
+            .where(Address.id == own)
+            .values(password_version=Address.password_version + 1)
+            .returning(Address.canonical, Address.password_version)
+        ).one_or_none()
+    return _derived(found, key)
+
+
+def _derived(found: Any, key: bytes) -> str:
+    if found is None:
+        raise BadInputError("that address is not one of yours")
+    return derive(key, found.canonical, found.password_version)
+
+
+def _own(user_id: int, address_id: int) -> Any:
+    return (
+        select(Address.canonical, Address.password_version)
+        .join(UserAddress, UserAddress.address_id == Address.id)
+        .where(UserAddress.user_id == user_id, Address.id == address_id)
+    )

@@ -1,0 +1,90 @@
+"""A roster that somebody hands in, by a pipe or over the API: a list-init, or one half of a planned run."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy.orm import Session
+
+from portal.domain.mailinglist import MailingList
+from portal.domain.merge import Action
+from portal.services.sync import list_init
+from portal.services.sync.list_init import Lines
+
+if TYPE_CHECKING:
+    from portal.services.sync.sync import Outturn
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a roster is handed in for: ``plan`` begins a planned run, ``confirm`` ends it, neither is a list-init.
+
+    ``abandon`` gives a planned run up, for which no roster is read.
+    ``accept`` is the id of a plan that goes past the brake, ``trigger`` says who asked.
+    """
+
+    plan: bool = False
+    confirm: bool = False
+    abandon: bool = False
+    accept: str | None = None
+    allow_empty: bool = False
+    trigger: str = "command line"
+
+
+class Taken(NamedTuple):
+    """What came of it: the counts that are answered, a plan's id among them, and what a planned run found out."""
+
+    answer: Mapping[str, int | str]
+    outturn: "Outturn | None"
+
+
+def take(
+    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Callable[[], datetime], order: Order
+) -> Taken:
+    """Do what a roster was handed in for. Raise what ``list_init``, ``begin_planned_run`` and its end raise."""
+    if order.plan:
+        return _plan(session, mailing_list, lines, clock=clock, order=order)
+    if order.confirm:
+        return _confirm(session, mailing_list, lines, clock=clock, order=order)
+    if order.abandon:
+        return Taken({"abandoned": abandon_planned_run(session, mailing_list, clock=clock)}, None)
+    counts = list_init.list_init(session, mailing_list, lines, now=clock(), allow_empty=order.allow_empty)
+    return Taken(asdict(counts), None)
+
+
+def _plan(
+    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Callable[[], datetime], order: Order
+) -> Taken:
+    from portal.services.sync.sync import Request, begin_planned_run  # a list-init pays nothing for it
+
+    request = Request(trigger=order.trigger, accept=order.accept, allow_empty=order.allow_empty)
+    outturn, invalid = begin_planned_run(session, mailing_list, lines, clock=clock, request=request)
+    counts = list_init.counts_of_plan(session, mailing_list, outturn.plan, invalid=invalid)
+    pushed = {"adds": len(outturn.plan.of(Action.ADD)), "removals": len(outturn.plan.of(Action.REMOVE))}
+    return Taken({**asdict(counts), "plan": outturn.plan.id, **pushed}, outturn)
+
+
+def _confirm(
+    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Callable[[], datetime], order: Order
+) -> Taken:
+    from portal.services.sync.sync import Request, confirm_planned_run  # as above
+
+    request = Request(trigger=order.trigger, allow_empty=order.allow_empty)
+    outturn = confirm_planned_run(session, mailing_list, lines, clock=clock, request=request)
+    return Taken(dict(outturn.tally), outturn)
+
+
+def abandon_planned_run(session: Session, mailing_list: MailingList, *, clock: Callable[[], datetime]) -> int:
+    """End the planned run of a list, of which a step has failed, and let go of the list; return the run's number.
+
+    It is what a sync does where the list manager breaks down: the lines stay open, and the next run tells what of them
+    was pushed from what people did. Raise NoPlannedRunError.
+    """
+    from portal.services.sync import leases, runs
+    from portal.services.sync.sync import open_planned_run
+
+    run, lease = open_planned_run(session, mailing_list.handle)
+    runs.finish(session, run, result="failed", now=clock(), message="it was given up, since a step of it failed")
+    leases.release(session, lease)
+    return run.run_id

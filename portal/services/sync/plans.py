@@ -1,0 +1,198 @@
+"""What a planner needs, read from the database: who is on what, and what a run that was not finished left behind."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Integer, Select, and_, case, cast, except_, func, not_, select
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.domain.mailinglist import MailingList
+from portal.domain.merge import Action, Standing
+from portal.domain.plan import Plan, Row, decide_rows, rules_of
+from portal.models import Address, Preference, Run, RunLine, UserAddress
+from portal.services.accounts.addresses import is_held, is_managed
+
+RETRY_AFTER = timedelta(days=1)  # a refused address is tried again
+WAITING_ENDS = timedelta(days=90)
+_IDS = 5_000  # how many ids one statement names
+
+# What an overview says of an address, in a number; 0 and 1: steady, off or on.
+_CLOSER = 2  # rules could say something about it
+_CLOSER_UNHELD = 3  # … and no account holds it
+_NEVER_TOUCHED = 4
+
+
+def make_plan(
+    session: Session,
+    mailing_list: MailingList,
+    roster: Mapping[str, str],
+    *,
+    now: datetime,
+    is_planned_run: bool = False,
+) -> Plan:
+    """Read what the portal knows of a list and decide; ``roster`` maps canonical addresses to spellings."""
+    our_acts = unfinished_acts(session, mailing_list.handle)
+    ids, counts = _in_need_of_a_look(session, mailing_list, roster, our_acts)
+    rows = load_rows(session, mailing_list, ids, now=now)
+    decisions = decide_rows(
+        rows, roster, rules=rules_of(mailing_list), our_acts=our_acts, is_planned_run=is_planned_run
+    )
+    seen = [each.row.standing for each in decisions if each.standing.seen]  # as far as it was not our act
+    return Plan(
+        handle=mailing_list.handle,
+        decisions=decisions,
+        on_roster=len(roster),
+        strangers=len(roster) - counts["held"],
+        seen_on=counts["steady_on"] + sum(row.standing.seen is True for row in rows),
+        doubtful=counts["steady_on"] + sum(each.preference is True for each in seen),
+        staying=counts["steady_on"] + sum(each.stays for each in decisions),
+    )
+
+
+def unfinished_acts(session: Session, handle: str) -> dict[int, Action]:
+    """Return the adds and removals that were planned and that no preference has taken in: address id to action."""
+    rows = session.execute(
+        select(RunLine.address_id, RunLine.action)
+        .where(RunLine.list_handle == handle, not_(RunLine.settled), RunLine.action.in_(["add", "remove"]))
+        .order_by(RunLine.run_id)
+    )
+    return {address_id: Action(action) for address_id, action in rows}
+
+
+def accepted_lines(session: Session, handle: str) -> set[tuple[int, Action]]:
+    """Return the lines of an accepted plan that was interrupted: they need no second yes."""
+    rows = session.execute(
+        select(RunLine.address_id, RunLine.action)
+        .join(Run, Run.id == RunLine.run_id)
+        .where(RunLine.list_handle == handle, not_(RunLine.settled), Run.accepted)
+    )
+    return {(address_id, Action(action)) for address_id, action in rows}
+
+
+def count_staying(session: Session, handle: str, *, leaving: Collection[int]) -> int:
+    """Return how many addresses are wanted on a list and seen on it, some that are being removed left out."""
+    wanted = session.scalars(
+        select(Preference.address_id).where(
+            Preference.list_handle == handle, Preference.subscribed, Preference.seen.is_(True)
+        )
+    )
+    return len(set(wanted).difference(leaving))
+
+
+def _in_need_of_a_look(
+    session: Session, mailing_list: MailingList, roster: Mapping[str, str], our_acts: Mapping[int, Action]
+) -> tuple[set[int], dict[str, int]]:
+    """Return the ids of the addresses that rules could say something about, and counts over all.
+
+    The steady ones, where preference, seen and roster agree and nothing is open, are passed over: they are nearly all.
+    """
+    found: set[int] = set()
+    held = steady_on = 0
+    for query in (_with_preference(mailing_list), _without_preference(mailing_list)):
+        for block in database.stream(session.connection(), query):
+            for address_id, canonical, standing in block:
+                on_roster = canonical in roster
+                held += on_roster and standing != _CLOSER_UNHELD
+                if standing == on_roster and address_id not in our_acts:
+                    steady_on += on_roster
+                elif standing != _NEVER_TOUCHED:
+                    found.add(address_id)
+    moved = select(Preference.moved_to).where(
+        Preference.list_handle == mailing_list.handle, Preference.moved_to.is_not(None)
+    )
+    successors = set(session.scalars(moved)) - found
+    steady_on -= _count_seen_on(session, mailing_list, successors)
+    return found | {each for each in successors if each is not None}, {"held": held, "steady_on": steady_on}
+
+
+def _count_seen_on(session: Session, mailing_list: MailingList, ids: Collection[int | None]) -> int:
+    if not ids:
+        return 0
+    count: int = session.execute(
+        select(func.count())
+        .select_from(Preference)
+        .where(Preference.list_handle == mailing_list.handle, Preference.address_id.in_(ids), Preference.seen.is_(True))
+    ).scalar_one()
+    return count
+
+
+# Both read in the order in which the tables lie: in any other a million rows take minutes.
+
+
+def _with_preference(mailing_list: MailingList) -> Select[Any]:
+    """Return id, canonical form and overview of the addresses that have a preference."""
+    steady = and_(
+        Preference.seen == Preference.subscribed,
+        not_(Preference.touched),
+        not_(Preference.departed),
+        Preference.waiting_since.is_(None),
+        Preference.moved_to.is_(None),
+        Preference.refused_at.is_(None),
+        is_managed(mailing_list),
+    )
+    overview = case((steady, cast(Preference.subscribed, Integer)), (is_held(), _CLOSER), else_=_CLOSER_UNHELD)
+    return (
+        select(Address.id, Address.canonical, overview)
+        .join(Preference, Preference.address_id == Address.id)
+        .where(Preference.list_handle == mailing_list.handle)
+    )
+
+
+def _without_preference(mailing_list: MailingList) -> Select[Any]:
+    """Return the same of the addresses that an account holds and that have none."""
+    overview = case((is_managed(mailing_list), _CLOSER), else_=_NEVER_TOUCHED)
+    chosen = select(Preference.address_id).where(Preference.list_handle == mailing_list.handle)
+    bare = except_(select(UserAddress.address_id), chosen).order_by("address_id")  # so that SQLite merges the two
+    return select(Address.id, Address.canonical, overview).where(Address.id.in_(bare))
+
+
+def load_rows(session: Session, mailing_list: MailingList, ids: Collection[int], *, now: datetime) -> list[Row]:
+    """Return all that is known of some addresses on a list."""
+    rows: list[Row] = []
+    for chunk in database.chunked(sorted(ids), _IDS):
+        found = session.execute(_details(mailing_list).where(Address.id.in_(chunk)))
+        rows.extend(_row(each, now=now) for each in found)
+    return rows
+
+
+def _details(mailing_list: MailingList) -> Any:
+    return select(
+        Address.id,
+        Address.canonical,
+        Address.spelling,
+        Preference.subscribed,
+        Preference.seen,
+        Preference.touched,
+        Preference.waiting_since,
+        Preference.departed,
+        Preference.moved_to,
+        Preference.refused_at,
+        Preference.version,
+        is_managed(mailing_list).label("is_managed"),
+        is_held().label("is_held"),
+    ).outerjoin(Preference, and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id))
+
+
+def _row(found: Any, *, now: datetime) -> Row:
+    return Row(
+        address_id=found.id,
+        canonical=found.canonical,
+        spelling=found.spelling,
+        standing=Standing(
+            preference=found.subscribed,
+            seen=found.seen,
+            touched=bool(found.touched),
+            waiting=found.waiting_since is not None,
+            is_dealt_with=bool(found.departed),
+            has_moved=found.moved_to is not None,
+            is_managed=bool(found.is_managed),
+        ),
+        version=found.version or 0,
+        moved_to=found.moved_to,
+        is_held=bool(found.is_held),
+        has_refusal=found.refused_at is not None,
+        has_waited_long=found.waiting_since is not None and now - found.waiting_since >= WAITING_ENDS,
+        is_fresh_refusal=found.refused_at is not None and now - found.refused_at < RETRY_AFTER,
+    )

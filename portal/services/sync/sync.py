@@ -1,0 +1,371 @@
+"""The sync: read the roster, plan, push the difference, read the roster again, settle.
+
+A planned run is the same in two halves, with the pushing left to a shell script or another host in between.
+Source: docs/semantics.md, "Safety".
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.domain.address import canonical, shown
+from portal.domain.mailinglist import MailingList
+from portal.domain.merge import Action
+from portal.domain.plan import Decision, Plan, Reason, Row
+from portal.domain.roster_text import RosterText
+from portal.errors import (
+    BrakeError,
+    InvalidAddressError,
+    ListManagerUnavailableError,
+    NoPlannedRunError,
+    PlanChangedError,
+    PortalError,
+    RosterInDoubtError,
+)
+from portal.listmanagers.base import HoldsRequests, ListManager, Outcome, Result
+from portal.services import security_log
+from portal.services.sync import leases, plans, runs
+from portal.services.sync.leases import Held
+from portal.services.sync.list_init import Lines, require_announced
+from portal.services.sync.runs import Begun, PushedLine
+from portal.services.sync.settlement import Pushed, Settled, settle
+from portal.services.transaction import reading
+
+Clock = Callable[[], datetime]
+Roster = Mapping[str, str]  # canonical address to the list manager's spelling
+
+PLANNED_RUN_SECONDS = 3600.0
+_TAKEN = {Result.DONE, Result.ALREADY}
+_UNSAID = Outcome(Result.PENDING)  # what is known of an address that somebody else pushed, before the roster is read
+
+
+@dataclass(frozen=True)
+class Outturn:
+    """What came of one list's run: its plan, and what is news to an operator.
+
+    ``tally`` counts what was added, removed and refused; ``refusals`` are addresses with the list manager's words;
+    ``repaired`` the numbers of earlier runs that had been interrupted; ``run_id`` is None for a dry run.
+    """
+
+    run_id: int | None
+    plan: Plan
+    tally: Mapping[str, int] = field(default_factory=dict)
+    refusals: tuple[tuple[str, str], ...] = ()
+    repaired: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a run was asked for.
+
+    ``accept`` is the id of a plan that goes past the brake; ``only`` that of one that was looked at: it goes past the
+    brake too, and no other is carried out.
+    """
+
+    trigger: str = "command line"
+    accept: str | None = None
+    allow_empty: bool = False
+    only: str | None = None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One run at work: who holds the list, by which clock, for whom."""
+
+    session: Session
+    mailing_list: MailingList
+    clock: Clock
+    kind: str
+    request: Request
+
+
+def sync_list(
+    session: Session, mailing_list: MailingList, manager: ListManager, *, clock: Clock, request: Request
+) -> Outturn:
+    """Make the list manager agree with the portal, and the portal with what people did at the list.
+
+    Raise LeaseHeldError, RosterInDoubtError, BrakeError, PlanChangedError, ListManagerUnavailableError or
+    NoSuchListError; nothing that the run had not finished is lost, the next one repairs it.
+    """
+    work = _Work(session, mailing_list, clock, "sync", request)
+    with leases.held(session, mailing_list.handle) as lease:
+        repaired = runs.abandon_open(session, mailing_list.handle)
+        with _refusals_recorded(work):
+            leases.renew(session, lease, seconds=manager.timeout(0))
+            roster = read_roster(manager.roster())
+        plan, is_accepted = _checked_plan(work, roster)
+        run = _begin(work, plan, is_accepted=is_accepted)
+        with _failure_recorded(work, run):
+            plan = _withdraw(work, lease, manager, plan)
+            pushed = _push(work, lease, manager, plan)
+            leases.renew(session, lease)  # what another run has settled meanwhile must not be overwritten
+            settled = settle(session, run, plan.decisions, pushed, now=clock())
+            _finish(work, run, pushed, settled)
+    return _outturn(run, plan, pushed, settled, repaired)
+
+
+def dry_run(session: Session, mailing_list: MailingList, manager: ListManager, *, clock: Clock) -> Outturn:
+    """Return what a sync would do now; write nothing and push nothing."""
+    roster = read_roster(manager.roster())
+    with reading(session):
+        return Outturn(None, plans.make_plan(session, mailing_list, roster, now=clock()))
+
+
+def begin_planned_run(
+    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Clock, request: Request
+) -> tuple[Outturn, int]:
+    """Plan from a roster on a stream: take over what the roster says, write the run, push nothing.
+
+    Return the outturn and the count of lines that were no address. Raise what ``sync_list`` raises, and
+    NoAddressesError for input without an address that was not announced as such by ``request.allow_empty``.
+    """
+    work = _Work(session, mailing_list, clock, "planned", request)
+    text = RosterText(lines)
+    roster = dict(text)
+    if not roster:
+        require_announced(text, allow_empty=request.allow_empty)
+    lease = leases.acquire(session, mailing_list.handle, seconds=PLANNED_RUN_SECONDS, outlives_process=True)
+    try:
+        repaired = runs.abandon_open(session, mailing_list.handle)
+        # Announced or not, an empty roster that should not be empty is believed by its plan's id alone.
+        plan, is_accepted = _checked_plan(replace(work, request=replace(request, allow_empty=False)), roster)
+        run = _begin(work, plan, is_accepted=is_accepted)
+        with _failure_recorded(work, run):
+            unpushed = [each for each in plan.decisions if not each.is_pushed]
+            settled = settle(session, run, unpushed, {}, now=clock())
+    except BaseException:
+        leases.release(session, lease)
+        raise
+    return _outturn(run, plan, {}, settled, repaired), text.invalid
+
+
+def confirm_planned_run(
+    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Clock, request: Request
+) -> Outturn:
+    """End a planned run by the roster read after the pushing.
+
+    Raise NoPlannedRunError, NoAddressesError, RosterInDoubtError or LeaseHeldError; the run then stays open.
+    """
+    work = _Work(session, mailing_list, clock, "planned", request)
+    text = RosterText(lines)
+    roster = dict(text)
+    run, lease = open_planned_run(session, mailing_list.handle)
+    if not roster:
+        require_announced(text, allow_empty=request.allow_empty)
+    plan = _plan_of_lines(work, run)
+    pushed = {each.row.address_id: _judged(each, roster) for each in plan.decisions}
+    _require_believable_after(plan, roster, Request())  # an announced empty input may be doubtful all the same
+    leases.renew(session, lease)  # whoever ended this run meanwhile let others begin theirs
+    settled = settle(session, run, plan.decisions, pushed, now=clock())
+    _finish(work, run, pushed, settled)
+    leases.release(session, lease)
+    return _outturn(run, plan, pushed, settled, [])
+
+
+def open_planned_run(session: Session, handle: str) -> tuple[Begun, Held]:
+    """Return the planned run of a list that waits for its end, and its lease. Raise NoPlannedRunError."""
+    with reading(session):
+        lease = leases.of_planned_run(session, handle)
+        run = runs.open_planned(session, handle)
+    if run is None or lease is None:
+        raise NoPlannedRunError(f"{handle}: no planned run is open; begin one with: list-init --plan {handle}")
+    return run, lease
+
+
+def read_roster(addresses: Iterable[str]) -> Roster:
+    """Return a list manager's answer as canonical address to spelling.
+
+    A subscriber that is no address is passed over, as none of ours. Raise ListManagerUnavailableError where none is.
+    """
+    roster: dict[str, str] = {}
+    strange = ""
+    for spelling in addresses:
+        try:
+            roster.setdefault(canonical(spelling), spelling)
+        except InvalidAddressError:
+            strange = strange or spelling
+    if strange and not roster:
+        raise ListManagerUnavailableError(
+            f"the list manager's answer holds no address, it begins with: {shown(strange)}"
+        )
+    return roster
+
+
+def _checked_plan(work: _Work, roster: Roster) -> tuple[Plan, bool]:
+    """Return the plan and whether it was accepted by its id. Raise RosterInDoubtError, BrakeError, PlanChangedError."""
+    session, request = work.session, work.request
+    with reading(session):
+        plan = plans.make_plan(
+            session, work.mailing_list, roster, now=work.clock(), is_planned_run=work.kind == "planned"
+        )
+        allowed = plans.accepted_lines(session, plan.handle)
+    if request.only not in {None, plan.id}:  # nothing went wrong, so it is no run: it is shown again
+        raise PlanChangedError(
+            f"{plan.handle}: the plan is not {request.only} any more, so nothing was done; it is now {plan.id}",
+            plan_id=plan.id,
+        )
+    is_accepted = plan.id in {request.accept, request.only}
+    with _refusals_recorded(work, plan):
+        if plan.is_in_doubt and not (is_accepted or request.allow_empty):
+            option = f"--accept {plan.id}" if work.kind == "planned" else "--allow-empty"
+            raise RosterInDoubtError(
+                f"{plan.handle}: the roster is empty although {plan.doubtful} subscribed addresses were on it; "
+                f"if it really is, run again with: {option}",
+                plan_id=plan.id,
+            )
+        beyond = plan.beyond(work.mailing_list.brake, allowed=allowed)
+        if beyond and not is_accepted:
+            raise BrakeError(
+                f"{plan.handle}: the brake refuses this plan: {beyond}; if that is right, "
+                f"run again with: --accept {plan.id}",
+                plan_id=plan.id,
+            )
+    return plan, is_accepted
+
+
+def _begin(work: _Work, plan: Plan, *, is_accepted: bool) -> Begun:
+    return runs.begin(
+        work.session,
+        plan.handle,
+        kind=work.kind,
+        trigger=work.request.trigger,
+        now=work.clock(),
+        plan=plan,
+        is_accepted=is_accepted,
+    )
+
+
+def _withdraw(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> Plan:
+    """Take back held adds that nobody wants any more; return the plan with those no longer waiting.
+
+    Where nothing was held any more a moderator may just have let somebody in: that one goes on waiting, so that the
+    next run takes it for our add and not for a join.
+    """
+    unwanted = [each for each in plan.decisions if each.is_withdrawn]
+    if not unwanted or not isinstance(manager, HoldsRequests):
+        return plan
+    withdrawn: set[str] = set()
+    for batch in database.chunked(unwanted, manager.batch):
+        leases.renew(work.session, lease, seconds=manager.timeout(len(batch)))
+        withdrawn.update(manager.withdraw([each.spelling for each in batch]))
+    return replace(plan, decisions=tuple(_without_waiting(each, withdrawn) for each in plan.decisions))
+
+
+def _without_waiting(decision: Decision, withdrawn: Collection[str]) -> Decision:
+    if not (decision.is_withdrawn and decision.spelling in withdrawn):
+        return decision
+    return replace(decision, standing=replace(decision.standing, waiting=False))
+
+
+def _push(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> dict[int, Pushed]:
+    """Tell the list manager the difference, adds first, and read the roster again where anything was told."""
+
+    def send(call: Callable[[Sequence[str]], Mapping[str, Outcome]], lines: Iterable[Decision]) -> None:
+        for batch in database.chunked(lines, manager.batch):
+            leases.renew(work.session, lease, seconds=manager.timeout(len(batch)))
+            told = call([each.spelling for each in batch])
+            outcomes.update({each.row.address_id: told.get(each.spelling, Outcome(Result.DONE)) for each in batch})
+
+    outcomes: dict[int, Outcome] = {}
+    send(manager.add, plan.of(Action.ADD))
+    taken = {address_id for address_id, outcome in outcomes.items() if outcome.result in _TAKEN}
+    send(manager.remove, [each for each in plan.of(Action.REMOVE) if each.after is None or each.after in taken])
+    if not outcomes:
+        return {}
+    leases.renew(work.session, lease, seconds=manager.timeout(0))
+    roster = read_roster(manager.roster())
+    _require_believable_after(plan, roster, work.request)
+    return {
+        each.row.address_id: _judged(each, roster, outcomes[each.row.address_id])
+        for each in plan.lines
+        if each.row.address_id in outcomes
+    }
+
+
+def _require_believable_after(plan: Plan, roster: Roster, request: Request) -> None:
+    if plan.staying and not roster and not request.allow_empty:
+        raise RosterInDoubtError(
+            f"{plan.handle}: after the push the roster is empty although {plan.staying} addresses should be on it",
+            plan_id=plan.id,
+        )
+
+
+def _plan_of_lines(work: _Work, run: Begun) -> Plan:
+    """Return what a planned run had pushed, as the plan that its end is settled by."""
+    session, handle = work.session, run.handle
+    with reading(session):
+        lines = {each.address_id: each for each in runs.pushed_lines(session, run)}
+        rows = plans.load_rows(session, work.mailing_list, lines, now=work.clock())
+        staying = plans.count_staying(session, handle, leaving=lines)
+    decisions = tuple(
+        _decided(replace(row, version=line.version), line) for row in rows if (line := lines[row.address_id])
+    )
+    return Plan(handle, decisions, on_roster=0, strangers=0, seen_on=0, doubtful=0, staying=staying)
+
+
+def _decided(row: Row, line: PushedLine) -> Decision:
+    on_roster = line.action is Action.REMOVE
+    row = replace(row, version=line.version)  # a choice made since makes it stale
+    return Decision(row, row.standing, on_roster, line.action, Reason.CHOSEN, line.spelling)
+
+
+def _judged(decision: Decision, roster: Roster, outcome: Outcome = _UNSAID) -> Pushed:
+    """Tell by the roster read afterwards whether an add or a removal took."""
+    on_roster = decision.row.canonical in roster
+    return Pushed(on_roster, on_roster is (decision.action is Action.ADD), outcome)
+
+
+def _finish(work: _Work, run: Begun, pushed: Mapping[int, Pushed], settled: Settled) -> None:
+    runs.settle_all_lines(work.session, run, except_for=settled.stale)
+    runs.finish(work.session, run, result="done", now=work.clock(), counts=_tally(pushed))
+
+
+def _tally(pushed: Mapping[int, Pushed]) -> dict[str, int]:
+    """Count what took and what did not; what took and is on the roster now was added."""
+    return {
+        "added": sum(each.took and each.on_roster for each in pushed.values()),
+        "removed": sum(each.took and not each.on_roster for each in pushed.values()),
+        "refused": sum(not each.took for each in pushed.values()),
+    }
+
+
+def _outturn(
+    run: Begun, plan: Plan, pushed: Mapping[int, Pushed], settled: Settled, repaired: Sequence[int]
+) -> Outturn:
+    return Outturn(run.run_id, plan, _tally(pushed), tuple(settled.refusals), tuple(repaired))
+
+
+@contextmanager
+def _refusals_recorded(work: _Work, plan: Plan | None = None) -> Iterator[None]:
+    """Write a run for a sync that ends before its run has begun."""
+    try:
+        yield
+    except PortalError as error:
+        runs.record_refusal(
+            work.session,
+            work.mailing_list.handle,
+            kind=work.kind,
+            trigger=work.request.trigger,
+            now=work.clock(),
+            result="refused" if isinstance(error, BrakeError) else "failed",
+            message=str(error),
+            plan=plan,
+        )
+        if isinstance(error, BrakeError | RosterInDoubtError):
+            security_log.tell("sync refused", list=work.mailing_list.handle, plan=error.plan_id)
+        raise
+
+
+@contextmanager
+def _failure_recorded(work: _Work, run: Begun) -> Iterator[None]:
+    """Write the failed end of a run; its lines stay open, and the next run repairs what they explain."""
+    try:
+        yield
+    except BaseException as error:
+        message = str(error) if isinstance(error, PortalError) else f"interrupted: {type(error).__name__}"
+        runs.finish(work.session, run, result="failed", now=work.clock(), message=message)
+        raise

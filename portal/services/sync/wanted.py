@@ -1,0 +1,62 @@
+"""What the original commands print: who is to be on a list, and who is not."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import and_, not_, or_, select
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.domain.mailinglist import MailingList
+from portal.domain.merge import Action
+from portal.models import Address, Preference
+from portal.services.accounts.addresses import departs, is_managed
+from portal.services.transaction import reading
+
+
+def export(session: Session, mailing_list: MailingList, action: Action, *, is_planned: bool) -> Iterator[list[str]]:
+    """Yield what is to be added, or removed, in blocks: all of it, or what the open planned run is about."""
+    if is_planned:
+        return planned(session, mailing_list, action)
+    return subscribed(session, mailing_list) if action is Action.ADD else unsubscribed(session, mailing_list)
+
+
+def subscribed(session: Session, mailing_list: MailingList) -> Iterator[list[str]]:
+    """Yield blocks of the managed addresses that are subscribed, as spelled, sorted by canonical address."""
+    return _spellings(session, mailing_list, and_(Preference.subscribed, is_managed(mailing_list)))
+
+
+def unsubscribed(session: Session, mailing_list: MailingList) -> Iterator[list[str]]:
+    """Yield blocks of the managed addresses that are unsubscribed, and those that a departure would remove.
+
+    Which of the latter are on the roster is judged by what was seen. Source: SEMANTICS, list-init.
+    """
+    return _spellings(
+        session, mailing_list, or_(and_(not_(Preference.subscribed), is_managed(mailing_list)), departs(mailing_list))
+    )
+
+
+def planned(session: Session, mailing_list: MailingList, action: Action) -> Iterator[list[str]]:
+    """Yield the adds, or the removals, of the open planned run, as the list manager is told.
+
+    Raise NoPlannedRunError.
+    """
+    from portal.services.sync import runs  # the other exports, which cron calls, pay nothing for runs
+    from portal.services.sync.sync import open_planned_run
+
+    run, _lease = open_planned_run(session, mailing_list.handle)
+    with reading(session):
+        lines = [each.spelling for each in runs.pushed_lines(session, run, action=action)]
+    yield lines
+
+
+def _spellings(session: Session, mailing_list: MailingList, condition: Any) -> Iterator[list[str]]:
+    query = (
+        select(Address.spelling)
+        .join(Preference, and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id))
+        .where(condition)
+        .order_by(Address.canonical.collate(database.code_points(session)))
+    )
+    with reading(session):
+        for block in database.stream(session.connection(), query):
+            yield [spelling for (spelling,) in block]

@@ -1,0 +1,101 @@
+"""What the pages of one list take from browsers: which addresses, and what to do about them."""
+
+from typing import Any
+
+from flask_wtf import FlaskForm
+from wtforms import HiddenField, IntegerField, SearchField, StringField
+from wtforms.validators import AnyOf, DataRequired, InputRequired, Length, NumberRange, Optional
+
+from portal.services.preferences.on_behalf import LONGEST_REASON, Deed
+from portal.services.reports.subscribers import DEPARTED, SORTS, Filter
+from portal.web.forms import MAX_ID, PostedForm, QueryForm, is_readable, trimmed
+
+# The words of the pills on the members' page, and one that no member sees.
+STATE_WORDS = {
+    "subscribed": "Subscribed",
+    "not_subscribed": "Not subscribed",
+    "being_added": "Being added",
+    "being_removed": "Being removed",
+    "waiting": "Waiting for approval",
+    "refused": "Refused",
+    "not_chosen": "Not chosen yet",
+    DEPARTED: "Departed",
+}
+_MOST_PAGES = 100_000
+_ORDERS = (*SORTS, *(f"-{each}" for each in SORTS))
+
+
+class FilterForm(QueryForm):
+    """Which addresses of a list."""
+
+    q = SearchField(
+        "Address, name or username", filters=[trimmed], validators=[Optional(), Length(max=254), is_readable]
+    )
+    state = StringField(
+        "State", filters=[trimmed], validators=[Optional(), AnyOf([*STATE_WORDS], "There is no such state.")]
+    )
+    group = StringField("Group", filters=[trimmed], validators=[Optional(), Length(max=64), is_readable])
+
+    @property
+    def wanted(self) -> Filter:
+        """Return what was asked for."""
+        return Filter(text=self.q.data or "", state=self.state.data or "", group=self.group.data or "")
+
+    @property
+    def query(self) -> dict[str, Any]:
+        """Return what was asked for as the query of a URL."""
+        return {name: value for name in ("q", "state", "group") if (value := getattr(self, name).data)}
+
+
+class SubscribersForm(FilterForm):
+    """A page of the addresses of a list."""
+
+    sort = StringField("Order", filters=[trimmed], validators=[Optional(), AnyOf(_ORDERS, "There is no such order.")])
+    page = IntegerField("Page", validators=[Optional(), NumberRange(1, _MOST_PAGES, "There is no such page.")])
+
+    @property
+    def order(self) -> str:
+        """Return what the page is sorted by, with a dash in front where it is the other way round."""
+        return self.sort.data or "address"
+
+
+class ExportForm(FilterForm):
+    """The addresses of a list as a file."""
+
+    format = StringField(
+        "Format", filters=[trimmed], validators=[Optional(), AnyOf(("csv", "json"), "It is csv or json.")]
+    )
+
+
+class DeedForm(FilterForm):
+    """What to do, and to which addresses: those of a filter, or one alone."""
+
+    deed = StringField("Deed", validators=[InputRequired(), AnyOf([*Deed], "There is no such deed.")])
+    address = IntegerField("Address", validators=[Optional(), NumberRange(1, MAX_ID)])
+
+    @property
+    def wanted(self) -> Filter:
+        """Return what was asked for."""
+        return super().wanted._replace(address_id=self.address.data)
+
+
+class ReasonForm(PostedForm):
+    """The yes to what was looked at, and why."""
+
+    look = HiddenField(validators=[Optional(), Length(max=64)])
+    reason = StringField(
+        "Reason",
+        filters=[trimmed],
+        validators=[DataRequired("Say why: it stands in the history."), Length(max=LONGEST_REASON), is_readable],
+    )
+
+
+class RetryForm(PostedForm):
+    """The yes to trying again, which chooses nothing and needs no reason."""
+
+    look = HiddenField(validators=[Optional(), Length(max=64)])
+
+
+def reason_form(deed: Deed) -> FlaskForm:
+    """Return the form that a deed is confirmed with."""
+    return RetryForm() if deed is Deed.RETRY else ReasonForm()

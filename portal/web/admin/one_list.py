@@ -1,0 +1,175 @@
+"""One list, for superusers: its addresses, as a page or a file, and what is done about them for others."""
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+
+from flask import Blueprint, Response, abort, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from portal.domain.csv_text import line
+from portal.domain.mailinglist import MailingList
+from portal.errors import ChangedMeanwhileError
+from portal.extensions import db, portal
+from portal.faults import fault_of
+from portal.services import security_log
+from portal.services.accounts import directory
+from portal.services.preferences import on_behalf
+from portal.services.preferences.on_behalf import Deed
+from portal.services.reports import lists as list_reports
+from portal.services.reports import subscribers, trends
+from portal.services.reports.subscribers import Subscriber
+from portal.web import guards
+from portal.web.admin.list_forms import STATE_WORDS, DeedForm, ExportForm, SubscribersForm, reason_form
+
+blueprint = Blueprint("admin_list", __name__, url_prefix="/admin/lists/<handle>")
+
+AT_ONCE = 50  # addresses on a page
+COLUMNS = ("address", "holders", "state", "wanted", "source", "since", "seen", "refusal", "refused_at")
+_DONE = {Deed.SUBSCRIBE: "subscribed", Deed.UNSUBSCRIBE: "unsubscribed", Deed.RETRY: "marked to be tried again"}
+
+
+@blueprint.get("")
+def show(handle: str) -> ResponseReturnValue:
+    """Show a list in numbers, and those of its addresses that the URL asks for."""
+    catalogue, now = portal().catalogue(), portal().clock()
+    mailing_list = catalogue.get(handle)
+    form = SubscribersForm(request.args)
+    is_valid = form.validate()
+    if form.sort.errors or form.page.errors:  # no link of ours says that
+        abort(400)
+    (report,) = list_reports.lists(db.session(), catalogue=catalogue, now=now, handles=[handle])
+    page = None
+    if is_valid:
+        page = subscribers.page(
+            db.session(),
+            mailing_list,
+            form.wanted,
+            sort=form.order.removeprefix("-"),
+            is_descending=form.order.startswith("-"),
+            number=form.page.data or 1,
+            size=AT_ONCE,
+            now=now,
+            promise=_promise(),
+        )
+    response = render_template(
+        "admin/list.html",
+        mailing_list=mailing_list,
+        report=report,
+        form=form,
+        page=page,
+        size=AT_ONCE,
+        groups=directory.groups(db.session()),
+        weeks=trends.weeks(db.session(), [handle], now=now)[handle],
+        state_words=STATE_WORDS,
+    )
+    return response, 200 if is_valid else 400
+
+
+@blueprint.get("/export")
+def export(handle: str) -> ResponseReturnValue:
+    """Send the addresses that the URL asks for as a file, in constant memory."""
+    mailing_list = portal().catalogue().get(handle)
+    form = ExportForm(request.args)
+    if not form.validate():
+        return redirect(url_for("admin_list.show", handle=handle))
+    now, kind = portal().clock(), form.format.data or "csv"
+    found = subscribers.export(db.session(), mailing_list, form.wanted, now=now, promise=_promise())
+    security_log.tell("export", list=handle, of=request.endpoint, format=kind)
+    lines, mimetype = (_json(found), "application/json") if kind == "json" else (_csv(found), "text/csv")
+    response = Response(lines, mimetype=mimetype)
+    response.headers["Content-Disposition"] = f'attachment; filename="{handle}-{now:%Y-%m-%d}.{kind}"'
+    return response
+
+
+@blueprint.get("/change")
+def look(handle: str) -> ResponseReturnValue:
+    """Show what a deed would do, before it is done."""
+    mailing_list = portal().catalogue().get(handle)
+    asked = DeedForm(request.args)
+    if not asked.validate():
+        return redirect(url_for("admin_list.show", handle=handle))
+    return _look(mailing_list, asked)
+
+
+@blueprint.post("/change")
+def change(handle: str) -> ResponseReturnValue:
+    """Do what was looked at, to exactly those addresses; where they have changed since, show them again."""
+    mailing_list = portal().catalogue().get(handle)
+    asked = DeedForm(request.args)
+    if not asked.validate():
+        return redirect(url_for("admin_list.show", handle=handle), 303)
+    deed = Deed(asked.deed.data)
+    form = reason_form(deed)
+    if not form.validate():
+        return _look(mailing_list, asked, form), 422
+    try:
+        done = on_behalf.do(
+            db.session(),
+            mailing_list,
+            deed,
+            asked.wanted,
+            look_id=form.look.data or "",
+            actor=guards.actor(),
+            now=portal().clock(),
+            reason=form.reason.data if "reason" in form else "",
+        )
+    except ChangedMeanwhileError as error:
+        form.form_errors.append("The addresses have changed since they were shown, and nothing was done. Look again.")
+        return _look(mailing_list, asked, form), fault_of(error).status
+    flash(f"{done:,} {'address was' if done == 1 else 'addresses were'} {_DONE[deed]}.", "good")
+    return redirect(url_for("admin_list.show", handle=handle, **asked.query), 303)
+
+
+def _look(mailing_list: MailingList, asked: DeedForm, form: object = None) -> str:
+    deed = Deed(asked.deed.data)
+    return render_template(
+        "admin/change.html",
+        mailing_list=mailing_list,
+        asked=asked,
+        deed=deed,
+        form=form or reason_form(deed),
+        look=on_behalf.look(db.session(), mailing_list, deed, asked.wanted),
+        hours=portal().catalogue().applied_within_hours,
+        state_words=STATE_WORDS,
+    )
+
+
+def _promise() -> timedelta:
+    return timedelta(hours=portal().catalogue().applied_within_hours)
+
+
+def _row(each: Subscriber) -> dict[str, object]:
+    return {
+        "address": each.address,
+        "holders": [holder.username for holder in each.holders],
+        "state": each.state,
+        "wanted": each.subscribed,
+        "source": each.source,
+        "since": each.changed_at and each.changed_at.isoformat(timespec="seconds"),
+        "seen": each.seen,
+        "refusal": each.refusal,
+        "refused_at": each.refused_at and each.refused_at.isoformat(timespec="seconds"),
+    }
+
+
+def _csv(blocks: Iterable[list[Subscriber]]) -> Iterator[str]:
+    yield line(COLUMNS)
+    for block in blocks:
+        yield "".join(line(_cell(value) for value in _row(each).values()) for each in block)
+
+
+def _cell(value: object) -> str | None:
+    if isinstance(value, list):
+        return " ".join(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return None if value is None else str(value)
+
+
+def _json(blocks: Iterable[list[Subscriber]]) -> Iterator[str]:
+    before = "[\n"
+    for block in filter(None, blocks):
+        yield before + ",\n".join(json.dumps(_row(each), ensure_ascii=False) for each in block)
+        before = ",\n"
+    yield "[]\n" if before == "[\n" else "\n]\n"

@@ -1,0 +1,63 @@
+"""What superusers may ask about runs, and for, and its bounds."""
+
+from wtforms import IntegerField, StringField
+from wtforms.validators import AnyOf, InputRequired, NumberRange, Optional, Regexp
+
+from portal.domain.mailinglist import HANDLE
+from portal.services.sync.requests import Kind
+from portal.web.forms import MAX_ID, PostedForm, QueryForm, trimmed
+
+ACTIONS = {
+    "remove": "Take off the list",
+    "left": "Take over a leave",
+    "add": "Add to the list",
+    "joined": "Take over a join",
+}
+RESULTS = {
+    "done": "Done",
+    "already": "Was so already",
+    "pending": "Waiting for approval",
+    "rejected": "Refused by the list",
+    "held": "Put off",
+    "untold": "The list was not told",
+}
+
+_is_handle = Regexp(rf"{HANDLE.pattern}\Z")
+
+
+class RunsForm(QueryForm):
+    """Which runs or requests to show."""
+
+    handle = StringField(filters=[trimmed], validators=[Optional(), _is_handle])
+    before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
+
+
+class RunLinesForm(QueryForm):
+    """Which lines of a run to show."""
+
+    action = StringField(filters=[trimmed], validators=[Optional(), AnyOf(ACTIONS)])
+    result = StringField(filters=[trimmed], validators=[Optional(), AnyOf(RESULTS)])
+    after = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
+
+    @property
+    def query(self) -> dict[str, str]:
+        """Return the filter as it stands in a URL."""
+        return {name: value for name in ("action", "result") if (value := self[name].data)}
+
+
+class PlanLinesForm(QueryForm):
+    """Which lines of a plan to show."""
+
+    after = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
+
+
+class AskForm(PostedForm):
+    """What is asked for, of which list; the plan, where it is to be applied."""
+
+    handle = StringField(validators=[InputRequired(), _is_handle])
+    kind = StringField(validators=[InputRequired(), AnyOf([str(each) for each in Kind])])
+    plan_id = StringField(filters=[trimmed], validators=[Optional(), Regexp(r"[0-9a-f]{16}\Z")])
+
+    def validate(self, extra_validators: object = None) -> bool:
+        """Tell whether it makes sense: a plan is named where one is to be applied, and nowhere else."""
+        return bool(super().validate(extra_validators)) and (self.kind.data == Kind.APPLY) == bool(self.plan_id.data)

@@ -1,0 +1,90 @@
+"""Runs, for superusers: which there were, and one of them line by line."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from flask import Blueprint, abort, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from portal.errors import ConfigurationError
+from portal.extensions import db, portal
+from portal.services.reports import lists as list_reports
+from portal.services.reports import runs as run_reports
+from portal.web.admin.run_forms import ACTIONS, RESULTS, RunLinesForm, RunsForm
+from portal.web.forms import MAX_ID
+
+blueprint = Blueprint("admin_runs", __name__, url_prefix="/admin/runs")
+
+AT_ONCE = 50  # runs on a page
+LINES_AT_ONCE = 100
+NAMED = 20  # addresses that the page before a yes names of those that are taken off
+
+
+@blueprint.get("")
+def index() -> ResponseReturnValue:
+    """Show the last runs, of all lists or of one, and lead to older ones."""
+    form = RunsForm(request.args)
+    if not form.validate():
+        abort(400)
+    handle = form.handle.data or None
+    found = list_reports.runs(db.session(), handle=handle, before=form.before.data, limit=AT_ONCE + 1)
+    return render_template(
+        "admin/runs.html",
+        runs=found[:AT_ONCE],
+        has_older=len(found) > AT_ONCE,
+        handle=handle,
+        is_first=form.before.data is None,
+        names=names_of_lists(),
+    )
+
+
+@blueprint.get(f"/<int(max={MAX_ID}):run_id>")
+def show(run_id: int) -> ResponseReturnValue:
+    """Show one run and its lines: all, or those that a filter in the URL lets through."""
+    form = RunLinesForm(request.args)
+    if not form.validate():
+        abort(400)
+    found = run_reports.find(db.session(), run_id)
+    lines = run_reports.lines(db.session(), run_id, after=form.after.data, limit=LINES_AT_ONCE + 1, **form.query)
+    return render_template(
+        "admin/run.html",
+        found=found,
+        run=found.run,
+        took=None if found.duration is None else in_words(found.duration),
+        form=form,
+        lines=lines[:LINES_AT_ONCE],
+        has_more=len(lines) > LINES_AT_ONCE,
+        names=names_of_lists(),
+        actions=ACTIONS,
+        result_words=RESULTS,
+    )
+
+
+@blueprint.get(f"/<int(max={MAX_ID}):run_id>/apply")
+def confirm(run_id: int) -> ResponseReturnValue:
+    """Say what applying the plan that the brake refused will do, before it is asked for."""
+    found = run_reports.find(db.session(), run_id)
+    names = names_of_lists()
+    if found.run.result != "refused" or not found.is_last or found.run.handle not in names:
+        return redirect(url_for("admin_runs.show", run_id=run_id))
+    removed = run_reports.lines(db.session(), run_id, action="remove", result=run_reports.UNTOLD, limit=NAMED)
+    return render_template("admin/apply.html", found=found, run=found.run, removed=removed, names=names)
+
+
+def names_of_lists() -> Mapping[str, str]:
+    """Return the names of the lists that can be synced, by handle; none where the catalogue is off or invalid."""
+    try:
+        catalogue = portal().catalogue()
+    except ConfigurationError:
+        return {}
+    return {handle: each.name for handle, each in catalogue.lists.items()} if catalogue.enabled else {}
+
+
+def in_words(duration: timedelta) -> str:
+    """Return a duration as people say it, by its two largest units."""
+    seconds = round(duration.total_seconds())
+    if seconds < 1:
+        return "less than a second"
+    units = {"hour": seconds // 3600, "minute": seconds // 60 % 60, "second": seconds % 60}
+    told = [f"{count} {unit}{'' if count == 1 else 's'}" for unit, count in units.items() if count]
+    return " ".join(told[:2])

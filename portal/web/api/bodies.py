@@ -1,0 +1,111 @@
+"""What a call of the API carries in its body: a roster, or list passwords, read as it comes."""
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from io import BufferedReader
+from typing import Any, BinaryIO, cast
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from flask import request
+from werkzeug.exceptions import UnsupportedMediaType
+
+from portal.errors import BadInputError, NoAddressesError
+from portal.extensions import portal
+from portal.services.sync.list_init import Lines
+
+FORM, PLAIN, JSON = "application/x-www-form-urlencoded", "text/plain", "application/json"
+FIELD = "addresses"
+_CHARSETS = {"utf-8", "utf8", "us-ascii", "ascii"}
+_BLOCK = 65_536  # bytes
+_LONGEST = 4_096  # bytes of a line that can still be an address
+_END = re.compile(rb"(&|\n|%0[aA])")  # of a line of a form, as it is sent: the line ends are encoded as a rule
+
+
+def roster() -> Lines:
+    """Return the lines of a roster in any of the forms in which it may come.
+
+    They are read while they are used, so that a large roster takes little memory; JSON alone is read at once. What is
+    over the limit raises RequestEntityTooLarge, before anything is read where the caller says how large it is.
+    """
+    stream = _stream()
+    kind = _kind(FORM, PLAIN, JSON)
+    if kind == JSON:
+        # In blocks: Werkzeug ends a reading of it all at the limit, and does not say so.
+        return _of_json(b"".join(iter(partial(stream.read, _BLOCK), b"")))
+    return _of_form(stream) if kind == FORM else stream
+
+
+class PasswordLines:
+    """Lines ``address TAB password``, counting those that are none."""
+
+    def __init__(self) -> None:
+        _kind(PLAIN)
+        self._stream = _stream()
+        self.invalid = 0
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        is_empty = True
+        for raw in self._stream:
+            address, tab, password = raw.decode("utf-8", "replace").strip("\ufeff\r\n").partition("\t")
+            if tab and password.isprintable():
+                is_empty = False
+                yield address, password
+            elif raw.strip():
+                self.invalid += 1
+        if is_empty:
+            raise NoAddressesError("the input holds no line that is an address, a tab and a password")
+
+
+def _stream() -> BinaryIO:
+    """Return the body, whatever other requests may carry; it ends in an error where more comes than is allowed."""
+    request.max_content_length = portal().settings.max_roster
+    return cast(BinaryIO, BufferedReader(cast(Any, request.stream), _BLOCK))
+
+
+def _kind(*allowed: str) -> str:
+    """Return the type of the body. Raise UnsupportedMediaType."""
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    if request.mimetype not in allowed or charset not in _CHARSETS:
+        raise UnsupportedMediaType(f"send UTF-8, as one of these types: {', '.join(allowed)}")
+    return request.mimetype
+
+
+def _of_json(raw: bytes) -> list[str]:
+    try:
+        return msgspec.json.decode(raw.removeprefix(b"\xef\xbb\xbf"), type=list[str])
+    except (msgspec.DecodeError, ValueError) as error:
+        raise BadInputError(f"the body is not a JSON array of addresses: {error}") from None
+
+
+def _of_form(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of the field ``addresses`` of a form."""
+    has_field = is_field = False
+    is_start = True
+    for raw, end in _pieces(stream):
+        value = raw
+        if is_start:
+            name, _, value = raw.partition(b"=")
+            is_field = _decoded(name) == FIELD.encode()
+            has_field = has_field or is_field
+        if is_field:
+            yield _decoded(value)
+        is_start = end == b"&"
+    if not has_field:
+        raise BadInputError(f"the form has no field {FIELD}; with curl: --data-urlencode {FIELD}@FILE")
+
+
+def _pieces(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """Yield a form in pieces, each with what ended it. Of a piece that is too long for an address a part will do."""
+    rest = b""
+    while block := stream.read(_BLOCK):
+        *whole, rest = _END.split(rest + block)
+        yield from zip(whole[::2], whole[1::2], strict=True)
+        if len(rest) > _BLOCK:
+            rest = rest[:_LONGEST] + rest[-2:]  # the end of a line may be cut by that of the block
+    yield rest, b"&"
+
+
+def _decoded(raw: bytes) -> bytes:
+    return unquote_to_bytes(raw.replace(b"+", b" "))

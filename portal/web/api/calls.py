@@ -1,0 +1,193 @@
+"""The API: for each command that scripts need a call, which asks the same service and answers alike."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from tempfile import SpooledTemporaryFile
+from typing import IO
+
+import msgspec
+from flask import Blueprint, Response, abort, request
+
+from portal.domain.json_values import plain
+from portal.domain.mailinglist import MailingList
+from portal.domain.merge import Action
+from portal.extensions import csrf, db, portal
+from portal.services import security_log
+from portal.services.reports import lists as list_reports
+from portal.services.sync import list_passwords, planned_runs, wanted
+from portal.services.sync.planned_runs import Order
+from portal.web import guards
+from portal.web.api import bodies, openapi
+from portal.web.api.parameters import ExportQuery, FormatQuery, InitQuery, PasswordsQuery, Query, RunsQuery, asked
+
+blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
+csrf.exempt(blueprint)  # no cookie counts here, so no other site can make a browser call it
+
+_IN_MEMORY = 1024**2  # bytes of an answer; what is larger waits in a file that has no name
+_BLOCK = 65_536  # bytes sent at once
+
+
+@blueprint.get("/lists")
+def lists() -> Response:
+    """Answer with the catalogue, and with how many are subscribed to each list."""
+    asked(Query)
+    return _json(list_reports.catalogue(db.session(), portal().catalogue(), now=portal().clock()))
+
+
+@blueprint.post("/lists/<handle>/init")
+def init(handle: str) -> Response:
+    """Take a roster in: as a list-init, or as the beginning or the end of a planned run."""
+    query = asked(InitQuery)
+    steps = [name for name in ("plan", "confirm", "abandon") if query.is_set(name)]
+    if len(steps) > 1:
+        abort(400, "plan begins a planned run, confirm and abandon end it: give one of them")
+    if query.accept and "plan" not in steps:
+        abort(400, "accept goes with plan")
+    mailing_list = portal().catalogue().get(handle)
+    order = Order(
+        **dict.fromkeys(steps, True),
+        accept=query.accept,
+        allow_empty=query.is_set("allow_empty"),
+        trigger=guards.caller().trigger,
+    )
+    lines = () if order.abandon else bodies.roster()
+    taken = planned_runs.take(db.session(), mailing_list, lines, clock=portal().clock, order=order)
+    return _counts(taken.answer, query.format)
+
+
+@blueprint.get("/lists/<handle>/subscribed")
+def subscribed(handle: str) -> Response:
+    """Answer with the addresses that should be on the list."""
+    return _export(handle, Action.ADD)
+
+
+@blueprint.get("/lists/<handle>/unsubscribed")
+def unsubscribed(handle: str) -> Response:
+    """Answer with the addresses that should not be on the list."""
+    return _export(handle, Action.REMOVE)
+
+
+def _export(handle: str, action: Action) -> Response:
+    query = asked(ExportQuery)
+    mailing_list = portal().catalogue().get(handle)
+    blocks = wanted.export(db.session(), mailing_list, action, is_planned=query.is_set("planned"))
+    addresses = chain.from_iterable(blocks)
+    if _form(query.format, otherwise="text") == "json":
+        response = _whole(_as_array(addresses), bodies.JSON)
+    else:
+        response = _whole((f"{each}\n".encode() for each in addresses), bodies.PLAIN)
+    security_log.tell("export", list=handle, of=request.endpoint)
+    return response
+
+
+@blueprint.get("/lists/<handle>/passwords")
+def passwords(handle: str) -> Response:
+    """Answer with the list passwords that are to be set."""
+    query = asked(PasswordsQuery)
+    mailing_list = _with_passwords(handle)
+    pairs = list_passwords.pending(
+        db.session(), mailing_list, key=portal().list_password_key(), everyone=query.is_set("all")
+    )
+    response = _whole((f"{address}\t{password}\n".encode() for address, password in pairs), bodies.PLAIN)
+    security_log.tell("export", list=handle, of=request.endpoint)
+    return response
+
+
+@blueprint.post("/lists/<handle>/passwords")
+def confirm_passwords(handle: str) -> Response:
+    """Mark list passwords as set, given the lines that were."""
+    query = asked(FormatQuery)
+    mailing_list = _with_passwords(handle)
+    lines = bodies.PasswordLines()
+    confirmed = list_passwords.confirm(db.session(), mailing_list, lines, key=portal().list_password_key())
+    return _counts({"confirmed": confirmed, "invalid": lines.invalid}, query.format)
+
+
+def _with_passwords(handle: str) -> MailingList:
+    mailing_list = portal().catalogue().get(handle)
+    if not mailing_list.sync_passwords:
+        abort(428, f"{handle}: {list_passwords.why_none(mailing_list)}")
+    return mailing_list
+
+
+@blueprint.get("/lists/<handle>/report")
+def report(handle: str) -> Response:
+    """Answer with how many addresses are in which state, and with the last run."""
+    asked(Query)
+    catalogue = portal().catalogue()
+    handles = [catalogue.get(handle).handle]
+    (found,) = list_reports.lists(db.session(), catalogue=catalogue, now=portal().clock(), handles=handles)
+    return _json(found)
+
+
+@blueprint.get("/runs")
+def runs() -> Response:
+    """Answer with the last runs, the newest first."""
+    query = asked(RunsQuery)
+    catalogue = portal().catalogue()
+    catalogue.require_enabled()
+    handle = None if query.list is None else catalogue.get(query.list).handle
+    return _json(list_reports.runs(db.session(), handle=handle, before=query.before, limit=query.limit))
+
+
+@blueprint.get("/openapi.json")
+def document() -> Response:
+    """Answer with the description of all this, which is the same for everybody."""
+    asked(Query)
+    return _json(openapi.document())
+
+
+def _form(wanted: str | None, *, otherwise: str) -> str:
+    """Return how to answer: as the query says, else as the header Accept does, else as the call does by itself."""
+    if wanted:
+        return wanted
+    types = {"text": bodies.PLAIN, "json": bodies.JSON}
+    ours = sorted(types, key=lambda name: name != otherwise)
+    best = request.accept_mimetypes.best_match([types[name] for name in ours])
+    return next((name for name in ours if types[name] == best), otherwise)
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(plain(value)) + b"\n", mimetype=bodies.JSON)
+
+
+def _counts(counts: Mapping[str, int | str], wanted: str | None) -> Response:
+    """Answer with counts as the command prints them."""
+    if _form(wanted, otherwise="json") == "json":
+        return _json(dict(counts))
+    return Response("".join(f"{name}: {count}\n" for name, count in counts.items()), mimetype=bodies.PLAIN)
+
+
+def _as_array(texts: Iterable[str]) -> Iterator[bytes]:
+    separator = b"["
+    for text in texts:
+        yield separator + msgspec.json.encode(text)
+        separator = b",\n"
+    yield b"[]\n" if separator == b"[" else b"]\n"
+
+
+def _whole(pieces: Iterable[bytes], mimetype: str) -> Response:
+    """Answer with all of something large, in little memory, and say how long it is.
+
+    It is written down before a byte is sent: no transaction is open while a slow caller reads, what fails is an error
+    and not the end of a list, and a caller who is cut off can tell.
+    """
+    file: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - the response closes it
+    try:
+        file.writelines(pieces)
+        length = file.tell()
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    response = Response(_read(file), mimetype=mimetype)
+    response.content_length = length
+    if request.method == "HEAD":  # nobody is going to read it
+        file.close()
+    return response
+
+
+def _read(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while block := file.read(_BLOCK):
+            yield block

@@ -1,0 +1,212 @@
+"""The document that describes the API, made of what the API itself checks and answers with."""
+
+from datetime import datetime
+from functools import cache
+from types import UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from portal.domain.mailinglist import HANDLE
+from portal.services.reports.lists import CatalogueLine, ListReport, RunReport
+from portal.web.api.bodies import FIELD, FORM, JSON, PLAIN
+from portal.web.api.parameters import ExportQuery, FormatQuery, InitQuery, PasswordsQuery, Query, RunsQuery
+
+PROBLEM = "application/problem+json"
+_INTRODUCTION = (
+    "What scripts need of the portal: the steps of `flask mailinglist`, from another host. "
+    "A key goes into the header Authorization, as Bearer, or into X-API-Key, never into an address."
+)
+_ERRORS = {
+    400: "A parameter that is unknown, given twice or not as it should be.",
+    401: "No key, or one that is unknown, revoked or expired.",
+    403: "The owner of the key is no active superuser.",
+    404: "The catalogue has no list of that handle.",
+    409: "Refused: by the brake, by a doubtful roster, by another run, or since no planned run is open.",
+    413: "The body is larger than `max_roster` allows.",
+    415: "The body is of a type that is not read here.",
+    422: "The body holds no address.",
+    428: "The list has `syncpws = false`.",
+    429: "Too many tries with bad keys.",
+    500: "Something went wrong.",
+    503: "Not enabled, not configured, or the database is unavailable.",
+}
+_ALWAYS = (400, 401, 403, 429, 500, 503)
+_PRIMITIVES: dict[Any, dict[str, Any]] = {
+    int: {"type": "integer"},
+    str: {"type": "string"},
+    bool: {"type": "boolean"},
+    datetime: {"type": "string", "format": "date-time"},
+    type(None): {"type": "null"},
+}
+_LINES = {"type": "string", "description": "One address a line."}
+_ADDRESSES = {"type": "array", "items": {"type": "string"}}
+_TEXT_COUNTS = {"type": "string", "description": "The same counts, `name: count` a line."}
+
+
+class Call(NamedTuple):
+    """One call. ``answers`` maps a type of content to its schema; ``errors`` are those beside what is always there."""
+
+    summary: str
+    answers: dict[str, Any]
+    query: type[Query] = Query
+    body: dict[str, Any] | None = None
+    errors: tuple[int, ...] = ()
+    is_open: bool = False
+
+
+def _counts(*names: str, **more: Any) -> dict[str, Any]:
+    properties = {**{name: {"type": "integer", "minimum": 0} for name in names}, **more}
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+_TAKEN = ("subscribed", "unsubscribed", "kept", "unknown", "invalid")
+_INITIATED = {
+    "oneOf": [
+        {"title": "list-init", **_counts(*_TAKEN)},
+        {"title": "plan", **_counts(*_TAKEN, "adds", "removals", plan={"type": "string", "pattern": "^[0-9a-f]{16}$"})},
+        {"title": "confirm", **_counts("added", "removed", "refused")},
+        {"title": "abandon", **_counts("abandoned")},
+    ]
+}
+_ROSTER = {
+    FORM: {"type": "object", "properties": {FIELD: _LINES}, "required": [FIELD], "additionalProperties": True},
+    PLAIN: _LINES,
+    JSON: _ADDRESSES,
+}
+_PASSWORDS = {"type": "string", "description": "An address, a tab and a password on each line."}
+
+
+@cache
+def calls() -> dict[tuple[str, str], Call]:
+    """Return every call by its path below /api/v1 and its method."""
+    export = {PLAIN: _LINES, JSON: _ADDRESSES}
+    return {
+        ("/lists", "get"): Call("The catalogue, with counts", {JSON: _array(CatalogueLine)}),
+        ("/lists/{handle}/init", "post"): Call(
+            "Take a roster in: list-init, or one half of a planned run",
+            {JSON: _INITIATED, PLAIN: _TEXT_COUNTS},
+            InitQuery,
+            _ROSTER,
+            (404, 409, 413, 415, 422),
+        ),
+        ("/lists/{handle}/subscribed", "get"): Call(
+            "The addresses that should be on the list", export, ExportQuery, None, (404, 409)
+        ),
+        ("/lists/{handle}/unsubscribed", "get"): Call(
+            "The addresses that should not be on the list", export, ExportQuery, None, (404, 409)
+        ),
+        ("/lists/{handle}/passwords", "get"): Call(
+            "The list passwords that are to be set", {PLAIN: _PASSWORDS}, PasswordsQuery, None, (404, 428)
+        ),
+        ("/lists/{handle}/passwords", "post"): Call(
+            "Mark list passwords as set",
+            {JSON: _counts("confirmed", "invalid"), PLAIN: _TEXT_COUNTS},
+            FormatQuery,
+            {PLAIN: _PASSWORDS},
+            (404, 413, 415, 422, 428),
+        ),
+        ("/lists/{handle}/report", "get"): Call(
+            "The list in numbers, and its last run", {JSON: schema(ListReport)}, errors=(404,)
+        ),
+        ("/runs", "get"): Call("The last runs, the newest first", {JSON: _array(RunReport)}, RunsQuery, None, (404,)),
+        ("/openapi.json", "get"): Call("This document", {JSON: {"type": "object"}}, is_open=True),
+    }
+
+
+@cache
+def document() -> dict[str, Any]:
+    """Return the document, in OpenAPI 3.1."""
+    paths: dict[str, dict[str, Any]] = {}
+    for (path, method), call in calls().items():
+        paths.setdefault(path, {})[method] = _operation(path, call)
+    problem = {
+        "type": "object",
+        "properties": {
+            **{name: {"type": "string"} for name in ("type", "title", "detail", "plan")},
+            **{name: {"type": "integer"} for name in ("status", "exit_code")},
+        },
+        "required": ["type", "title", "status", "detail", "exit_code"],
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Member portal", "version": "1", "description": _INTRODUCTION},
+        "servers": [{"url": "/api/v1"}],
+        "security": [{"bearer": []}, {"header": []}],
+        "paths": paths,
+        "components": {
+            "schemas": {"Problem": problem},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+    }
+
+
+def _operation(path: str, call: Call) -> dict[str, Any]:
+    answers: dict[str, Any] = {"200": {"description": "Done.", "content": _content(call.answers)}}
+    for status in sorted({*_ALWAYS, *call.errors} if not call.is_open else {400, 500}):
+        answers[str(status)] = _problem(status)
+    operation: dict[str, Any] = {"summary": call.summary, "responses": answers}
+    parameters = [_HANDLE] if "{handle}" in path else []
+    parameters += _parameters(call.query)
+    if parameters:
+        operation["parameters"] = parameters
+    if call.body:
+        operation["requestBody"] = {"required": True, "content": _content(call.body)}
+    if call.is_open:
+        operation["security"] = []
+    return operation
+
+
+_HANDLE: dict[str, Any] = {
+    "name": "handle",
+    "in": "path",
+    "required": True,
+    "description": "The handle of the list in mailinglists.toml.",
+    "schema": {"type": "string", "maxLength": 64, "pattern": f"^{HANDLE.pattern}$"},
+}
+
+
+def _content(schemas: dict[str, Any]) -> dict[str, Any]:
+    return {kind: {"schema": each} for kind, each in schemas.items()}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "description": _ERRORS[status],
+        "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if status == 401:
+        found["headers"] = {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}}
+    if status == 429:
+        found["headers"] = {"Retry-After": {"required": True, "schema": {"type": "string", "pattern": "^[0-9]+$"}}}
+    return found
+
+
+def _parameters(query: type[Query]) -> list[dict[str, Any]]:
+    properties = msgspec.json.schema(query)["$defs"][query.__name__]["properties"]
+    return [_parameter(name, dict(found)) for name, found in properties.items()]
+
+
+def _parameter(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    found = dict(found.get("anyOf", [found])[0])  # what may be left out may not be null
+    description = found.pop("description")
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": found}
+
+
+def schema(kind: Any) -> dict[str, Any]:
+    """Return the schema of a type of answer, as ``plain`` turns it into JSON."""
+    if kind in _PRIMITIVES:
+        return _PRIMITIVES[kind]
+    if get_origin(kind) in {Union, UnionType}:
+        return {"anyOf": [schema(each) for each in get_args(kind)]}
+    if get_origin(kind) is tuple:
+        return _array(get_args(kind)[0])
+    properties = {name: schema(each) for name, each in get_type_hints(kind).items()}
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _array(kind: Any) -> dict[str, Any]:
+    return {"type": "array", "items": schema(kind)}

@@ -1,0 +1,193 @@
+"""What a superuser does for others: looked at first, then done to exactly those addresses."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from portal.domain.mailinglist import MailingList
+from portal.errors import BadInputError, ChangedMeanwhileError
+from portal.models import History, Preference
+from portal.services.history import Actor
+from portal.services.preferences import on_behalf
+from portal.services.preferences.on_behalf import Deed, Verdict
+from portal.services.reports.subscribers import Filter
+from portal.services.sync.sync import Request, sync_list
+from tests.conftest import Clock
+from tests.factories import NOW, make_address, make_preference, make_user
+from tests.fakes.memory import MemoryList
+
+BOB = Actor(1, "bob")
+ALL = Filter()
+
+
+@pytest.fixture
+def members(app: Any) -> MailingList:
+    return app.extensions["portal"].catalogue().get("members")
+
+
+@pytest.fixture
+def board(app: Any) -> MailingList:
+    return app.extensions["portal"].catalogue().get("board")
+
+
+@pytest.fixture
+def do(session: Session, clock: Clock) -> Callable[..., int]:
+    """Look, and do what was looked at."""
+
+    def act(mailing_list: MailingList, deed: Deed, wanted: Filter = ALL, reason: str = "asked by phone") -> int:
+        seen = on_behalf.look(session, mailing_list, deed, wanted)
+        done = on_behalf.do(session, mailing_list, deed, wanted, look_id=seen.id, actor=BOB, now=clock(), reason=reason)
+        assert done == seen.count
+        return done
+
+    return act
+
+
+def wanted(session: Session, handle: str = "members") -> dict[int, bool]:
+    rows = session.execute(
+        select(Preference.address_id, Preference.subscribed).where(Preference.list_handle == handle)
+    ).all()
+    session.rollback()
+    return dict(map(tuple, rows))
+
+
+def test_everybody_of_a_group_is_taken_off_and_put_back(session: Session, members: MailingList, do: Any) -> None:
+    for name in ("alice", "dora"):
+        make_user(session, name, groups=("staff",))
+        make_preference(session, "members", f"{name}@example.org", True, seen=True)
+    make_user(session, "erin")
+    make_preference(session, "members", "erin@example.org", True, seen=True)
+    of_staff = Filter(group="staff")
+    ids = {name: make_address(session, f"{name}@example.org") for name in ("alice", "dora", "erin")}
+    session.rollback()
+
+    assert do(members, Deed.UNSUBSCRIBE, of_staff) == 2
+    assert wanted(session) == {ids["alice"]: False, ids["dora"]: False, ids["erin"]: True}
+    assert do(members, Deed.SUBSCRIBE, of_staff) == 2
+    assert set(wanted(session).values()) == {True}
+
+
+def test_each_change_is_one_line_of_history_with_who_and_why(session: Session, members: MailingList, do: Any) -> None:
+    make_user(session, "alice")
+    make_preference(session, "members", "alice@example.org", True, seen=True)
+    make_user(session, "dora")
+    make_preference(session, "members", "dora@example.org", False, seen=False)
+    do(members, Deed.UNSUBSCRIBE)
+    lines = session.execute(select(History.address, History.subscribed, History.source, History.actor, History.reason))
+    assert lines.all() == [("alice@example.org", False, "superuser", "bob", "asked by phone")]
+    row = session.execute(select(Preference.version, Preference.touched).where(Preference.source == "superuser")).one()
+    assert tuple(row) == (1, True)
+
+
+def test_who_is_inactive_or_outside_the_audience_is_passed_over_and_counted(
+    session: Session, members: MailingList, board: MailingList, do: Any
+) -> None:
+    make_user(session, "alice", groups=("board",))
+    make_user(session, "charlie", groups=("board",), is_active=False)
+    make_user(session, "dora")
+    for name in ("alice", "charlie", "dora"):
+        make_preference(session, "board", f"{name}@example.org", False, seen=False)
+    seen = on_behalf.look(session, board, Deed.SUBSCRIBE, ALL)
+    assert (seen.count, seen.first, seen.passed_over) == (1, ("alice@example.org",), {Verdict.NOT_MANAGED: 2})
+    assert do(board, Deed.SUBSCRIBE) == 1
+    assert on_behalf.look(session, board, Deed.UNSUBSCRIBE, ALL).passed_over == {Verdict.NOT_MANAGED: 2}
+
+
+def test_who_has_several_addresses_is_put_on_with_one(session: Session, members: MailingList, do: Any) -> None:
+    make_user(session, "alice", "alice@example.org", "alice@home.example.org")
+    make_user(session, "dora", "dora@example.org", "dora@home.example.org")
+    make_preference(session, "members", "dora@home.example.org", True, seen=True)
+    seen = on_behalf.look(session, members, Deed.SUBSCRIBE, ALL)
+    assert seen.first == ("alice@example.org",)
+    assert seen.passed_over == {Verdict.SO_ALREADY: 1, Verdict.OTHER_ADDRESS: 2}
+    home = Filter(address_id=make_address(session, "alice@home.example.org"))
+    session.rollback()
+    assert do(members, Deed.SUBSCRIBE, home) == 1
+    assert on_behalf.look(session, members, Deed.SUBSCRIBE, ALL).count == 0
+
+
+def test_addresses_that_changed_since_the_look_are_looked_at_again(
+    session: Session, members: MailingList, clock: Clock
+) -> None:
+    make_user(session, "alice")
+    make_user(session, "dora")
+    seen = on_behalf.look(session, members, Deed.SUBSCRIBE, ALL)
+    make_preference(session, "members", "dora@example.org", True)
+    with pytest.raises(ChangedMeanwhileError, match="look at them again"):
+        on_behalf.do(session, members, Deed.SUBSCRIBE, ALL, look_id=seen.id, actor=BOB, now=clock())
+    session.rollback()
+    assert len(wanted(session)) == 1
+
+
+def test_a_look_at_one_deed_allows_no_other(session: Session, members: MailingList, clock: Clock) -> None:
+    make_user(session, "alice")
+    seen = on_behalf.look(session, members, Deed.SUBSCRIBE, ALL)
+    with pytest.raises(ChangedMeanwhileError):
+        on_behalf.do(session, members, Deed.UNSUBSCRIBE, ALL, look_id=seen.id, actor=BOB, now=clock())
+
+
+@pytest.mark.parametrize("reason", ["two\nlines", "\x00", "x" * 201, "\ud800"])
+def test_a_reason_is_one_line(session: Session, members: MailingList, clock: Clock, reason: str) -> None:
+    seen = on_behalf.look(session, members, Deed.SUBSCRIBE, ALL)
+    with pytest.raises(BadInputError, match="one line"):
+        on_behalf.do(session, members, Deed.SUBSCRIBE, ALL, look_id=seen.id, actor=BOB, now=clock(), reason=reason)
+
+
+def test_a_thousand_addresses_are_chosen_for_at_once(session: Session, members: MailingList, do: Any) -> None:
+    for number in range(1_000):
+        make_user(session, f"member{number:04}")
+    assert do(members, Deed.SUBSCRIBE) == 1_000
+    assert set(wanted(session).values()) == {True}
+    assert len(session.scalars(select(History.id)).all()) == 1_000
+    session.rollback()
+    assert do(members, Deed.SUBSCRIBE) == 0
+
+
+def test_what_the_list_refused_is_tried_again_at_the_next_run(
+    session: Session, members: MailingList, clock: Clock, do: Any
+) -> None:
+    make_user(session, "alice")
+    manager = MemoryList(banned={"alice@example.org"})
+    do(members, Deed.SUBSCRIBE)
+
+    def adds() -> int:
+        manager.calls.clear()
+        sync_list(session, members, manager, clock=clock, request=Request())
+        return sum(name == "add" for name, _ in manager.calls)
+
+    assert (adds(), adds()) == (1, 0)
+    version = session.scalars(select(Preference.version)).one()
+    session.rollback()
+    assert do(members, Deed.RETRY, Filter(state="refused")) == 1
+    assert do(members, Deed.RETRY, Filter(state="refused")) == 0
+    row = session.execute(select(Preference.refusal, Preference.refused_at, Preference.version)).one()
+    assert tuple(row) == ("banned", None, version)
+    session.rollback()
+    assert (adds(), adds()) == (1, 0)
+    manager.banned.clear()
+    do(members, Deed.RETRY)
+    assert adds() == 1
+    assert "alice@example.org" in manager.members
+
+
+def test_an_add_that_waits_for_a_moderator_is_not_tried_again(session: Session, members: MailingList) -> None:
+    make_user(session, "alice")
+    make_preference(session, "members", "alice@example.org", True, refusal="held", refused_at=NOW, waiting_since=NOW)
+    assert on_behalf.look(session, members, Deed.RETRY, ALL).count == 0
+
+
+def test_a_choice_made_between_the_look_and_the_deed_stays(
+    session: Session, members: MailingList, clock: Clock, do: Any
+) -> None:
+    make_user(session, "alice")
+    make_preference(session, "members", "alice@example.org", True, seen=True)
+    do(members, Deed.UNSUBSCRIBE)
+    clock.advance(hours=1)
+    session.execute(update(Preference).values(touched=False, seen=False))
+    session.commit()
+    assert on_behalf.look(session, members, Deed.UNSUBSCRIBE, ALL).passed_over == {Verdict.SO_ALREADY: 1}
+    assert clock() - timedelta(hours=1) == session.scalars(select(Preference.changed_at)).one()

@@ -1,0 +1,442 @@
+"""Any sequence of ticks, joins, leaves, account and address changes, runs, refusals, held adds and crashes keeps the
+promises of SEMANTICS: a state machine against the real services and a list manager in memory.
+"""
+
+import os
+import socket
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flask import Flask
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.orm import Session, aliased
+
+from portal.config import Catalogue
+from portal.domain.address import canonical
+from portal.domain.mailinglist import Brake, MailingList
+from portal.errors import BrakeError, ListManagerUnavailableError, RosterInDoubtError
+from portal.extensions import db
+from portal.models import Address, Base, History, Lease, Preference, Run, RunLine, User, UserAddress, UserGroup
+from portal.services.accounts import addresses
+from portal.services.accounts.addresses import Checked
+from portal.services.history import COMMAND_LINE
+from portal.services.preferences import preferences
+from portal.services.sync.sync import Request, begin_planned_run, confirm_planned_run, sync_list
+from portal.services.transaction import transaction
+from tests.conftest import Clock
+from tests.factories import make_user
+from tests.fakes.memory import Killed, MemoryList, WithdrawingList, breaking
+
+GONE = 2**22 + 1  # more than Linux ever numbers a process
+EXAMPLES = int(os.environ.get("PORTAL_TEST_EXAMPLES", "30"))
+
+LISTS = ("members", "board")
+PEOPLE = ("alice", "bob", "charlie", "dora")
+MAILBOXES = tuple(f"{name}@example.org" for name in ("alice", "bob", "dora", "dora2", "new1", "new2"))
+STRANGER = "stranger@example.net"
+
+people = st.sampled_from(PEOPLE)
+mailboxes = st.sampled_from(MAILBOXES)
+handles = st.sampled_from(LISTS)
+
+
+def make_list(handle: str) -> MailingList:
+    return MailingList(
+        handle=handle,
+        name=handle.title(),
+        description="",
+        email=f"{handle}@lists.example.org",
+        archive=None,
+        sync_passwords=False,
+        manager="memory",
+        list_name=handle,
+        audience=frozenset({"board"}) if handle == "board" else None,
+        honour_list_changes=True,
+        remove_on_departure=True,
+        brake=Brake(),
+    )
+
+
+class Promises(RuleBasedStateMachine):
+    """``acts`` remembers what a person visibly did last with a mailbox on a list: "join" or "leave"."""
+
+    app: Flask
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.context = self.app.app_context()
+        self.context.push()
+        self.session = Session(db.engine)
+        self.clock = Clock()
+        self.catalogue = Catalogue(True, 12, {handle: make_list(handle) for handle in LISTS}, {})
+        self.acts: dict[tuple[str, str], str] = {}
+        self.lists = {"members": WithdrawingList(), "board": MemoryList()}
+        self._empty()
+
+    def teardown(self) -> None:
+        self.session.close()
+        self.context.pop()
+
+    def _empty(self) -> None:
+        with self.session.begin():
+            for table in reversed(Base.metadata.sorted_tables):
+                self.session.execute(delete(table))
+
+    @initialize()
+    def cast(self) -> None:
+        make_user(self.session, "alice", groups=("board",))
+        make_user(self.session, "bob")
+        make_user(self.session, "charlie", "alice@example.org")  # shares Alice's mailbox
+        make_user(self.session, "dora", "dora@example.org", "dora2@example.org", groups=("board",))
+        for each in self.lists.values():
+            each.join(STRANGER)
+
+    # What people do in the portal.
+
+    def _user_id(self, name: str) -> int | None:
+        with self.session.begin():
+            return self.session.scalar(select(User.id).where(User.username == name, User.is_active))
+
+    @rule(name=people, handle=handles)
+    def toggle_a_box(self, name: str, handle: str) -> None:
+        user_id = self._user_id(name)
+        if user_id is not None:
+            self._toggle(user_id, handle)
+
+    def _toggle(self, user_id: int, handle: str) -> None:
+        page = preferences.page(self.session, user_id, catalogue=self.catalogue, now=self.clock())
+        shown = {offer.handle: offer.is_ticked for offer in page.offers}
+        before = self._stored(handle)
+        if handle in shown:
+            ticked = {each for each, is_ticked in shown.items() if is_ticked ^ (each == handle)}
+            preferences.choose(
+                self.session, user_id, shown=shown, ticked=ticked, catalogue=self.catalogue, now=self.clock()
+            )
+        for mailbox, row in self._stored(handle).items():
+            if mailbox not in before or before[mailbox]["subscribed"] != row["subscribed"]:
+                self.acts[mailbox, handle] = "join" if row["subscribed"] else "leave"
+
+    @rule(name=people, mailbox=mailboxes)
+    def change_address(self, name: str, mailbox: str) -> None:
+        user_id = self._user_id(name)
+        if user_id is None:
+            return
+        with self.session.begin():
+            old = self.session.scalar(
+                select(Address.canonical).join(UserAddress).where(UserAddress.user_id == user_id, UserAddress.is_main)
+            )
+        before = {handle: self._stored(handle) for handle in LISTS}
+        checked = Checked(canonical(mailbox), mailbox)
+        addresses.change(
+            self.session, user_id, checked, actor=COMMAND_LINE, now=self.clock(), lists=self.catalogue.lists
+        )
+        for handle in LISTS:
+            taken = self._stored(handle).get(mailbox)
+            if old != mailbox and taken and before[handle].get(mailbox) != taken:
+                self.acts[mailbox, handle] = self.acts.get((old or "", handle), "")
+
+    # What administrators do.
+
+    @rule(name=people)
+    def switch_off_or_on(self, name: str) -> None:
+        with transaction(self.session) as session:
+            user = session.scalar(select(User).where(User.username == name))
+            if user is not None:
+                user.is_active = not user.is_active
+                session.flush()
+                if user.is_active:
+                    addresses.clear_departures(session, user.id, lists=self.catalogue.lists)
+
+    @rule(name=people)
+    def let_in_or_out_of_the_board(self, name: str) -> None:
+        with transaction(self.session) as session:
+            user = session.scalar(select(User).where(User.username == name))
+            if user is not None:
+                group = session.get(UserGroup, (user.id, "board"))
+                if group:
+                    session.delete(group)
+                else:
+                    session.add(UserGroup(user_id=user.id, name="board"))
+                session.flush()
+                addresses.clear_departures(session, user.id, lists=self.catalogue.lists)
+
+    @rule(name=people, erase=st.booleans())
+    def delete_the_account_or_make_it_again(self, name: str, erase: bool) -> None:
+        with transaction(self.session) as session:
+            user_id = session.scalar(select(User.id).where(User.username == name))
+            if user_id is not None:
+                addresses.release(session, user_id, erase=erase, lists=self.catalogue.lists)
+                session.execute(delete(User).where(User.id == user_id))
+                return
+        user_id = make_user(self.session, name, f"spare-{name}@example.org")
+        with transaction(self.session) as session:
+            spelling = f"{name}@example.org"
+            addresses.give(session, user_id, Checked(spelling, spelling), lists=self.catalogue.lists)
+
+    # What happens at the list.
+
+    @rule(handle=handles, mailbox=mailboxes, loud=st.booleans())
+    def join_at_the_list(self, handle: str, mailbox: str, loud: bool) -> None:
+        if mailbox not in self.lists[handle].members:
+            self.lists[handle].join(mailbox.upper() if loud else mailbox)
+            self.acts[mailbox, handle] = "join"
+
+    @rule(handle=handles, mailbox=mailboxes)
+    def leave_at_the_list(self, handle: str, mailbox: str) -> None:
+        if mailbox not in self.lists[handle].members:
+            return
+        rows = self._stored(handle)
+        row = rows.get(mailbox)
+        visible = row is not None and row["seen"] is True and mailbox not in self._unsettled(handle)
+        self.lists[handle].leave(mailbox)
+        self.acts[mailbox, handle] = "leave" if visible else ""
+        successor = row["moved_to"] if row and visible else None
+        if successor:
+            joined = successor in self.lists[handle].members and rows.get(successor, {}).get("seen") is not True
+            self.acts[successor, handle] = "join" if joined else "leave"
+
+    @rule(handle=handles, mailbox=mailboxes, approves=st.booleans())
+    def moderate(self, handle: str, mailbox: str, approves: bool) -> None:
+        if mailbox in self.lists[handle].held:
+            if approves:
+                self.lists[handle].approve(mailbox)
+            else:
+                del self.lists[handle].held[mailbox]
+
+    @rule(handle=handles, mailbox=mailboxes, what=st.sampled_from(["banned", "stubborn", "moderated"]))
+    def change_the_manners_of_the_list(self, handle: str, mailbox: str, what: str) -> None:
+        each = self.lists[handle]
+        if what == "moderated":
+            each.is_moderated = not each.is_moderated
+        elif what == "banned":
+            each.banned ^= {mailbox}
+        else:
+            each.stubborn ^= {mailbox}
+
+    @rule(hours=st.sampled_from([1, 25, 100 * 24]))
+    def time_passes(self, hours: int) -> None:
+        self.clock.advance(hours=hours)
+
+    # Runs.
+
+    @rule(handle=handles)
+    def a_run(self, handle: str) -> None:
+        before = self._before(handle)
+        self._sync(handle)
+        self._check_calls(handle, before)
+        self._check_good_run(handle, before)
+        self.lists[handle].calls.clear()
+        self._sync(handle)
+        assert [name for name, _ in self.lists[handle].calls] == ["roster"], "a second run in a row does nothing"
+
+    @rule(
+        handle=handles,
+        moment=st.sampled_from(
+            [f"{when} {what}" for when in ("before", "after") for what in ("roster", "add", "remove")]
+        ),
+        count=st.integers(0, 1),
+        is_killed=st.booleans(),
+    )
+    def a_run_that_breaks(self, handle: str, moment: str, count: int, is_killed: bool) -> None:
+        before = self._before(handle)
+        self.lists[handle].watcher = breaking(moment, count, Killed() if is_killed else None)
+        broke = False
+        try:
+            self._sync(handle)
+        except (Killed, ListManagerUnavailableError):
+            self.session.rollback()
+            broke = True
+        self.lists[handle].watcher = lambda _moment: None
+        if is_killed and broke:
+            self._forget_the_tidying(handle)
+        self._check_calls(handle, before)
+
+    def _forget_the_tidying(self, handle: str) -> None:
+        """Put back what a killed process leaves: an open run, and a lease that its host knows to be nobody's."""
+        with self.session.begin():
+            last = select(func.max(Run.id)).where(Run.list_handle == handle).scalar_subquery()
+            self.session.execute(
+                update(Run)
+                .where(Run.id == last, Run.result == "failed", Run.plan_id.is_not(None))
+                .values(result="open", finished_at=None)
+            )
+            self.session.add(
+                Lease(
+                    list_handle=handle,
+                    token="dead",
+                    holder="a dead process",
+                    host=socket.gethostname(),
+                    pid=GONE,
+                    expires_at=datetime.now(UTC) + timedelta(hours=1),
+                )
+            )
+
+    @rule(
+        handle=handles, name=people, moment=st.sampled_from(["after roster", "before add", "after add", "after remove"])
+    )
+    def a_run_during_which_a_box_is_changed(self, handle: str, name: str, moment: str) -> None:
+        before = self._before(handle)
+        user_id = self._user_id(name)
+        done: list[bool] = []
+
+        def choose(now: str) -> None:
+            if now == moment and not done and user_id is not None:
+                done.append(True)
+                self._toggle(user_id, handle)
+                if now == "after roster":  # the plan has not been made yet: it reads this choice
+                    before["rows"] = self._stored(handle)
+
+        self.lists[handle].watcher = choose
+        self._sync(handle)
+        self.lists[handle].watcher = lambda _moment: None
+        self._check_calls(handle, before)
+
+    @rule(handle=handles, is_confirmed=st.booleans(), pushes=st.booleans())
+    def a_planned_run(self, handle: str, is_confirmed: bool, pushes: bool) -> None:
+        before = self._before(handle)
+        each, mailing_list = self.lists[handle], self.catalogue.lists[handle]
+        outturn = self._begin_planned(handle)
+        adds = [line.spelling for line in outturn.plan.lines if line.is_pushed and line.action == "add"]
+        removals = [line.spelling for line in outturn.plan.lines if line.is_pushed and line.action == "remove"]
+        each.calls.clear()
+        for address in adds if pushes else ():
+            each.add([address])
+        for address in removals if pushes else ():
+            each.remove([address])
+        self._check_calls(handle, before)
+        if is_confirmed:
+            request = Request(allow_empty=True)
+            confirm_planned_run(self.session, mailing_list, self._lines(handle), clock=self.clock, request=request)
+        else:  # abandoned after an hour
+            with self.session.begin():
+                self.session.execute(text("DELETE FROM leases"))
+
+    def _begin_planned(self, handle: str) -> Any:
+        accept = None
+        for _attempt in range(2):
+            try:
+                outturn, _invalid = begin_planned_run(
+                    self.session,
+                    self.catalogue.lists[handle],
+                    self._lines(handle),
+                    clock=self.clock,
+                    request=Request(accept=accept, allow_empty=True),
+                )
+            except (BrakeError, RosterInDoubtError) as refusal:
+                accept = refusal.plan_id
+            else:
+                return outturn
+        raise AssertionError("an accepted plan is let through")
+
+    def _lines(self, handle: str) -> list[bytes]:
+        return [address.encode() for address in self.lists[handle].members.values()]
+
+    def _sync(self, handle: str) -> None:
+        """Run as an operator does who says yes to the brake and to an emptied roster."""
+        accept = None
+        for _attempt in range(3):
+            try:
+                request = Request(accept=accept, allow_empty=True)
+                sync_list(
+                    self.session, self.catalogue.lists[handle], self.lists[handle], clock=self.clock, request=request
+                )
+            except BrakeError as refusal:
+                accept = refusal.plan_id
+                self.lists[handle].calls.clear()
+            else:
+                return
+        raise AssertionError("an accepted plan is let through")
+
+    # What is promised.
+
+    def _stored(self, handle: str) -> dict[str, dict[str, Any]]:
+        other = aliased(Address)
+        successor = select(other.canonical).where(other.id == Preference.moved_to).scalar_subquery()
+        with self.session.begin():
+            rows = self.session.execute(
+                select(Address.canonical, successor.label("successor"), *Preference.__table__.c)
+                .join(Preference, Preference.address_id == Address.id)
+                .where(Preference.list_handle == handle)
+            ).mappings()
+            return {row["canonical"]: {**row, "moved_to": row["successor"]} for row in rows}
+
+    def _unsettled(self, handle: str) -> set[str]:
+        with self.session.begin():
+            return set(
+                self.session.scalars(
+                    select(RunLine.address).where(RunLine.list_handle == handle, RunLine.settled.is_(False))
+                )
+            )
+
+    def _managed(self, handle: str) -> set[str]:
+        condition = addresses.is_managed(self.catalogue.lists[handle])
+        with self.session.begin():
+            return set(self.session.scalars(select(Address.canonical).where(condition)))
+
+    def _before(self, handle: str) -> dict[str, Any]:
+        self.lists[handle].calls.clear()
+        return {
+            "rows": self._stored(handle),
+            "managed": self._managed(handle),
+            "members": set(self.lists[handle].members),
+            "unsettled": self._unsettled(handle),
+        }
+
+    def _check_calls(self, handle: str, before: dict[str, Any]) -> None:
+        for name, told in self.lists[handle].calls:
+            for address in map(canonical, told):
+                row = before["rows"].get(address)
+                assert row is not None, "an address without a row is never touched"
+                if name == "add":
+                    assert row["subscribed"], "nobody is added without a standing yes"
+                    assert address in before["managed"], "nobody without an account is added"
+                    assert row["seen"] is not True or address in before["members"] or address in before["unsettled"], (
+                        "nobody who was on the roster at the last run and is off it now is added"
+                    )
+
+    def _check_good_run(self, handle: str, before: dict[str, Any]) -> None:
+        each = self.lists[handle]
+        rows = self._stored(handle)
+        for (mailbox, on), act in self.acts.items():
+            row = before["rows"].get(mailbox)
+            if on == handle and act == "leave" and row and mailbox not in before["unsettled"]:
+                refused = mailbox in rows and rows[mailbox]["refused_at"] is not None
+                assert mailbox not in each.members or refused, f"{mailbox} had left"
+        for mailbox, row in rows.items():
+            if mailbox in self._managed(handle) and row["refused_at"] is None:
+                assert row["subscribed"] == (mailbox in each.members), "the list agrees"
+            assert row["seen"] is (mailbox in each.members), "seen is what the roster said"
+
+    @invariant()
+    def strangers_stay(self) -> None:
+        for each in self.lists.values():
+            assert STRANGER in each.members
+
+    @invariant()
+    def history_tells_what_is_stored(self) -> None:
+        for handle in LISTS:
+            with self.session.begin():
+                newest = select(func.max(History.id)).where(History.list_handle == handle).group_by(History.address_id)
+                told = dict(
+                    iter(
+                        self.session.execute(
+                            select(History.address_id, History.subscribed).where(History.id.in_(newest))
+                        )
+                    )
+                )
+            for row in self._stored(handle).values():
+                assert told[row["address_id"]] == row["subscribed"]
+
+
+def test_any_sequence_keeps_the_promises(app: Flask) -> None:
+    Promises.app = app
+    run_state_machine_as_test(Promises, settings=settings(max_examples=EXAMPLES, stateful_step_count=40))

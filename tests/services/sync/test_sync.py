@@ -1,0 +1,735 @@
+"""The sync against a list manager on text files, and the real database."""
+
+import hashlib
+from datetime import datetime
+
+import pytest
+from flask import Flask
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from portal.domain.address import canonical
+from portal.domain.mailinglist import MailingList
+from portal.domain.merge import Action
+from portal.errors import (
+    BrakeError,
+    LeaseHeldError,
+    ListManagerUnavailableError,
+    NoAddressesError,
+    NoPlannedRunError,
+    RosterInDoubtError,
+)
+from portal.extensions import Portal
+from portal.models import Address, Lease, Preference, Run, User, UserAddress
+from portal.services.accounts import addresses
+from portal.services.accounts.addresses import Checked
+from portal.services.history import COMMAND_LINE
+from portal.services.preferences.preferences import choose
+from portal.services.sync import leases
+from portal.services.sync.list_init import list_init
+from portal.services.sync.sync import Outturn, Request, begin_planned_run, confirm_planned_run, dry_run, sync_list
+from portal.services.sync.wanted import planned
+from tests.conftest import Clock, Rosters
+from tests.factories import make_preference, make_user
+from tests.fakes.memory import MemoryList, WithdrawingList, breaking
+
+
+@pytest.fixture
+def portal(app: Flask) -> Portal:
+    return app.extensions["portal"]
+
+
+@pytest.fixture
+def members(portal: Portal) -> MailingList:
+    return portal.catalogue().get("members")
+
+
+class Sync:
+    def __init__(self, session: Session, portal: Portal) -> None:
+        self.session, self.portal = session, portal
+
+    def __call__(self, handle: str = "members", **request: object) -> Outturn:
+        mailing_list = self.portal.catalogue().get(handle)
+        manager = self.portal.open_list_manager(mailing_list)
+        return sync_list(self.session, mailing_list, manager, clock=self.portal.clock, request=Request(**request))
+
+
+@pytest.fixture
+def sync(session: Session, portal: Portal) -> Sync:
+    return Sync(session, portal)
+
+
+def preferences(session: Session, handle: str = "members") -> dict[int, tuple[bool, bool | None, str]]:
+    rows = session.execute(
+        select(Preference.address_id, Preference.subscribed, Preference.seen, Preference.source)
+        .where(Preference.list_handle == handle)
+        .order_by(Preference.address_id)
+    ).all()
+    session.rollback()
+    return {row.address_id: (row.subscribed, row.seen, row.source) for row in rows}
+
+
+def test_a_first_run_takes_over_what_the_roster_says(session: Session, sync: Sync, rosters: Rosters) -> None:
+    make_user(session, "alice")
+    make_user(session, "bob")
+    rosters.set("members", "Alice@Example.org", "stranger@example.net")
+    outturn = sync()
+    assert list(preferences(session).values()) == [(True, True, "init"), (False, False, "init")]
+    assert rosters.get("members") == {"Alice@Example.org", "stranger@example.net"}
+    assert outturn.plan.strangers == 1
+
+
+def test_a_tick_is_added_and_an_untick_removed(session: Session, sync: Sync, rosters: Rosters) -> None:
+    make_user(session, "alice")
+    make_user(session, "bob")
+    make_preference(session, "members", "alice@example.org", True, touched=True)
+    make_preference(session, "members", "bob@example.org", False, touched=True, seen=True)
+    rosters.set("members", "Bob@example.org", "stranger@example.net")
+    outturn = sync()
+    assert rosters.get("members") == {"alice@example.org", "stranger@example.net"}
+    assert outturn.tally == {"added": 1, "removed": 1, "refused": 0}
+    again = sync()
+    assert again.tally == {"added": 0, "removed": 0, "refused": 0}
+    assert not again.plan.lines
+
+
+def test_whoever_leaves_at_the_list_is_not_added_again(session: Session, sync: Sync, rosters: Rosters) -> None:
+    make_user(session, "alice")
+    make_user(session, "bob")
+    rosters.set("members", "alice@example.org", "bob@example.org")
+    sync()
+    rosters.set("members", "bob@example.org")
+    sync()
+    assert rosters.get("members") == {"bob@example.org"}
+    assert next(iter(preferences(session).values())) == (False, False, "list")
+
+
+def test_an_empty_roster_is_in_doubt(session: Session, sync: Sync, rosters: Rosters) -> None:
+    make_user(session, "alice")
+    rosters.set("members", "alice@example.org")
+    sync()
+    rosters.set("members")
+    with pytest.raises(RosterInDoubtError, match=r"--allow-empty$"):
+        sync()
+    assert list(preferences(session).values()) == [(True, True, "init")]
+    sync(allow_empty=True)
+    assert list(preferences(session).values()) == [(False, False, "list")]
+
+
+def test_the_brake_stops_a_large_plan_and_its_id_lets_it_through(
+    session: Session, sync: Sync, rosters: Rosters
+) -> None:
+    names = [f"user{number}" for number in range(40)]
+    for name in names:
+        make_user(session, name)
+    rosters.set("members", *(f"{name}@example.org" for name in names))
+    sync()
+    for row in session.scalars(select(Preference).limit(8)):
+        row.subscribed, row.touched, row.version = False, True, 1
+    session.commit()
+    with pytest.raises(BrakeError, match=r"run again with: --accept [0-9a-f]{16}$") as refusal:
+        sync()
+    assert len(rosters.get("members")) == 40
+    sync(accept=refusal.value.plan_id)
+    assert len(rosters.get("members")) == 32
+
+
+def test_list_init_twice_changes_nothing(session: Session, members: MailingList, clock: Clock) -> None:
+    make_user(session, "alice")
+    make_user(session, "bob")
+    counts = list_init(session, members, [b"ALICE@example.org\r\n", b"x@y.org\n", b"rubbish\n"], now=clock())
+    assert (counts.subscribed, counts.unsubscribed, counts.kept, counts.unknown, counts.invalid) == (1, 1, 0, 1, 1)
+    again = list_init(session, members, [b"alice@example.org"], now=clock())
+    assert (again.subscribed, again.unsubscribed, again.kept, again.unknown, again.invalid) == (0, 0, 2, 0, 0)
+
+
+# With a list manager in memory, which moderates, refuses and breaks.
+
+
+class World:
+    """A list, its portal, and shorthands to act and to look."""
+
+    def __init__(self, session: Session, portal: Portal, clock: Clock) -> None:
+        self.session, self.portal, self.clock = session, portal, clock
+        self.list = MemoryList()
+        self.mailing_list = portal.catalogue().get("members")
+
+    def sync(self, **request: object) -> Outturn:
+        self.list.calls.clear()
+        return sync_list(self.session, self.mailing_list, self.list, clock=self.clock, request=Request(**request))
+
+    def tick(self, address: str, subscribed: bool = True, **columns: object) -> None:
+        make_user(self.session, address.partition("@")[0], address)
+        make_preference(self.session, "members", address, subscribed, touched=True, **columns)
+
+    def row(self, address: str) -> Preference:
+        self.session.expire_all()
+        found = self.session.scalar(
+            select(Preference).join(Address, Address.id == Preference.address_id).where(Address.canonical == address)
+        )
+        assert found is not None
+        self.session.expunge(found)
+        self.session.commit()
+        return found
+
+    def runs(self) -> list[Run]:
+        self.session.expire_all()
+        found = list(self.session.scalars(select(Run).order_by(Run.id)))
+        self.session.expunge_all()
+        self.session.commit()
+        return found
+
+    def update(self, address: str, **columns: object) -> None:
+        row = self.row(address)
+        self.session.execute(update(Preference).where(Preference.address_id == row.address_id).values(**columns))
+        self.session.commit()
+
+    def told(self, name: str) -> list[str]:
+        return [address for call, addresses in self.list.calls if call == name for address in addresses]
+
+
+@pytest.fixture
+def world(session: Session, portal: Portal, clock: Clock) -> World:
+    return World(session, portal, clock)
+
+
+def test_only_the_difference_is_pushed_in_batches(world: World) -> None:
+    for number in range(7):
+        world.tick(f"new{number}@example.org")
+    world.tick("there@example.org", seen=True)
+    world.list.join("there@example.org")
+    world.sync()
+    assert [(name, len(told)) for name, told in world.list.calls] == [
+        ("roster", 0), ("add", 3), ("add", 3), ("add", 1), ("roster", 0),
+    ]  # fmt: skip
+    world.sync()
+    assert [name for name, _ in world.list.calls] == ["roster"]
+
+
+def test_a_refusal_is_recorded_told_once_and_tried_again_after_a_day(world: World) -> None:
+    world.tick("ada@example.org")
+    world.list.banned.add("ada@example.org")
+    assert world.sync().refusals == (("ada@example.org", "banned"),)
+    assert world.row("ada@example.org").refusal == "banned"
+    world.clock.advance(hours=23)
+    assert world.sync().refusals == ()
+    assert world.told("add") == []
+    world.clock.advance(hours=1)
+    assert world.sync().refusals == ()  # no news
+    assert world.told("add") == ["ada@example.org"]
+    world.list.banned.clear()
+    world.clock.advance(hours=24)
+    world.sync()
+    row = world.row("ada@example.org")
+    assert (row.seen, row.refusal, row.refused_at) == (True, None, None)
+
+
+def test_a_refused_address_is_tried_again_when_the_preference_changes(world: World) -> None:
+    world.tick("ada@example.org")
+    world.list.banned.add("ada@example.org")
+    world.sync()
+    for ticked in (set(), {"members"}):
+        user_id = world.session.scalar(select(User.id))
+        world.session.commit()
+        choose(
+            world.session, user_id, shown={"members": not ticked}, ticked=ticked,
+            catalogue=world.portal.catalogue(), now=world.clock(),
+        )  # fmt: skip
+    world.sync()
+    assert world.told("add") == ["ada@example.org"]
+
+
+def test_held_back_lines_stand_in_the_plan_and_count_neither_in_brake_nor_id(world: World) -> None:
+    world.tick("ada@example.org")
+    nothing = world.sync().plan.id  # the add is pushed
+    world.update("ada@example.org", refusal="banned", refused_at=world.clock(), seen=False)
+    world.list.leave("ada@example.org")
+    plan = dry_run(world.session, world.mailing_list, world.list, clock=world.clock).plan
+    assert [(line.action, line.held_back) for line in plan.lines] == [("add", True)]
+    assert plan.id != nothing
+    assert plan.id == hashlib.sha256(b"").hexdigest()[:16]
+
+
+def test_a_held_add_waits_and_a_leave_wins_when_the_moderator_lets_them_in(world: World) -> None:
+    world.tick("ada@example.org")
+    world.list.is_moderated = True
+    world.sync()
+    assert world.row("ada@example.org").waiting_since == world.clock()
+    world.update("ada@example.org", subscribed=False, touched=True, version=9, refusal=None, refused_at=None)
+    world.sync()
+    assert world.row("ada@example.org").waiting_since is not None
+    world.list.approve("ada@example.org")
+    world.sync()
+    row = world.row("ada@example.org")
+    assert (row.subscribed, row.seen, row.waiting_since) == (False, False, None)
+
+
+def test_who_is_let_in_just_before_the_add_is_withdrawn_is_removed_by_the_next_run(world: World) -> None:
+    world.list = WithdrawingList()
+    world.tick("ada@example.org")
+    world.list.is_moderated = True
+    world.sync()
+    world.update("ada@example.org", subscribed=False, touched=True, version=9, refusal=None, refused_at=None)
+    world.list.watcher = lambda moment: world.list.approve("ada@example.org") if moment == "before withdraw" else None
+    world.sync()
+    assert world.row("ada@example.org").waiting_since is not None
+    world.list.watcher = lambda _moment: None
+    world.sync()
+    row = world.row("ada@example.org")
+    assert (row.subscribed, row.seen, row.waiting_since) == (False, False, None)
+    assert world.list.members == {}
+
+
+def test_a_held_add_that_nobody_wants_any_more_is_withdrawn(world: World) -> None:
+    world.list = WithdrawingList()
+    world.tick("ada@example.org")
+    world.tick("bob@example.org")
+    world.list.is_moderated = True
+    world.sync()
+    world.update("ada@example.org", subscribed=False, touched=True, version=9, refusal=None, refused_at=None)
+    world.sync()
+    assert world.told("withdraw") == ["ada@example.org"]
+    assert list(world.list.held) == ["bob@example.org"]
+    row = world.row("ada@example.org")
+    assert (row.subscribed, row.seen, row.waiting_since) == (False, False, None)
+    world.sync()
+    assert [name for name, _ in world.list.calls] == ["roster"]
+    world.list.join("ada@example.org")  # by hand: that is a join like any other now
+    world.sync()
+    assert world.row("ada@example.org").subscribed is True
+
+
+def test_a_run_that_cannot_withdraw_fails_and_the_next_one_withdraws(world: World) -> None:
+    world.list = WithdrawingList()
+    world.tick("ada@example.org")
+    world.list.is_moderated = True
+    world.sync()
+    world.update("ada@example.org", subscribed=False, touched=True, version=9, refusal=None, refused_at=None)
+    world.list.watcher = breaking("before withdraw", 0)
+    with pytest.raises(ListManagerUnavailableError):
+        world.sync()
+    assert world.row("ada@example.org").waiting_since is not None
+    world.list.watcher = lambda _moment: None
+    world.sync()
+    assert world.list.held == {}
+    assert world.row("ada@example.org").waiting_since is None
+    assert "ada@example.org" not in world.list.members
+
+
+def test_waiting_ends_after_90_days(world: World) -> None:
+    world.tick("ada@example.org", subscribed=False, seen=False, waiting_since=world.clock())
+    world.clock.advance(days=89)
+    world.sync()
+    assert world.row("ada@example.org").waiting_since is not None
+    world.clock.advance(days=1)
+    world.sync()
+    assert world.row("ada@example.org").waiting_since is None
+
+
+@pytest.mark.parametrize("moment", ["before roster", "before add", "after add", "before remove", "after remove"])
+def test_a_list_manager_that_breaks_down_loses_nothing_and_the_next_run_heals(world: World, moment: str) -> None:
+    world.tick("ada@example.org")
+    world.tick("bob@example.org", subscribed=False, seen=True)
+    world.list.join("bob@example.org")
+    world.list.watcher = breaking(moment, 0)
+    with pytest.raises(ListManagerUnavailableError):
+        world.sync()
+    assert (world.row("ada@example.org").touched, world.row("bob@example.org").touched) == (True, True)
+    assert world.runs()[-1].result == "failed"
+    world.list.watcher = lambda _moment: None
+    world.sync()
+    assert set(world.list.members) == {"ada@example.org"}
+    assert world.runs()[-1].result == "done"
+    assert world.row("ada@example.org").source == "user"
+
+
+def test_an_empty_roster_after_the_push_is_in_doubt(world: World) -> None:
+    world.tick("ada@example.org", seen=True)
+    world.list.join("ada@example.org")
+    world.tick("new@example.org")
+
+    def forget(moment: str) -> None:
+        if moment == "after add":
+            world.list.members.clear()
+
+    world.list.watcher = forget
+    with pytest.raises(RosterInDoubtError, match="after the push"):
+        world.sync()
+    assert world.row("ada@example.org").seen is True
+    assert world.row("new@example.org").touched is True
+
+
+def test_an_empty_roster_after_removing_everybody_is_believed(world: World) -> None:
+    world.tick("ada@example.org", subscribed=False, seen=True)
+    world.list.join("ada@example.org")
+    world.sync()
+    assert world.row("ada@example.org").seen is False
+
+
+def test_who_leaves_while_the_run_works_is_noticed_by_the_next(world: World) -> None:
+    world.tick("ada@example.org", seen=True)
+    world.list.join("ada@example.org")
+    world.tick("new@example.org")
+
+    def leave(moment: str) -> None:
+        if moment == "after add":
+            world.list.leave("ada@example.org")
+
+    world.list.watcher = leave
+    world.sync()
+    assert world.row("ada@example.org").seen is True  # as the plan's roster said
+    world.list.watcher = lambda _moment: None
+    world.sync()
+    assert "ada@example.org" not in world.list.members
+    assert world.row("ada@example.org").source == "list"
+
+
+def test_a_tick_during_the_removal_is_not_lost(world: World) -> None:
+    world.tick("ada@example.org", subscribed=False, seen=True)
+    world.tick("bob@example.org", seen=True)
+    world.list.join("ada@example.org")
+    world.list.join("bob@example.org")
+
+    def tick(moment: str) -> None:
+        if moment == "after remove":
+            world.update("ada@example.org", subscribed=True, touched=True, version=7)
+
+    world.list.watcher = tick
+    world.sync()
+    world.list.watcher = lambda _moment: None
+    assert world.row("ada@example.org").subscribed is True
+    world.sync()
+    assert "ada@example.org" in world.list.members
+
+
+def test_an_interrupted_accepted_plan_needs_no_second_yes(world: World) -> None:
+    for number in range(8):
+        world.tick(f"user{number}@example.org", subscribed=False, seen=True)
+        world.list.join(f"user{number}@example.org")
+    with pytest.raises(BrakeError) as refusal:
+        world.sync()
+    world.list.watcher = breaking("after remove", 0)
+    with pytest.raises(ListManagerUnavailableError):
+        world.sync(accept=refusal.value.plan_id)
+    assert len(world.list.members) == 5
+    world.list.watcher = lambda _moment: None
+    world.sync()
+    assert world.list.members == {}
+
+
+def test_a_plan_that_changed_is_not_let_through_by_an_old_id(world: World) -> None:
+    for number in range(8):
+        world.tick(f"user{number}@example.org", subscribed=False, seen=True)
+        world.list.join(f"user{number}@example.org")
+    with pytest.raises(BrakeError) as refusal:
+        world.sync()
+    world.tick("one-more@example.org", subscribed=False, seen=True)
+    world.list.join("one-more@example.org")
+    with pytest.raises(BrakeError):
+        world.sync(accept=refusal.value.plan_id)
+
+
+def test_the_brake_stops_many_adds(world: World) -> None:
+    for number in range(26):
+        world.tick(f"user{number}@example.org")
+    with pytest.raises(BrakeError, match="adds 26"):
+        world.sync()
+    assert world.runs()[-1].result == "refused"
+
+
+def test_the_brake_stops_many_leaves(world: World) -> None:
+    for number in range(8):
+        world.tick(f"user{number}@example.org", seen=True)
+    world.list.join("user0@example.org")
+    with pytest.raises(BrakeError, match="7 of 8"):
+        world.sync()
+    assert world.runs()[-1].left == 0  # nothing was done, so nothing is told of it
+
+
+def test_a_roster_in_doubt_counts_as_having_done_nothing(world: World) -> None:
+    world.tick("ada@example.org", seen=True)
+    make_user(world.session, "new", "new@example.org")
+    with pytest.raises(RosterInDoubtError):
+        world.sync()
+    run = world.runs()[-1]
+    assert (run.result, run.on_roster) == ("failed", 0)
+    assert (run.initialised, run.left, run.joined, run.held) == (0, 0, 0, 0)
+
+
+def test_an_answer_without_any_address_is_unavailable_and_a_strange_subscriber_is_passed_over(world: World) -> None:
+    world.tick("ada@example.org")
+    world.list.members = {"x": "<html>", "y": "no such thing"}
+    with pytest.raises(ListManagerUnavailableError, match="<html>"):
+        world.sync()
+    world.list.members["z@example.net"] = "z@example.net"
+    world.sync()
+    assert "ada@example.org" in world.list.members
+
+
+def test_an_adapter_that_says_nothing_of_an_address_is_judged_by_the_roster(world: World) -> None:
+    world.tick("ada@example.org")
+    world.list.add = lambda addresses: {}  # type: ignore[method-assign]
+    world.sync()
+    assert world.row("ada@example.org").waiting_since is not None
+    assert world.row("ada@example.org").refusal == "not on the list after it was added"
+
+
+def test_a_second_run_is_turned_away_while_one_is_at_work(world: World) -> None:
+    with leases.held(world.session, "members"), pytest.raises(LeaseHeldError, match="until"):
+        world.sync()
+
+
+def test_an_interruption_is_written_down_and_goes_on(world: World) -> None:
+    world.tick("ada@example.org")
+    world.list.watcher = breaking("before add", 0, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        world.sync()
+    assert world.runs()[-1].message == "interrupted: KeyboardInterrupt"
+
+
+def test_a_run_left_open_is_repaired_and_said(world: World) -> None:
+    world.session.add(Run(list_handle="members", kind="sync", trigger="", host="", started_at=world.clock()))
+    world.session.commit()
+    outturn = world.sync()
+    assert len(outturn.repaired) == 1
+    assert world.runs()[0].result == "unfinished"
+
+
+# Planned runs.
+
+
+def plan_by_pipe(world: World, **request: object) -> tuple[Outturn, int]:
+    lines = [address.encode() for address in world.list.members.values()]
+    return begin_planned_run(world.session, world.mailing_list, lines, clock=world.clock, request=Request(**request))
+
+
+def confirm_by_pipe(world: World, **request: object) -> Outturn:
+    lines = [address.encode() for address in world.list.members.values()]
+    return confirm_planned_run(world.session, world.mailing_list, lines, clock=world.clock, request=Request(**request))
+
+
+def printed(world: World, action: Action) -> list[str]:
+    return [address for block in planned(world.session, world.mailing_list, action) for address in block]
+
+
+def test_a_planned_run_does_in_steps_what_a_sync_does(world: World) -> None:
+    world.tick("ada@example.org")
+    world.tick("bob@example.org", subscribed=False, seen=True)
+    world.tick("left@example.org", seen=True)
+    make_user(world.session, "dora")
+    for address in ("Bob@example.org", "dora@example.org", "stranger@example.net"):
+        world.list.join(address)
+    plan_by_pipe(world)
+    assert printed(world, Action.ADD) == ["ada@example.org"]
+    assert printed(world, Action.REMOVE) == ["Bob@example.org"]
+    assert world.row("left@example.org").source == "list"  # rule 2 is applied before anything is pushed
+    assert world.row("dora@example.org").source == "init"
+    with pytest.raises(LeaseHeldError, match="planned run"):
+        world.sync()
+    world.list.add(printed(world, Action.ADD))
+    world.list.remove(printed(world, Action.REMOVE))
+    outturn = confirm_by_pipe(world)
+    assert outturn.tally == {"added": 1, "removed": 1, "refused": 0}
+    assert (world.row("ada@example.org").seen, world.row("bob@example.org").seen) == (True, False)
+    assert world.sync().plan.lines == ()
+
+
+def test_what_was_not_pushed_in_a_planned_run_is_recorded(world: World) -> None:
+    world.tick("ada@example.org")
+    world.tick("bob@example.org", subscribed=False, seen=True)
+    world.list.join("bob@example.org")
+    plan_by_pipe(world)
+    outturn = confirm_by_pipe(world)
+    assert outturn.tally == {"added": 0, "removed": 0, "refused": 2}
+    assert world.row("ada@example.org").waiting_since is not None
+    assert world.row("bob@example.org").refusal == "still on the list after it was removed"
+
+
+def test_a_planned_run_needs_an_announcement_for_empty_input(world: World) -> None:
+    world.tick("ada@example.org")
+    with pytest.raises(NoAddressesError):
+        plan_by_pipe(world)
+    plan_by_pipe(world, allow_empty=True)
+    with pytest.raises(NoAddressesError):
+        confirm_by_pipe(world)
+    confirm_by_pipe(world, allow_empty=True)
+
+
+def test_an_emptied_roster_is_believed_in_a_planned_run_by_its_id_alone(world: World) -> None:
+    world.tick("ada@example.org", seen=True)
+    with pytest.raises(RosterInDoubtError, match=r"--accept [0-9a-f]{16}$") as doubt:
+        plan_by_pipe(world, allow_empty=True)
+    plan_by_pipe(world, allow_empty=True, accept=doubt.value.plan_id)
+    assert world.row("ada@example.org").source == "list"
+
+
+def test_a_planned_run_that_ends_on_an_empty_roster_is_in_doubt_and_stays_open(world: World) -> None:
+    world.tick("ada@example.org", seen=True)
+    world.list.join("ada@example.org")
+    world.tick("new@example.org")
+    plan_by_pipe(world)
+    world.list.members.clear()
+    with pytest.raises(NoAddressesError):
+        confirm_by_pipe(world)
+    with pytest.raises(RosterInDoubtError):
+        confirm_planned_run(
+            world.session, world.mailing_list, [], clock=world.clock, request=Request(allow_empty=True)
+        )  # fmt: skip
+    world.list.join("ada@example.org")
+    confirm_by_pipe(world)
+
+
+def test_an_end_of_a_planned_run_that_lost_the_list_meanwhile_writes_nothing(world: World) -> None:
+    world.tick("ada@example.org")
+    plan_by_pipe(world, allow_empty=True)
+    world.list.join("ada@example.org")
+    lines = [address.encode() for address in world.list.members.values()]
+
+    def clock_while_another_ends_it() -> datetime:
+        world.session.rollback()
+        world.session.execute(delete(Lease))
+        world.session.commit()
+        return world.clock()
+
+    with pytest.raises(LeaseHeldError, match="took the list over"):
+        confirm_planned_run(
+            world.session, world.mailing_list, lines, clock=clock_while_another_ends_it, request=Request()
+        )
+    assert world.row("ada@example.org").seen is None
+    assert world.runs()[-1].result == "open"
+
+
+def test_there_is_nothing_to_print_or_to_confirm_without_a_planned_run(world: World) -> None:
+    world.list.join("x@example.org")
+    with pytest.raises(NoPlannedRunError):
+        confirm_by_pipe(world)
+    with pytest.raises(NoPlannedRunError):
+        printed(world, Action.ADD)
+
+
+def test_a_planned_run_gives_the_lease_back_when_it_is_refused(world: World) -> None:
+    for number in range(26):
+        world.tick(f"user{number}@example.org")
+    world.list.join("x@example.org")
+    with pytest.raises(BrakeError):
+        plan_by_pipe(world)
+    with leases.held(world.session, "members"):
+        pass
+
+
+# Address changes and departures.
+
+
+def move(world: World, old: str, new: str) -> None:
+    user_id = world.session.scalar(select(UserAddress.user_id).join(Address).where(Address.canonical == old))
+    world.session.commit()
+    assert user_id is not None
+    addresses.change(
+        world.session, user_id, Checked(canonical(new), new), actor=COMMAND_LINE, now=world.clock(),
+        lists=world.portal.catalogue().lists,
+    )  # fmt: skip
+
+
+def test_an_address_change_adds_the_new_one_and_then_removes_the_old(world: World) -> None:
+    world.tick("x@example.org", seen=True)
+    world.list.join("x@example.org")
+    move(world, "x@example.org", "y@example.org")
+    world.sync()
+    assert [name for name, _ in world.list.calls] == ["roster", "add", "remove", "roster"]
+    assert set(world.list.members) == {"y@example.org"}
+    with pytest.raises(AssertionError):
+        world.row("x@example.org")  # nobody holds it, no roster does: purged
+
+
+def test_the_old_address_stays_until_the_new_one_was_added(world: World) -> None:
+    world.tick("x@example.org", seen=True)
+    world.list.join("x@example.org")
+    move(world, "x@example.org", "y@example.org")
+    world.list.is_moderated = True
+    world.sync()
+    assert set(world.list.members) == {"x@example.org"}
+    world.sync()  # the new one is held back now, and so is the removal
+    assert set(world.list.members) == {"x@example.org"}
+    world.list.approve("y@example.org")
+    world.sync()
+    assert set(world.list.members) == {"y@example.org"}
+
+
+def test_in_a_planned_run_the_old_address_waits_for_the_next(world: World) -> None:
+    world.tick("x@example.org", seen=True)
+    world.list.join("x@example.org")
+    move(world, "x@example.org", "y@example.org")
+    plan_by_pipe(world)
+    assert printed(world, Action.REMOVE) == []
+    world.list.add(printed(world, Action.ADD))
+    confirm_by_pipe(world)
+    plan_by_pipe(world)
+    assert printed(world, Action.REMOVE) == ["x@example.org"]
+
+
+def test_a_leave_with_the_old_address_follows_the_person(world: World) -> None:
+    world.tick("x@example.org", seen=True)
+    world.tick("other@example.org", seen=True)
+    world.list.join("other@example.org")
+    move(world, "x@example.org", "y@example.org")  # and x has left at the list meanwhile
+    world.sync()
+    assert set(world.list.members) == {"other@example.org"}
+    assert (world.row("y@example.org").subscribed, world.row("y@example.org").source) == (False, "list")
+
+
+def test_a_leave_that_follows_removes_the_new_address_where_we_had_added_it(world: World) -> None:
+    world.tick("x@example.org", seen=True)
+    world.tick("other@example.org", seen=True)
+    world.list.join("other@example.org")
+    world.list.join("x@example.org")
+    world.list.stubborn.add("x@example.org")
+    move(world, "x@example.org", "y@example.org")
+    world.sync()
+    assert {"x@example.org", "y@example.org"} < set(world.list.members)
+    world.list.leave("x@example.org")
+    world.sync()
+    assert set(world.list.members) == {"other@example.org"}
+
+
+def test_whoever_joined_with_the_new_address_by_hand_stays(world: World) -> None:
+    world.tick("x@example.org", seen=True)
+    move(world, "x@example.org", "y@example.org")
+    world.list.join("y@example.org")
+    world.sync()
+    assert set(world.list.members) == {"y@example.org"}
+    assert world.row("y@example.org").subscribed is True
+
+
+def test_going_back_undoes_a_move(world: World) -> None:
+    world.tick("x@example.org", seen=True)
+    world.list.join("x@example.org")
+    move(world, "x@example.org", "y@example.org")
+    move(world, "y@example.org", "x@example.org")
+    world.sync()
+    assert set(world.list.members) == {"x@example.org"}
+    row = world.row("x@example.org")
+    assert (row.subscribed, row.moved_to) == (True, None)
+
+
+def test_a_departed_subscriber_is_removed_and_restored_on_return(world: World) -> None:
+    world.tick("x@example.org", seen=True)
+    world.tick("y@example.org", seen=True)
+    world.list.join("x@example.org")
+    world.list.join("y@example.org")
+    world.session.execute(update(User).where(User.username == "x").values(is_active=False))
+    world.session.commit()
+    world.sync()
+    assert set(world.list.members) == {"y@example.org"}
+    assert world.row("x@example.org").departed is True
+    world.session.execute(update(User).where(User.username == "x").values(is_active=True))
+    world.session.commit()
+    world.sync()
+    assert set(world.list.members) == {"x@example.org", "y@example.org"}
+
+
+def test_a_dry_run_writes_and_pushes_nothing(world: World) -> None:
+    world.tick("ada@example.org")
+    outturn = dry_run(world.session, world.mailing_list, world.list, clock=world.clock)
+    assert [line.row.canonical for line in outturn.plan.lines] == ["ada@example.org"]
+    assert world.list.members == {}
+    assert world.runs() == []

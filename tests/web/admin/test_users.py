@@ -1,0 +1,312 @@
+"""Accounts in the browser: found, made, changed, deleted, imported; and who is on what, and why."""
+
+import io
+import re
+from typing import Any
+
+import pytest
+from flask import Flask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from portal.models import LoginSession, Preference, User
+from portal.services.accounts import users
+from tests.factories import make_preference, make_user
+from tests.web.conftest import Page, Visitor
+
+
+def number(session: Session, username: str) -> int:
+    found = session.scalar(select(User.id).where(User.username == username))
+    session.rollback()
+    assert found is not None
+    return found
+
+
+def profile(session: Session, username: str) -> users.Profile:
+    return users.show(session, username)
+
+
+def names(page: Page) -> list[str]:
+    """The usernames of the table."""
+    return page.html.split("<tbody")[1].split('scope="row">')[1:] if "<tbody" in page.html else []
+
+
+def shown(page: Page) -> list[str]:
+    return [each.partition(">")[2].partition("<")[0] for each in names(page)]
+
+
+def test_users_are_found_by_part_of_a_name_an_address_a_group_a_role_and_a_state(
+    bob: Visitor, session: Session
+) -> None:
+    make_user(session, "charlotte", "charlotte@lists.example.net", groups=["board"])
+    users.set_name(session, "charlotte", name="Charlotte 100%_")
+    make_user(session, "dora", "dora@example.org", is_active=False)
+
+    assert shown(bob.get("/admin/users?q=example.net")) == ["charlotte"]
+    assert shown(bob.get("/admin/users?q=CHARLO")) == ["charlotte"]
+    assert shown(bob.get("/admin/users?q=100%25_")) == ["charlotte"]
+    assert shown(bob.get("/admin/users?q=%25")) == ["charlotte"]  # a per cent sign, not anything
+    assert shown(bob.get("/admin/users?group=board")) == ["charlotte"]
+    assert "dora" in shown(bob.get("/admin/users?active=no"))
+    assert "bob" not in shown(bob.get("/admin/users?active=no"))
+    assert shown(bob.get("/admin/users?superuser=yes")) == ["bob"]
+    assert "No user is like that." in bob.get("/admin/users?q=nobody-at-all").text
+
+
+def test_users_come_a_page_at_a_time(bob: Visitor, session: Session) -> None:
+    for count in range(60):
+        make_user(session, f"m{count:02}", f"m{count:02}@example.org")
+    first = bob.get("/admin/users?q=m&active=yes")
+    (link,) = [each["href"] for tag, each in first.tags if tag == "a" and "after=" in (each["href"] or "")]
+    second = bob.get(link or "")
+
+    assert "active=yes" in (link or "")
+    assert len(shown(first)) == 50
+    assert not set(shown(first)) & set(shown(second))
+    assert "m59" in shown(second)
+
+
+def test_a_filter_that_cannot_be_is_refused(bob: Visitor) -> None:
+    page = bob.get("/admin/users?q=%00", status=400)
+    assert page.title.startswith("Error:")
+    bob.get("/admin/users?superuser=perhaps", status=400)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(max_size=80))
+def test_no_text_that_is_searched_for_breaks_a_page(bob: Visitor, text: str) -> None:
+    for path in ("/admin/users", "/admin/search"):
+        assert bob.client.get(path, query_string={"q": text, "group": text, "after": text}).status_code in {200, 400}
+
+
+def test_a_new_account_has_a_random_password_that_is_shown_once(bob: Visitor, app: Flask, session: Session) -> None:
+    form = {"username": "erin", "email": "Erin@Example.org", "name": "Erin", "groups": "board; full", "superuser": ""}
+    page = bob.post("/admin/users/new", form, status=200)
+    assert isinstance(page, Page)
+    password = page.html.partition("<code>")[2].partition("<")[0]
+    made = profile(session, "erin")
+
+    assert (made.email, made.name, made.groups, made.is_superuser) == (
+        "Erin@Example.org",
+        "Erin",
+        ("board", "full"),
+        False,
+    )
+    assert password not in bob.get(f"/admin/users/{made.id}").html
+    Visitor(app.test_client()).log_in("erin", password)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("username", "alice", "a user is called alice already"),
+        ("username", "two words", "Not a username"),
+        ("email", "nobody", "Not an e-mail address"),
+        ("groups", "a\tb", "cannot be typed"),
+        ("name", "n" * 121, "120"),
+    ],
+)
+def test_what_cannot_be_stands_beside_its_field_and_makes_nothing(
+    bob: Visitor, alice: Visitor, session: Session, field: str, value: str, words: str
+) -> None:
+    form = {"username": "erin", "email": "erin@example.org", field: value}
+    page = bob.client.post("/admin/users/new", data={"csrf_token": bob.get("/admin/users/new").token, **form})
+    found = Page(page)
+
+    assert found.status in {409, 422}
+    assert found.title.startswith("Error:")
+    assert words.lower() in found.text.lower()
+    assert f'id="{field}-error1"' in found.html
+    assert session.scalar(select(User.id).where(User.username == "erin")) is None
+
+
+def test_name_address_and_groups_of_an_account_are_changed(bob: Visitor, alice: Visitor, session: Session) -> None:
+    make_preference(session, "members", "alice@example.org", True, seen=True)
+    found = number(session, "alice")
+    page = bob.follow(f"/admin/users/{found}", {"name": "Alice A", "email": "alice@new.example.org", "groups": "board"})
+
+    assert "Saved." in page.text
+    changed = profile(session, "alice")
+    assert (changed.name, changed.email, changed.groups) == ("Alice A", "alice@new.example.org", ("board",))
+    assert set(session.scalars(select(Preference.subscribed))) == {True, False}  # it moved along
+    session.rollback()
+
+
+def test_a_bad_address_changes_nothing_else_of_the_form(bob: Visitor, alice: Visitor, session: Session) -> None:
+    before = profile(session, "alice")
+    form = {"name": "Somebody Else", "email": "alice@", "groups": "board"}
+    bob.post(f"/admin/users/{before.id}", form, status=422)
+    assert profile(session, "alice") == before
+
+
+def test_a_deactivated_user_is_locked_out_at_once_and_comes_back(
+    bob: Visitor, alice: Visitor, session: Session
+) -> None:
+    found = number(session, "alice")
+    page = bob.follow(f"/admin/users/{found}/deactivate", {}, page=f"/admin/users/{found}")
+    assert "alice is locked out" in page.text
+    assert alice.client.get("/subscriptions").status_code == 302
+    bob.follow(f"/admin/users/{found}/activate", {}, page=f"/admin/users/{found}")
+    assert profile(session, "alice").is_active
+
+
+def test_the_last_superuser_can_neither_be_deactivated_nor_lose_the_role_nor_be_deleted(
+    bob: Visitor, session: Session
+) -> None:
+    found = number(session, "bob")
+    for act, form in (("deactivate", {}), ("revoke", {}), ("delete", {})):
+        page = bob.follow(f"/admin/users/{found}/{act}", form, page=f"/admin/users/{found}")
+        assert "the last active superuser" in page.text
+    assert profile(session, "bob").is_superuser
+
+
+def test_a_role_is_given_and_taken(bob: Visitor, alice: Visitor, session: Session) -> None:
+    found = number(session, "alice")
+    bob.follow(f"/admin/users/{found}/grant", {}, page=f"/admin/users/{found}")
+    assert alice.client.get("/admin/").status_code == 200
+    bob.follow(f"/admin/users/{found}/revoke", {}, page=f"/admin/users/{found}")
+    assert alice.client.get("/admin/").status_code == 403
+
+
+def test_a_password_that_a_superuser_gives_ends_every_log_in(
+    bob: Visitor, alice: Visitor, app: Flask, session: Session
+) -> None:
+    found = number(session, "alice")
+    page = bob.post(f"/admin/users/{found}/password", {}, page=f"/admin/users/{found}", status=200)
+    assert isinstance(page, Page)
+    password = page.html.partition("<code>")[2].partition("<")[0]
+
+    assert session.scalar(select(LoginSession.id).where(LoginSession.user_id == found)) is None
+    session.rollback()
+    assert alice.client.get("/subscriptions").status_code == 302
+    Visitor(app.test_client()).log_in("alice", password)
+
+
+def test_what_a_deletion_does_to_subscriptions_is_said_before_it_is_done(
+    bob: Visitor, alice: Visitor, session: Session
+) -> None:
+    make_preference(session, "members", "alice@example.org", True, seen=True)
+    make_preference(session, "tech", "alice@example.org", False, seen=False)
+    found = number(session, "alice")
+    page = bob.get(f"/admin/users/{found}/delete")
+
+    assert "alice@example.org is taken off members" in page.text
+    assert "tech" not in page.text
+    assert "alice is deleted." in bob.follow(f"/admin/users/{found}/delete", {}).text
+    bob.get(f"/admin/users/{found}", status=404)
+
+
+def test_an_address_that_somebody_else_holds_is_said_to_stay(bob: Visitor, alice: Visitor, session: Session) -> None:
+    make_user(session, "alfred", "alice@example.org")
+    make_preference(session, "members", "alice@example.org", True, seen=True)
+    page = bob.get(f"/admin/users/{number(session, 'alice')}/delete")
+    assert "alice@example.org stays on members" in page.text
+
+
+CSV = b"\xef\xbb\xbfusername,email,name\r\nerin,erin@example.org,Erin\r\nfrank,frank@example.org,\r\n"
+
+
+def upload(visitor: Visitor, content: bytes, status: int = 200) -> Page:
+    token = visitor.get("/admin/users/import").token
+    data: dict[str, Any] = {"csrf_token": token, "file": (io.BytesIO(content), "members.csv")}
+    response = visitor.client.post("/admin/users/import", data=data)
+    assert response.status_code == status
+    return Page(response)
+
+
+def test_a_file_is_shown_before_its_accounts_are_made(bob: Visitor, session: Session) -> None:
+    page = upload(bob, CSV)
+    assert "Import 2 users?" in page.text
+    assert session.scalar(select(User.id).where(User.username == "erin")) is None
+    session.rollback()
+    response = bob.client.post(
+        "/admin/users/import/confirm", data={"csrf_token": page.token, "text": page.value("text")}
+    )
+    assert response.status_code == 303
+    assert profile(session, "frank").email == "frank@example.org"
+    # Once more: the names are taken now, and the answer says so.
+    again = bob.client.post("/admin/users/import/confirm", data={"csrf_token": page.token, "text": page.value("text")})
+    assert "Nothing was imported" in bob.get(again.headers["Location"]).text
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "words"),
+    [
+        (b"", 422, "file"),
+        (b"name\nx\n", 422, "username"),
+        (b"username,email\nerin,nobody\n", 200, "Line 2: not an e-mail address"),
+        (b"username,email\n\xff\xfe,x@example.org\n", 422, "not UTF-8"),
+        (b"username,email\nbob,x@example.org\n", 200, "Line 2"),
+        (b"username,email\n", 200, "no line beneath"),
+        (b"\0\0\0", 422, ""),
+    ],
+)
+def test_a_file_that_cannot_be_imported_says_why(bob: Visitor, content: bytes, status: int, words: str) -> None:
+    assert words in upload(bob, content, status).text
+
+
+def test_search_answers_why_an_address_is_on_each_list(bob: Visitor, alice: Visitor, session: Session) -> None:
+    make_preference(session, "members", "alice@example.org", True, seen=True)
+    page = bob.get("/admin/search?q=Alice@Example.org")
+    assert "Held by alice" in page.text
+    assert all(heading in page.html for heading in ("Members</h3>", "Tech</h3>"))
+
+
+def test_search_leads_from_a_part_of_a_name_to_the_address(bob: Visitor, alice: Visitor) -> None:
+    page = bob.get("/admin/search?q=ali")
+    assert "/admin/search?q=alice@example.org" in page.html.replace("%40", "@")
+
+
+def test_search_says_where_nothing_fits_and_where_nobody_holds_an_address(bob: Visitor) -> None:
+    assert "Nothing fits." in bob.get("/admin/search?q=xyzzy").text
+    assert "No account holds this address." in bob.get("/admin/search?q=nobody@example.com").text
+    assert "Who is on what" in bob.get("/admin/search").text
+
+
+def test_none_of_these_pages_is_for_members(alice: Visitor, session: Session) -> None:
+    for path in ("/admin/users", "/admin/users/new", "/admin/users/1", "/admin/users/1/delete", "/admin/users/import"):
+        alice.get(path, status=403)
+    alice.get("/admin/search", status=403)
+
+
+def test_an_account_without_a_number_here_is_not_found(bob: Visitor) -> None:
+    bob.get("/admin/users/999999", status=404)
+    bob.get("/admin/users/99999999999999999999999", status=404)
+
+
+def test_whatever_is_done_to_an_account_stands_in_its_history_with_who_did_it(
+    bob: Visitor, alice: Visitor, session: Session
+) -> None:
+    found = number(session, "alice")
+    show = f"/admin/users/{found}"
+    bob.follow(show, {"name": "Alice A", "email": "alice@new.example.org", "groups": "board; full"})
+    for act in ("deactivate", "activate", "grant", "revoke"):
+        bob.follow(f"{show}/{act}", {}, page=show)
+    bob.post(f"{show}/password", {}, page=show, status=200)
+    bob.follow(f"{show}/delete", {})
+    page = bob.get(f"/admin/users/history?user={found}")
+
+    cells = re.findall(r'data-label="(What|By)">([^<]*)', page.html)
+    assert [words for what, words in cells if what == "What"] == [
+        "deleted", "given a password", "no superuser any more", "made a superuser", "activated", "deactivated",
+        "groups: board; full", "name changed", "address changed",
+    ]  # fmt: skip
+    assert {words for what, words in cells if what == "By"} == {"bob"}
+
+
+def test_changes_of_accounts_come_a_page_at_a_time(bob: Visitor, session: Session) -> None:
+    for count in range(60):
+        users.set_name(session, "bob", name=f"Bob {count}")
+    page = bob.get("/admin/users/history")
+    assert page.html.count('data-label="What"') == 50
+    (older,) = [each["href"] for tag, each in page.tags if tag == "a" and "before=" in (each["href"] or "")]
+    assert bob.get(older or "").html.count('data-label="What"') == 10
+    bob.get("/admin/users/history?user=0", status=400)
+
+
+def test_a_change_that_fails_leaves_no_line(bob: Visitor, session: Session) -> None:
+    found = number(session, "bob")
+    bob.follow(f"/admin/users/{found}/deactivate", {}, page=f"/admin/users/{found}")
+    assert "No change is known." in bob.get("/admin/users/history").text
