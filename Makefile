@@ -25,7 +25,7 @@ unexport PORTAL_SQLALCHEMY_DATABASE_URI PORTAL_INSTANCE PYTHONHOME PYTHONPATH
 help:
 	@echo 'make run          a demo of its own at http://127.0.0.1:$(PORT)/ (in $(DEMO)/)'
 	@echo 'make test         the tests'
-	@echo 'make check        lint, format, types, layers, dependencies'
+	@echo 'make check        lint, format, types, dependencies'
 	@echo 'make bench        the benchmarks'
 	@echo 'make screenshots  the pictures of the documentation'
 	@echo 'make clean        away with $(VENV), caches and the demo'
@@ -56,7 +56,6 @@ check: $(ALL)
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
 	@$(PY) -m mypy
-	@$(VENV)/bin/lint-imports --no-logo
 	@$(PY) -m deptry .
 
 bench: $(ALL)
@@ -67,7 +66,7 @@ screenshots: $(ALL)
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist htmlcov .coverage .coverage.* .hypothesis
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find . -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 $(SERVER): EXTRAS = server

@@ -99,16 +99,19 @@ def test_the_picture_of_the_house_is_the_house() -> None:
 
 
 def _paths(picture: str) -> Iterator[str]:
-    """Yield the paths in an indented picture: folders end in a slash, several names may stand on a line."""
+    """Yield the paths in an indented picture: folders end in a slash, files may follow their folder on its line."""
     folders: list[tuple[int, str]] = []
     for line in picture.splitlines():
         indent = len(line) - len(line.lstrip())
         while folders and folders[-1][0] >= indent:
             folders.pop()
-        above = folders[-1][1] if folders else ""
+        above = folder = folders[-1][1] if folders else ""
         for word in line.split():
             if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*(/|\.[a-z]+)|Makefile|LICENSE", word):
                 break  # the description begins
-            yield above + word
             if word.endswith("/"):
-                folders.append((indent, above + word))
+                folder = above + word
+                folders.append((indent, folder))
+                yield folder
+            else:
+                yield folder + word
