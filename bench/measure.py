@@ -40,7 +40,7 @@ def alternate(tasks: Mapping[str, Callable[[], Cost]], rounds: int) -> dict[str,
     costs: dict[str, list[Cost]] = {name: [] for name in tasks}
     names = list(tasks)
     for number in range(rounds if names else 0):
-        say(f"  round {number + 1} of {rounds}")
+        print_message(f"  round {number + 1} of {rounds}")
         first = number % len(names)
         for name in names[first:] + names[:first]:
             costs[name].append(tasks[name]())
@@ -52,6 +52,6 @@ def middle(costs: Sequence[Cost]) -> Cost:
     return Cost(*(median(each) for each in zip(*costs, strict=True)))
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Tell on stderr how far it has come."""
     print(text, file=sys.stderr, flush=True)

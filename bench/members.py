@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import theirs
-from measure import say
+from measure import print_message
 
 ROOT = Path(__file__).parents[1]
 PASSWORD = "correct horse battery"  # of the member who opens a page
@@ -60,7 +60,7 @@ _ROSTER = "SELECT spelling FROM person WHERE n % 2 ORDER BY lower(spelling)"  # 
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance folder with ``count`` members; ``roster`` holds half of them."""
+    """An instance folder with ``removals`` members; ``roster`` holds half of them."""
 
     folder: Path
     count: int
@@ -97,7 +97,7 @@ def make(folder: Path, count: int) -> Instance:
 
     In a process of its own, since SQLite's cache makes it large: what a small one measures would count that as theirs.
     """
-    say(f"making {count:,} members")
+    print_message(f"making {count:,} members")
     instance = Instance(folder, count)
     subprocess.run([sys.executable, __file__, str(folder), str(count)], env=instance.env, cwd=ROOT, check=True)
     return instance

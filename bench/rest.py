@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from measure import say
+from measure import print_message
 from members import ROOT, Instance
 
 sys.path.insert(0, str(ROOT))
@@ -26,7 +26,7 @@ kind = "mailman3"
 def running(folder: Path, instance: Instance) -> Iterator[bool]:
     """Start Mailman with an instance's roster on its list, and let the instance use it; yield False without one."""
     if why := mailman3.why_missing():
-        say(f"{why}: its bar is left out")
+        print_message(f"{why}: its bar is left out")
         yield False
         return
     program = mailman3.Program(folder)

@@ -23,7 +23,7 @@ import rest
 import server
 import theirs
 from bars import BARS, Bar, Measured
-from measure import Cost, alternate, cost_of, say
+from measure import Cost, alternate, cost_of, print_message
 from members import ROOT, Instance
 
 USERS = (10_000, 100_000, 1_000_000)
@@ -82,7 +82,7 @@ def _measure(folder: Path, bars: list[Bar], *, users: list[int], rounds: int) ->
         if "superusers" in tasks and count == users[-1]:
             inside[count]["superusers"] = _asked(members.make_lists(folder / "lists"), "superusers", rounds)
         shutil.rmtree(instance.folder)
-        say(f"  {(datetime.now(UTC) - began).total_seconds():.0f} s so far")
+        print_message(f"  {(datetime.now(UTC) - began).total_seconds():.0f} s so far")
     return Measured(costs, inside)
 
 
@@ -148,11 +148,11 @@ def _inside(made: Instance, scratch: Path, tasks: set[str], *, rounds: int) -> d
     found: dict[str, Any] = {}
     for name in ("page", "calls", "sync"):
         if f"inside:{name}" in tasks:
-            say(f"  {name}")
+            print_message(f"  {name}")
             copy = made.copy_to(scratch)
             found[name] = _asked(copy, name, rounds)
     if "inside:second" in tasks:
-        say("  a second list-init")
+        print_message("  a second list-init")
         found["second"] = {"rows": _rows_written_twice(made.copy_to(scratch))}
     return found
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from measure import Cost, cost_of, say
+from measure import Cost, cost_of, print_message
 from members import ROOT, Instance
 
 _SETTINGS = "listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\nshared_buffers = '512MB'\nfsync = off\n"
@@ -114,7 +114,7 @@ def running(folder: Path) -> Iterator[Server | None]:
     """Start a server with its data in a folder, and stop it; yield None where PostgreSQL is not installed."""
     bin_folder = programs()
     if bin_folder is None:
-        say("no PostgreSQL here (apt-get install postgresql): its bar is left out")
+        print_message("no PostgreSQL here (apt-get install postgresql): its bar is left out")
         yield None
         return
     data = folder / "postgresql"

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta, Struct
 
-from portal.domain.address import canonical, shown
-from portal.domain.mailinglist import HANDLE, Brake, MailingList
+from portal.domain.address import canonical, printable
+from portal.domain.mailinglist import HANDLE, MailingList, SafetyLimits
 from portal.errors import ConfigurationError, DisabledError, InvalidAddressError, UnknownListError
 
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
@@ -99,13 +99,13 @@ def _from_variable(key: str, text: str) -> object:
     return text
 
 
-class _BrakeEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    count: Annotated[int, Meta(ge=0)] | None = None
-    percent: Annotated[int, Meta(ge=0, le=100)] | None = None
-    add_count: Annotated[int, Meta(ge=0)] | None = None
-    add_percent: Annotated[int, Meta(ge=0)] | None = None
+class _SafetyLimitsEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    removals: Annotated[int, Meta(ge=0)] | None = None
+    removals_percent: Annotated[int, Meta(ge=0, le=100)] | None = None
+    additions: Annotated[int, Meta(ge=0)] | None = None
+    additions_percent: Annotated[int, Meta(ge=0)] | None = None
 
-    def over(self, level_above: Brake) -> Brake:
+    def over(self, level_above: SafetyLimits) -> SafetyLimits:
         present = {key: value for key in self.__struct_fields__ if (value := getattr(self, key)) is not None}
         return replace(level_above, **present)
 
@@ -124,7 +124,7 @@ class _ListEntry(Struct, frozen=True, forbid_unknown_fields=True):
     audience: tuple[Line, ...] | None = None
     honour_list_changes: bool | None = None
     on_departure: _Departure | None = None
-    brake: _BrakeEntry = _BrakeEntry()
+    safety_limits: _SafetyLimitsEntry = _SafetyLimitsEntry()
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,7 +132,7 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
     applied_within_hours: Annotated[int, Meta(ge=1, le=24 * 366)] = 12
     honour_list_changes: bool = True
     on_departure: _Departure = "remove"
-    brake: _BrakeEntry = _BrakeEntry()
+    safety_limits: _SafetyLimitsEntry = _SafetyLimitsEntry()
     lists: dict[str, Any] = {}
     managers: dict[str, Any] = {}
 
@@ -226,7 +226,7 @@ def _mailing_list(path: Path, file: _File, handle: str, table: Any) -> MailingLi
         audience=None if entry.audience is None else frozenset(entry.audience),
         honour_list_changes=honours,
         remove_on_departure=(entry.on_departure or file.on_departure) == "remove",
-        brake=entry.brake.over(file.brake.over(Brake())),
+        safety_limits=entry.safety_limits.over(file.safety_limits.over(SafetyLimits())),
     )
 
 
@@ -255,9 +255,17 @@ def _read_toml(path: Path) -> dict[str, Any] | None:
 
 _Struct = TypeVar("_Struct", bound=Struct)
 
+# Settings that had another name before the first release, and what to write instead.
+_RENAMED = {
+    "brake": "safety_limits = { removals = 5, removals_percent = 10, additions = 25, additions_percent = 25 }",
+}
+
 
 def _convert(where: Path | str, table: Any, kind: type[_Struct], *, strict: bool = True) -> _Struct:
     """Read a table into a Struct. Raise ConfigurationError, which names the place and the key."""
+    for old, new in _RENAMED.items():
+        if isinstance(table, dict) and old in table:
+            raise ConfigurationError(f"{where}: `{old}` is now called `{new.partition(' ')[0]}`: write {new}")
     try:
         return msgspec.convert(table, kind, strict=strict)
     except msgspec.ValidationError as error:
@@ -286,4 +294,4 @@ def _told(words: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return shown(text, limit=64)
+    return printable(text, limit=64)

@@ -104,8 +104,8 @@ class LeaseHeldError(PortalError):
     """Another run holds the list."""
 
 
-class BrakeError(PortalError):
-    """The plan is larger than the brake allows; ``plan_id`` names it."""
+class SafetyLimitError(PortalError):
+    """The plan exceeds the safety limits; ``plan_id`` names it."""
 
     def __init__(self, message: str, *, plan_id: str) -> None:
         super().__init__(message)
@@ -113,7 +113,7 @@ class BrakeError(PortalError):
 
 
 class PlanChangedError(PortalError):
-    """The plan is not any more the one that was looked at and said yes to; ``plan_id`` names what it is now."""
+    """The plan is not any more the one that was looked at and approved; ``plan_id`` names what it is now."""
 
     def __init__(self, message: str, *, plan_id: str) -> None:
         super().__init__(message)

@@ -46,7 +46,7 @@ FAULTS: dict[type[BaseException], Fault] = {
     errors.DatabaseUnavailableError: Fault(69, 503, "Database unavailable"),
     errors.UnavailableError: Fault(69, 503, "Unavailable"),
     errors.LeaseHeldError: Fault(75, 409, "Another run holds the list"),
-    errors.BrakeError: Fault(77, 409, "Refused by the brake"),
+    errors.SafetyLimitError: Fault(77, 409, "Needs approval"),
     errors.PlanChangedError: Fault(77, 409, "The plan has changed"),
     errors.DisabledError: Fault(78, 503, "Mailing lists are not enabled"),
     errors.UnknownListError: Fault(78, 404, "Unknown list"),
@@ -123,7 +123,7 @@ def _refusal(error: Exception) -> Response:
     if isinstance(known, errors.KeyRefusedError):
         response.headers["WWW-Authenticate"] = 'Bearer realm="API"'
     if fault.status in _WATCHED:
-        security_log.tell(_WATCHED[fault.status], endpoint=request.endpoint)
+        security_log.log(_WATCHED[fault.status], endpoint=request.endpoint)
     return response
 
 

@@ -181,7 +181,7 @@ class Run(Base):
     plan_id: Mapped[str | None] = mapped_column(String(16))
     accepted: Mapped[bool] = mapped_column(default=False)
     on_roster: Mapped[int | None]
-    strangers: Mapped[int | None]  # on the roster, and nobody's here
+    without_account: Mapped[int | None]  # on the roster, and nobody's here
     initialised: Mapped[int] = mapped_column(default=0)
     left: Mapped[int] = mapped_column(default=0)
     joined: Mapped[int] = mapped_column(default=0)
@@ -252,7 +252,7 @@ class RunRequest(Base):
     run_id: Mapped[int | None] = mapped_column(index=True)
     found_plan_id: Mapped[str | None] = mapped_column(String(16))
     on_roster: Mapped[int | None]
-    strangers: Mapped[int | None]
+    without_account: Mapped[int | None]
     initialised: Mapped[int] = mapped_column(default=0)
     adds: Mapped[int] = mapped_column(default=0)
     removals: Mapped[int] = mapped_column(default=0)
@@ -260,7 +260,7 @@ class RunRequest(Base):
     joined: Mapped[int] = mapped_column(default=0)
     held: Mapped[int] = mapped_column(default=0)
     doubtful: Mapped[int] = mapped_column(default=0)  # subscribed addresses that an empty roster should hold
-    warning: Mapped[str] = mapped_column(String(200), default="")  # what exceeds the brake
+    warning: Mapped[str] = mapped_column(String(200), default="")  # what exceeds the safety limits
 
 
 class RequestLine(Base):

@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 
 from portal import config
 from portal.config import Catalogue, Settings, load_catalogue, load_settings
-from portal.domain.mailinglist import Brake
+from portal.domain.mailinglist import SafetyLimits
 from portal.errors import ConfigurationError, DisabledError, UnknownListError
 from portal.listmanagers import registry
 
@@ -222,7 +222,7 @@ def test_a_list_says_little_and_inherits_the_rest(tmp_path: Path) -> None:
     assert (members.handle, members.list_name, members.manager) == ("members", "members", "files")
     assert (members.description, members.archive, members.audience) == ("", None, None)
     assert (members.sync_passwords, members.honour_list_changes, members.remove_on_departure) == (True, True, True)
-    assert members.brake == Brake(count=5, percent=10, add_count=25, add_percent=25)
+    assert members.safety_limits == SafetyLimits(removals=5, removals_percent=10, additions=25, additions_percent=25)
 
 
 def test_a_list_overrides_what_stands_above_and_what_is_absent_keeps_its_value(tmp_path: Path) -> None:
@@ -232,14 +232,14 @@ def test_a_list_overrides_what_stands_above_and_what_is_absent_keeps_its_value(t
         enabled = true
         honour_list_changes = false
         on_departure = "keep"
-        brake = {{ percent = 20, add_count = 0 }}
+        safety_limits = {{ removals_percent = 20, additions = 0 }}
         {A_LIST}
         list = "members@lists.example.org"
         manager = "files"
         audience = ["full", "associate"]
         honour_list_changes = true
         on_departure = "remove"
-        brake = {{ count = 1, add_count = 7 }}
+        safety_limits = {{ removals = 1, additions = 7 }}
         [lists.tech]
         name = "Tech"
         email = "tech@lists.example.org"
@@ -255,10 +255,10 @@ def test_a_list_overrides_what_stands_above_and_what_is_absent_keeps_its_value(t
     assert members.list_name == "members@lists.example.org"
     assert members.audience == frozenset({"full", "associate"})
     assert (members.honour_list_changes, members.remove_on_departure) == (True, True)
-    assert members.brake == Brake(count=1, percent=20, add_count=7, add_percent=25)
+    assert members.safety_limits == SafetyLimits(removals=1, removals_percent=20, additions=7, additions_percent=25)
     assert (tech.manager, tech.sync_passwords) == ("others", False)
     assert (tech.honour_list_changes, tech.remove_on_departure) == (False, False)
-    assert tech.brake == Brake(count=5, percent=20, add_count=0, add_percent=25)
+    assert tech.safety_limits == SafetyLimits(removals=5, removals_percent=20, additions=0, additions_percent=25)
     assert catalogue.audiences == frozenset({"full", "associate"})
 
 
@@ -285,10 +285,10 @@ def _list(**entries: str) -> str:
         ("applied_within_hours = 0", "FILE: expected a whole number >= 1 - at `applied_within_hours`"),
         ('honour_list_changes = "no"', "FILE: expected true or false, got text - at `honour_list_changes`"),
         ('on_departure = "drop"', "FILE: Invalid enum value 'drop' - at `on_departure`"),
-        ("brake = { percent = 101 }", "FILE: expected a whole number <= 100 - at `brake.percent`"),
-        ("brake = { count = -1 }", "FILE: expected a whole number >= 0 - at `brake.count`"),
-        ("brake = { removals = 1 }", "FILE: there is no setting `removals` - at `brake`"),
-        ("brake = 5", "FILE: expected a table, got a whole number - at `brake`"),
+        ("safety_limits = { removals_percent = 101 }", "FILE: expected a whole number <= 100 - at `safety_limits.removals_percent`"),
+        ("safety_limits = { removals = -1 }", "FILE: expected a whole number >= 0 - at `safety_limits.removals`"),
+        ("safety_limits = { count = 1 }", "FILE: there is no setting `count` - at `safety_limits`"),
+        ("safety_limits = 5", "FILE: expected a table, got a whole number - at `safety_limits`"),
         ("lists = []", "FILE: expected a table, got a list - at `lists`"),
         ("[lists]\nmembers = 1\n" + A_MANAGER, "FILE: lists.members: expected a table, got a whole number"),
         ("[managers]\nmailman = 1", 'FILE: managers.mailman: it needs a kind, for example kind = "mailman2"'),
@@ -301,7 +301,7 @@ def _list(**entries: str) -> str:
         (_list(syncpws='"no"'), "FILE: lists.members: expected true or false, got text - at `syncpws`"),
         (_list(sync_pws="false"), "FILE: lists.members: there is no setting `sync_pws`"),
         (_list(audience='"full"'), "FILE: lists.members: expected a list, got text - at `audience`"),
-        (_list(brake="{ add_percent = 1.5 }"), "FILE: lists.members: expected a whole number, got a fraction - at `brake.add_percent`"),
+        (_list(safety_limits="{ additions_percent = 1.5 }"), "FILE: lists.members: expected a whole number, got a fraction - at `safety_limits.additions_percent`"),
         (
             _list(archive='"javascript:alert(1)"'),
             "FILE: lists.members: expected text that starts with http:// or https:// and a host - at `archive`",
@@ -387,7 +387,7 @@ def test_what_is_commented_out_in_an_example_is_valid_too(tmp_path: Path, name: 
     load_catalogue(tmp_path / "mailinglists.toml", partial(registry.read_settings, folder=tmp_path))
 
 
-@pytest.mark.parametrize("kind", [config.Settings, config._File, config._ListEntry, config._BrakeEntry])
+@pytest.mark.parametrize("kind", [config.Settings, config._File, config._ListEntry, config._SafetyLimitsEntry])
 def test_every_setting_is_explained(kind: Any) -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
 

@@ -165,7 +165,7 @@ def test_every_call_of_the_api_has_its_row_on_its_page(app: Flask) -> None:
 # --- settings, variables, exit codes
 
 
-@pytest.mark.parametrize("kind", [config.Settings, config._File, config._ListEntry, config._BrakeEntry])
+@pytest.mark.parametrize("kind", [config.Settings, config._File, config._ListEntry, config._SafetyLimitsEntry])
 def test_every_setting_has_its_row(kind: Any) -> None:
     told = {
         name

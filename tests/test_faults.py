@@ -42,7 +42,7 @@ def test_the_table_holds_nothing_else() -> None:
         (errors.DatabaseUnavailableError, 69),
         (errors.RosterInDoubtError, 69),
         (errors.LeaseHeldError, 75),
-        (errors.BrakeError, 77),
+        (errors.SafetyLimitError, 77),
         (errors.DisabledError, 78),
         (errors.UnknownListError, 78),
         (errors.NotMigratedError, 78),
@@ -68,7 +68,7 @@ def test_an_error_is_one_line_without_control_characters() -> None:
 
 def test_a_command_ends_with_one_line_on_stderr_and_the_code(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        exit_with(errors.BrakeError("too much\nrun again with: --accept 0123", plan_id="0123"))
+        exit_with(errors.SafetyLimitError("too much\nrun again with: --accept 0123", plan_id="0123"))
 
     assert left.value.code == 77
     assert capsys.readouterr() == ("", "error: too much run again with: --accept 0123\n")
@@ -151,7 +151,7 @@ def failing(app: Flask) -> Flask:
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (errors.BrakeError("too much", plan_id="0123"), 409),
+        (errors.SafetyLimitError("too much", plan_id="0123"), 409),
         (errors.NotOfferedError("not offered"), 404),
         (errors.ForbiddenError("superusers only"), 403),
         (errors.LimitedError("too many tries", retry_after=42), 429),

@@ -11,7 +11,7 @@ from flask import Flask
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from portal.errors import BrakeError, RosterInDoubtError
+from portal.errors import RosterInDoubtError, SafetyLimitError
 from portal.extensions import Portal, db
 from portal.services.accounts import api_keys, users
 from portal.services.history import COMMAND_LINE
@@ -177,7 +177,7 @@ PAGES = {
     "subscriptions.ask_to_leave": "/subscriptions/leave",
     "admin.lists": "/admin/",
     "admin_list.show": "/admin/lists/members",
-    "admin_list.look": "/admin/lists/members/change?deed=unsubscribe",
+    "admin_list.preview": "/admin/lists/members/change?bulk_action=unsubscribe",
     "admin_list.export": "/admin/lists/members/export?format=csv",
     "admin_runs.index": "/admin/runs",
     "admin_runs.show": "/admin/runs/1",
@@ -217,7 +217,7 @@ def test_no_page_takes_more_statements_for_more_rows(
             requests.ask(
                 session, "members", kind=requests.Kind.APPLY, actor=COMMAND_LINE, now=clock(), plan_id=f"{number:016}"
             )
-            with suppress(BrakeError, RosterInDoubtError):
+            with suppress(SafetyLimitError, RosterInDoubtError):
                 sync_list(session, members, portal.open_list_manager(members), clock=clock, request=Request())
 
     def statements() -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 import click
 
-from portal.cli.output import CommandGroup, as_text_or_json, print_json, print_table, say
+from portal.cli.output import CommandGroup, as_text_or_json, print_json, print_message, print_table
 from portal.extensions import db, portal
 from portal.services.accounts import api_keys
 
@@ -28,7 +28,7 @@ def create(*, username: str, label: str, expires_days: int | None) -> None:
     Example: flask apikey create bob --label "list host" > portal.key
     """
     key = api_keys.create(db.session(), username, label=label, expires_days=expires_days, now=portal().clock())
-    say("keep this key safe: it cannot be shown again")
+    print_message("keep this key safe: it cannot be shown again")
     click.echo(key)
 
 
@@ -56,4 +56,4 @@ def revoke(*, prefix: str) -> None:
     Example: flask apikey revoke mp_k4hq7w2x
     """
     is_new = api_keys.revoke(db.session(), prefix, now=portal().clock())
-    say(f"revoked {prefix}" if is_new else f"{prefix} had been revoked before: nothing changed")
+    print_message(f"revoked {prefix}" if is_new else f"{prefix} had been revoked before: nothing changed")

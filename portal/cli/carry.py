@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from portal.cli.mailinglist import mailinglist
-from portal.cli.output import as_text_or_json, print_json, print_table, say
+from portal.cli.output import as_text_or_json, print_json, print_message, print_table
 from portal.extensions import db, portal
 
 if TYPE_CHECKING:
@@ -43,20 +43,20 @@ def import_(*, file: BinaryIO, overwrite: bool, dry_run: bool, form: str) -> Non
         print_table(("LIST", "SUBSCRIBED", "UNSUBSCRIBED", "OVERWRITTEN", "REFUSED", "KEPT"), found.lists)
     _tell_skipped(found)
     if dry_run:
-        say("nothing was written: --dry-run")
+        print_message("nothing was written: --dry-run")
 
 
 def _tell_skipped(found: "Imported") -> None:
     for each in found.skipped:
-        say(f"{each.reason}: {each.times}")
+        print_message(f"{each.reason}: {each.times}")
         for example in each.examples:
-            say(f"  {example}")
+            print_message(f"  {example}")
         if each.times > len(each.examples):
-            say(f"  and {each.times - len(each.examples)} more")
+            print_message(f"  and {each.times - len(each.examples)} more")
     if found.undecided:
-        say(f"neither yes nor no stored: {found.undecided}")
+        print_message(f"neither yes nor no stored: {found.undecided}")
     if found.ignored:
-        say(f"preferences about other things: {found.ignored}")
+        print_message(f"preferences about other things: {found.ignored}")
 
 
 @mailinglist.command()
@@ -75,4 +75,4 @@ def rename(*, old: str, new: str) -> None:
     carried = carry_over(db.session(), old, new, catalogue=portal().catalogue())
     words = {"run_lines": "lines of runs"}
     counts = ", ".join(f"{words.get(name, name)}: {count}" for name, count in carried._asdict().items())
-    say(f"{old} is {new} now; carried over: {counts}")
+    print_message(f"{old} is {new} now; carried over: {counts}")

@@ -28,10 +28,10 @@ def check(*, form: str) -> None:
     """
     from portal.services.reports import check as service
 
-    premises = service.Premises(
+    evidence = service.Evidence(
         Path(current_app.instance_path), portal().catalogue, portal().open_list_manager, portal().clock
     )
-    findings = [_as_record(each) for each in service.check(db.session(), premises)]
+    findings = [_as_record(each) for each in service.check(db.session(), evidence)]
     if form == "json":
         print_json(findings)
     else:

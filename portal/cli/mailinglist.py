@@ -8,16 +8,16 @@ import click
 from portal.cli.output import (
     CommandGroup,
     as_text_or_json,
-    in_words,
+    cell_text,
     print_json,
+    print_message,
     print_table,
-    say,
     watched,
     write_lines,
     zone,
 )
 from portal.cli.report_tables import history_table, report_table, runs_table
-from portal.cli.sync import Order, code_of, run_lists, run_requested, show_endings, tell_news
+from portal.cli.sync import SyncOptions, code_of, run_lists, run_requested, show_endings, tell_news
 from portal.domain.address import canonical
 from portal.domain.merge import Action
 from portal.extensions import db, portal
@@ -60,7 +60,7 @@ def lists(*, form: str) -> None:
 @mailinglist.command("list-init")
 @click.option("--allow-empty", is_flag=True, help="Believe a roster without a single address.")
 @click.option("--plan", is_flag=True, help="Begin a planned run: plan from this roster, push nothing.")
-@click.option("--accept", metavar="ID", help="With --plan: let exactly this plan past the brake.")
+@click.option("--accept", metavar="ID", help="With --plan: approve exactly this plan.")
 @click.option("--confirm", is_flag=True, help="End the planned run by the roster read after pushing.")
 @click.option("--abandon", is_flag=True, help="Give the planned run up, so that the next run need not wait for it.")
 @as_text_or_json
@@ -88,13 +88,13 @@ def list_init(
         raise click.UsageError("--plan begins a planned run, --confirm and --abandon end it: give one of them")
     if accept is not None and not plan:
         raise click.UsageError("--accept goes with --plan")
-    from portal.services.sync.planned_runs import Order, take
+    from portal.services.sync.planned_runs import RosterUse, take
 
     mailing_list = portal().catalogue().get(handle)
-    order = Order(plan=plan, confirm=confirm, abandon=abandon, accept=accept, allow_empty=allow_empty)
-    counts, outturn = take(db.session(), mailing_list, watched(file), clock=portal().clock, order=order)
-    if outturn is not None:
-        tell_news(mailing_list, outturn)
+    use = RosterUse(plan=plan, confirm=confirm, abandon=abandon, accept=accept, allow_empty=allow_empty)
+    counts, sync_result = take(db.session(), mailing_list, watched(file), clock=portal().clock, use=use)
+    if sync_result is not None:
+        tell_news(mailing_list, sync_result)
     if form == "json":
         print_json(counts)
         return
@@ -136,7 +136,7 @@ def get_unsubscribed(*, handle: str, planned: bool) -> None:
 
 @mailinglist.command()
 @click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing, push nothing.")
-@click.option("--accept", metavar="ID", help="Let exactly this plan past the brake.")
+@click.option("--accept", metavar="ID", help="Approve exactly this plan.")
 @click.option("--allow-empty", is_flag=True, help="Believe a roster that is empty although it should not be.")
 @click.option("--requested", is_flag=True, help="Carry out what superusers asked for in the browser, and no more.")
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each list, even where all is well.")
@@ -163,9 +163,9 @@ def sync(
         raise click.UsageError("--dry-run pushes nothing, so there is nothing to --accept")
     if requested and (handles or dry_run or accept is not None or allow_empty):
         raise click.UsageError("--requested does what was asked for in the browser: name no list and no other option")
-    order = Order(is_dry=dry_run, accept=accept, allow_empty=allow_empty)
-    endings = run_requested() if requested else run_lists(handles, order)
-    show_endings(endings, order, form=form, is_verbose=verbose or sys.stdout.isatty())
+    options = SyncOptions(is_dry=dry_run, accept=accept, allow_empty=allow_empty)
+    endings = run_requested() if requested else run_lists(handles, options)
+    show_endings(endings, options, form=form, is_verbose=verbose or sys.stdout.isatty())
     raise SystemExit(code_of(endings))
 
 
@@ -210,9 +210,9 @@ def _choose_for(handle: str, username: str, *, is_subscribed: bool, reason: str)
     )
     wanted = "subscribed to" if is_subscribed else "unsubscribed from"
     if choice.is_changed:
-        say(f"{username} is {wanted} {handle}; the next run carries it out")
+        print_message(f"{username} is {wanted} {handle}; the next run carries it out")
     else:
-        say(f"{username} is {wanted} {handle} already: nothing changed")
+        print_message(f"{username} is {wanted} {handle} already: nothing changed")
 
 
 @mailinglist.command()
@@ -236,17 +236,19 @@ def why(*, handle: str, address: str, form: str) -> None:
         print_json(found)
         return
     for sentence in found.sentences:
-        click.echo(in_words(sentence))
+        click.echo(cell_text(sentence))
     if found.history:
         click.echo()
         print_table(*history_table(found.history))
 
 
 @mailinglist.command()
-@click.option("--strangers", is_flag=True, help="Ask the list who is on it that no account here holds; print them.")
+@click.option(
+    "--without-account", is_flag=True, help="Ask the list who is on it that no account here holds; print them."
+)
 @as_text_or_json
 @click.argument("handle", metavar="LIST", required=False)
-def report(*, handle: str | None, strangers: bool, form: str) -> None:
+def report(*, handle: str | None, without_account: bool, form: str) -> None:
     """Print how many addresses are in which state, for all lists or for one, and how the last run ended.
 
     LATE: the last good run is longer ago than members are promised.
@@ -256,7 +258,7 @@ def report(*, handle: str | None, strangers: bool, form: str) -> None:
     """
     from portal.services.reports import lists as list_reports
 
-    if strangers:
+    if without_account:
         _print_strangers(handle, form=form)
         return
     catalogue = portal().catalogue()
@@ -275,9 +277,9 @@ def _print_strangers(handle: str | None, *, form: str) -> None:
     from portal.services.sync.sync import read_roster
 
     if handle is None:
-        raise click.UsageError("--strangers asks one list: name it")
+        raise click.UsageError("--without-account asks one list: name it")
     manager = portal().open_list_manager(portal().catalogue().get(handle))
-    found = list_reports.strangers(db.session(), read_roster(manager.roster()))
+    found = list_reports.without_account(db.session(), read_roster(manager.roster()))
     if form == "json":
         print_json(found)
     else:

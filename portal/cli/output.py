@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import click
 from flask.cli import AppGroup
 
-from portal.domain.address import shown
+from portal.domain.address import printable
 from portal.domain.json_values import plain
 from portal.extensions import portal
 from portal.faults import exit_with
@@ -72,9 +72,9 @@ def _end_without_stdout(error: OSError) -> NoReturn:
     exit_with(error)
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Tell a person something on stderr, in one line: stdout holds nothing but what was asked for."""
-    click.echo(shown(text, limit=1_000), err=True)
+    click.echo(printable(text, limit=1_000), err=True)
 
 
 def print_json(value: object) -> None:
@@ -85,7 +85,7 @@ def print_json(value: object) -> None:
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows in aligned columns, numbers to the right."""
     rows = list(rows)
-    cells = [list(headings), *([in_words(each) for each in row] for row in rows)]
+    cells = [list(headings), *([cell_text(each) for each in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
     is_number = [
         bool(rows) and all(isinstance(row[column], int | None) for row in rows) for column in range(len(widths))
@@ -98,13 +98,13 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
         click.echo("  ".join(aligned).rstrip())
 
 
-def in_words(value: object) -> str:
+def cell_text(value: object) -> str:
     """Return a cell's text: one line, whatever a list manager or a person wrote."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return moment(value) if isinstance(value, datetime) else shown(str(value), limit=_LONGEST_CELL)
+    return moment(value) if isinstance(value, datetime) else printable(str(value), limit=_LONGEST_CELL)
 
 
 def zone() -> ZoneInfo:

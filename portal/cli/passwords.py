@@ -3,7 +3,7 @@
 import click
 
 from portal.cli.mailinglist import mailinglist
-from portal.cli.output import say
+from portal.cli.output import print_message
 from portal.extensions import db, portal
 
 
@@ -25,18 +25,18 @@ def password_sync(*, handle: str, everyone: bool, noexec: bool, verbose: bool) -
     mailing_list = portal().catalogue().get(handle)
     manager = portal().open_list_manager(mailing_list)
     if not list_passwords.takes(manager, mailing_list):
-        say(f"{handle}: {list_passwords.why_none(mailing_list)}")
+        print_message(f"{handle}: {list_passwords.why_none(mailing_list)}")
         return
     key = portal().list_password_key()
     if noexec:
-        calls, addresses = list_passwords.look(db.session(), mailing_list, manager, key=key, everyone=everyone)
+        calls, addresses = list_passwords.preview(db.session(), mailing_list, manager, key=key, everyone=everyone)
         for call in calls:
             click.echo(call)
         _tell(handle, addresses, "to set", is_verbose=verbose)
         return
     found = list_passwords.push(db.session(), mailing_list, manager, key=key, everyone=everyone)
     for address, words in found.refused:
-        say(f"{handle}: the list manager did not set the password of {address}: {words}")
+        print_message(f"{handle}: the list manager did not set the password of {address}: {words}")
     _tell(handle, found.done, "set", is_verbose=verbose)
 
 
@@ -44,8 +44,8 @@ def _tell(handle: str, addresses: tuple[str, ...], done: str, *, is_verbose: boo
     """Print whose passwords they are, on stderr, since stdout may hold commands."""
     if is_verbose:
         for address in addresses:
-            say(f"{handle}: {address}")
-        say(f"{handle}: passwords {done}: {len(addresses)}")
+            print_message(f"{handle}: {address}")
+        print_message(f"{handle}: passwords {done}: {len(addresses)}")
 
 
 @mailinglist.command("changepw-script")

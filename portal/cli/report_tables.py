@@ -19,7 +19,7 @@ def report_table(reports: "Iterable[ListReport]") -> Table:
         (
             each.handle, each.subscribed, each.unsubscribed, each.not_chosen, each.being_added,
             each.being_removed + each.departing,
-            each.waiting, each.refused, each.strangers, each.last_run and each.last_run.started_at,
+            each.waiting, each.refused, each.without_account, each.last_run and each.last_run.started_at,
             each.last_run and each.last_run.result, each.is_late,
         )
         for each in reports

@@ -9,7 +9,7 @@ import click
 from flask import current_app, render_template
 
 from portal.cli.mailinglist import mailinglist
-from portal.cli.output import say
+from portal.cli.output import print_message
 from portal.extensions import portal
 
 HERE, OVER_API = "mailing-list-sync.sh", "mailing-list-sync-apiv1.sh"
@@ -44,6 +44,8 @@ def sync_script(*, over_api: bool) -> None:
     )
     for each in lists:
         if each.steps is None and over_api:
-            say(f"{each.handle}: only the portal reaches {each.manager}; run: flask mailinglist sync {each.handle}")
+            print_message(
+                f"{each.handle}: only the portal reaches {each.manager}; run: flask mailinglist sync {each.handle}"
+            )
     if not over_api and "PORTAL_SQLALCHEMY_DATABASE_URI" in os.environ:
-        say("PORTAL_SQLALCHEMY_DATABASE_URI is not in the script: set it where the script runs")
+        print_message("PORTAL_SQLALCHEMY_DATABASE_URI is not in the script: set it where the script runs")

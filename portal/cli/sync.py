@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from portal.cli.output import print_json, print_table, say
+from portal.cli.output import print_json, print_message, print_table
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.errors import LeaseHeldError
@@ -15,11 +15,11 @@ from portal.faults import fault_of, one_line, translated
 
 if TYPE_CHECKING:
     from portal.services.sync.requests import Means, Waiting
-    from portal.services.sync.sync import Outturn
+    from portal.services.sync.sync import SyncResult
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class SyncOptions:
     """How the runs were asked for."""
 
     is_dry: bool
@@ -29,32 +29,32 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How one list's run ended: with an outturn, or with an error and its exit code."""
+    """How one list's run ended: with an sync_result, or with an error and its exit code."""
 
     handle: str
-    outturn: "Outturn | None"
+    sync_result: "SyncResult | None"
     code: int = 0
     error: str = ""
 
 
-def run_lists(handles: Sequence[str], order: Order) -> list[Ending]:
+def run_lists(handles: Sequence[str], options: SyncOptions) -> list[Ending]:
     """Run lists, all of the catalogue where none is named; tell what is news and what failed on stderr."""
     catalogue = portal().catalogue()
     catalogue.require_enabled()
-    return [_end(handle, order) for handle in dict.fromkeys(handles or catalogue.lists)]
+    return [_end(handle, options) for handle in dict.fromkeys(handles or catalogue.lists)]
 
 
-def _end(handle: str, order: Order) -> Ending:
+def _end(handle: str, options: SyncOptions) -> Ending:
     try:
         mailing_list = portal().catalogue().get(handle)
-        outturn = _run(mailing_list, order)
+        sync_result = _run(mailing_list, options)
     except Exception as error:  # whatever it is, the other lists have their turn
         known = translated(error)
         words = _naming(handle, one_line(known))
         click.echo(f"error: {words}", err=True)
         return Ending(handle, None, fault_of(known).exit_code, words)
-    tell_news(mailing_list, outturn)
-    return Ending(handle, outturn)
+    tell_news(mailing_list, sync_result)
+    return Ending(handle, sync_result)
 
 
 def run_requested() -> list[Ending]:
@@ -75,16 +75,16 @@ def _end_requested(taken: "Waiting", means: "Means") -> Ending:
     from portal.services.sync import requests
 
     try:
-        outturn = requests.carry_out(db.session(), taken, means)
+        sync_result = requests.carry_out(db.session(), taken, means)
     except Exception as error:  # whatever it is, the other requests have their turn
         known = translated(error)
         words = _naming(taken.handle, one_line(known))
         if not (taken.was_held and isinstance(known, LeaseHeldError)):  # it is tried each minute and told once
             click.echo(f"error: {words}", err=True)
         return Ending(taken.handle, None, fault_of(known).exit_code, words)
-    if outturn.run_id is not None:  # whoever asked to be shown a plan reads in the browser what is wrong with it
-        tell_news(means.catalogue.get(taken.handle), outturn)
-    return Ending(taken.handle, outturn)
+    if sync_result.run_id is not None:  # whoever asked to be shown a plan reads in the browser what is wrong with it
+        tell_news(means.catalogue.get(taken.handle), sync_result)
+    return Ending(taken.handle, sync_result)
 
 
 def _naming(handle: str, words: str) -> str:
@@ -92,27 +92,28 @@ def _naming(handle: str, words: str) -> str:
     return words if words.startswith((f"{handle}:", f"{handle} ")) else f"{handle}: {words}"
 
 
-def _run(mailing_list: MailingList, order: Order) -> "Outturn":
+def _run(mailing_list: MailingList, options: SyncOptions) -> "SyncResult":
     from portal.services.sync.sync import Request, dry_run, sync_list
 
     manager = portal().open_list_manager(mailing_list)
-    if order.is_dry:
+    if options.is_dry:
         return dry_run(db.session(), mailing_list, manager, clock=portal().clock)
-    request = Request(accept=order.accept, allow_empty=order.allow_empty)
+    request = Request(accept=options.accept, allow_empty=options.allow_empty)
     return sync_list(db.session(), mailing_list, manager, clock=portal().clock, request=request)
 
 
-def tell_news(mailing_list: MailingList, outturn: "Outturn") -> None:
+def tell_news(mailing_list: MailingList, sync_result: "SyncResult") -> None:
     """Tell an operator what a good run found: refusals that are new, runs that it repaired."""
-    handle, plan = mailing_list.handle, outturn.plan
-    for run_id in outturn.repaired:
-        say(f"{handle}: run {run_id} had been interrupted; what it left over has been looked after")
-    for address, words in outturn.refusals:
-        say(f"{handle}: the list manager did not do it for {address}: {words}")
-    if outturn.run_id is None and plan.is_in_doubt:
-        say(f"{handle}: the roster is empty although it should not be, so a sync would refuse this plan")
-    elif outturn.run_id is None and (beyond := plan.beyond(mailing_list.brake)):
-        say(f"{handle}: the brake would refuse this plan: {beyond}; to let it through: --accept {plan.id}")
+    handle, plan = mailing_list.handle, sync_result.plan
+    for run_id in sync_result.repaired:
+        print_message(f"{handle}: run {run_id} was interrupted; its remaining changes have been completed")
+    for action, address, words in sync_result.refusals:
+        what = f"add {address} to" if action is Action.ADD else f"remove {address} from"
+        print_message(f"could not {what} {handle}: {words}")
+    if sync_result.run_id is None and plan.is_in_doubt:
+        print_message(f"{handle}: the roster is empty although it should not be, so a sync would refuse this plan")
+    elif sync_result.run_id is None and (excess := plan.excess(mailing_list.safety_limits)):
+        print_message(f"{handle}: this plan exceeds the safety limits: {excess}; to approve it: --accept {plan.id}")
 
 
 def code_of(endings: Sequence[Ending]) -> int:
@@ -121,24 +122,24 @@ def code_of(endings: Sequence[Ending]) -> int:
     return 1 if 1 in codes else max(codes, default=0)
 
 
-def show_endings(endings: Sequence[Ending], order: Order, *, form: str, is_verbose: bool) -> None:
+def show_endings(endings: Sequence[Ending], options: SyncOptions, *, form: str, is_verbose: bool) -> None:
     """Print what the runs did, or would do."""
     if form == "json":
-        print_json([_as_record(each, order) for each in endings])
+        print_json([_as_record(each, options) for each in endings])
         return
-    done = [(each.handle, each.outturn) for each in endings if each.outturn is not None]
-    if order.is_dry:
-        rows = [(handle, *line) for handle, outturn in done for line in _lines(outturn)]
+    done = [(each.handle, each.sync_result) for each in endings if each.sync_result is not None]
+    if options.is_dry:
+        rows = [(handle, *line) for handle, sync_result in done for line in _lines(sync_result)]
         if rows:
             print_table(("LIST", "WOULD", "ADDRESS", "BECAUSE"), rows)
-    if order.is_dry or is_verbose:
-        for handle, outturn in done:
-            click.echo(f"{handle}: {_in_words(outturn)}")
+    if options.is_dry or is_verbose:
+        for handle, sync_result in done:
+            click.echo(f"{handle}: {_in_words(sync_result)}")
 
 
-def _lines(outturn: "Outturn") -> Iterator[tuple[str, str, str]]:
+def _lines(sync_result: "SyncResult") -> Iterator[tuple[str, str, str]]:
     """Yield what would be done, to whom, and why."""
-    for each in sorted(outturn.plan.lines, key=lambda each: (str(each.action), each.row.canonical)):
+    for each in sorted(sync_result.plan.lines, key=lambda each: (str(each.action), each.row.canonical)):
         action = _TAKEN_OVER.get(each.action, str(each.action))
         yield f"not yet {action}" if each.held_back else action, each.row.canonical, str(each.reason)
 
@@ -146,9 +147,13 @@ def _lines(outturn: "Outturn") -> Iterator[tuple[str, str, str]]:
 _TAKEN_OVER = {Action.LEFT: "take over a leave", Action.JOINED: "take over a join"}
 
 
-def _counts(outturn: "Outturn") -> dict[str, int]:
-    plan = outturn.plan
-    pushed = outturn.tally or {"added": len(plan.of(Action.ADD)), "removed": len(plan.of(Action.REMOVE)), "refused": 0}
+def _counts(sync_result: "SyncResult") -> dict[str, int]:
+    plan = sync_result.plan
+    pushed = sync_result.tally or {
+        "added": len(plan.of(Action.ADD)),
+        "removed": len(plan.of(Action.REMOVE)),
+        "refused": 0,
+    }
     return {
         **pushed,
         "joined": len(plan.of(Action.JOINED)),
@@ -169,28 +174,30 @@ _WORDS = {
 }
 
 
-def _in_words(outturn: "Outturn") -> str:
-    told = ", ".join(f"{count} {_WORDS[name]}" for name, count in _counts(outturn).items() if count)
-    plan = outturn.plan
-    return f"{told or 'nothing to do'} (of {plan.on_roster} on the list before, {plan.strangers} without an account)"
+def _in_words(sync_result: "SyncResult") -> str:
+    told = ", ".join(f"{count} {_WORDS[name]}" for name, count in _counts(sync_result).items() if count)
+    plan = sync_result.plan
+    return (
+        f"{told or 'nothing to do'} (of {plan.on_roster} on the list before, {plan.without_account} without an account)"
+    )
 
 
-def _as_record(ending: Ending, order: Order) -> dict[str, Any]:
-    if ending.outturn is None:
+def _as_record(ending: Ending, options: SyncOptions) -> dict[str, Any]:
+    if ending.sync_result is None:
         return {"list": ending.handle, "exit_code": ending.code, "error": ending.error}
-    plan = ending.outturn.plan
+    plan = ending.sync_result.plan
     record: dict[str, Any] = {
         "list": ending.handle,
         "exit_code": 0,
-        "run": ending.outturn.run_id,
+        "run": ending.sync_result.run_id,
         "plan": plan.id,
         "on_roster": plan.on_roster,
-        "strangers": plan.strangers,
-        **_counts(ending.outturn),
-        "refusals": [{"address": address, "words": words} for address, words in ending.outturn.refusals],
-        "repaired": ending.outturn.repaired,
+        "without_account": plan.without_account,
+        **_counts(ending.sync_result),
+        "refusals": [each._asdict() for each in ending.sync_result.refusals],
+        "repaired": ending.sync_result.repaired,
     }
-    if order.is_dry:
+    if options.is_dry:
         record["lines"] = [
             {
                 "action": str(each.action),

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import click
 
 from portal.cli.output import CommandGroup, as_text_or_json
-from portal.domain.address import shown
+from portal.domain.address import printable
 from portal.errors import BadInputError, ConfigurationError
 from portal.extensions import db, portal
 from portal.services.accounts import addresses, imports, passwords, users
@@ -87,7 +87,7 @@ def list_(*, form: str) -> None:
         click.echo("\n]")
         return
     for each in found:
-        click.echo("\t".join(shown(cell, limit=1_000) for cell in _cells(each)))
+        click.echo("\t".join(printable(cell, limit=1_000) for cell in _cells(each)))
 
 
 @user.command()
@@ -295,7 +295,7 @@ def _has_terminal() -> bool:
 
 def _say(text: str) -> None:
     """Tell a person what was done: on stderr, so that stdout holds nothing but what was asked for."""
-    click.echo(shown(text, limit=1_000), err=True)
+    click.echo(printable(text, limit=1_000), err=True)
 
 
 def _called(found: Profile) -> str:
@@ -319,4 +319,4 @@ def _in_words(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, Collection) and not isinstance(value, str):
         return "; ".join(map(str, value))
-    return shown("" if value is None else str(value), limit=1_000)
+    return printable("" if value is None else str(value), limit=1_000)

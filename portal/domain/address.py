@@ -25,11 +25,11 @@ def canonical(spelling: str) -> str:
     """
     text = spelling.strip()
     if len(text) > MAX_LENGTH:
-        raise InvalidAddressError(f"an e-mail address is at most {MAX_LENGTH} bytes long: {shown(text)}")
+        raise InvalidAddressError(f"an e-mail address is at most {MAX_LENGTH} bytes long: {printable(text)}")
     if not text.isascii():
         return _canonical_unicode(text)
     if not _SHAPE.fullmatch(text):
-        raise InvalidAddressError(f"not an e-mail address: {shown(text)}")
+        raise InvalidAddressError(f"not an e-mail address: {printable(text)}")
     return text.lower()
 
 
@@ -38,20 +38,20 @@ def _canonical_unicode(text: str) -> str:
 
     normal = unicodedata.normalize("NFC", text)
     if not _SHAPE.fullmatch(normal):
-        raise InvalidAddressError(f"not an e-mail address: {shown(text)}")
+        raise InvalidAddressError(f"not an e-mail address: {printable(text)}")
     local, _, domain = normal.partition("@")
     try:
         ascii_domain = idna.encode(domain.lower(), uts46=True).decode("ascii") if not domain.isascii() else domain
     except UnicodeError as error:
-        raise InvalidAddressError(f"not an e-mail address, its domain is not valid: {shown(text)}") from error
+        raise InvalidAddressError(f"not an e-mail address, its domain is not valid: {printable(text)}") from error
     # NFC once more: lower() can leave a letter and a combining mark that compose
     result = f"{unicodedata.normalize('NFC', local.lower())}@{ascii_domain.lower()}"
     if len(result.encode()) > MAX_LENGTH:
-        raise InvalidAddressError(f"an e-mail address is at most {MAX_LENGTH} bytes long: {shown(text)}")
+        raise InvalidAddressError(f"an e-mail address is at most {MAX_LENGTH} bytes long: {printable(text)}")
     return result
 
 
-def shown(text: str, *, limit: int = 100) -> str:
+def printable(text: str, *, limit: int = 100) -> str:
     """Return a text for an error line: no control characters, no lone surrogates, cut at a limit."""
     clean = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[: limit + 1])
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from portal.domain.address import shown
+from portal.domain.address import printable
 from portal.errors import BadInputError
 
 _ATTRIBUTE = re.compile(r"mailinglist\.(.+)\.subscribed")
@@ -112,7 +112,7 @@ class PreferenceText:
             elif _text(value).lower() in _NULL:
                 self.undecided += 1
             else:
-                self.problems.append(Problem(place, f"{shown(handle)}: neither 1 nor 0: {shown(_text(value))}"))
+                self.problems.append(Problem(place, f"{printable(handle)}: neither 1 nor 0: {printable(_text(value))}"))
 
     def _about_lists(self, cells: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the values of one record by handle."""
@@ -152,7 +152,7 @@ def _object(name: str, value: Any) -> Mapping[str, Any]:
     if value is None or value == []:
         return {}
     if not isinstance(value, dict):
-        raise BadInputError(f"{name} is no JSON object: {shown(str(value))}")
+        raise BadInputError(f"{name} is no JSON object: {printable(str(value))}")
     return value
 
 
@@ -168,9 +168,9 @@ def _header(text: str) -> tuple[str, Sequence[str]]:
         names = set(columns)
         if names & {"username", "email"} and ("prefs" in names or {"attribute", "value"} <= names):
             if len(names) < len(columns):
-                raise BadInputError(f"a column is there twice: {shown(text)}")
+                raise BadInputError(f"a column is there twice: {printable(text)}")
             return separator, columns
-    raise BadInputError(f"the first line must name the columns ({_EXPECTED}): {shown(text)}")
+    raise BadInputError(f"the first line must name the columns ({_EXPECTED}): {printable(text)}")
 
 
 def _cells(text: str, separator: str) -> list[str]:

@@ -7,17 +7,17 @@ HANDLE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
-class Brake:
-    """How much one plan may do without a yes: the larger of a count and a percentage, for each direction.
+class SafetyLimits:
+    """How much one plan may do without approval: the larger of a count and a percentage, for each direction.
 
-    ``count`` and ``percent`` limit removals and take-overs as "they left", out of the addresses seen on;
-    ``add_count`` and ``add_percent`` limit adds, out of the roster. Source: SEMANTICS, Brake.
+    ``removals`` and ``removals_percent`` limit removals and take-overs as "they left", out of the addresses seen on;
+    ``additions`` and ``additions_percent`` limit adds, out of the roster. Source: docs/semantics.md, "Safety".
     """
 
-    count: int = 5
-    percent: int = 10
-    add_count: int = 25
-    add_percent: int = 25
+    removals: int = 5
+    removals_percent: int = 10
+    additions: int = 25
+    additions_percent: int = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class MailingList:
     audience: frozenset[str] | None  # groups; None: everybody
     honour_list_changes: bool
     remove_on_departure: bool
-    brake: Brake
+    safety_limits: SafetyLimits
 
     def is_offered_to(self, groups: frozenset[str]) -> bool:
         """Tell whether a user in these groups may see the list."""

@@ -27,7 +27,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AddressState:
     """All that the rules look at, save the roster.
 
     ``seen`` and ``preference`` are None before the first run and the first choice; ``has_moved`` tells that its holder
@@ -43,44 +43,44 @@ class Standing:
     is_managed: bool = True
 
 
-def decide(standing: Standing, *, on_roster: bool, rules: Rules) -> Action:
+def decide(state: AddressState, *, on_roster: bool, rules: Rules) -> Action:
     """Return what the first matching rule of the merge says."""
-    wanted = standing.preference
+    wanted = state.preference
     if wanted is None:
-        return Action.INIT if standing.is_managed else Action.NOTHING  # rule 1
-    roster_moved = wanted != on_roster and standing.seen is (not on_roster)
+        return Action.INIT if state.is_managed else Action.NOTHING  # rule 1
+    roster_moved = wanted != on_roster and state.seen is (not on_roster)
     if rules.honour_list_changes and roster_moved:  # rule 2
         if not on_roster:
             return Action.LEFT
-        if not (standing.touched or standing.waiting or standing.has_moved):
+        if not (state.touched or state.waiting or state.has_moved):
             return Action.JOINED
-    if standing.is_managed and wanted != on_roster:  # rule 3
+    if state.is_managed and wanted != on_roster:  # rule 3
         return Action.ADD if wanted else Action.REMOVE
-    if not standing.is_managed and on_roster and _departs(standing, rules):  # rule 4
+    if not state.is_managed and on_roster and _departs(state, rules):  # rule 4
         return Action.REMOVE
     return Action.NOTHING  # rule 5
 
 
-def _departs(standing: Standing, rules: Rules) -> bool:
+def _departs(state: AddressState, rules: Rules) -> bool:
     """Tell whether an address that is not managed has to leave the roster, its departure not dealt with yet."""
-    stays = standing.preference and not (standing.seen and rules.remove_on_departure)
-    return not (stays or standing.is_dealt_with)
+    stays = state.preference and not (state.seen and rules.remove_on_departure)
+    return not (stays or state.is_dealt_with)
 
 
-def explain(standing: Standing, our_act: Action, *, on_roster: bool) -> Standing:
+def explain(state: AddressState, our_act: Action, *, on_roster: bool) -> AddressState:
     """Take a difference for our own act, where a line of a run that was not finished explains it.
 
     An add of which nothing is to be seen may be held at the list manager.
     """
     if our_act is Action.ADD and not on_roster:
-        return replace(standing, waiting=True)
+        return replace(state, waiting=True)
     if our_act is (Action.ADD if on_roster else Action.REMOVE):
-        return replace(standing, seen=on_roster)
-    return standing
+        return replace(state, seen=on_roster)
+    return state
 
 
-def follow_leave(successor: Standing) -> Standing:
-    """Return the standing of the address that somebody moved to, after they left at the list with the old one.
+def follow_leave(successor: AddressState) -> AddressState:
+    """Return the state of the address that somebody moved to, after they left at the list with the old one.
 
     Where nothing is known of the roster yet, being on it now counts as joining by hand.
     """
@@ -95,25 +95,25 @@ class Push:
     is_refused: bool = False
 
 
-def conclude(standing: Standing, action: Action, *, on_roster: bool, push: Push | None) -> Standing:
+def conclude(state: AddressState, action: Action, *, on_roster: bool, push: Push | None) -> AddressState:
     """Return what is remembered after a good run. ``push`` is None where nothing was sent about this address."""
     on_after = push.on_roster if push else on_roster
-    waiting = _is_waiting(standing, action, on_after=on_after, push=push)
-    taken = {Action.INIT: on_roster, Action.LEFT: False, Action.JOINED: True}.get(action, standing.preference)
+    waiting = _is_waiting(state, action, on_after=on_after, push=push)
+    taken = {Action.INIT: on_roster, Action.LEFT: False, Action.JOINED: True}.get(action, state.preference)
     awaits_removal = action in {Action.REMOVE, Action.LEFT} and on_after
     return replace(
-        standing,
+        state,
         preference=taken,
         seen=on_after,
         touched=False,
         waiting=waiting,
-        is_dealt_with=not (standing.is_managed or waiting or awaits_removal),
+        is_dealt_with=not (state.is_managed or waiting or awaits_removal),
     )
 
 
-def _is_waiting(standing: Standing, action: Action, *, on_after: bool, push: Push | None) -> bool:
+def _is_waiting(state: AddressState, action: Action, *, on_after: bool, push: Push | None) -> bool:
     if on_after:
         return False
     if push is None:
-        return standing.waiting
+        return state.waiting
     return action is Action.ADD and not push.is_refused

@@ -1,4 +1,4 @@
-"""A plan: what a run would do with one list, as data, and whether the brake lets it through."""
+"""A plan: what a run would do with one list, as data, and whether it stays within the safety limits."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
-from portal.domain.mailinglist import Brake, MailingList
-from portal.domain.merge import Action, Rules, Standing, decide, explain, follow_leave
+from portal.domain.mailinglist import MailingList, SafetyLimits
+from portal.domain.merge import Action, AddressState, Rules, decide, explain, follow_leave
 
 
 class Reason(StrEnum):
@@ -32,7 +32,7 @@ class Row:
     address_id: int
     canonical: str
     spelling: str
-    standing: Standing
+    state: AddressState
     version: int = 0
     moved_to: int | None = None
     is_held: bool = True  # some account, active or not, holds the address
@@ -45,12 +45,12 @@ class Row:
 class Decision:
     """What a run makes of one row.
 
-    ``standing`` is the row's, with our own unfinished acts and a leave that follows the person taken into account.
+    ``state`` is the row's, with our own unfinished acts and a leave that follows the person taken into account.
     ``spelling`` is as the list manager is told. ``after`` is the address whose add must be done first.
     """
 
     row: Row
-    standing: Standing
+    state: AddressState
     on_roster: bool
     action: Action
     reason: Reason
@@ -61,7 +61,7 @@ class Decision:
     @property
     def stays(self) -> bool:
         """Tell whether the address is on the roster, is wanted there, and is not removed."""
-        wanted = self.action in {Action.INIT, Action.JOINED} or self.standing.preference is True
+        wanted = self.action in {Action.INIT, Action.JOINED} or self.state.preference is True
         return self.on_roster and wanted and not (self.action is Action.REMOVE and self.is_pushed)
 
     @property
@@ -72,7 +72,7 @@ class Decision:
     @property
     def is_withdrawn(self) -> bool:
         """Tell whether an add waits at the list manager that nobody wants any more."""
-        return self.standing.waiting and not self.standing.preference and not self.on_roster
+        return self.state.waiting and not self.state.preference and not self.on_roster
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,13 @@ class Plan:
 
     ``seen_on`` counts the addresses seen on, ``doubtful`` those of them whose preference is subscribed, which make an
     empty roster doubtful; ``staying`` those on the roster that are wanted there and that the run does not remove, which
-    make an empty roster after the push doubtful; ``strangers`` the addresses on the roster that nobody here holds.
+    make an empty roster after the push doubtful; ``without_account`` those on the roster that no account holds.
     """
 
     handle: str
     decisions: tuple[Decision, ...]
     on_roster: int
-    strangers: int
+    without_account: int
     seen_on: int
     doubtful: int
     staying: int
@@ -114,19 +114,19 @@ class Plan:
         """Tell whether the roster is empty although subscribed addresses were on it."""
         return self.on_roster == 0 and self.doubtful > 0
 
-    def beyond(self, brake: Brake, *, allowed: Collection[tuple[int, Action]] = ()) -> str | None:
-        """Return in words what exceeds the brake, if anything; ``allowed`` lines have had their yes before."""
-        gone = _counted(self.of(Action.REMOVE) + self.of(Action.LEFT), allowed)
-        if gone > brake.count and gone * 100 > brake.percent * self.seen_on:
+    def excess(self, limits: SafetyLimits, *, approved: Collection[tuple[int, Action]] = ()) -> str | None:
+        """Return in words what exceeds the safety limits, if anything; ``approved`` lines were approved before."""
+        gone = _counted(self.of(Action.REMOVE) + self.of(Action.LEFT), approved)
+        if gone > limits.removals and gone * 100 > limits.removals_percent * self.seen_on:
             return f"it takes {gone} of {self.seen_on} addresses off the list or as having left"
-        added = _counted(self.of(Action.ADD), allowed)
-        if added > brake.add_count and added * 100 > brake.add_percent * self.on_roster:
+        added = _counted(self.of(Action.ADD), approved)
+        if added > limits.additions and added * 100 > limits.additions_percent * self.on_roster:
             return f"it adds {added} addresses to {self.on_roster} on the list"
         return None
 
 
-def _counted(lines: Iterable[Decision], allowed: Collection[tuple[int, Action]]) -> int:
-    return sum((each.row.address_id, each.action) not in allowed for each in lines)
+def _counted(lines: Iterable[Decision], approved: Collection[tuple[int, Action]]) -> int:
+    return sum((each.row.address_id, each.action) not in approved for each in lines)
 
 
 def rules_of(mailing_list: MailingList) -> Rules:
@@ -150,42 +150,44 @@ def decide_rows(
     ``roster`` maps canonical addresses to the list manager's spelling; ``our_acts`` maps address ids to the adds and
     removals of runs that were not finished. In a planned run an old address always waits for its successor.
     """
-    known = {row.address_id: (row, _standing(row, roster, our_acts)) for row in rows}
+    known = {row.address_id: (row, _state(row, roster, our_acts)) for row in rows}
     followed = _successors_of_leavers(known.values(), roster, rules)
     decisions = {}
-    for address_id, (row, standing) in known.items():
-        if address_id in followed and standing.preference:
-            decision = _decide_after_leave(row, standing, roster, rules, is_planned_run=is_planned_run)
+    for address_id, (row, state) in known.items():
+        if address_id in followed and state.preference:
+            decision = _decide_after_leave(row, state, roster, rules, is_planned_run=is_planned_run)
         else:
-            decision = _decide(row, standing, roster, rules)
+            decision = _decide(row, state, roster, rules)
         decisions[address_id] = decision
     return tuple(_after_successor(each, decisions, is_planned_run=is_planned_run) for each in decisions.values())
 
 
-def _standing(row: Row, roster: Mapping[str, str], our_acts: Mapping[int, Action]) -> Standing:
-    standing = replace(row.standing, waiting=False) if row.has_waited_long else row.standing
+def _state(row: Row, roster: Mapping[str, str], our_acts: Mapping[int, Action]) -> AddressState:
+    state = replace(row.state, waiting=False) if row.has_waited_long else row.state
     our_act = our_acts.get(row.address_id)
-    return explain(standing, our_act, on_roster=row.canonical in roster) if our_act else standing
+    return explain(state, our_act, on_roster=row.canonical in roster) if our_act else state
 
 
-def _successors_of_leavers(known: Iterable[tuple[Row, Standing]], roster: Mapping[str, str], rules: Rules) -> set[int]:
+def _successors_of_leavers(
+    known: Iterable[tuple[Row, AddressState]], roster: Mapping[str, str], rules: Rules
+) -> set[int]:
     """Return the addresses whose holder left at the list with the address they had before."""
     if not rules.honour_list_changes:
         return set()
     return {
         row.moved_to
-        for row, standing in known
-        if row.moved_to is not None and standing.seen is True and row.canonical not in roster
+        for row, state in known
+        if row.moved_to is not None and state.seen is True and row.canonical not in roster
     }
 
 
-def _decide(row: Row, standing: Standing, roster: Mapping[str, str], rules: Rules) -> Decision:
+def _decide(row: Row, state: AddressState, roster: Mapping[str, str], rules: Rules) -> Decision:
     on_roster = row.canonical in roster
-    action = decide(standing, on_roster=on_roster, rules=rules)
+    action = decide(state, on_roster=on_roster, rules=rules)
     held_back = action in {Action.ADD, Action.REMOVE} and row.is_fresh_refusal
     reason = Reason.REFUSED if held_back else _reason(row, action)
     spelling = roster[row.canonical] if on_roster else row.spelling
-    return Decision(row, standing, on_roster, action, reason, spelling, held_back=held_back)
+    return Decision(row, state, on_roster, action, reason, spelling, held_back=held_back)
 
 
 def _reason(row: Row, action: Action) -> Reason:
@@ -193,20 +195,20 @@ def _reason(row: Row, action: Action) -> Reason:
         return Reason.LIST
     if row.moved_to is not None:
         return Reason.MOVED
-    return Reason.CHOSEN if row.standing.is_managed else Reason.DEPARTED
+    return Reason.CHOSEN if row.state.is_managed else Reason.DEPARTED
 
 
 def _decide_after_leave(
-    row: Row, standing: Standing, roster: Mapping[str, str], rules: Rules, *, is_planned_run: bool
+    row: Row, state: AddressState, roster: Mapping[str, str], rules: Rules, *, is_planned_run: bool
 ) -> Decision:
     """Decide about the address of somebody who left at the list with the one they had before: the leave follows.
 
     Whoever joined by hand with the new address stays as they are. Where nothing is pushed, the leave itself is what
     is taken over; a planned run, which writes preferences before it pushes, removes at the next run.
     """
-    decision = _decide(row, follow_leave(standing), roster, rules)
+    decision = _decide(row, follow_leave(state), roster, rules)
     if decision.action is Action.JOINED:
-        return replace(decision, action=Action.NOTHING, standing=standing)
+        return replace(decision, action=Action.NOTHING, state=state)
     if decision.action is Action.REMOVE and not is_planned_run:
         return replace(decision, reason=decision.reason if decision.held_back else Reason.LIST)
     return replace(decision, action=Action.LEFT, reason=Reason.LIST, held_back=False)

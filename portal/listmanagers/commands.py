@@ -16,7 +16,7 @@ from portal.errors import ListManagerUnavailableError
 from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.call_limits import Pace, Paced
-from portal.listmanagers.lines import as_lines, in_words, read_roster, why_unsendable
+from portal.listmanagers.lines import as_lines, one_line, read_roster, why_unsendable
 
 
 class Commands(Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,7 +65,7 @@ class ThreeCommands(Paced):
         finished = self._run("check", process.with_list(cmds.check, self.list_name))
         process.require_success(finished)
         said = finished.stdout.decode("utf-8", "replace").strip().partition("\n")[0]
-        return in_words(said) or f"commands: {self.list_name} is there"
+        return one_line(said) or f"commands: {self.list_name} is there"
 
     def roster(self) -> Sequence[str]:
         """Return what the list command prints, without the lines to skip."""

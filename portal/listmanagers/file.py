@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 from portal.domain.address import canonical
 from portal.errors import ConfigurationError, InvalidAddressError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers.base import Outcome, Result
-from portal.listmanagers.lines import address_in, in_words, why_unsendable
+from portal.listmanagers.lines import address_in, one_line, why_unsendable
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -164,7 +164,7 @@ def open_list(settings: Settings, list_name: str) -> TextFile:
     if not list_name or list_name[0] in ".-" or "/" in list_name or not list_name.isprintable():
         raise ConfigurationError(
             "a list's name becomes a file's name, so it must not be empty, start with a dot or a dash, "
-            f"or hold a slash: {in_words(list_name)}"
+            f"or hold a slash: {one_line(list_name)}"
         )
     return TextFile(settings, list_name)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 from portal.errors import ConfigurationError, ListManagerUnavailableError
-from portal.listmanagers.lines import in_words
+from portal.listmanagers.lines import one_line
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, HTTPConnectionPool
@@ -196,13 +196,13 @@ class Client:
 def described(answer: Answer) -> str:
     """Return a server's words for what it did not do, as one line."""
     data = answer.data if isinstance(answer.data, dict) else {}
-    return in_words(str(data.get("description") or data.get("title") or f"HTTP status {answer.status}"))
+    return one_line(str(data.get("description") or data.get("title") or f"HTTP status {answer.status}"))
 
 
 def unusable(answer: Answer, what: str) -> ListManagerUnavailableError:
     """Return the error for an answer that is not what was asked for."""
     return ListManagerUnavailableError(
-        f"{answer.call}: {what}: {in_words(json.dumps(answer.data))}; see that url leads to the list manager's REST API"
+        f"{answer.call}: {what}: {one_line(json.dumps(answer.data))}; see that url leads to the list manager's REST API"
     )
 
 
@@ -224,7 +224,7 @@ def _understood(request: _Request, status: int, content: bytes) -> Answer:
     except (ValueError, RecursionError):
         if status >= 500:  # a server in trouble, or a proxy before it, speaks as it can
             return Answer(call, status, None)
-        said = "" if request.is_secret else f": {in_words(content[:400].decode('utf-8', 'replace'))}"
+        said = "" if request.is_secret else f": {one_line(content[:400].decode('utf-8', 'replace'))}"
         raise ListManagerUnavailableError(f"{call}: answered with what is no JSON{said}") from None
 
 
@@ -242,9 +242,9 @@ def _in_short(error: BaseException | None) -> str:
             return "its host has no address"
         words = getattr(error, "verify_message", "") or getattr(error, "reason", "")
         if words and isinstance(words, str):
-            return f"TLS failed: {in_words(words)}"
+            return f"TLS failed: {one_line(words)}"
         if isinstance(error, OSError) and error.strerror:
-            return in_words(error.strerror)
+            return one_line(error.strerror)
         error = error.__cause__ or error.__context__
     return "the answer broke off"
 

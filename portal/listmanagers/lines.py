@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from portal.domain.address import canonical, shown
+from portal.domain.address import canonical, printable
 from portal.errors import InvalidAddressError, ListManagerUnavailableError
 
 # A subscriber whom no account can hold, such as "a b"@example.org. A sentence about an address does not look like it.
@@ -45,7 +45,7 @@ def read_roster(output: bytes, *, comments: bool, source: str) -> list[str]:
         except InvalidAddressError:
             if not _ODD.fullmatch(spelling):
                 raise ListManagerUnavailableError(
-                    f"{source}: line {number} of its output is no address: {in_words(text)}; "
+                    f"{source}: line {number} of its output is no address: {one_line(text)}; "
                     "run it by hand to see what it prints"
                 ) from None
         else:
@@ -58,6 +58,6 @@ def as_lines(addresses: Sequence[str]) -> bytes:
     return "".join(f"{address}\n" for address in addresses).encode()
 
 
-def in_words(text: str) -> str:
+def one_line(text: str) -> str:
     """Return what a list manager said as one line: no control characters, at most 200 letters."""
-    return shown(text.strip(), limit=200)
+    return printable(text.strip(), limit=200)

@@ -17,7 +17,7 @@ from portal.errors import ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.call_limits import Pace, Paced
-from portal.listmanagers.lines import as_lines, in_words, read_roster, why_unsendable
+from portal.listmanagers.lines import as_lines, one_line, read_roster, why_unsendable
 
 _BIN = "/usr/local/mailman/bin"
 
@@ -184,7 +184,7 @@ def _added(finished: process.Finished, sent: Sequence[str]) -> dict[str, Outcome
             raise _unreadable(finished, line or f"nothing about {address}")
         said = _without(line, address)
         result = Result.REJECTED if said.startswith(_BANNED) else _ANSWERS.get(said, Result.DONE)
-        outcomes[address] = Outcome(result, in_words(said))
+        outcomes[address] = Outcome(result, one_line(said))
     return outcomes
 
 
@@ -195,7 +195,7 @@ def _removed(finished: process.Finished, sent: Sequence[str]) -> dict[str, Outco
         said, _, address = line.rpartition(": ")
         if address not in outcomes:
             raise _unreadable(finished, line)
-        outcomes[address] = Outcome(Result.ALREADY if said == "No such member" else Result.DONE, in_words(said))
+        outcomes[address] = Outcome(Result.ALREADY if said == "No such member" else Result.DONE, one_line(said))
     return outcomes
 
 
@@ -212,6 +212,6 @@ def _without(line: str, address: str) -> str:
 
 def _unreadable(finished: process.Finished, line: str) -> ListManagerUnavailableError:
     return ListManagerUnavailableError(
-        f"{finished.name}: answered what cannot be understood: {in_words(line)}; "
+        f"{finished.name}: answered what cannot be understood: {one_line(line)}; "
         "check its options in mailinglists.toml against docs/list-managers/mailman2.md"
     )

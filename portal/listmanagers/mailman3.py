@@ -21,7 +21,7 @@ from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuc
 from portal.listmanagers.base import Outcome, Result
 from portal.listmanagers.call_limits import Pace, Paced
 from portal.listmanagers.http import Answer, Client, Deadline, described, unusable
-from portal.listmanagers.lines import in_words, why_unsendable
+from portal.listmanagers.lines import one_line, why_unsendable
 
 # A list that says no name of its own is known to Mailman by its address: ``open_list`` is told that too.
 WANTS_EMAIL = True
@@ -82,7 +82,7 @@ class Mailman3(Paced):
         """Ask for the version and for the list."""
         until = self._deadline(0)
         answer = self._client.request("GET", "system", "versions", until=until)
-        version = in_words(str(_table(answer, 200).get("mailman_version")))
+        version = one_line(str(_table(answer, 200).get("mailman_version")))
         found = _table(self._of_list("GET", until=until), 200)
         return f"{version}: {found.get('list_id')} is there, subscribers: {found.get('member_count')}"
 
@@ -253,7 +253,7 @@ def open_list(settings: Settings, list_name: str, *, email: str = "") -> Mailman
     """Return the list manager bound to one list, known by its name or by its address. Raise ConfigurationError."""
     if not list_name or list_name[0] in ".-" or "/" in list_name or not list_name.isprintable():
         raise ConfigurationError(
-            f"a list's name must not be empty, start with a dot or a dash, or hold a slash: {in_words(list_name)}"
+            f"a list's name must not be empty, start with a dot or a dash, or hold a slash: {one_line(list_name)}"
         )
     names = [email, f"{list_name}@{email.rpartition('@')[2]}"] if email else []
     if not email or "." in list_name:
@@ -268,7 +268,7 @@ def _password(settings: Settings) -> str:
     if settings.password_env is not None:
         if not (found := os.environ.get(settings.password_env)):
             raise ConfigurationError(
-                f"password_env: there is no environment variable {in_words(settings.password_env)}"
+                f"password_env: there is no environment variable {one_line(settings.password_env)}"
             )
         return found
     return _password_in(settings.password_file) if settings.password_file else ""
@@ -334,7 +334,7 @@ def _table(answer: Answer, status: int) -> dict[str, Any]:
 def _text(entry: Any, key: str) -> str:
     value = entry.get(key) if isinstance(entry, dict) else None
     if not isinstance(value, str):
-        raise ListManagerUnavailableError(f"Mailman answered without {key}: {in_words(str(entry))}")
+        raise ListManagerUnavailableError(f"Mailman answered without {key}: {one_line(str(entry))}")
     return value
 
 

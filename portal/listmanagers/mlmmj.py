@@ -18,7 +18,7 @@ from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.call_limits import Pace, Paced
 from portal.listmanagers.disk_space import require_room
-from portal.listmanagers.lines import in_words, read_roster, why_unsendable
+from portal.listmanagers.lines import one_line, read_roster, why_unsendable
 
 # Normal subscribers, those who get digests, those who get no mail: folder, and option of mlmmj-list.
 _ROSTERS = {"subscribers.d": "-s", "digesters.d": "-d", "nomailsubs.d": "-n"}
@@ -78,7 +78,7 @@ class Mlmmj(Paced):
         self._require_writable()
         finished = self._run("mlmmj-list", "-V", deadline=deadline)
         process.require_success(finished)
-        version = in_words(finished.stdout.decode("utf-8", "replace")).rpartition(" ")[2]
+        version = one_line(finished.stdout.decode("utf-8", "replace")).rpartition(" ")[2]
         return f"mlmmj {version}: {self.folder} is there, subscribers: {count}"
 
     def roster(self) -> Sequence[str]:
@@ -226,7 +226,7 @@ def open_list(settings: Settings, list_name: str) -> Mlmmj:
     if not list_name or list_name[0] in ".-" or "/" in list_name or not list_name.isprintable():
         raise ConfigurationError(
             "a list's name is that of its folder in the spool, so it must not be empty, start with a dot or a dash, "
-            f"or hold a slash: {in_words(list_name)}"
+            f"or hold a slash: {one_line(list_name)}"
         )
     return Mlmmj(settings, list_name)
 

@@ -19,7 +19,7 @@ from typing import IO, NamedTuple
 
 from portal.errors import ConfigurationError, ListManagerUnavailableError
 from portal.listmanagers.call_limits import MAX_OUTPUT
-from portal.listmanagers.lines import in_words
+from portal.listmanagers.lines import one_line
 
 GRACE = 5.0  # seconds between one signal and the next
 _LONGEST_WORDS = 16 * 1024  # bytes of stderr in which secrets are looked for
@@ -73,7 +73,7 @@ def with_list(command: str, list_name: str) -> tuple[str, ...]:
     """Return a command as argv for one list: its name replaces ``{list}``, or is appended. Raise ConfigurationError."""
     if not list_name or list_name.startswith("-") or not list_name.isprintable():
         raise ConfigurationError(
-            f"a list's name must not be empty, start with a dash or hold control characters: {in_words(list_name)}"
+            f"a list's name must not be empty, start with a dash or hold control characters: {one_line(list_name)}"
         )
     argv = split(command)
     if any("{list}" in part for part in argv):
@@ -154,7 +154,7 @@ def complaint(finished: Finished) -> str:
     lines = [line for line in finished.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
     if not lines:
         return ""
-    return in_words(lines[-1] if lines[0].startswith("Traceback (") else lines[0])
+    return one_line(lines[-1] if lines[0].startswith("Traceback (") else lines[0])
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.call_limits import Pace, Paced
 from portal.listmanagers.disk_space import require_room
-from portal.listmanagers.lines import as_lines, in_words, read_roster, why_unsendable
+from portal.listmanagers.lines import as_lines, one_line, read_roster, why_unsendable
 
 
 class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -84,7 +84,7 @@ class Sympa(Paced):
         deadline = time.monotonic() + self.timeout(0)
         finished = self._run(("version",), deadline=deadline)
         process.require_success(finished)
-        version = in_words(finished.stdout.decode("utf-8", "replace"))
+        version = one_line(finished.stdout.decode("utf-8", "replace"))
         return f"{version}: {self.list_name} is there, subscribers: {len(self._read(deadline))}"
 
     def roster(self) -> Sequence[str]:
@@ -206,7 +206,7 @@ def open_list(settings: Settings, list_name: str) -> Sympa:
     name = list_name if "@" in list_name or not settings.domain else f"{list_name}@{settings.domain}"
     if not _NAME.fullmatch(name.lower()):
         raise ConfigurationError(
-            f"Sympa calls a list LIST@DOMAIN: set list for it, or domain for all in mailinglists.toml: {in_words(name)}"
+            f"Sympa calls a list LIST@DOMAIN: set list for it, or domain for all in mailinglists.toml: {one_line(name)}"
         )
     return Sympa(settings, name.lower())
 
@@ -222,7 +222,7 @@ def _answers(finished: process.Finished) -> Iterator[Answer]:
     for line in _text(finished.stderr):
         for pattern, result in _ANSWERS:
             if found := pattern.fullmatch(line):
-                yield Answer(found[1].lower(), Outcome(result, in_words(line.partition("] ")[2])))
+                yield Answer(found[1].lower(), Outcome(result, one_line(line.partition("] ")[2])))
 
 
 def _why_misread(address: str) -> str:
@@ -240,7 +240,7 @@ def _failure(finished: process.Finished, otherwise: str) -> ListManagerUnavailab
     words = [line for line in _text(finished.stderr) if line and not line.startswith(("setlogsock()", "Failed to "))]
     told = [line for line in words if "[intern]" in line] or words
     return ListManagerUnavailableError(
-        f"{finished.name}: ended with exit code {finished.exit_code}, saying: {in_words(told[0])}; {otherwise}"
+        f"{finished.name}: ended with exit code {finished.exit_code}, saying: {one_line(told[0])}; {otherwise}"
         if told
         else f"{finished.name}: ended with exit code {finished.exit_code}; {otherwise}"
     )

@@ -15,7 +15,7 @@ _LOGGER.setLevel(logging.INFO)
 _LOGGER.propagate = False  # what else is logged has other readers
 
 
-def tell(event: str, **fields: object) -> None:
+def log(event: str, **fields: object) -> None:
     """Write an event down, once what it tells of is committed. Nothing is raised, whatever the disk says."""
     _LOGGER.info(event, extra={"fields": fields})
 

@@ -55,7 +55,7 @@ ACCESS: Mapping[str, Access] = {
     "admin.lists": Access.SUPERUSER,
     "admin_list.show": Access.SUPERUSER,
     "admin_list.export": Access.SUPERUSER,
-    "admin_list.look": Access.SUPERUSER,
+    "admin_list.preview": Access.SUPERUSER,
     "admin_list.change": Access.SUPERUSER,
     "admin_runs.index": Access.SUPERUSER,
     "admin_runs.show": Access.SUPERUSER,

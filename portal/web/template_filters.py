@@ -11,7 +11,7 @@ from flask import Flask, g, url_for
 from jinja2 import StrictUndefined
 
 from portal.config import Settings
-from portal.domain.address import shown
+from portal.domain.address import printable
 from portal.extensions import portal
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")  # whatever the locale
@@ -33,12 +33,12 @@ def prepare(app: Flask, settings: Settings) -> None:
 
     app.jinja_env.globals.update(site_name=settings.site_name, asset=asset)
     app.jinja_env.filters.update(
-        day=lambda at: in_words(*local(at)),
-        moment=lambda at: f"{in_words(*local(at))}, {local(at)[0]:%H:%M}",
+        day=lambda at: day_text(*local(at)),
+        moment=lambda at: f"{day_text(*local(at))}, {local(at)[0]:%H:%M}",
         iso=lambda at: local(at)[0].isoformat(timespec="seconds"),
         number="{:,}".format,
         sentence=sentence,
-        printable=lambda text: shown(text, limit=400),
+        printable=lambda text: printable(text, limit=400),
         listed=listed,
     )
     app.context_processor(_common)
@@ -53,7 +53,7 @@ def _version(path: Path) -> str:
     return sha256(path.read_bytes()).hexdigest()[:8]
 
 
-def in_words(at: datetime, now: datetime) -> str:
+def day_text(at: datetime, now: datetime) -> str:
     """Return a day as ``22 Nov``, and with its year where that is not this one. Both are in one time zone."""
     year = "" if at.year == now.year else f" {at.year}"
     return f"{at.day} {MONTHS[at.month - 1]}{year}"

@@ -65,8 +65,8 @@ PAGES: dict[str, tuple[str | None, str]] = {
     "list-where-none-fits": ("bob", "/admin/lists/tech?q=nobody"),
     "list-by-a-filter-that-cannot-be": ("bob", "/admin/lists/tech?state=nonsense"),
     "list-of-a-long-name": ("bob", "/admin/lists/unbroken"),
-    "change-of-all": ("bob", "/admin/lists/members/change?deed=unsubscribe"),
-    "change-of-none": ("bob", "/admin/lists/jobs/change?deed=retry"),
+    "change-of-all": ("bob", "/admin/lists/members/change?bulk_action=unsubscribe"),
+    "change-of-none": ("bob", "/admin/lists/jobs/change?bulk_action=retry"),
     "users": ("bob", "/admin/users"),
     "users-that-fit": ("bob", "/admin/users?q=alice&active=yes"),
     "users-none-of-whom-fits": ("bob", "/admin/users?q=nobody"),
@@ -149,7 +149,7 @@ def _run(session: Session, handle: str, at: datetime, result: str, **columns: An
         "trigger": "command line",
         "host": "lists.example.org",
         "on_roster": 1179,
-        "strangers": 31,
+        "without_account": 31,
     }
     session.add(Run(list_handle=handle, started_at=at, finished_at=at, result=result, **values, **columns))
 

@@ -138,7 +138,7 @@ def test_a_superuser_says_yes_in_the_browser_to_what_the_brake_refused(walk: Wal
     walk.log_in("bob")
     walk.open("/admin/users")  # whichever page they begin with
     banner = walk.page.get_by_label("Lists that need a look")
-    assert "The brake refused the last run of Members." in banner.inner_text()
+    assert "The last run of Members needs approval." in banner.inner_text()
     banner.get_by_role("link", name="Members").click()
     check(walk.page)
     walk.sees("board3@example.org")
@@ -170,7 +170,7 @@ def test_a_superuser_takes_all_of_a_group_off_a_list_and_puts_them_back(walk: Wa
     board = {f"{name}@example.org" for name in BOARD}
     walk.log_in("bob")
     choose_for_the_board(walk, "Unsubscribe")
-    assert walk.shell("sync").exit_code == 77  # twelve of thirteen at once: the brake asks
+    assert walk.shell("sync").exit_code == 77  # twelve of thirteen at once: it needs approval
     (plan,) = json.loads(walk.shell("sync", "--dry-run", "--format", "json", "members").stdout)
     assert walk.shell("sync", "--accept", plan["plan"]).exit_code == 0
     assert walk.rosters.get("members") == {"bob@example.org", "stranger@example.net"}
@@ -180,8 +180,8 @@ def test_a_superuser_takes_all_of_a_group_off_a_list_and_puts_them_back(walk: Wa
     assert walk.rosters.get("members") == {*board, "bob@example.org", "stranger@example.net"}
 
 
-def choose_for_the_board(walk: Walk, deed: str) -> None:
+def choose_for_the_board(walk: Walk, bulk_action: str) -> None:
     walk.open("/admin/lists/members?group=board")
-    walk.press(f"{deed} them")
+    walk.press(f"{bulk_action} them")
     walk.page.fill("#reason", "asked by the board")
-    walk.press(f"{deed} these 12 addresses")
+    walk.press(f"{bulk_action} these 12 addresses")

@@ -226,7 +226,7 @@ def test_what_mailman_refuses_is_told_once_and_recorded(portal, mailman, session
     portal.choose("bob", ticked=True)
     code, stdout, stderr = portal("sync")
     assert (code, stdout) == (0, "")
-    assert stderr == ("members: the list manager did not do it for bob@example.org: Banned address (matched ^bob@)\n")
+    assert stderr == ("could not add bob@example.org to members: Banned address (matched ^bob@)\n")
     assert portal("sync") == (0, "", "")
     assert "Banned address" in portal("why", "members", "bob@example.org")[1]
 

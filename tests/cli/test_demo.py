@@ -130,11 +130,11 @@ def test_every_state_of_a_list_can_be_seen(runner, session, clock):
     assert offers(runner, session, clock, "dora")["tech"].detail.by_other
 
 
-def test_strangers_are_on_every_list(runner):
+def test_subscribers_without_an_account_are_on_every_list(runner):
     call(runner, "demo")
     reports = json.loads(call(runner, "mailinglist", "report", "--format", "json"))
     assert [report["handle"] for report in reports] == ["members", "tech", "board"]
-    assert all(report["strangers"] for report in reports)
+    assert all(report["without_account"] for report in reports)
     assert [report["is_late"] for report in reports] == [False, True, False]
 
 
@@ -145,7 +145,7 @@ def test_history_and_runs_are_in_the_order_of_time(runner):
         assert times == sorted(times, reverse=True)
 
 
-def test_the_next_run_carries_out_what_waits_and_leaves_strangers_alone(runner, instance: Path):
+def test_the_next_run_carries_out_what_waits_and_leaves_subscribers_without_an_account_alone(runner, instance: Path):
     call(runner, "demo")
     assert (instance / "mailinglists.toml").read_text() == CATALOGUE
     call(runner, "mailinglist", "sync")

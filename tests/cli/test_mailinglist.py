@@ -205,7 +205,13 @@ def test_sync_tells_as_json(call, cast):
     code, stdout, _ = call("sync", "--format", "json", "members", "nope")
     done, failed = json.loads(stdout)
     assert code == 78
-    assert (done["list"], done["added"], done["removed"], done["strangers"], done["run"]) == ("members", 1, 0, 1, 1)
+    assert (done["list"], done["added"], done["removed"], done["without_account"], done["run"]) == (
+        "members",
+        1,
+        0,
+        1,
+        1,
+    )
     assert failed["exit_code"] == 78
     assert "unknown list" in failed["error"]
 
@@ -259,7 +265,7 @@ def test_a_dry_run_tells_what_a_sync_would_refuse(call, session, rosters):
     rosters.set("members", *(f"user{number}@example.org" for number in range(8)))
     code, _, stderr = call("sync", "--dry-run", "members")
     assert code == 0
-    assert re.search(r"^members: the brake would refuse this plan: .* --accept [0-9a-f]{16}$", stderr)
+    assert re.search(r"^members: this plan exceeds the safety limits: .* --accept [0-9a-f]{16}$", stderr)
     make_preference(session, "tech", "user0@example.org", True, seen=True)
     assert "would refuse" in call("sync", "--dry-run", "tech")[2]
 
@@ -289,7 +295,7 @@ def test_a_run_that_was_interrupted_is_told_by_the_one_that_repairs_it(call, ses
     session.commit()
     code, _, stderr = call("sync", "members")
     assert code == 0
-    assert stderr == "members: run 1 had been interrupted; what it left over has been looked after\n"
+    assert stderr == "members: run 1 was interrupted; its remaining changes have been completed\n"
     assert json.loads(call("runs", "--format", "json")[1])[1]["result"] == "unfinished"
 
 
@@ -363,15 +369,15 @@ def test_report_is_a_line_for_each_list_or_for_one(call, cast):
 
 def test_who_is_on_a_list_without_an_account_is_asked_of_the_list_and_kept_nowhere(call, refused, cast, rosters):
     rosters.set("members", "Old@Example.net", "Alice@example.org", "eve@example.net")
-    assert call("report", "members", "--strangers") == (0, "eve@example.net\nOld@Example.net\n", "")
-    found = call("report", "members", "--strangers", "--format", "json")[1]
+    assert call("report", "members", "--without-account") == (0, "eve@example.net\nOld@Example.net\n", "")
+    found = call("report", "members", "--without-account", "--format", "json")[1]
     assert json.loads(found) == ["eve@example.net", "Old@Example.net"]
     rosters.set("members", "alice@example.org")
-    assert call("report", "members", "--strangers") == (0, "", "")
+    assert call("report", "members", "--without-account") == (0, "", "")
     (rosters.folder / "members.txt").unlink()
-    assert "members" in refused(69, "report", "members", "--strangers")
-    assert "unknown list" in refused(78, "report", "nothing", "--strangers")
-    assert "name it" in call("report", "--strangers")[2]
+    assert "members" in refused(69, "report", "members", "--without-account")
+    assert "unknown list" in refused(78, "report", "nothing", "--without-account")
+    assert "name it" in call("report", "--without-account")[2]
 
 
 def test_runs_and_history_can_be_narrowed_and_limited(call, cast):

@@ -93,7 +93,7 @@ def test_the_brake_is_77_and_a_yes_in_the_browser_lets_it_through(
     desk.ask()
     refused = desk.cron()
     assert refused.exit_code == 77
-    assert refused.stderr.startswith("error: members: the brake refuses this plan: it takes 8 of 40 addresses")
+    assert refused.stderr.startswith("error: members: this plan exceeds the safety limits: it takes 8 of 40 addresses")
     shown = desk.ask(Kind.SHOW)
     assert (desk.cron().exit_code, desk.cron().output) == (0, "")
     plan_id = requests.find(desk.session, shown).found_plan_id

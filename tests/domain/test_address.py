@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.domain.address import MAX_LENGTH, canonical, shown
+from portal.domain.address import MAX_LENGTH, canonical, printable
 from portal.errors import InvalidAddressError
 
 # Valid, every one, and a trap for a shell, a spreadsheet or an option parser.
@@ -127,9 +127,9 @@ def test_an_error_shows_the_text_cut_and_harmless() -> None:
 
     assert str(raised.value).isprintable()
     assert len(str(raised.value)) < 200
-    assert shown("a\nb\x00c") == "a\ufffdb\ufffdc"
-    assert shown("x" * 101) == "x" * 99 + "…"
-    assert shown("x" * 100) == "x" * 100
+    assert printable("a\nb\x00c") == "a\ufffdb\ufffdc"
+    assert printable("x" * 101) == "x" * 99 + "…"
+    assert printable("x" * 100) == "x" * 100
 
 
 @given(st.text() | look_alikes)

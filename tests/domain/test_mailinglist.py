@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from portal.domain.mailinglist import HANDLE, Brake, MailingList
+from portal.domain.mailinglist import HANDLE, MailingList, SafetyLimits
 
 EVERYBODY = MailingList(
     handle="members",
@@ -18,7 +18,7 @@ EVERYBODY = MailingList(
     audience=None,
     honour_list_changes=True,
     remove_on_departure=True,
-    brake=Brake(),
+    safety_limits=SafetyLimits(),
 )
 
 

@@ -10,13 +10,13 @@ from itertools import product
 
 import pytest
 
-from portal.domain.merge import Action, Push, Rules, Standing, conclude, decide
+from portal.domain.merge import Action, AddressState, Push, Rules, conclude, decide
 from portal.domain.plan import Decision, Row, decide_rows
 
 
 @dataclass(frozen=True)
 class World:
-    standing: Standing
+    state: AddressState
     on_roster: bool
     at_moderator: bool = False  # an add of ours is held there
     refused: bool = False  # less than a day ago
@@ -28,23 +28,23 @@ RULES = [Rules(), Rules(remove_on_departure=False)]
 
 def first_worlds() -> Iterator[World]:
     for on_roster, managed in product([True, False], repeat=2):
-        yield World(Standing(None, is_managed=managed), on_roster)
+        yield World(AddressState(None, is_managed=managed), on_roster)
 
 
 def events(world: World) -> Iterator[World]:
-    standing = world.standing
+    state = world.state
     yield replace(world, refused=False)  # a day passes
-    if standing.is_managed:
+    if state.is_managed:
         for wish in (True, False):
-            if standing.preference is not wish:  # choosing what already holds is no change
-                chosen = replace(standing, preference=wish, touched=True, has_moved=False)
-                yield replace(world, standing=chosen, refused=False, last_act="join" if wish else "leave")
-        yield replace(world, standing=replace(standing, is_managed=False))
+            if state.preference is not wish:  # choosing what already holds is no change
+                chosen = replace(state, preference=wish, touched=True, has_moved=False)
+                yield replace(world, state=chosen, refused=False, last_act="join" if wish else "leave")
+        yield replace(world, state=replace(state, is_managed=False))
     else:
-        yield replace(world, standing=replace(standing, is_managed=True, is_dealt_with=False))
+        yield replace(world, state=replace(state, is_managed=True, is_dealt_with=False))
     if world.on_roster:
         # A join and a leave between two runs are seen by nobody.
-        act = "leave" if standing.seen is True else ""
+        act = "leave" if state.seen is True else ""
         yield replace(world, on_roster=False, last_act=act)
     else:
         yield replace(world, on_roster=True, at_moderator=False, last_act="join")
@@ -72,12 +72,12 @@ def answers(world: World, action: Action) -> Iterator[tuple[World, Push | None]]
 
 def runs(world: World, rules: Rules) -> Iterator[tuple[Action, World, bool]]:
     """A run's action, the world after it, and whether the list manager did as it was told."""
-    action = decide(world.standing, on_roster=world.on_roster, rules=rules)
+    action = decide(world.state, on_roster=world.on_roster, rules=rules)
     for answered, push in answers(world, action):
-        after = conclude(world.standing, action, on_roster=world.on_roster, push=push)
+        after = conclude(world.state, action, on_roster=world.on_roster, push=push)
         complied = push is None or push.on_roster is (action is Action.ADD)
         held_back = push is None and action in {Action.ADD, Action.REMOVE}
-        yield action, replace(answered, standing=after, refused=held_back or not complied), complied
+        yield action, replace(answered, state=after, refused=held_back or not complied), complied
 
 
 def reachable(rules: Rules) -> set[World]:
@@ -99,23 +99,23 @@ def space(request: pytest.FixtureRequest) -> tuple[Rules, set[World]]:
 
 
 def test_the_space_is_as_large_as_it_is_thought_to_be(space: tuple[Rules, set[World]]) -> None:
-    standings = {(world.standing, world.on_roster, world.at_moderator) for world in space[1]}
+    standings = {(world.state, world.on_roster, world.at_moderator) for world in space[1]}
     assert 80 < len(standings) < 400
 
 
 def test_nobody_is_added_without_a_standing_yes_and_an_account(space: tuple[Rules, set[World]]) -> None:
     rules, worlds = space
     for world in worlds:
-        if decide(world.standing, on_roster=world.on_roster, rules=rules) is Action.ADD:
-            assert world.standing.preference is True
-            assert world.standing.is_managed
+        if decide(world.state, on_roster=world.on_roster, rules=rules) is Action.ADD:
+            assert world.state.preference is True
+            assert world.state.is_managed
 
 
 def test_nobody_who_was_on_at_the_last_run_and_is_off_now_is_added(space: tuple[Rules, set[World]]) -> None:
     rules, worlds = space
     for world in worlds:
-        if world.standing.seen is True and not world.on_roster:
-            assert decide(world.standing, on_roster=False, rules=rules) is not Action.ADD
+        if world.state.seen is True and not world.on_roster:
+            assert decide(world.state, on_roster=False, rules=rules) is not Action.ADD
 
 
 def test_whose_last_visible_act_was_to_leave_is_not_on_the_list_after_a_good_run(
@@ -123,7 +123,7 @@ def test_whose_last_visible_act_was_to_leave_is_not_on_the_list_after_a_good_run
 ) -> None:
     rules, worlds = space
     for world in worlds:
-        if world.last_act == "leave" and world.standing.preference is not None and not world.refused:
+        if world.last_act == "leave" and world.state.preference is not None and not world.refused:
             for _action, after, complied in runs(world, rules):
                 assert not (complied and after.on_roster), (world, after)
 
@@ -131,8 +131,8 @@ def test_whose_last_visible_act_was_to_leave_is_not_on_the_list_after_a_good_run
 def test_an_address_without_a_row_is_never_touched(space: tuple[Rules, set[World]]) -> None:
     rules, worlds = space
     for world in worlds:
-        if world.standing.preference is None and not world.standing.is_managed:
-            assert decide(world.standing, on_roster=world.on_roster, rules=rules) is Action.NOTHING
+        if world.state.preference is None and not world.state.is_managed:
+            assert decide(world.state, on_roster=world.on_roster, rules=rules) is Action.NOTHING
 
 
 def test_a_second_run_in_a_row_does_nothing(space: tuple[Rules, set[World]]) -> None:
@@ -141,16 +141,16 @@ def test_a_second_run_in_a_row_does_nothing(space: tuple[Rules, set[World]]) -> 
         for _action, after, _complied in runs(world, rules):
             for again, second, _ in runs(after, rules):
                 assert not is_pushed(again, after), (world, after)
-                assert second.standing == after.standing
+                assert second.state == after.state
 
 
 def test_where_the_portal_wins_the_roster_ends_as_every_account_wants_it() -> None:
     rules = Rules(honour_list_changes=False)
     for world in reachable(rules):
-        if world.standing.is_managed and world.standing.preference is not None and not world.refused:
+        if world.state.is_managed and world.state.preference is not None and not world.refused:
             for _action, after, complied in runs(world, rules):
                 if complied:
-                    assert after.on_roster is world.standing.preference
+                    assert after.on_roster is world.state.preference
 
 
 # A move over two: X was left for Y.
@@ -161,11 +161,11 @@ FLAGS = [True, False]
 
 def moves() -> Iterator[tuple[Row, Row, dict[str, str]]]:
     for seen_x, on_x, waiting_x in product([None, True, False], FLAGS, FLAGS):
-        old = Standing(False, seen_x, waiting=waiting_x, has_moved=True, is_managed=False)
+        old = AddressState(False, seen_x, waiting=waiting_x, has_moved=True, is_managed=False)
         for wants, seen_y, on_y, touched, managed, refused in product(
             FLAGS, [None, True, False], FLAGS, FLAGS, FLAGS, FLAGS
         ):
-            new = Standing(wants, seen_y, touched=touched, is_managed=managed)
+            new = AddressState(wants, seen_y, touched=touched, is_managed=managed)
             roster = {address: address for address, on in ((X, on_x), (Y, on_y)) if on}
             yield Row(1, X, X, old, moved_to=2), Row(2, Y, Y, new, is_fresh_refusal=refused), roster
 
@@ -179,8 +179,8 @@ def settle(decision: Decision, roster: dict[str, str]) -> Row:
     """The row after a run in which the list manager did as it was told."""
     canonical = decision.row.canonical
     push = Push(on_roster=canonical in roster) if decision.is_pushed else None
-    after = conclude(decision.standing, decision.action, on_roster=decision.on_roster, push=push)
-    return replace(decision.row, standing=after)
+    after = conclude(decision.state, decision.action, on_roster=decision.on_roster, push=push)
+    return replace(decision.row, state=after)
 
 
 def pushed(decisions: tuple[Decision, ...], roster: dict[str, str]) -> dict[str, str]:
@@ -206,15 +206,15 @@ def test_a_moved_address_is_removed_only_when_its_successor_is_on_or_not_wanted(
 
 def test_a_leave_with_the_old_address_follows_the_person() -> None:
     for old, new, roster in moves():
-        if old.standing.seen is True and X not in roster:
+        if old.state.seen is True and X not in roster:
             _x, y = both((old, new), roster)
             after = pushed((_x, y), roster)
-            joined_by_hand = Y in roster and new.standing.seen is not True
+            joined_by_hand = Y in roster and new.state.seen is not True
             if not joined_by_hand:
-                assert settle(y, after).standing.preference is False
-                assert Y not in after or y.held_back or not new.standing.is_managed
-            elif new.standing.preference:
-                assert settle(y, after).standing.preference is True
+                assert settle(y, after).state.preference is False
+                assert Y not in after or y.held_back or not new.state.is_managed
+            elif new.state.preference:
+                assert settle(y, after).state.preference is True
                 assert Y in after
 
 
@@ -229,8 +229,8 @@ def test_a_second_run_after_a_move_does_nothing() -> None:
 
 def test_somebody_who_moved_is_on_the_list_with_one_address_at_the_end() -> None:
     for old, new, roster in moves():
-        wants = new.standing.preference and new.standing.is_managed and not new.is_fresh_refusal
-        left = old.standing.seen is True and X not in roster
-        if wants and not left and new.standing.seen is not True:
+        wants = new.state.preference and new.state.is_managed and not new.is_fresh_refusal
+        left = old.state.seen is True and X not in roster
+        if wants and not left and new.state.seen is not True:
             after = pushed(both((old, new), roster), roster)
             assert set(after) == {Y}

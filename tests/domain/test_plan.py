@@ -1,4 +1,4 @@
-"""A plan as data, its id and its brake: SEMANTICS, "Safety" and "Identity"."""
+"""A plan as data, its id and the safety limits: SEMANTICS, "Safety" and "Identity"."""
 
 import hashlib
 from dataclasses import replace
@@ -7,23 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.domain.mailinglist import Brake
-from portal.domain.merge import Action, Rules, Standing
+from portal.domain.mailinglist import SafetyLimits
+from portal.domain.merge import Action, AddressState, Rules
 from portal.domain.plan import Decision, Plan, Reason, Row, decide_rows
 
 HONOUR = Rules()
 PORTAL_WINS = Rules(honour_list_changes=False)
-TICKED = Standing(True, seen=False, touched=True)
-UNTICKED = Standing(False, seen=True, touched=True)
-ON = Standing(True, seen=True)
+TICKED = AddressState(True, seen=False, touched=True)
+UNTICKED = AddressState(False, seen=True, touched=True)
+ON = AddressState(True, seen=True)
 
 
 def mailbox(number):
     return f"u{number}@example.org"
 
 
-def row(number, standing, **values):
-    return Row(number, mailbox(number), f"U{number}@Example.org", standing, **values)
+def row(number, state, **values):
+    return Row(number, mailbox(number), f"U{number}@Example.org", state, **values)
 
 
 def roster(*numbers):
@@ -35,7 +35,9 @@ def decide(*rows, on=(), rules=HONOUR, our_acts=None, **values):
 
 
 def plan_of(decisions, *, on_roster=0, seen_on=0, doubtful=0):
-    return Plan("members", tuple(decisions), on_roster, strangers=0, seen_on=seen_on, doubtful=doubtful, staying=0)
+    return Plan(
+        "members", tuple(decisions), on_roster, without_account=0, seen_on=seen_on, doubtful=doubtful, staying=0
+    )
 
 
 def line(number, action, **values):
@@ -66,7 +68,7 @@ def test_an_add_uses_the_spelling_as_typed_and_a_removal_the_rosters():
         (row(1, UNTICKED), [1], Action.REMOVE, Reason.CHOSEN),
         (row(1, replace(ON, is_managed=False)), [1], Action.REMOVE, Reason.DEPARTED),
         (row(1, ON), [], Action.LEFT, Reason.LIST),
-        (row(1, Standing(False, seen=False)), [1], Action.JOINED, Reason.LIST),
+        (row(1, AddressState(False, seen=False)), [1], Action.JOINED, Reason.LIST),
         (row(1, TICKED, is_fresh_refusal=True), [], Action.ADD, Reason.REFUSED),
         (row(1, replace(UNTICKED, has_moved=True, is_managed=False), moved_to=9), [1], Action.REMOVE, Reason.MOVED),
     ],
@@ -79,11 +81,11 @@ def test_a_line_says_why_it_stands_in_the_plan(decided, on, action, reason):
 # Held back.
 
 
-@pytest.mark.parametrize(("standing", "on"), [(TICKED, []), (UNTICKED, [1])])
-def test_what_was_refused_less_than_a_day_ago_is_held_back(standing, on):
-    (held,) = decide(row(1, standing, is_fresh_refusal=True, has_refusal=True), on=on)
+@pytest.mark.parametrize(("state", "on"), [(TICKED, []), (UNTICKED, [1])])
+def test_what_was_refused_less_than_a_day_ago_is_held_back(state, on):
+    (held,) = decide(row(1, state, is_fresh_refusal=True, has_refusal=True), on=on)
     assert (held.held_back, held.is_pushed) == (True, False)
-    (tried,) = decide(row(1, standing, has_refusal=True), on=on)
+    (tried,) = decide(row(1, state, has_refusal=True), on=on)
     assert (tried.held_back, tried.is_pushed) == (False, True)
 
 
@@ -96,7 +98,7 @@ def test_held_back_lines_stand_in_the_plan_and_count_neither_in_brake_nor_id():
     plan = plan_of([*lines(30, Action.ADD, held_back=True)], on_roster=1)
     assert len(plan.lines) == 30
     assert plan.of(Action.ADD) == []
-    assert plan.beyond(Brake()) is None
+    assert plan.excess(SafetyLimits()) is None
     assert plan.id == plan_of([]).id
 
 
@@ -107,25 +109,25 @@ def test_what_a_line_of_an_unfinished_plan_explains_is_our_act_not_the_persons()
     removed = row(1, replace(ON, touched=True))  # we removed it, and then they ticked again
     assert decide(removed)[0].action is Action.LEFT
     assert decide(removed, our_acts={1: Action.REMOVE})[0].action is Action.ADD
-    added = row(1, Standing(False, seen=False))  # we added it, and then they unticked; a run has read that
+    added = row(1, AddressState(False, seen=False))  # we added it, and then they unticked; a run has read that
     assert decide(added, on=[1])[0].action is Action.JOINED
     assert decide(added, on=[1], our_acts={1: Action.ADD})[0].action is Action.REMOVE
 
 
 def test_an_add_of_an_unfinished_plan_that_is_not_on_the_roster_waits():
-    (found,) = decide(row(1, Standing(False, seen=False)), our_acts={1: Action.ADD})
-    assert found.standing.waiting
+    (found,) = decide(row(1, AddressState(False, seen=False)), our_acts={1: Action.ADD})
+    assert found.state.waiting
 
 
 def test_an_add_that_has_waited_for_90_days_no_longer_counts_as_waiting():
-    waits = Standing(False, seen=False, waiting=True)
+    waits = AddressState(False, seen=False, waiting=True)
     assert decide(row(1, waits), on=[1])[0].action is Action.REMOVE
     assert decide(row(1, waits, has_waited_long=True), on=[1])[0].action is Action.JOINED
 
 
 # A move: 1 is the old address, 2 the new one.
 
-LEFT_BEHIND = Standing(False, seen=True, has_moved=True, is_managed=False)
+LEFT_BEHIND = AddressState(False, seen=True, has_moved=True, is_managed=False)
 
 
 def move(successor, *, on=(1,), old=LEFT_BEHIND, **values):
@@ -151,7 +153,7 @@ def test_in_a_planned_run_the_old_address_always_waits():
     ("successor", "on"),
     [
         (row(2, ON), (1, 2)),  # on the roster
-        (row(2, Standing(False, seen=False)), (1,)),  # not wanted
+        (row(2, AddressState(False, seen=False)), (1,)),  # not wanted
         (row(2, replace(TICKED, is_managed=False)), (1,)),  # nobody's
     ],
 )
@@ -181,12 +183,12 @@ def test_a_leave_that_follows_is_taken_over_where_the_removal_cannot_be_pushed_y
 def test_a_leave_that_follows_is_kept_in_mind_while_the_removal_is_held_back():
     _old, new = move(row(2, ON, is_fresh_refusal=True), on=(2,))
     assert (new.action, new.held_back, new.reason) == (Action.REMOVE, True, Reason.REFUSED)
-    assert new.standing.preference is False
+    assert new.state.preference is False
 
 
 def test_whoever_joined_with_the_new_address_and_left_with_the_old_by_hand_stays():
     _old, new = move(row(2, TICKED), on=(2,))
-    assert (new.action, new.standing) == (Action.NOTHING, TICKED)
+    assert (new.action, new.state) == (Action.NOTHING, TICKED)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_no_leave_follows_where_nobody_was_seen_to_leave(values):
 
 
 def test_a_leave_does_not_follow_to_an_address_that_is_unsubscribed_already():
-    _old, new = move(row(2, Standing(False, seen=False)), on=(2,))
+    _old, new = move(row(2, AddressState(False, seen=False)), on=(2,))
     assert new.action is Action.JOINED, "an untouched address that joins, joins"
 
 
@@ -237,7 +239,7 @@ def test_first_preferences_and_rows_without_a_difference_are_no_lines():
     assert plan_of([*lines(2, Action.INIT), *lines(2, Action.NOTHING)]).lines == ()
 
 
-# The brake.
+# The safety limits.
 
 
 @pytest.mark.parametrize("action", [Action.REMOVE, Action.LEFT])
@@ -247,7 +249,7 @@ def test_first_preferences_and_rows_without_a_difference_are_no_lines():
 )
 def test_more_than_5_or_10_percent_of_the_addresses_seen_on_are_too_many_to_go(action, count, seen_on, is_refused):
     plan = plan_of(lines(count, action), seen_on=seen_on, on_roster=seen_on)
-    assert (plan.beyond(Brake()) is not None) == is_refused
+    assert (plan.excess(SafetyLimits()) is not None) == is_refused
 
 
 @pytest.mark.parametrize(
@@ -256,38 +258,43 @@ def test_more_than_5_or_10_percent_of_the_addresses_seen_on_are_too_many_to_go(a
 )
 def test_more_than_25_or_25_percent_of_the_roster_are_too_many_to_come(count, on_roster, is_refused):
     plan = plan_of(lines(count, Action.ADD), on_roster=on_roster)
-    assert (plan.beyond(Brake()) is not None) == is_refused
+    assert (plan.excess(SafetyLimits()) is not None) == is_refused
 
 
 def test_removals_and_leaves_are_counted_together():
     both = [*lines(3, Action.REMOVE), *(line(number, Action.LEFT) for number in range(3, 6))]
-    assert plan_of(both, seen_on=6).beyond(Brake()) == "it takes 6 of 6 addresses off the list or as having left"
+    assert plan_of(both, seen_on=6).excess(SafetyLimits()) == "it takes 6 of 6 addresses off the list or as having left"
 
 
 def test_joins_and_first_preferences_are_not_braked():
-    assert plan_of([*lines(500, Action.JOINED), *lines(500, Action.INIT)], on_roster=1).beyond(Brake()) is None
+    assert plan_of([*lines(500, Action.JOINED), *lines(500, Action.INIT)], on_roster=1).excess(SafetyLimits()) is None
 
 
 @pytest.mark.parametrize(
-    ("brake", "is_refused"),
-    [(Brake(count=0, percent=0), True), (Brake(count=0), True), (Brake(count=6), False), (Brake(percent=100), False)],
+    ("safety_limits", "is_refused"),
+    [
+        (SafetyLimits(removals=0, removals_percent=0), True),
+        (SafetyLimits(removals=0), True),
+        (SafetyLimits(removals=6), False),
+        (SafetyLimits(removals_percent=100), False),
+    ],
 )
-def test_a_list_has_limits_of_its_own(brake, is_refused):
-    assert (plan_of(lines(6, Action.REMOVE), seen_on=6).beyond(brake) is not None) == is_refused
+def test_a_list_has_limits_of_its_own(safety_limits, is_refused):
+    assert (plan_of(lines(6, Action.REMOVE), seen_on=6).excess(safety_limits) is not None) == is_refused
 
 
 def test_lines_that_had_their_yes_before_are_not_counted_again():
     plan = plan_of(lines(8, Action.REMOVE), seen_on=8)
-    assert plan.beyond(Brake(), allowed={(number, Action.REMOVE) for number in range(3)}) is None
-    assert plan.beyond(Brake(), allowed={(number, Action.REMOVE) for number in range(2)}) is not None
-    assert plan.beyond(Brake(), allowed={(number, Action.ADD) for number in range(8)}) is not None
+    assert plan.excess(SafetyLimits(), approved={(number, Action.REMOVE) for number in range(3)}) is None
+    assert plan.excess(SafetyLimits(), approved={(number, Action.REMOVE) for number in range(2)}) is not None
+    assert plan.excess(SafetyLimits(), approved={(number, Action.ADD) for number in range(8)}) is not None
 
 
 @given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 20), st.integers(0, 100))
 def test_the_brake_refuses_above_the_larger_of_count_and_percentage(gone, seen_on, count, percent):
     plan = plan_of(lines(gone, Action.REMOVE), seen_on=seen_on)
     limit = max(count, seen_on * percent / 100)
-    assert (plan.beyond(Brake(count=count, percent=percent)) is not None) == (gone > limit)
+    assert (plan.excess(SafetyLimits(removals=count, removals_percent=percent)) is not None) == (gone > limit)
 
 
 # Doubt.
@@ -304,8 +311,8 @@ def test_an_empty_roster_is_in_doubt_while_a_subscribed_address_is_seen_on(on_ro
     ("decision", "stays"),
     [
         (decide(row(1, ON), on=[1])[0], True),
-        (decide(row(1, Standing(None)), on=[1])[0], True),
-        (decide(row(1, Standing(False, seen=False)), on=[1])[0], True),  # joined
+        (decide(row(1, AddressState(None)), on=[1])[0], True),
+        (decide(row(1, AddressState(False, seen=False)), on=[1])[0], True),  # joined
         (decide(row(1, UNTICKED), on=[1])[0], False),
         (decide(row(1, UNTICKED, is_fresh_refusal=True), on=[1])[0], False),  # wants to go
         (decide(row(1, replace(ON, is_managed=False)), on=[1])[0], False),

@@ -268,7 +268,7 @@ def _shell(fake: FakeMailman2, command: str, name: str, line: str) -> str:
     return subprocess.run(argv, input=f"{line}\n", capture_output=True, text=True, check=True).stdout
 
 
-def test_passwords_are_set_for_members_and_strangers_are_told(fake):
+def test_passwords_are_set_for_members_and_those_without_are_reported(fake):
     outcomes = _open(fake).set_passwords([("Alice@example.org", "one"), ("x@example.org", "two"), ("a b@x", "three")])
     assert outcomes == {
         "Alice@example.org": Outcome(Result.DONE),

@@ -12,11 +12,11 @@ from flask import Flask
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain.merge import Action, Push, Rules, Standing, conclude, decide
+from portal.domain.merge import Action, AddressState, Push, Rules, conclude, decide
 from portal.domain.plan import decide_rows
 from portal.extensions import Portal, db
 from portal.models import Address, Preference
-from portal.services.sync.sync import Outturn, Request, sync_list
+from portal.services.sync.sync import Request, SyncResult, sync_list
 from tests.conftest import Clock
 from tests.domain.test_merge_space import X, Y, moves, pushed, reachable
 from tests.factories import NOW, make_address, make_preference, make_user
@@ -37,25 +37,25 @@ class State:
     """One address: what the portal knows, what is true at the list, and what becomes of it."""
 
     address: str
-    standing: Standing
+    state: AddressState
     on_roster: bool
     is_held: bool = False
     is_banned: bool = False
 
     def action(self, rules: Rules) -> Action:
-        return decide(self.standing, on_roster=self.on_roster, rules=rules)
+        return decide(self.state, on_roster=self.on_roster, rules=rules)
 
     @property
     def is_withdrawn(self) -> bool:
-        return self.is_held and self.standing.waiting and not self.standing.preference
+        return self.is_held and self.state.waiting and not self.state.preference
 
-    def after(self, rules: Rules) -> Standing:
+    def after(self, rules: Rules) -> AddressState:
         action = self.action(rules)
         push = None
         if action in {Action.ADD, Action.REMOVE}:
             push = Push(self.ends_on(rules), is_refused=action is Action.ADD and self.is_banned)
-        standing = replace(self.standing, waiting=False) if self.is_withdrawn else self.standing
-        return conclude(standing, action, on_roster=self.on_roster, push=push)
+        state = replace(self.state, waiting=False) if self.is_withdrawn else self.state
+        return conclude(state, action, on_roster=self.on_roster, push=push)
 
     def ends_on(self, rules: Rules) -> bool:
         action = self.action(rules)
@@ -66,7 +66,7 @@ class State:
 
 def states(program: RealProgram, rules: Rules) -> list[State]:
     """Every state that can be reached with a list manager of this kind; those that are added once more as banned."""
-    found = {(world.standing, world.on_roster, world.at_moderator) for world in reachable(rules)}
+    found = {(world.state, world.on_roster, world.at_moderator) for world in reachable(rules)}
     ordered = [each for each in sorted(found, key=repr) if program.can_hold or not each[2]]
     plain = [State(f"s{number}@example.org", *each) for number, each in enumerate(ordered)]
     adds = [each for each in plain if each.action(rules) is Action.ADD and not each.is_held]
@@ -82,7 +82,7 @@ class Stage:
         self.session, self.program = session, program
         self.mailing_list = self.portal.catalogue().get(LIST)
 
-    def sync(self) -> Outturn:
+    def sync(self) -> SyncResult:
         manager = self.portal.open_list_manager(self.mailing_list)
         clock = self.portal.clock
         return sync_list(self.session, self.mailing_list, manager, clock=clock, request=Request())
@@ -93,7 +93,7 @@ class Stage:
     def set_up(self, every: Iterable[State]) -> None:
         every = list(every)
         for each in every:
-            _store(self.session, each.address, each.standing)
+            _store(self.session, each.address, each.state)
         self.program.set_roster(LIST, [each.address for each in every if each.on_roster])
         for each in every:
             if each.is_held:
@@ -134,7 +134,7 @@ def test_a_run_does_with_every_state_what_the_rules_say_and_the_next_one_does_no
     stage.set_up(every)
     assert stage.roster() == {each.address for each in every if each.on_roster}
 
-    outturn = stage.sync()
+    sync_result = stage.sync()
 
     assert stage.roster() == {each.address for each in every if each.ends_on(rules)}
     assert stage.rows() == {
@@ -143,9 +143,9 @@ def test_a_run_does_with_every_state_what_the_rules_say_and_the_next_one_does_no
         if (after := each.after(rules)).preference is not None
     }
     added = {each.address for each in every if each.action(rules) is Action.ADD}
-    assert outturn.tally["added"] == len(added & stage.roster())
-    assert {address for address, _words in outturn.refusals} == added - stage.roster()
-    assert all(words for _address, words in outturn.refusals)
+    assert sync_result.tally["added"] == len(added & stage.roster())
+    assert {address for _action, address, _words in sync_result.refusals} == added - stage.roster()
+    assert all(words for _action, _address, words in sync_result.refusals)
     if stage.program.can_hold:
         assert stage.program.held(LIST) == {each.address for each in every if each.is_held and not each.is_withdrawn}
 
@@ -160,15 +160,15 @@ def test_whoever_changed_their_address_is_on_the_list_with_the_new_one_alone(sta
     pairs = [
         (old, new, roster)
         for old, new, roster in moves()
-        if not (old.standing.waiting or new.is_fresh_refusal) and new.standing.touched and new.standing.is_managed
+        if not (old.state.waiting or new.is_fresh_refusal) and new.state.touched and new.state.is_managed
     ]
     expected, on_roster = set(), []
     for number, (old, new, roster) in enumerate(pairs):
         named = {X: f"x{number}@example.org", Y: f"y{number}@example.org"}
-        _store(stage.session, named[Y], new.standing)
+        _store(stage.session, named[Y], new.state)
         successor = make_address(stage.session, named[Y])
         stage.session.commit()
-        _store(stage.session, named[X], old.standing, moved_to=successor)
+        _store(stage.session, named[X], old.state, moved_to=successor)
         on_roster += [named[address] for address in roster]
         after = pushed(decide_rows((old, new), roster, rules=rules, our_acts={}), roster)
         expected |= {named[address] for address in after}
@@ -184,7 +184,7 @@ def test_whoever_changed_their_address_is_on_the_list_with_the_new_one_alone(sta
 def test_how_a_subscriber_gets_mail_and_who_is_a_stranger_is_left_alone(stage, rules):
     names = {"alice": "digest", "bob": "no mail", "charlie": "normal"}
     for name in names:
-        _store(stage.session, f"{name}@example.org", Standing(True, None, touched=True))
+        _store(stage.session, f"{name}@example.org", AddressState(True, None, touched=True))
     stage.program.set_roster(
         LIST, ["bob@example.org", "stranger@example.net"], digest=["alice@example.org", "reader@example.net"]
     )
@@ -201,20 +201,20 @@ def test_how_a_subscriber_gets_mail_and_who_is_a_stranger_is_left_alone(stage, r
         assert stage.program.no_mail_roster(LIST) == {"bob@example.org", "stranger@example.net"}
 
 
-def _store(session: Session, address: str, standing: Standing, *, moved_to: int | None = None) -> None:
+def _store(session: Session, address: str, state: AddressState, *, moved_to: int | None = None) -> None:
     """Write a standing as rows: an account, active where the address is managed, and the preference if there is one."""
     if moved_to is None:
-        make_user(session, address.replace("@", "."), address, is_active=standing.is_managed)
-    if standing.preference is not None:
+        make_user(session, address.replace("@", "."), address, is_active=state.is_managed)
+    if state.preference is not None:
         make_preference(
             session,
             LIST,
             address,
-            standing.preference,
-            seen=standing.seen,
-            touched=standing.touched,
-            waiting_since=NOW if standing.waiting else None,
-            departed=standing.is_dealt_with,
+            state.preference,
+            seen=state.seen,
+            touched=state.touched,
+            waiting_since=NOW if state.waiting else None,
+            departed=state.is_dealt_with,
             moved_to=moved_to,
         )
 
@@ -226,7 +226,7 @@ def _catalogue(program: RealProgram, rules: Rules) -> str:
 enabled = true
 honour_list_changes = {json.dumps(rules.honour_list_changes)}
 on_departure = "{"remove" if rules.remove_on_departure else "keep"}"
-brake = {{ count = 1000, add_count = 1000 }}
+safety_limits = {{ removals = 1000, additions = 1000 }}
 
 [lists.{LIST}]
 name = "Ants"

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
-from portal.domain.mailinglist import Brake
+from portal.domain.mailinglist import SafetyLimits
 from portal.extensions import db
 from portal.models import Address, History, Preference, Run, User, UserAddress
 from portal.services.preferences import preferences
@@ -105,7 +105,7 @@ def test_50_saves_during_a_list_init_of_100_000_addresses_none_fails_and_none_is
 
 def test_choices_during_a_sync_are_made_at_once_and_carried_out_by_the_next(app, session, catalogue, clock):
     """In the middle of the push many members change their minds, about what is pushed and about what is not."""
-    members = replace(catalogue.get("members"), brake=Brake(count=100))
+    members = replace(catalogue.get("members"), safety_limits=SafetyLimits(removals=100))
     users = [make_user(session, f"u{number}") for number in range(20)]
     for number in range(20):
         make_preference(session, "members", mailbox(number), number % 2 == 0, seen=number % 4 >= 2)

@@ -16,7 +16,7 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from portal.domain.mailinglist import MailingList
-from portal.errors import BrakeError, LimitedError, LogInFailedError, RosterInDoubtError
+from portal.errors import LimitedError, LogInFailedError, RosterInDoubtError, SafetyLimitError
 from portal.extensions import portal
 from portal.services import security_log
 from portal.services.accounts import api_keys, sessions, users
@@ -56,7 +56,7 @@ def test_nothing_is_opened_before_something_happens(app, place):
 
 
 def test_an_event_is_one_line_with_its_time_in_utc(events, place):
-    security_log.tell("key made", user=3, api_key=None)
+    security_log.log("key made", user=3, api_key=None)
     (event,) = events()
     assert event.keys() == {"at", "event", "by", "user"}
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", event["at"])
@@ -68,7 +68,7 @@ def test_an_event_is_one_line_with_its_time_in_utc(events, place):
     "word", ['x"}\n{"event": "log-in"', "\r\n", "\u2028", "\x1b[31m", "\0", "\ud800", "zoë", "\x85"]
 )
 def test_no_word_begins_a_line_of_its_own(events, place, word):
-    security_log.tell("export", list=word)
+    security_log.log("export", list=word)
     assert events()[0]["list"] == word
     raw = place.read_bytes()
     assert raw.count(b"\n") == 1
@@ -76,11 +76,11 @@ def test_no_word_begins_a_line_of_its_own(events, place, word):
 
 
 def test_each_line_is_one_write_so_that_processes_do_not_mix_them(events):
-    def tell() -> None:
+    def log() -> None:
         for number in range(50):
-            security_log.tell("export", list="x" * 500, number=number)
+            security_log.log("export", list="x" * 500, number=number)
 
-    threads = [threading.Thread(target=tell) for _ in range(4)]
+    threads = [threading.Thread(target=log) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -89,9 +89,9 @@ def test_each_line_is_one_write_so_that_processes_do_not_mix_them(events):
 
 
 def test_a_file_that_was_moved_away_is_begun_anew(events, place):
-    security_log.tell("export", number=1)
+    security_log.log("export", number=1)
     place.rename(place.with_suffix(".1"))
-    security_log.tell("export", number=2)
+    security_log.log("export", number=2)
     assert json.loads(place.read_text())["number"] == 2
 
 
@@ -101,21 +101,21 @@ def test_a_disk_that_takes_nothing_breaks_nothing(app, place, caplog, monkeypatc
         place.mkdir()
     else:
         security_log.write_to(Path("/dev/full"))
-    security_log.tell("export", list="members")
+    security_log.log("export", list="members")
     assert "cannot be written" in caplog.text
     assert "members" in caplog.text
 
 
 def test_a_dash_is_standard_error(make_app, capfd, place):
     make_app(PORTAL_SECURITY_LOG="-")
-    security_log.tell("export", list="members")
+    security_log.log("export", list="members")
     assert json.loads(capfd.readouterr().err)["list"] == "members"
     assert not place.exists()
 
 
 def test_another_place_can_be_set(make_app, tmp_path):
     make_app(PORTAL_SECURITY_LOG=str(tmp_path / "elsewhere.log"))
-    security_log.tell("export")
+    security_log.log("export")
     assert json.loads((tmp_path / "elsewhere.log").read_text())["event"] == "export"
 
 
@@ -125,7 +125,7 @@ def test_it_does_not_reach_the_ordinary_log(app):
     for name in ("", "portal"):
         logging.getLogger(name).addHandler(handler)
     try:
-        security_log.tell("export")
+        security_log.log("export")
     finally:
         for name in ("", "portal"):
             logging.getLogger(name).removeHandler(handler)
@@ -135,7 +135,7 @@ def test_it_does_not_reach_the_ordinary_log(app):
 def test_a_process_has_one_security_log(make_app, place):
     make_app()
     make_app()
-    security_log.tell("export")
+    security_log.log("export")
     assert place.read_text().count("\n") == 1
 
 
@@ -218,7 +218,7 @@ def members(app: Flask, session: Session) -> MailingList:
 
 def test_a_refused_sync_is_told_with_its_plan_and_no_address(session, members, events, rosters, place):
     rosters.set("members", *(f"user{number}@example.org" for number in range(8)))
-    with pytest.raises(BrakeError) as raised:
+    with pytest.raises(SafetyLimitError) as raised:
         sync.sync_list(
             session, members, portal().open_list_manager(members), clock=portal().clock, request=sync.Request()
         )
@@ -241,7 +241,7 @@ def test_a_roster_in_doubt_is_told(session, app, events, rosters):
 def test_the_log_is_private_whatever_the_umask(events, place):
     before = os.umask(0)
     try:
-        security_log.tell("export")
+        security_log.log("export")
     finally:
         os.umask(before)
     assert stat.S_IMODE(place.stat().st_mode) == 0o600

@@ -39,11 +39,11 @@ HOSTILE = [
 # What forms of members and superusers take, and what they may look like.
 FIELDS = {
     "username": "zed", "name": "Zed", "email": "zed@example.org", "groups": "a;b", "label": "x", "days": "3",
-    "text": "username,email\nzed,zed@example.org\n", "look": "0" * 16, "reason": "moved", "handle": "members",
+    "text": "username,email\nzed,zed@example.org\n", "preview_id": "0" * 16, "reason": "moved", "handle": "members",
     "kind": "sync", "plan_id": "", "address": "1", "log_in": "1", "shown": "x", "lists": "members",
 }  # fmt: skip
 QUERIES = (
-    "q", "state", "group", "sort", "page", "format", "deed", "address", "handle", "before", "after", "action", "result",
+    "q", "state", "group", "sort", "page", "format", "bulk_action", "address", "handle", "before", "after", "action", "result",
     "superuser", "active",
 )  # fmt: skip
 
@@ -183,7 +183,7 @@ def test_no_post_of_any_route_does_anything_without_its_token(app: Flask, bob: V
         for method, path in paths(app, access):
             if method == "POST":
                 there = path.replace("/lists/1/", "/lists/members/")
-                assert bob.client.post(f"{there}?deed=subscribe", data=FIELDS).status_code == 400, there
+                assert bob.client.post(f"{there}?bulk_action=subscribe", data=FIELDS).status_code == 400, there
     assert dump(session) == before
 
 
@@ -353,10 +353,10 @@ def test_a_hostile_word_in_any_field_of_a_superuser_is_never_a_500(app: Flask, b
                 values = {**{key: quoted(value.encode()) for key, value in FIELDS.items()}, name: raw}
                 body = b"&".join([b"csrf_token=" + token, *(key.encode() + b"=" + values[key] for key in values)])
                 kind = "application/x-www-form-urlencoded"
-                response = bob.client.post(f"{there}?deed=subscribe", data=body, content_type=kind)
+                response = bob.client.post(f"{there}?bulk_action=subscribe", data=body, content_type=kind)
             else:
-                deed = "" if name == "deed" else "deed=subscribe&"
-                response = bob.client.open(f"{there}?{deed}{name}={raw.decode()}", method=method)
+                bulk_action = "" if name == "bulk_action" else "bulk_action=subscribe&"
+                response = bob.client.open(f"{there}?{bulk_action}{name}={raw.decode()}", method=method)
             response.get_data()
             assert response.status_code < 500, (method, there, name)
 

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, and_, delete, exists, false, func,
 from sqlalchemy.orm import Session
 
 from portal import database
-from portal.domain.address import canonical, shown
+from portal.domain.address import canonical, printable
 from portal.domain.mailinglist import MailingList
 from portal.errors import InvalidAddressError, UnknownUserError
 from portal.models import Address, History, Preference, Run, RunLine, RunRequest, User, UserAddress, UserGroup
@@ -43,7 +43,7 @@ def checked(text: str, *, special_domains: Collection[str] = ()) -> Checked:
         validate_email(spelling, check_deliverability=False, globally_deliverable=not is_special)
     except EmailNotValidError as error:
         raise InvalidAddressError(
-            f"not an e-mail address: {shown(spelling)} ({shown(str(error), limit=150)})"
+            f"not an e-mail address: {printable(spelling)} ({printable(str(error), limit=150)})"
         ) from None
     return Checked(compared, spelling)
 
@@ -229,7 +229,7 @@ def change(session: Session, user_id: int, address: Checked, *, actor: Actor, no
         forget_unused(session, [old.id])
         username = session.execute(select(User.username).where(User.id == user_id)).scalar_one()
         account_log.record(session, [(user_id, username)], "address changed", actor=actor)
-    security_log.tell("address changed", user=user_id)
+    security_log.log("address changed", user=user_id)
 
 
 def _respell(session: Session, address_id: int, spelling: str) -> None:

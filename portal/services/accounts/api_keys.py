@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
-from portal.domain.address import shown
+from portal.domain.address import printable
 from portal.errors import BadInputError, ForbiddenError, KeyRefusedError
 from portal.models import ApiKey, User
 from portal.services import security_log
@@ -58,10 +58,10 @@ def create(session: Session, username: str, *, label: str, expires_days: int | N
     """Make a key for a superuser and return it: nobody can read it again. Raise UnknownUserError or BadInputError."""
     label = label.strip()
     if not 0 < len(label) <= LONGEST_LABEL or not label.isprintable():
-        raise BadInputError(f"not a label: {shown(label)!r} (1 to {LONGEST_LABEL} printable characters)")
+        raise BadInputError(f"not a label: {printable(label)!r} (1 to {LONGEST_LABEL} printable characters)")
     owner = users.show(session, username)
     if not (owner.is_superuser and owner.is_active):
-        raise BadInputError(f"{shown(username)} is no active superuser, and only those may have keys")
+        raise BadInputError(f"{printable(username)} is no active superuser, and only those may have keys")
     prefix = "mp_" + "".join(secrets.choice(_LETTERS) for _ in range(8))
     key = f"{prefix}_{secrets.token_urlsafe(32)}"
     expires_at = None if expires_days is None else now + timedelta(days=expires_days)
@@ -72,7 +72,7 @@ def create(session: Session, username: str, *, label: str, expires_days: int | N
             .values(created_at=now, expires_at=expires_at)
             .returning(ApiKey.id)
         ).scalar_one()
-    security_log.tell("key made", api_key=key_id, user=owner.id)
+    security_log.log("key made", api_key=key_id, user=owner.id)
     return key
 
 
@@ -102,7 +102,7 @@ def revoke(session: Session, prefix: str, *, now: datetime) -> bool:
         if is_new:
             found.revoked_at = now
     if is_new:
-        security_log.tell("key revoked", api_key=key_id, user=owner)
+        security_log.log("key revoked", api_key=key_id, user=owner)
     return is_new
 
 
@@ -128,13 +128,13 @@ def authenticate(session: Session, key: str, *, ip: str, now: datetime) -> Calle
             raise KeyRefusedError("this API key is not known here; flask apikey list prints those that are")
         _require_good(found, now=now)
     except (KeyRefusedError, ForbiddenError):
-        security_log.tell("key refused", api_key=found and found.id)
+        security_log.log("key refused", api_key=found and found.id)
         rate_limits.count(session, [rate_limits.by_ip(ip, kind="api key")], now=now)
         raise
     if found.last_used_at is None or now - found.last_used_at >= _USED_EVERY:
         with transaction(session):
             session.execute(update(ApiKey).where(ApiKey.id == found.id).values(last_used_at=now))
-        security_log.tell("key used", api_key=found.id, user=found.user_id)
+        security_log.log("key used", api_key=found.id, user=found.user_id)
     return Caller(found.id, found.prefix, found.user_id)
 
 

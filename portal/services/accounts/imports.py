@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal import database
-from portal.domain.address import shown
+from portal.domain.address import printable
 from portal.errors import BadInputError, DuplicateError
 from portal.models import Address, Preference, User, UserAddress, UserGroup
 from portal.services import security_log
@@ -89,7 +89,7 @@ def import_users(
         raise DuplicateError(
             "nothing was imported: somebody else made an account of a name in the file meanwhile; run it again"
         ) from None
-    security_log.tell("users imported", count=len(rows), superusers=sum(row.is_superuser for row in rows))
+    security_log.log("users imported", count=len(rows), superusers=sum(row.is_superuser for row in rows))
     return Imported(len(rows), ())
 
 
@@ -150,12 +150,12 @@ def _header(cells: Sequence[str]) -> list[str]:
     if missing:
         raise BadInputError(
             f"the first line names the columns, separated by commas, but not {' and '.join(missing)}: "
-            + shown(",".join(cells))
+            + printable(",".join(cells))
         )
     strange = [name for name in columns if name not in known or columns.count(name) > 1]
     if strange:
         raise BadInputError(
-            f"a column that is unknown or there twice: {shown(strange[0])!r} (known: {', '.join(known)})"
+            f"a column that is unknown or there twice: {printable(strange[0])!r} (known: {', '.join(known)})"
         )
     return columns
 
@@ -170,7 +170,7 @@ def _row(number: int, cells: dict[str, str], special_domains: Collection[str]) -
     address = addresses.checked(cells["email"], special_domains=special_domains)
     is_superuser = _YES_NO.get(cells["superuser"].lower())
     if is_superuser is None:
-        raise BadInputError(f"superuser is yes or no, not {shown(cells['superuser'])!r}")
+        raise BadInputError(f"superuser is yes or no, not {printable(cells['superuser'])!r}")
     password_hash = cells["password_hash"] or passwords.UNUSABLE
     if cells["password_hash"] and not passwords.is_hash(password_hash):
         raise BadInputError("the password_hash is no bcrypt hash ($2a$, $2b$, $2y$) and none of the portal's (v1$)")

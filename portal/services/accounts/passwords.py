@@ -30,7 +30,7 @@ _LETTERS = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI
 _TAIL = 8  # a well-known password, or an own word, with at most so many characters around it is no better
 
 
-class Verdict(NamedTuple):
+class PasswordCheck(NamedTuple):
     """What a comparison says; ``needs_rehash``: the hash was imported, or has another cost than is now asked for."""
 
     is_right: bool
@@ -47,7 +47,7 @@ def hash_password(password: str, *, rounds: int) -> str:
     return _VERSION + bcrypt.hashpw(_shortened(password), bcrypt.gensalt(rounds)).decode("ascii")
 
 
-def verify(password: str, stored: str | None, *, rounds: int | None = None) -> Verdict:
+def verify(password: str, stored: str | None, *, rounds: int | None = None) -> PasswordCheck:
     """Compare a password with a stored hash, running bcrypt exactly once whatever the hash is.
 
     ``stored`` is a hash of ours, an imported ``$2a$``, ``$2b$`` or ``$2y$`` one, or anything else (None: there is no
@@ -61,10 +61,10 @@ def verify(password: str, stored: str | None, *, rounds: int | None = None) -> V
     text = _shortened(password) if is_ours else _bytes(password)[:_BCRYPT_BYTES]
     if found is None or b"\0" in text:  # other systems end a password at NUL
         bcrypt.checkpw(_shortened(password), _NOBODYS.format(rounds or _COST).encode("ascii"))
-        return Verdict(is_right=False, needs_rehash=False)
+        return PasswordCheck(is_right=False, needs_rehash=False)
     is_right = bcrypt.checkpw(text, bare.encode("ascii"))
     is_dated = not is_ours or (rounds is not None and int(found[1]) != rounds)
-    return Verdict(is_right, needs_rehash=is_right and is_dated)
+    return PasswordCheck(is_right, needs_rehash=is_right and is_dated)
 
 
 def is_hash(text: str) -> bool:

@@ -87,9 +87,9 @@ def log_in(session: Session, *, name: str, password: str, ip: str, remember: boo
                 rate_limits.forgive(session, counted, cleared=[account_and_ip])
                 _begin(session, account, token=token, is_remembered=remember and not account.is_superuser, now=now)
         if is_stamped:
-            security_log.tell("log-in", user=account.id)
+            security_log.log("log-in", user=account.id)
             return token
-    security_log.tell("log-in failed", user=account and account.id)
+    security_log.log("log-in failed", user=account and account.id)
     raise LogInFailedError(REFUSAL)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import delete as delete_from
 from sqlalchemy.orm import Session, aliased
 
 from portal import database
-from portal.domain.address import canonical, shown
+from portal.domain.address import canonical, printable
 from portal.errors import (
     BadInputError,
     DuplicateError,
@@ -55,10 +55,10 @@ def checked_username(text: str, *, address: Checked) -> str:
     username = unicodedata.normalize("NFC", text)
     if not 0 < len(username) <= _LONGEST_USERNAME or not username.isprintable() or " " in username:
         raise BadInputError(
-            f"not a username: {shown(text)!r} (1 to {_LONGEST_USERNAME} printable characters without white space)"
+            f"not a username: {printable(text)!r} (1 to {_LONGEST_USERNAME} printable characters without white space)"
         )
     if "@" in username and _canonical(username) != address.canonical:
-        raise BadInputError(f"a username with an @ must be the user's own address: {shown(username)}")
+        raise BadInputError(f"a username with an @ must be the user's own address: {printable(username)}")
     return username
 
 
@@ -66,7 +66,7 @@ def checked_name(text: str) -> str:
     """Return a person's name as it is stored: trimmed, in NFC. Raise BadInputError."""
     name = unicodedata.normalize("NFC", text.strip())
     if len(name) > _LONGEST_NAME or not name.isprintable():
-        raise BadInputError(f"not a name: {shown(text)!r} (at most {_LONGEST_NAME} printable characters)")
+        raise BadInputError(f"not a name: {printable(text)!r} (at most {_LONGEST_NAME} printable characters)")
     return name
 
 
@@ -76,7 +76,7 @@ def checked_groups(texts: Iterable[str]) -> tuple[str, ...]:
     for name, text in names.items():
         if not 0 < len(name) <= _LONGEST_USERNAME or not name.isprintable() or ";" in name:
             raise BadInputError(
-                f"not a group: {shown(text)!r} (1 to {_LONGEST_USERNAME} printable characters, no semicolon)"
+                f"not a group: {printable(text)!r} (1 to {_LONGEST_USERNAME} printable characters, no semicolon)"
             )
     return tuple(sorted(names))
 
@@ -112,9 +112,9 @@ def create(
         addresses.give(session, user_id, address, lists=lists)
         made = "made, a superuser" if is_superuser else "made"
         account_log.record(session, [(user_id, username)], made, actor=actor)
-    security_log.tell("user made", user=user_id)
+    security_log.log("user made", user=user_id)
     if is_superuser:
-        security_log.tell("role granted", user=user_id)
+        security_log.log("role granted", user=user_id)
     return user_id
 
 
@@ -191,7 +191,7 @@ def set_password(session: Session, username: str, *, password: str, rounds: int,
         session.flush()
         sessions.end(session, user.id)
         _record(session, user, "given a password", actor=actor)
-    security_log.tell("password set", user=found.id)
+    security_log.log("password set", user=found.id)
 
 
 def change_password(
@@ -223,7 +223,7 @@ def change_password(
         sessions.end(session, user_id, keep_token=keep_token)
         user = session.get_one(User, user_id)
         _record(session, user, "password changed", actor=Actor(user_id, user.username))
-    security_log.tell("password changed", user=user_id)
+    security_log.log("password changed", user=user_id)
 
 
 def set_name(session: Session, username: str, *, name: str, actor: Actor = COMMAND_LINE) -> None:
@@ -233,7 +233,7 @@ def set_name(session: Session, username: str, *, name: str, actor: Actor = COMMA
         user = _row(session, username)
         user.name, user_id = name, user.id
         _record(session, user, "name changed", actor=actor)
-    security_log.tell("name changed", user=user_id)
+    security_log.log("name changed", user=user_id)
 
 
 def set_groups(
@@ -248,7 +248,7 @@ def set_groups(
         _put_into(session, user_id, names)
         addresses.clear_departures(session, user_id, lists=lists)
         _record(session, user, f"groups: {'; '.join(names) or 'none'}", actor=actor)
-    security_log.tell("groups changed", user=user_id)
+    security_log.log("groups changed", user=user_id)
 
 
 def activate(session: Session, username: str, *, lists: Lists, actor: Actor = COMMAND_LINE) -> None:
@@ -259,7 +259,7 @@ def activate(session: Session, username: str, *, lists: Lists, actor: Actor = CO
         session.flush()
         addresses.clear_departures(session, user.id, lists=lists)
         _record(session, user, "activated", actor=actor)
-    security_log.tell("user activated", user=user_id)
+    security_log.log("user activated", user=user_id)
 
 
 def deactivate(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> None:
@@ -270,7 +270,7 @@ def deactivate(session: Session, username: str, *, actor: Actor = COMMAND_LINE) 
         session.flush()
         sessions.end(session, user.id)
         _record(session, user, "deactivated", actor=actor)
-    security_log.tell("user deactivated", user=user_id)
+    security_log.log("user deactivated", user=user_id)
 
 
 def delete(session: Session, username: str, *, erase: bool, lists: Lists, actor: Actor = COMMAND_LINE) -> Profile:
@@ -289,7 +289,7 @@ def delete(session: Session, username: str, *, erase: bool, lists: Lists, actor:
         if erase and "@" in gone.username:  # the name is the address, or was it once
             _forget_name(session, gone)
         session.execute(delete_from(User).where(User.id == gone.id))  # sessions and groups go with the row
-    security_log.tell("user deleted", user=gone.id)
+    security_log.log("user deleted", user=gone.id)
     return gone
 
 
@@ -308,7 +308,7 @@ def grant(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> No
         user = _row(session, username)
         user.is_superuser, user_id = True, user.id
         _record(session, user, "made a superuser", actor=actor)
-    security_log.tell("role granted", user=user_id)
+    security_log.log("role granted", user=user_id)
 
 
 def revoke(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> None:
@@ -317,7 +317,7 @@ def revoke(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> N
         user = _row_of_one_who_may_go(session, username)
         user.is_superuser, user_id = False, user.id
         _record(session, user, "no superuser any more", actor=actor)
-    security_log.tell("role revoked", user=user_id)
+    security_log.log("role revoked", user=user_id)
 
 
 def _record(session: Session, user: User, what: str, *, actor: Actor) -> None:
@@ -353,7 +353,7 @@ def _key(username: str) -> str:
 
 
 def _unknown(username: str) -> UnknownUserError:
-    return UnknownUserError(f"no user is called {shown(username)}")
+    return UnknownUserError(f"no user is called {printable(username)}")
 
 
 def _put_into(session: Session, user_id: int, groups: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from portal import database
 from portal.config import Catalogue
 from portal.database import ROSTER
-from portal.domain.address import canonical, shown
+from portal.domain.address import canonical, printable
 from portal.domain.ixp_manager import PreferenceText, Wish
 from portal.domain.mailinglist import MailingList
 from portal.errors import BadInputError, InvalidAddressError
@@ -237,7 +237,7 @@ def _weigh(wishes: Iterable[Wish], known: _Known, catalogue: Catalogue, skips: _
     for wish in wishes:
         mailing_list = catalogue.lists.get(wish.handle) or catalogue.lists.get(wish.handle.lower())
         if mailing_list is None:
-            skips.add("unknown list", f"{wish.place}: {shown(wish.handle)}")
+            skips.add("unknown list", f"{wish.place}: {printable(wish.handle)}")
             continue
         try:
             chosen, accounts = _found(wish, known)
@@ -245,7 +245,7 @@ def _weigh(wishes: Iterable[Wish], known: _Known, catalogue: Catalogue, skips: _
             skips.add(error.reason, f"{wish.place}: {error}")
             continue
         if not any(each.is_offered(mailing_list) for each in accounts):
-            words = f"{wish.place}: {shown(wish.username or wish.email)} on {mailing_list.handle}"
+            words = f"{wish.place}: {printable(wish.username or wish.email)} on {mailing_list.handle}"
             skips.add("inactive, or outside the list's audience", words)
             continue
         for address_id, weight in _weights(wish, mailing_list.handle, chosen, accounts, known):
@@ -273,8 +273,8 @@ def _found(wish: Wish, known: _Known) -> tuple[int, list[_Account]]:
     if address_id is not None:
         return address_id, known.holders[address_id]
     if wish.email:
-        raise _NotFoundError("no account holds the address", shown(wish.email))
-    raise _NotFoundError("unknown user", shown(wish.username))
+        raise _NotFoundError("no account holds the address", printable(wish.email))
+    raise _NotFoundError("unknown user", printable(wish.username))
 
 
 def _weights(

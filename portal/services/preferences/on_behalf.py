@@ -31,7 +31,7 @@ _CHUNK = 500  # addresses that one transaction chooses for; a member's save neve
 _NAMED = 20  # addresses that a look names
 
 
-class Deed(StrEnum):
+class BulkAction(StrEnum):
     """What can be done: choose for others, or let the next run try what the list manager refused."""
 
     SUBSCRIBE = "subscribe"
@@ -39,7 +39,7 @@ class Deed(StrEnum):
     RETRY = "retry"
 
 
-class Verdict(StrEnum):
+class Eligibility(StrEnum):
     """What becomes of an address that a filter finds: it is changed, or why not."""
 
     CHANGE = "change"
@@ -49,35 +49,39 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What a deed would do: how many addresses it changes, the first of them, and how many it passes over and why."""
+class BulkPreview:
+    """What a bulk action would do: how many addresses it changes, the first few, how many it passes over and why."""
 
     id: str
     count: int
     first: tuple[str, ...]
-    passed_over: dict[Verdict, int]
+    passed_over: dict[Eligibility, int]
 
 
-def look(session: Session, mailing_list: MailingList, deed: Deed, wanted: Filter) -> Look:
-    """Return what a deed would do to the addresses that a filter finds. Writes nothing."""
+def preview(session: Session, mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter) -> BulkPreview:
+    """Return what a bulk action would do to the addresses that a filter finds. Writes nothing."""
     with reading(session):
-        ids = _ids(session, mailing_list, deed, wanted)
-        verdicts = subscribers.joined(mailing_list, _verdict(mailing_list, deed, wanted).label("verdict"))
-        found = verdicts.where(subscribers.matching(mailing_list, wanted)).subquery()
-        counts = session.execute(select(found.c.verdict, func.count()).group_by(found.c.verdict))
-        passed_over = {Verdict(verdict): count for verdict, count in counts if verdict != Verdict.CHANGE}
+        ids = _ids(session, mailing_list, bulk_action, wanted)
+        candidates = subscribers.joined(
+            mailing_list, _eligibility(mailing_list, bulk_action, wanted).label("eligibility")
+        )
+        found = candidates.where(subscribers.matching(mailing_list, wanted)).subquery()
+        counts = session.execute(select(found.c.eligibility, func.count()).group_by(found.c.eligibility))
+        passed_over = {
+            Eligibility(eligibility): count for eligibility, count in counts if eligibility != Eligibility.CHANGE
+        }
         query = select(Address.spelling).where(Address.id.in_(ids[:_NAMED])).order_by(Address.canonical)
         first = tuple(session.scalars(query))
-    return Look(_id(mailing_list, deed, ids), len(ids), first, passed_over)
+    return BulkPreview(_id(mailing_list, bulk_action, ids), len(ids), first, passed_over)
 
 
 def do(
     session: Session,
     mailing_list: MailingList,
-    deed: Deed,
+    bulk_action: BulkAction,
     wanted: Filter,
     *,
-    look_id: str,
+    preview_id: str,
     actor: Actor,
     now: datetime,
     reason: str = "",
@@ -85,28 +89,28 @@ def do(
     """Do what was looked at; return how many addresses were changed, each with a line of history.
 
     Raise ChangedMeanwhileError where the look is of other addresses than a filter finds now, or BadInputError for a
-    reason that is not one line of text. Who is chosen for between the look and the deed is passed over.
+    reason that is not one line of text. Who is chosen for between the look and the bulk action is passed over.
     """
     if not reason.isprintable() or len(reason) > LONGEST_REASON:
         raise BadInputError(f"the reason is not one line of at most {LONGEST_REASON} characters")
     with reading(session):
-        ids = _ids(session, mailing_list, deed, wanted)
-    if _id(mailing_list, deed, ids) != look_id:
+        ids = _ids(session, mailing_list, bulk_action, wanted)
+    if _id(mailing_list, bulk_action, ids) != preview_id:
         raise ChangedMeanwhileError("the addresses have changed since they were shown: look at them again")
     done = 0
     for number, chunk in enumerate(database.chunked(ids, _CHUNK)):
         if number:
             database.pause(session)
         with transaction(session):
-            done += _do(session, mailing_list, deed, wanted, chunk, actor=actor, now=now, reason=reason)
-    security_log.tell("done for others", list=mailing_list.handle, deed=deed.value, count=done)
+            done += _do(session, mailing_list, bulk_action, wanted, chunk, actor=actor, now=now, reason=reason)
+    security_log.log("done for others", list=mailing_list.handle, bulk_action=bulk_action.value, count=done)
     return done
 
 
 def _do(
     session: Session,
     mailing_list: MailingList,
-    deed: Deed,
+    bulk_action: BulkAction,
     wanted: Filter,
     ids: Sequence[int],
     *,
@@ -115,13 +119,13 @@ def _do(
     reason: str,
 ) -> int:
     changed = subscribers.joined(mailing_list, Address.id, Address.canonical).where(
-        Address.id.in_(ids), _is_changed(mailing_list, deed, wanted)
+        Address.id.in_(ids), _is_changed(mailing_list, bulk_action, wanted)
     )
     rows = session.execute(changed.order_by(Address.id)).all()  # all who lock several rows take them in one order
-    if deed is Deed.RETRY:
+    if bulk_action is BulkAction.RETRY:
         _try_again(session, mailing_list.handle, [row.id for row in rows])
         return len(rows)
-    subscribed = deed is Deed.SUBSCRIBE
+    subscribed = bulk_action is BulkAction.SUBSCRIBE
     changes = [Change(mailing_list.handle, row.id, row.canonical, subscribed, "superuser") for row in rows]
     return len(preferences.write_changes(session, changes, actor=actor, now=now, reason=reason))
 
@@ -137,36 +141,39 @@ def _try_again(session: Session, handle: str, ids: Sequence[int]) -> None:
     session.execute(update(Preference).where(of_ids).values(refused_at=None))
 
 
-def _ids(session: Session, mailing_list: MailingList, deed: Deed, wanted: Filter) -> list[int]:
-    changed = subscribers.joined(mailing_list, Address.id).where(_is_changed(mailing_list, deed, wanted))
+def _ids(session: Session, mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter) -> list[int]:
+    changed = subscribers.joined(mailing_list, Address.id).where(_is_changed(mailing_list, bulk_action, wanted))
     return list(session.scalars(changed.order_by(Address.id)))
 
 
-def _id(mailing_list: MailingList, deed: Deed, ids: Sequence[int]) -> str:
-    told = f"{mailing_list.handle} {deed} {' '.join(map(str, ids))}"
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+def _id(mailing_list: MailingList, bulk_action: BulkAction, ids: Sequence[int]) -> str:
+    key = f"{mailing_list.handle} {bulk_action} {' '.join(map(str, ids))}"
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def _is_changed(mailing_list: MailingList, deed: Deed, wanted: Filter) -> Any:
-    verdict = _verdict(mailing_list, deed, wanted)
-    return and_(subscribers.matching(mailing_list, wanted), verdict == Verdict.CHANGE.value)
+def _is_changed(mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter) -> Any:
+    eligibility = _eligibility(mailing_list, bulk_action, wanted)
+    return and_(subscribers.matching(mailing_list, wanted), eligibility == Eligibility.CHANGE.value)
 
 
-def _verdict(mailing_list: MailingList, deed: Deed, wanted: Filter) -> Any:
-    """Return in SQL what becomes of an address. The audience is enforced here, where the deed is done."""
-    if deed is Deed.RETRY:
+def _eligibility(mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter) -> Any:
+    """Return in SQL what becomes of an address. The audience is enforced here, where the bulk action is done."""
+    if bulk_action is BulkAction.RETRY:
         is_held_back = and_(
             Preference.refusal.is_not(None), Preference.refused_at.is_not(None), Preference.waiting_since.is_(None)
         )
-        return case((is_held_back, literal(Verdict.CHANGE.value)), else_=literal(Verdict.SO_ALREADY.value))
-    not_managed = (~is_managed(mailing_list), literal(Verdict.NOT_MANAGED.value))
-    if deed is Deed.UNSUBSCRIBE:
-        already = (Preference.subscribed.is_(False), literal(Verdict.SO_ALREADY.value))
-        return case(not_managed, already, else_=literal(Verdict.CHANGE.value))
-    already = (Preference.subscribed.is_(True), literal(Verdict.SO_ALREADY.value))
+        return case((is_held_back, literal(Eligibility.CHANGE.value)), else_=literal(Eligibility.SO_ALREADY.value))
+    not_managed = (~is_managed(mailing_list), literal(Eligibility.NOT_MANAGED.value))
+    if bulk_action is BulkAction.UNSUBSCRIBE:
+        already = (Preference.subscribed.is_(False), literal(Eligibility.SO_ALREADY.value))
+        return case(not_managed, already, else_=literal(Eligibility.CHANGE.value))
+    already = (Preference.subscribed.is_(True), literal(Eligibility.SO_ALREADY.value))
     is_wanted = _is_the_one_to_subscribe(mailing_list, is_alone=wanted.address_id is not None)
     return case(
-        not_managed, already, (is_wanted, literal(Verdict.CHANGE.value)), else_=literal(Verdict.OTHER_ADDRESS.value)
+        not_managed,
+        already,
+        (is_wanted, literal(Eligibility.CHANGE.value)),
+        else_=literal(Eligibility.OTHER_ADDRESS.value),
     )
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, aliased
 
 from portal import database
 from portal.config import Catalogue
-from portal.domain.address import shown
+from portal.domain.address import printable
 from portal.domain.mailinglist import MailingList
 from portal.domain.outlook import Detail, Known, State, outlook
 from portal.errors import BadInputError, NotOfferedError, UnknownUserError
@@ -245,7 +245,7 @@ def choose_for(
     reason that is not one line of text.
     """
     if not username.isprintable():  # no database stores a NUL or half a surrogate pair, so none is asked for one
-        raise UnknownUserError(f"unknown user: {shown(username)}")
+        raise UnknownUserError(f"unknown user: {printable(username)}")
     if not reason.isprintable():
         raise BadInputError("the reason is not one line of text")
     with transaction(session):

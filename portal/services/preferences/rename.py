@@ -6,7 +6,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from portal.config import Catalogue
-from portal.domain.address import shown
+from portal.domain.address import printable
 from portal.domain.mailinglist import HANDLE
 from portal.errors import BadInputError, DuplicateError
 from portal.models import History, Preference, Run, RunLine, RunRequest
@@ -36,7 +36,7 @@ def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> Car
     """
     catalogue.get(new)
     if not HANDLE.fullmatch(old):
-        raise BadInputError(f"not a handle: {shown(old)}")
+        raise BadInputError(f"not a handle: {printable(old)}")
     if old in catalogue.lists:
         raise BadInputError(
             f"{old} is still in mailinglists.toml, so its next run would begin anew: "

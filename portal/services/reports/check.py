@@ -39,7 +39,7 @@ class Finding(NamedTuple):
     error: Exception | None
 
 
-class Premises(NamedTuple):
+class Evidence(NamedTuple):
     """What is looked at besides the database: the instance folder, the catalogue and the list managers."""
 
     instance: Path
@@ -48,25 +48,25 @@ class Premises(NamedTuple):
     clock: Callable[[], datetime]
 
 
-def check(session: Session, premises: Premises) -> Iterator[Finding]:
+def check(session: Session, evidence: Evidence) -> Iterator[Finding]:
     """Yield what was found, one thing after the other. Nothing is written, and nothing that is wrong stops the rest."""
-    yield _look("portal.toml", partial(_settings, premises.instance))
+    yield _look("portal.toml", partial(_settings, evidence.instance))
     for name, bits in _FILES.items():
-        if (premises.instance / name).exists():
-            yield _look(name, partial(_mode, premises.instance / name, bits))
+        if (evidence.instance / name).exists():
+            yield _look(name, partial(_mode, evidence.instance / name, bits))
     tables = _look("database", partial(_database, session))
     yield tables
     if tables.error is None:
-        yield _look("clock", partial(_clock, session, premises.clock))
-    yield _look("mailinglists.toml", partial(_catalogue, premises.catalogue))
+        yield _look("clock", partial(_clock, session, evidence.clock))
+    yield _look("mailinglists.toml", partial(_catalogue, evidence.catalogue))
     try:
-        lists = premises.catalogue().lists
+        lists = evidence.catalogue().lists
     except ConfigurationError:
         return  # it has been told
     for handle, mailing_list in lists.items():
-        yield _look("list manager", partial(_list_manager, premises, mailing_list), handle)
+        yield _look("list manager", partial(_list_manager, evidence, mailing_list), handle)
         if tables.error is None:
-            yield _look("runs", partial(_runs, session, premises, handle), handle)
+            yield _look("runs", partial(_runs, session, evidence, handle), handle)
 
 
 def _look(what: str, at: Callable[[], str], handle: str | None = None) -> Finding:
@@ -121,13 +121,13 @@ def _catalogue(load: Callable[[], Catalogue]) -> str:
     return f"lists: {len(catalogue.lists)}, list managers: {len(catalogue.managers)}, applied within {hours} hours"
 
 
-def _list_manager(premises: Premises, mailing_list: MailingList) -> str:
-    return premises.open_list_manager(mailing_list).check()
+def _list_manager(evidence: Evidence, mailing_list: MailingList) -> str:
+    return evidence.open_list_manager(mailing_list).check()
 
 
-def _runs(session: Session, premises: Premises, handle: str) -> str:
+def _runs(session: Session, evidence: Evidence, handle: str) -> str:
     """Say how the last run went. One that failed is news until a good one; so is one too long ago."""
-    catalogue, now = premises.catalogue(), premises.clock()
+    catalogue, now = evidence.catalogue(), evidence.clock()
     (report,) = list_reports.lists(session, catalogue=catalogue, now=now, handles=[handle])
     last = report.last_run
     if last is None:

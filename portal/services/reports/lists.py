@@ -33,7 +33,7 @@ class RunReport(NamedTuple):
     plan_id: str | None
     accepted: bool
     on_roster: int | None
-    strangers: int | None
+    without_account: int | None
     initialised: int
     left: int
     joined: int
@@ -47,7 +47,7 @@ class ListReport(NamedTuple):
     """One list: how many managed addresses are in which state, and how its runs go.
 
     ``departing``: addresses that no active user who may see the list holds any more and that the next run takes off it;
-    ``strangers``: addresses on the list that nobody here holds, as the last run that read it counted them;
+    ``without_account``: addresses on the list that nobody here holds, as the last run that read it counted them;
     ``is_late``: the last good run is older than members are promised, or there is none; ``oldest_change_at``: when the
     oldest change that is under way was chosen; ``due_at``: by when members were told that it is carried out.
     """
@@ -62,7 +62,7 @@ class ListReport(NamedTuple):
     waiting: int
     refused: int
     departing: int
-    strangers: int | None
+    without_account: int | None
     last_run: RunReport | None
     last_good_at: datetime | None
     is_late: bool
@@ -131,7 +131,7 @@ def lists(
 
 
 def alarms(session: Session, *, catalogue: Catalogue, now: datetime) -> tuple[Alarm, ...]:
-    """Return the lists that are late, or whose last run the brake refused, in the catalogue's order. Two statements."""
+    """Return the lists that are late or need approval, in the catalogue's order. Two statements."""
     if not catalogue.lists:
         return ()
     with reading(session):
@@ -155,7 +155,7 @@ def _alarm(mailing_list: MailingList, last: RunReport | None, good: RunReport | 
     )
 
 
-def strangers(session: Session, roster: Mapping[str, str]) -> tuple[str, ...]:
+def without_account(session: Session, roster: Mapping[str, str]) -> tuple[str, ...]:
     """Return the addresses of a roster that no account here holds, as the list manager spells them, sorted.
 
     ``roster`` maps canonical addresses to spellings. Nothing is stored.
@@ -207,7 +207,7 @@ def _list_report(
         waiting=counts.waiting,
         refused=counts.refused,
         departing=counts.departing,
-        strangers=good.strangers if good else None,
+        without_account=good.without_account if good else None,
         last_run=last,
         last_good_at=good_at,
         is_late=good_at is None or good_at < now - promise,

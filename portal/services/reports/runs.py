@@ -14,7 +14,7 @@ from portal.services.reports.lists import RunReport
 from portal.services.transaction import reading
 
 HELD = "held"  # what stands for the result of a line that was held back
-UNTOLD = "untold"  # … and of one that no list manager was told about, or that nothing is known of
+NOT_SENT = "not_sent"  # … and of one that no list manager was told about, or that nothing is known of
 
 
 class RunFound(NamedTuple):
@@ -98,5 +98,5 @@ def lines(
 def _result() -> Any:
     """Say in a word what became of a line."""
     return case(
-        (RunLine.held, literal(HELD)), (RunLine.result.is_not(None), RunLine.result), else_=literal(UNTOLD)
+        (RunLine.held, literal(HELD)), (RunLine.result.is_not(None), RunLine.result), else_=literal(NOT_SENT)
     ).label("ended")

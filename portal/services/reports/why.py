@@ -162,7 +162,7 @@ def _decision(
     )
     ids = {row.id, *session.scalars(moved_here), *([row.moved_to] if row.moved_to is not None else [])}
     rows = plans.load_rows(session, mailing_list, ids, now=now)
-    roster = {each.canonical: each.spelling for each in rows if each.standing.seen}
+    roster = {each.canonical: each.spelling for each in rows if each.state.seen}
     decisions = decide_rows(rows, roster, rules=rules_of(mailing_list), our_acts=our_acts)
     return next(each for each in decisions if each.row.address_id == row.id)
 
@@ -183,7 +183,7 @@ def _held_by(known: _Known) -> str:
         return "No account holds it."
     names = " and ".join(_called(each) for each in known.holders)
     shared = "It is a shared mailbox, held by" if len(known.holders) > 1 else "It is held by"
-    if known.decision.row.standing.is_managed:
+    if known.decision.row.state.is_managed:
         return f"{shared} {names}."
     return f"{shared} {names}: no active user who may see the list, so it is not managed."
 
@@ -256,7 +256,7 @@ def _next_run(known: _Known) -> tuple[str, ...]:
 def _why_nothing(known: _Known) -> str:
     if known.row.subscribed is None:
         return "it is not managed, and nothing was chosen"
-    if not known.decision.standing.is_managed:
+    if not known.decision.state.is_managed:
         return "it is not managed, and its departure leaves nothing to do"
     if known.row.seen is None:
         return "it is not wanted on the list; if it is on it, it is removed"

@@ -156,7 +156,7 @@ def counts_of_plan(session: Session, mailing_list: MailingList, plan: Plan, *, i
     on_roster = sum(each.on_roster for each in firsts)
     with reading(session):
         kept = _count_managed(session, mailing_list) - len(firsts)
-    return Counts(on_roster, len(firsts) - on_roster, kept, plan.strangers, invalid)
+    return Counts(on_roster, len(firsts) - on_roster, kept, plan.without_account, invalid)
 
 
 def _count_managed(session: Session, mailing_list: MailingList) -> int:

@@ -149,7 +149,7 @@ def why_none(mailing_list: MailingList) -> str:
     return "its kind of list manager keeps no passwords, so none are set"
 
 
-def look(
+def preview(
     session: Session, mailing_list: MailingList, manager: PasswordManager, *, key: bytes, everyone: bool = False
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the calls that a push would make, which name no password, and the addresses that they are for."""

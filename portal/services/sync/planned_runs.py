@@ -13,15 +13,15 @@ from portal.services.sync import list_init
 from portal.services.sync.list_init import Lines
 
 if TYPE_CHECKING:
-    from portal.services.sync.sync import Outturn
+    from portal.services.sync.sync import SyncResult
 
 
 @dataclass(frozen=True)
-class Order:
+class RosterUse:
     """What a roster is handed in for: ``plan`` begins a planned run, ``confirm`` ends it, neither is a list-init.
 
     ``abandon`` gives a planned run up, for which no roster is read.
-    ``accept`` is the id of a plan that goes past the brake, ``trigger`` says who asked.
+    ``accept`` is the id of a plan that may exceed the safety limits, ``trigger`` says who asked.
     """
 
     plan: bool = False
@@ -36,43 +36,43 @@ class Taken(NamedTuple):
     """What came of it: the counts that are answered, a plan's id among them, and what a planned run found out."""
 
     answer: Mapping[str, int | str]
-    outturn: "Outturn | None"
+    sync_result: "SyncResult | None"
 
 
 def take(
-    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Callable[[], datetime], order: Order
+    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Callable[[], datetime], use: RosterUse
 ) -> Taken:
     """Do what a roster was handed in for. Raise what ``list_init``, ``begin_planned_run`` and its end raise."""
-    if order.plan:
-        return _plan(session, mailing_list, lines, clock=clock, order=order)
-    if order.confirm:
-        return _confirm(session, mailing_list, lines, clock=clock, order=order)
-    if order.abandon:
+    if use.plan:
+        return _plan(session, mailing_list, lines, clock=clock, use=use)
+    if use.confirm:
+        return _confirm(session, mailing_list, lines, clock=clock, use=use)
+    if use.abandon:
         return Taken({"abandoned": abandon_planned_run(session, mailing_list, clock=clock)}, None)
-    counts = list_init.list_init(session, mailing_list, lines, now=clock(), allow_empty=order.allow_empty)
+    counts = list_init.list_init(session, mailing_list, lines, now=clock(), allow_empty=use.allow_empty)
     return Taken(asdict(counts), None)
 
 
 def _plan(
-    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Callable[[], datetime], order: Order
+    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Callable[[], datetime], use: RosterUse
 ) -> Taken:
     from portal.services.sync.sync import Request, begin_planned_run  # a list-init pays nothing for it
 
-    request = Request(trigger=order.trigger, accept=order.accept, allow_empty=order.allow_empty)
-    outturn, invalid = begin_planned_run(session, mailing_list, lines, clock=clock, request=request)
-    counts = list_init.counts_of_plan(session, mailing_list, outturn.plan, invalid=invalid)
-    pushed = {"adds": len(outturn.plan.of(Action.ADD)), "removals": len(outturn.plan.of(Action.REMOVE))}
-    return Taken({**asdict(counts), "plan": outturn.plan.id, **pushed}, outturn)
+    request = Request(trigger=use.trigger, accept=use.accept, allow_empty=use.allow_empty)
+    sync_result, invalid = begin_planned_run(session, mailing_list, lines, clock=clock, request=request)
+    counts = list_init.counts_of_plan(session, mailing_list, sync_result.plan, invalid=invalid)
+    pushed = {"adds": len(sync_result.plan.of(Action.ADD)), "removals": len(sync_result.plan.of(Action.REMOVE))}
+    return Taken({**asdict(counts), "plan": sync_result.plan.id, **pushed}, sync_result)
 
 
 def _confirm(
-    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Callable[[], datetime], order: Order
+    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Callable[[], datetime], use: RosterUse
 ) -> Taken:
     from portal.services.sync.sync import Request, confirm_planned_run  # as above
 
-    request = Request(trigger=order.trigger, allow_empty=order.allow_empty)
-    outturn = confirm_planned_run(session, mailing_list, lines, clock=clock, request=request)
-    return Taken(dict(outturn.tally), outturn)
+    request = Request(trigger=use.trigger, allow_empty=use.allow_empty)
+    sync_result = confirm_planned_run(session, mailing_list, lines, clock=clock, request=request)
+    return Taken(dict(sync_result.tally), sync_result)
 
 
 def abandon_planned_run(session: Session, mailing_list: MailingList, *, clock: Callable[[], datetime]) -> int:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from portal import database
 from portal.domain.mailinglist import MailingList
-from portal.domain.merge import Action, Standing
+from portal.domain.merge import Action, AddressState
 from portal.domain.plan import Plan, Row, decide_rows, rules_of
 from portal.models import Address, Preference, Run, RunLine, UserAddress
 from portal.services.accounts.addresses import is_held, is_managed
@@ -39,13 +39,13 @@ def make_plan(
     decisions = decide_rows(
         rows, roster, rules=rules_of(mailing_list), our_acts=our_acts, is_planned_run=is_planned_run
     )
-    seen = [each.row.standing for each in decisions if each.standing.seen]  # as far as it was not our act
+    seen = [each.row.state for each in decisions if each.state.seen]  # as far as it was not our act
     return Plan(
         handle=mailing_list.handle,
         decisions=decisions,
         on_roster=len(roster),
-        strangers=len(roster) - counts["held"],
-        seen_on=counts["steady_on"] + sum(row.standing.seen is True for row in rows),
+        without_account=len(roster) - counts["held"],
+        seen_on=counts["steady_on"] + sum(row.state.seen is True for row in rows),
         doubtful=counts["steady_on"] + sum(each.preference is True for each in seen),
         staying=counts["steady_on"] + sum(each.stays for each in decisions),
     )
@@ -92,12 +92,12 @@ def _in_need_of_a_look(
     held = steady_on = 0
     for query in (_with_preference(mailing_list), _without_preference(mailing_list)):
         for block in database.stream(session.connection(), query):
-            for address_id, canonical, standing in block:
+            for address_id, canonical, state in block:
                 on_roster = canonical in roster
-                held += on_roster and standing != _CLOSER_UNHELD
-                if standing == on_roster and address_id not in our_acts:
+                held += on_roster and state != _CLOSER_UNHELD
+                if state == on_roster and address_id not in our_acts:
                     steady_on += on_roster
-                elif standing != _NEVER_TOUCHED:
+                elif state != _NEVER_TOUCHED:
                     found.add(address_id)
     moved = select(Preference.moved_to).where(
         Preference.list_handle == mailing_list.handle, Preference.moved_to.is_not(None)
@@ -180,7 +180,7 @@ def _row(found: Any, *, now: datetime) -> Row:
         address_id=found.id,
         canonical=found.canonical,
         spelling=found.spelling,
-        standing=Standing(
+        state=AddressState(
             preference=found.subscribed,
             seen=found.seen,
             touched=bool(found.touched),

@@ -20,7 +20,14 @@ from portal.config import Catalogue
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.domain.plan import Decision, Plan
-from portal.errors import BrakeError, ForbiddenError, LeaseHeldError, PlanChangedError, PortalError, UnknownRequestError
+from portal.errors import (
+    ForbiddenError,
+    LeaseHeldError,
+    PlanChangedError,
+    PortalError,
+    SafetyLimitError,
+    UnknownRequestError,
+)
 from portal.listmanagers.base import ListManager
 from portal.models import Address, Lease, RequestLine, Run, RunRequest, User
 from portal.services.history import Actor
@@ -28,7 +35,7 @@ from portal.services.sync import leases
 from portal.services.transaction import reading, transaction
 
 if TYPE_CHECKING:
-    from portal.services.sync.sync import Clock, Outturn
+    from portal.services.sync.sync import Clock, SyncResult
 
 OVERDUE = timedelta(minutes=5)  # by then somebody should have taken a request
 LONGEST = timedelta(hours=1)  # that a process of another host is believed to be at work without a lease
@@ -82,7 +89,7 @@ class RequestReport(NamedTuple):
     run_id: int | None
     found_plan_id: str | None
     on_roster: int | None
-    strangers: int | None
+    without_account: int | None
     initialised: int
     adds: int
     removals: int
@@ -215,7 +222,7 @@ def take(session: Session, waiting: Waiting, *, now: datetime) -> bool:
     return taken is not None
 
 
-def carry_out(session: Session, taken: Waiting, means: Means) -> "Outturn":
+def carry_out(session: Session, taken: Waiting, means: Means) -> "SyncResult":
     """Do what was asked for, and write what became of it.
 
     Raise what ``sync_list`` raises, and ForbiddenError where who asked has lost the right to since. Where another run
@@ -232,12 +239,12 @@ def carry_out(session: Session, taken: Waiting, means: Means) -> "Outturn":
         only = taken.plan_id if taken.kind is Kind.APPLY else None
         request = Request(trigger=taken.trigger, only=only)
         try:
-            outturn = sync_list(session, mailing_list, manager, clock=means.clock, request=request)
+            sync_result = sync_list(session, mailing_list, manager, clock=means.clock, request=request)
         except PlanChangedError as error:
             _show(session, taken, mailing_list, manager, clock=means.clock, state="changed", message=str(error))
             raise
-        _end(session, taken, now=means.clock(), state="done", run_id=outturn.run_id)
-        return outturn
+        _end(session, taken, now=means.clock(), state="done", run_id=sync_result.run_id)
+        return sync_result
 
 
 def _require_right(session: Session, taken: Waiting) -> None:
@@ -253,19 +260,19 @@ def _require_right(session: Session, taken: Waiting) -> None:
 
 def _show(
     session: Session, taken: Waiting, mailing_list: MailingList, manager: ListManager, *, clock: "Clock", **columns: Any
-) -> "Outturn":
+) -> "SyncResult":
     """Keep what a run would do now, line by line, what is dangerous first."""
     from portal.services.sync.sync import dry_run
 
-    outturn = dry_run(session, mailing_list, manager, clock=clock)
-    plan = outturn.plan
+    sync_result = dry_run(session, mailing_list, manager, clock=clock)
+    plan = sync_result.plan
     lines = enumerate(sorted(plan.lines, key=_danger), start=1)
     for chunk in database.written_in_chunks(session, lines):
         with transaction(session):
             session.execute(insert(RequestLine), [_line(taken.id, position, each) for position, each in chunk])
-    beyond = plan.beyond(mailing_list.brake) or ""
-    _end(session, taken, now=clock(), warning=beyond[:200], **_counts(plan), **columns)
-    return outturn
+    excess = plan.excess(mailing_list.safety_limits) or ""
+    _end(session, taken, now=clock(), warning=excess[:200], **_counts(plan), **columns)
+    return sync_result
 
 
 def _danger(decision: Decision) -> tuple[bool, int, str]:
@@ -287,7 +294,7 @@ def _counts(plan: Plan) -> dict[str, Any]:
     return {
         "found_plan_id": plan.id,
         "on_roster": plan.on_roster,
-        "strangers": plan.strangers,
+        "without_account": plan.without_account,
         "initialised": len(plan.of(Action.INIT)),
         "adds": len(plan.of(Action.ADD)),
         "removals": len(plan.of(Action.REMOVE)),
@@ -310,7 +317,7 @@ def _ending_recorded(session: Session, taken: Waiting, clock: "Clock") -> Iterat
             _end(session, taken, now=clock(), state="failed", message=str(error), run_id=_run_id(session, taken))
         raise
     except BaseException as error:
-        state = "refused" if isinstance(error, BrakeError) else "failed"
+        state = "refused" if isinstance(error, SafetyLimitError) else "failed"
         message = str(error) if isinstance(error, PortalError) else f"interrupted: {type(error).__name__}"
         _end(session, taken, now=clock(), state=state, message=message, run_id=_run_id(session, taken))
         raise

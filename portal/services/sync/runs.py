@@ -48,9 +48,9 @@ def record_refusal(
     message: str,
     plan: Plan | None,
 ) -> None:
-    """Write a run that ended before it began: by the brake, in doubt, or without a roster.
+    """Write a run that ended before it began: by the safety limits, in doubt, or without a roster.
 
-    What the brake refused is kept line by line, for whoever has to say yes; of a list, what it refused last.
+    A plan that exceeds the safety limits is kept line by line, for who has to approve it; of a list, the last one.
     """
     with transaction(session):
         run_id = _insert(
@@ -86,7 +86,7 @@ def _insert_lines(session: Session, run_id: int, plan: Plan, **columns: Any) -> 
 
 
 def _found(plan: Plan) -> dict[str, Any]:
-    return {"plan_id": plan.id, "on_roster": plan.on_roster, "strangers": plan.strangers}
+    return {"plan_id": plan.id, "on_roster": plan.on_roster, "without_account": plan.without_account}
 
 
 def _counts(plan: Plan) -> dict[str, int]:

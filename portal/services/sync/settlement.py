@@ -9,7 +9,7 @@ from sqlalchemy import and_, bindparam, delete, exists, not_, select, update
 from sqlalchemy.orm import Session
 
 from portal import database
-from portal.domain.merge import Action, Push, Standing, conclude
+from portal.domain.merge import Action, AddressState, Push, conclude
 from portal.domain.plan import Decision
 from portal.listmanagers.base import Outcome, Result
 from portal.models import Address, Preference, UserAddress
@@ -32,16 +32,24 @@ class Ending(NamedTuple):
     """A decision and what it leaves behind; ``words`` are the list manager's where it did not take."""
 
     decision: Decision
-    after: Standing
+    after: AddressState
     pushed: Pushed | None
     words: str | None
 
 
+class Refusal(NamedTuple):
+    """An add or a removal that the list manager refused: ``address`` is canonical, ``words`` are the list manager's."""
+
+    action: Action
+    address: str
+    words: str
+
+
 @dataclass
 class Settled:
-    """The refusals that are news (canonical address and words), and the addresses that a choice got in the way of."""
+    """The refusals that are news, and the addresses that a choice got in the way of."""
 
-    refusals: list[tuple[str, str]] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
     stale: set[int] = field(default_factory=set)  # a choice made meanwhile wins: nothing was written
 
 
@@ -55,7 +63,7 @@ def settle(
     for chunk in database.written_in_chunks(session, firsts):
         with transaction(session):
             _initialise(session, run, chunk, now=now)
-    known = [each for each in endings if each.decision.row.standing.preference is not None and _differs(each)]
+    known = [each for each in endings if each.decision.row.state.preference is not None and _differs(each)]
     # A leave with an old address is followed before it is forgotten: a crash in between must not lose it.
     known.sort(key=lambda each: each.decision.row.moved_to is not None)
     for chunk in database.written_in_chunks(session, known):
@@ -67,7 +75,7 @@ def settle(
 
 def _ending(decision: Decision, pushed: Pushed | None) -> Ending:
     push = Push(pushed.on_roster, pushed.outcome.result is Result.REJECTED) if pushed else None
-    after = conclude(decision.standing, decision.action, on_roster=decision.on_roster, push=push)
+    after = conclude(decision.state, decision.action, on_roster=decision.on_roster, push=push)
     words = None
     if pushed and not pushed.took:
         words = pushed.outcome.words or _default_words(decision.action, pushed.outcome.result)
@@ -84,7 +92,7 @@ def _differs(ending: Ending) -> bool:
     """Tell whether there is anything to write: state, a refusal that came or went, or a line to settle."""
     row = ending.decision.row
     forgets_refusal = row.has_refusal and not ending.decision.held_back
-    return ending.after != row.standing or forgets_refusal or ending.pushed is not None
+    return ending.after != row.state or forgets_refusal or ending.pushed is not None
 
 
 def _initialise(session: Session, run: Begun, chunk: list[Ending], *, now: datetime) -> None:
@@ -138,7 +146,9 @@ def _settle_chunk(session: Session, run: Begun, chunk: list[Ending], settled: Se
     )
     runs.settle_lines(session, run, ids)
     settled.refusals += [
-        (each.decision.row.canonical, each.words) for each in fresh if each.words and not each.decision.row.has_refusal
+        Refusal(each.decision.action, each.decision.row.canonical, each.words)
+        for each in fresh
+        if each.words and not each.decision.row.has_refusal
     ]
 
 
@@ -148,7 +158,7 @@ def _change(run: Begun, ending: Ending, *, subscribed: bool, source: str) -> his
 
 
 def _changes(ending: Ending) -> bool:
-    return ending.after.preference != ending.decision.row.standing.preference
+    return ending.after.preference != ending.decision.row.state.preference
 
 
 def _current(session: Session, handle: str, chunk: list[Ending]) -> dict[int, Any]:

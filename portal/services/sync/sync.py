@@ -12,19 +12,19 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from portal import database
-from portal.domain.address import canonical, shown
+from portal.domain.address import canonical, printable
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.domain.plan import Decision, Plan, Reason, Row
 from portal.domain.roster_text import RosterText
 from portal.errors import (
-    BrakeError,
     InvalidAddressError,
     ListManagerUnavailableError,
     NoPlannedRunError,
     PlanChangedError,
     PortalError,
     RosterInDoubtError,
+    SafetyLimitError,
 )
 from portal.listmanagers.base import HoldsRequests, ListManager, Outcome, Result
 from portal.services import security_log
@@ -32,7 +32,7 @@ from portal.services.sync import leases, plans, runs
 from portal.services.sync.leases import Held
 from portal.services.sync.list_init import Lines, require_announced
 from portal.services.sync.runs import Begun, PushedLine
-from portal.services.sync.settlement import Pushed, Settled, settle
+from portal.services.sync.settlement import Pushed, Refusal, Settled, settle
 from portal.services.transaction import reading
 
 Clock = Callable[[], datetime]
@@ -44,17 +44,17 @@ _UNSAID = Outcome(Result.PENDING)  # what is known of an address that somebody e
 
 
 @dataclass(frozen=True)
-class Outturn:
+class SyncResult:
     """What came of one list's run: its plan, and what is news to an operator.
 
-    ``tally`` counts what was added, removed and refused; ``refusals`` are addresses with the list manager's words;
+    ``tally`` counts what was added, removed and refused; ``refusals`` are those that are new;
     ``repaired`` the numbers of earlier runs that had been interrupted; ``run_id`` is None for a dry run.
     """
 
     run_id: int | None
     plan: Plan
     tally: Mapping[str, int] = field(default_factory=dict)
-    refusals: tuple[tuple[str, str], ...] = ()
+    refusals: tuple[Refusal, ...] = ()
     repaired: tuple[int, ...] = ()
 
 
@@ -62,8 +62,8 @@ class Outturn:
 class Request:
     """How a run was asked for.
 
-    ``accept`` is the id of a plan that goes past the brake; ``only`` that of one that was looked at: it goes past the
-    brake too, and no other is carried out.
+    ``accept`` is the id of a plan that may exceed the safety limits; ``only`` that of one that was looked at: it
+    may exceed them too, and no other is carried out.
     """
 
     trigger: str = "command line"
@@ -85,7 +85,7 @@ class _Work:
 
 def sync_list(
     session: Session, mailing_list: MailingList, manager: ListManager, *, clock: Clock, request: Request
-) -> Outturn:
+) -> SyncResult:
     """Make the list manager agree with the portal, and the portal with what people did at the list.
 
     Raise LeaseHeldError, RosterInDoubtError, BrakeError, PlanChangedError, ListManagerUnavailableError or
@@ -105,22 +105,22 @@ def sync_list(
             leases.renew(session, lease)  # what another run has settled meanwhile must not be overwritten
             settled = settle(session, run, plan.decisions, pushed, now=clock())
             _finish(work, run, pushed, settled)
-    return _outturn(run, plan, pushed, settled, repaired)
+    return _sync_result(run, plan, pushed, settled, repaired)
 
 
-def dry_run(session: Session, mailing_list: MailingList, manager: ListManager, *, clock: Clock) -> Outturn:
+def dry_run(session: Session, mailing_list: MailingList, manager: ListManager, *, clock: Clock) -> SyncResult:
     """Return what a sync would do now; write nothing and push nothing."""
     roster = read_roster(manager.roster())
     with reading(session):
-        return Outturn(None, plans.make_plan(session, mailing_list, roster, now=clock()))
+        return SyncResult(None, plans.make_plan(session, mailing_list, roster, now=clock()))
 
 
 def begin_planned_run(
     session: Session, mailing_list: MailingList, lines: Lines, *, clock: Clock, request: Request
-) -> tuple[Outturn, int]:
+) -> tuple[SyncResult, int]:
     """Plan from a roster on a stream: take over what the roster says, write the run, push nothing.
 
-    Return the outturn and the count of lines that were no address. Raise what ``sync_list`` raises, and
+    Return the sync_result and the count of lines that were no address. Raise what ``sync_list`` raises, and
     NoAddressesError for input without an address that was not announced as such by ``request.allow_empty``.
     """
     work = _Work(session, mailing_list, clock, "planned", request)
@@ -140,12 +140,12 @@ def begin_planned_run(
     except BaseException:
         leases.release(session, lease)
         raise
-    return _outturn(run, plan, {}, settled, repaired), text.invalid
+    return _sync_result(run, plan, {}, settled, repaired), text.invalid
 
 
 def confirm_planned_run(
     session: Session, mailing_list: MailingList, lines: Lines, *, clock: Clock, request: Request
-) -> Outturn:
+) -> SyncResult:
     """End a planned run by the roster read after the pushing.
 
     Raise NoPlannedRunError, NoAddressesError, RosterInDoubtError or LeaseHeldError; the run then stays open.
@@ -163,7 +163,7 @@ def confirm_planned_run(
     settled = settle(session, run, plan.decisions, pushed, now=clock())
     _finish(work, run, pushed, settled)
     leases.release(session, lease)
-    return _outturn(run, plan, pushed, settled, [])
+    return _sync_result(run, plan, pushed, settled, [])
 
 
 def open_planned_run(session: Session, handle: str) -> tuple[Begun, Held]:
@@ -190,7 +190,7 @@ def read_roster(addresses: Iterable[str]) -> Roster:
             strange = strange or spelling
     if strange and not roster:
         raise ListManagerUnavailableError(
-            f"the list manager's answer holds no address, it begins with: {shown(strange)}"
+            f"the list manager's answer holds no address, it begins with: {printable(strange)}"
         )
     return roster
 
@@ -202,7 +202,7 @@ def _checked_plan(work: _Work, roster: Roster) -> tuple[Plan, bool]:
         plan = plans.make_plan(
             session, work.mailing_list, roster, now=work.clock(), is_planned_run=work.kind == "planned"
         )
-        allowed = plans.accepted_lines(session, plan.handle)
+        approved = plans.accepted_lines(session, plan.handle)
     if request.only not in {None, plan.id}:  # nothing went wrong, so it is no run: it is shown again
         raise PlanChangedError(
             f"{plan.handle}: the plan is not {request.only} any more, so nothing was done; it is now {plan.id}",
@@ -217,10 +217,10 @@ def _checked_plan(work: _Work, roster: Roster) -> tuple[Plan, bool]:
                 f"if it really is, run again with: {option}",
                 plan_id=plan.id,
             )
-        beyond = plan.beyond(work.mailing_list.brake, allowed=allowed)
-        if beyond and not is_accepted:
-            raise BrakeError(
-                f"{plan.handle}: the brake refuses this plan: {beyond}; if that is right, "
+        excess = plan.excess(work.mailing_list.safety_limits, approved=approved)
+        if excess and not is_accepted:
+            raise SafetyLimitError(
+                f"{plan.handle}: this plan exceeds the safety limits: {excess}; if that is right, "
                 f"run again with: --accept {plan.id}",
                 plan_id=plan.id,
             )
@@ -258,7 +258,7 @@ def _withdraw(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> Pla
 def _without_waiting(decision: Decision, withdrawn: Collection[str]) -> Decision:
     if not (decision.is_withdrawn and decision.spelling in withdrawn):
         return decision
-    return replace(decision, standing=replace(decision.standing, waiting=False))
+    return replace(decision, state=replace(decision.state, waiting=False))
 
 
 def _push(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> dict[int, Pushed]:
@@ -304,13 +304,13 @@ def _plan_of_lines(work: _Work, run: Begun) -> Plan:
     decisions = tuple(
         _decided(replace(row, version=line.version), line) for row in rows if (line := lines[row.address_id])
     )
-    return Plan(handle, decisions, on_roster=0, strangers=0, seen_on=0, doubtful=0, staying=staying)
+    return Plan(handle, decisions, on_roster=0, without_account=0, seen_on=0, doubtful=0, staying=staying)
 
 
 def _decided(row: Row, line: PushedLine) -> Decision:
     on_roster = line.action is Action.REMOVE
     row = replace(row, version=line.version)  # a choice made since makes it stale
-    return Decision(row, row.standing, on_roster, line.action, Reason.CHOSEN, line.spelling)
+    return Decision(row, row.state, on_roster, line.action, Reason.CHOSEN, line.spelling)
 
 
 def _judged(decision: Decision, roster: Roster, outcome: Outcome = _UNSAID) -> Pushed:
@@ -333,10 +333,10 @@ def _tally(pushed: Mapping[int, Pushed]) -> dict[str, int]:
     }
 
 
-def _outturn(
+def _sync_result(
     run: Begun, plan: Plan, pushed: Mapping[int, Pushed], settled: Settled, repaired: Sequence[int]
-) -> Outturn:
-    return Outturn(run.run_id, plan, _tally(pushed), tuple(settled.refusals), tuple(repaired))
+) -> SyncResult:
+    return SyncResult(run.run_id, plan, _tally(pushed), tuple(settled.refusals), tuple(repaired))
 
 
 @contextmanager
@@ -351,12 +351,12 @@ def _refusals_recorded(work: _Work, plan: Plan | None = None) -> Iterator[None]:
             kind=work.kind,
             trigger=work.request.trigger,
             now=work.clock(),
-            result="refused" if isinstance(error, BrakeError) else "failed",
+            result="refused" if isinstance(error, SafetyLimitError) else "failed",
             message=str(error),
             plan=plan,
         )
-        if isinstance(error, BrakeError | RosterInDoubtError):
-            security_log.tell("sync refused", list=work.mailing_list.handle, plan=error.plan_id)
+        if isinstance(error, SafetyLimitError | RosterInDoubtError):
+            security_log.log("sync refused", list=work.mailing_list.handle, plan=error.plan_id)
         raise
 
 

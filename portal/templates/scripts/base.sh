@@ -135,7 +135,7 @@ tell() { # add or remove, FILE: nothing is called without an address to send
 
 # --- one list
 
-# The same run as `flask mailinglist sync` does in one process, with the same brake and by the same rules.
+# The same run as `flask mailinglist sync` does in one process, with the same safety limits and by the same rules.
 planned_run() { # LIST
     list=$1
     : >"$private/said_of_pushing"

@@ -6,7 +6,7 @@ from flask_wtf import FlaskForm
 from wtforms import HiddenField, IntegerField, SearchField, StringField
 from wtforms.validators import AnyOf, DataRequired, InputRequired, Length, NumberRange, Optional
 
-from portal.services.preferences.on_behalf import LONGEST_REASON, Deed
+from portal.services.preferences.on_behalf import LONGEST_REASON, BulkAction
 from portal.services.reports.subscribers import DEPARTED, SORTS, Filter
 from portal.web.forms import MAX_ID, PostedForm, QueryForm, is_readable, trimmed
 
@@ -67,10 +67,10 @@ class ExportForm(FilterForm):
     )
 
 
-class DeedForm(FilterForm):
+class BulkActionForm(FilterForm):
     """What to do, and to which addresses: those of a filter, or one alone."""
 
-    deed = StringField("Deed", validators=[InputRequired(), AnyOf([*Deed], "There is no such deed.")])
+    bulk_action = StringField("Action", validators=[InputRequired(), AnyOf([*BulkAction], "There is no such action.")])
     address = IntegerField("Address", validators=[Optional(), NumberRange(1, MAX_ID)])
 
     @property
@@ -80,9 +80,9 @@ class DeedForm(FilterForm):
 
 
 class ReasonForm(PostedForm):
-    """The yes to what was looked at, and why."""
+    """The approval of what the preview showed, and why."""
 
-    look = HiddenField(validators=[Optional(), Length(max=64)])
+    preview_id = HiddenField(validators=[Optional(), Length(max=64)])
     reason = StringField(
         "Reason",
         filters=[trimmed],
@@ -91,11 +91,11 @@ class ReasonForm(PostedForm):
 
 
 class RetryForm(PostedForm):
-    """The yes to trying again, which chooses nothing and needs no reason."""
+    """The approval of another try, which chooses nothing and needs no reason."""
 
-    look = HiddenField(validators=[Optional(), Length(max=64)])
+    preview_id = HiddenField(validators=[Optional(), Length(max=64)])
 
 
-def reason_form(deed: Deed) -> FlaskForm:
-    """Return the form that a deed is confirmed with."""
-    return RetryForm() if deed is Deed.RETRY else ReasonForm()
+def reason_form(bulk_action: BulkAction) -> FlaskForm:
+    """Return the form that a bulk action is confirmed with."""
+    return RetryForm() if bulk_action is BulkAction.RETRY else ReasonForm()

@@ -15,18 +15,22 @@ from portal.faults import fault_of
 from portal.services import security_log
 from portal.services.accounts import directory
 from portal.services.preferences import on_behalf
-from portal.services.preferences.on_behalf import Deed
+from portal.services.preferences.on_behalf import BulkAction
 from portal.services.reports import lists as list_reports
 from portal.services.reports import subscribers, trends
 from portal.services.reports.subscribers import Subscriber
 from portal.web import guards
-from portal.web.admin.list_forms import STATE_WORDS, DeedForm, ExportForm, SubscribersForm, reason_form
+from portal.web.admin.list_forms import STATE_WORDS, BulkActionForm, ExportForm, SubscribersForm, reason_form
 
 blueprint = Blueprint("admin_list", __name__, url_prefix="/admin/lists/<handle>")
 
 AT_ONCE = 50  # addresses on a page
 COLUMNS = ("address", "holders", "state", "wanted", "source", "since", "seen", "refusal", "refused_at")
-_DONE = {Deed.SUBSCRIBE: "subscribed", Deed.UNSUBSCRIBE: "unsubscribed", Deed.RETRY: "marked to be tried again"}
+_DONE = {
+    BulkAction.SUBSCRIBE: "subscribed",
+    BulkAction.UNSUBSCRIBE: "unsubscribed",
+    BulkAction.RETRY: "marked to be tried again",
+}
 
 
 @blueprint.get("")
@@ -75,7 +79,7 @@ def export(handle: str) -> ResponseReturnValue:
         return redirect(url_for("admin_list.show", handle=handle))
     now, kind = portal().clock(), form.format.data or "csv"
     found = subscribers.export(db.session(), mailing_list, form.wanted, now=now, promise=_promise())
-    security_log.tell("export", list=handle, of=request.endpoint, format=kind)
+    security_log.log("export", list=handle, of=request.endpoint, format=kind)
     lines, mimetype = (_json(found), "application/json") if kind == "json" else (_csv(found), "text/csv")
     response = Response(lines, mimetype=mimetype)
     response.headers["Content-Disposition"] = f'attachment; filename="{handle}-{now:%Y-%m-%d}.{kind}"'
@@ -83,53 +87,53 @@ def export(handle: str) -> ResponseReturnValue:
 
 
 @blueprint.get("/change")
-def look(handle: str) -> ResponseReturnValue:
-    """Show what a deed would do, before it is done."""
+def preview(handle: str) -> ResponseReturnValue:
+    """Show what a bulk action would do, before it is done."""
     mailing_list = portal().catalogue().get(handle)
-    asked = DeedForm(request.args)
+    asked = BulkActionForm(request.args)
     if not asked.validate():
         return redirect(url_for("admin_list.show", handle=handle))
-    return _look(mailing_list, asked)
+    return _preview_page(mailing_list, asked)
 
 
 @blueprint.post("/change")
 def change(handle: str) -> ResponseReturnValue:
     """Do what was looked at, to exactly those addresses; where they have changed since, show them again."""
     mailing_list = portal().catalogue().get(handle)
-    asked = DeedForm(request.args)
+    asked = BulkActionForm(request.args)
     if not asked.validate():
         return redirect(url_for("admin_list.show", handle=handle), 303)
-    deed = Deed(asked.deed.data)
-    form = reason_form(deed)
+    bulk_action = BulkAction(asked.bulk_action.data)
+    form = reason_form(bulk_action)
     if not form.validate():
-        return _look(mailing_list, asked, form), 422
+        return _preview_page(mailing_list, asked, form), 422
     try:
         done = on_behalf.do(
             db.session(),
             mailing_list,
-            deed,
+            bulk_action,
             asked.wanted,
-            look_id=form.look.data or "",
+            preview_id=form.preview_id.data or "",
             actor=guards.actor(),
             now=portal().clock(),
             reason=form.reason.data if "reason" in form else "",
         )
     except ChangedMeanwhileError as error:
         form.form_errors.append("The addresses have changed since they were shown, and nothing was done. Look again.")
-        return _look(mailing_list, asked, form), fault_of(error).status
-    flash(f"{done:,} {'address was' if done == 1 else 'addresses were'} {_DONE[deed]}.", "good")
+        return _preview_page(mailing_list, asked, form), fault_of(error).status
+    flash(f"{done:,} {'address was' if done == 1 else 'addresses were'} {_DONE[bulk_action]}.", "good")
     return redirect(url_for("admin_list.show", handle=handle, **asked.query), 303)
 
 
-def _look(mailing_list: MailingList, asked: DeedForm, form: object = None) -> str:
-    deed = Deed(asked.deed.data)
+def _preview_page(mailing_list: MailingList, asked: BulkActionForm, form: object = None) -> str:
+    bulk_action = BulkAction(asked.bulk_action.data)
     return render_template(
         "admin/change.html",
         mailing_list=mailing_list,
         asked=asked,
-        deed=deed,
-        form=form or reason_form(deed),
-        look=on_behalf.look(db.session(), mailing_list, deed, asked.wanted),
+        bulk_action=bulk_action,
+        form=form or reason_form(bulk_action),
+        preview=on_behalf.preview(db.session(), mailing_list, bulk_action, asked.wanted),
         hours=portal().catalogue().applied_within_hours,
         state_words=STATE_WORDS,
     )

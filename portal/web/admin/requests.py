@@ -50,7 +50,7 @@ def ask() -> ResponseReturnValue:
         actor=guards.actor(),
         now=portal().clock(),
     )
-    security_log.tell("run asked for", list=handle, kind=form.kind.data, request=request_id)
+    security_log.log("run asked for", list=handle, kind=form.kind.data, request=request_id)
     return redirect(url_for("admin_requests.show", request_id=request_id), 303)
 
 

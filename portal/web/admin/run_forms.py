@@ -19,7 +19,7 @@ RESULTS = {
     "pending": "Waiting for approval",
     "rejected": "Refused by the list",
     "held": "Put off",
-    "untold": "The list was not told",
+    "not_sent": "The list was not told",
 }
 
 _is_handle = Regexp(rf"{HANDLE.pattern}\Z")

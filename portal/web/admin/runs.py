@@ -50,7 +50,7 @@ def show(run_id: int) -> ResponseReturnValue:
         "admin/run.html",
         found=found,
         run=found.run,
-        took=None if found.duration is None else in_words(found.duration),
+        took=None if found.duration is None else duration_text(found.duration),
         form=form,
         lines=lines[:LINES_AT_ONCE],
         has_more=len(lines) > LINES_AT_ONCE,
@@ -62,12 +62,12 @@ def show(run_id: int) -> ResponseReturnValue:
 
 @blueprint.get(f"/<int(max={MAX_ID}):run_id>/apply")
 def confirm(run_id: int) -> ResponseReturnValue:
-    """Say what applying the plan that the brake refused will do, before it is asked for."""
+    """Say what applying the plan that needs approval will do, before it is asked for."""
     found = run_reports.find(db.session(), run_id)
     names = names_of_lists()
     if found.run.result != "refused" or not found.is_last or found.run.handle not in names:
         return redirect(url_for("admin_runs.show", run_id=run_id))
-    removed = run_reports.lines(db.session(), run_id, action="remove", result=run_reports.UNTOLD, limit=NAMED)
+    removed = run_reports.lines(db.session(), run_id, action="remove", result=run_reports.NOT_SENT, limit=NAMED)
     return render_template("admin/apply.html", found=found, run=found.run, removed=removed, names=names)
 
 
@@ -80,7 +80,7 @@ def names_of_lists() -> Mapping[str, str]:
     return {handle: each.name for handle, each in catalogue.lists.items()} if catalogue.enabled else {}
 
 
-def in_words(duration: timedelta) -> str:
+def duration_text(duration: timedelta) -> str:
     """Return a duration as people say it, by its two largest units."""
     seconds = round(duration.total_seconds())
     if seconds < 1:

@@ -15,7 +15,7 @@ from portal.extensions import csrf, db, portal
 from portal.services import security_log
 from portal.services.reports import lists as list_reports
 from portal.services.sync import list_passwords, planned_runs, wanted
-from portal.services.sync.planned_runs import Order
+from portal.services.sync.planned_runs import RosterUse
 from portal.web import guards
 from portal.web.api import bodies, openapi
 from portal.web.api.parameters import ExportQuery, FormatQuery, InitQuery, PasswordsQuery, Query, RunsQuery, asked
@@ -44,14 +44,14 @@ def init(handle: str) -> Response:
     if query.accept and "plan" not in steps:
         abort(400, "accept goes with plan")
     mailing_list = portal().catalogue().get(handle)
-    order = Order(
+    use = RosterUse(
         **dict.fromkeys(steps, True),
         accept=query.accept,
         allow_empty=query.is_set("allow_empty"),
         trigger=guards.caller().trigger,
     )
-    lines = () if order.abandon else bodies.roster()
-    taken = planned_runs.take(db.session(), mailing_list, lines, clock=portal().clock, order=order)
+    lines = () if use.abandon else bodies.roster()
+    taken = planned_runs.take(db.session(), mailing_list, lines, clock=portal().clock, use=use)
     return _counts(taken.answer, query.format)
 
 
@@ -76,7 +76,7 @@ def _export(handle: str, action: Action) -> Response:
         response = _whole(_as_array(addresses), bodies.JSON)
     else:
         response = _whole((f"{each}\n".encode() for each in addresses), bodies.PLAIN)
-    security_log.tell("export", list=handle, of=request.endpoint)
+    security_log.log("export", list=handle, of=request.endpoint)
     return response
 
 
@@ -89,7 +89,7 @@ def passwords(handle: str) -> Response:
         db.session(), mailing_list, key=portal().list_password_key(), everyone=query.is_set("all")
     )
     response = _whole((f"{address}\t{password}\n".encode() for address, password in pairs), bodies.PLAIN)
-    security_log.tell("export", list=handle, of=request.endpoint)
+    security_log.log("export", list=handle, of=request.endpoint)
     return response
 
 

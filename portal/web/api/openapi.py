@@ -22,7 +22,7 @@ _ERRORS = {
     401: "No key, or one that is unknown, revoked or expired.",
     403: "The owner of the key is no active superuser.",
     404: "The catalogue has no list of that handle.",
-    409: "Refused: by the brake, by a doubtful roster, by another run, or since no planned run is open.",
+    409: "Refused: by the safety limits, by a doubtful roster, by another run, or since no planned run is open.",
     413: "The body is larger than `max_roster` allows.",
     415: "The body is of a type that is not read here.",
     422: "The body holds no address.",

@@ -6,7 +6,7 @@ import msgspec
 from flask import abort, request
 from msgspec import Meta, Struct
 
-from portal.domain.address import shown
+from portal.domain.address import printable
 from portal.domain.mailinglist import HANDLE
 
 MAX_ID = 2**31 - 1  # what every database takes for a key
@@ -34,8 +34,7 @@ class InitQuery(Query, frozen=True):
     abandon: Annotated[Flag, Meta(description="1: give the planned run up; the body is not read.")] = "0"
     allow_empty: Annotated[Flag, Meta(description="1: believe a roster without a single address.")] = "0"
     accept: (
-        Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="With plan: let exactly this plan past the brake.")]
-        | None
+        Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="With plan: approve exactly this plan.")] | None
     ) = None
     format: Annotated[Form, _form] | None = None
 
@@ -81,7 +80,7 @@ def asked(kind: type[_Kind]) -> _Kind:
     for name, values in request.args.lists():
         if name not in names:
             known = ", ".join(names) or "none"
-            abort(400, f"there is no parameter {shown(name, limit=40)} here (there are: {known})")
+            abort(400, f"there is no parameter {printable(name, limit=40)} here (there are: {known})")
         if len(values) > 1:
             abort(400, f"the parameter {name} is given more than once")
     try:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from portal import database
 from portal.domain.ixp_manager import PreferenceText
-from portal.errors import BadInputError, BrakeError, DisabledError
+from portal.errors import BadInputError, DisabledError, SafetyLimitError
 from portal.extensions import db
 from portal.models import Address, History, Preference, UserAddress
 from portal.services.preferences import from_ixp_manager
@@ -365,11 +365,11 @@ def test_a_first_run_after_it_shows_its_plan_and_waits_for_a_yes(app, session, r
         return sync_list(session, members, portal.open_list_manager(members), clock=clock, request=Request(**request))
 
     before = rosters.get("members")
-    with pytest.raises(BrakeError) as refused:
+    with pytest.raises(SafetyLimitError) as refused:
         sync()
     assert rosters.get("members") == before
-    outturn = sync(accept=refused.value.plan_id)
-    assert (outturn.tally["added"], outturn.tally["removed"]) == (10, 10)
+    sync_result = sync(accept=refused.value.plan_id)
+    assert (sync_result.tally["added"], sync_result.tally["removed"]) == (10, 10)
     wanted_on = {f"{name}@example.org" for name in (*names[:10], *names[20:30])}
     assert rosters.get("members") == {"stranger@example.net", *wanted_on}
     assert stored(session) == {name: name in (*names[:10], *names[20:30]) for name in names}

@@ -13,7 +13,7 @@ from portal.errors import BadInputError, ChangedMeanwhileError
 from portal.models import History, Preference
 from portal.services.history import Actor
 from portal.services.preferences import on_behalf
-from portal.services.preferences.on_behalf import Deed, Verdict
+from portal.services.preferences.on_behalf import BulkAction, Eligibility
 from portal.services.reports.subscribers import Filter
 from portal.services.sync.sync import Request, sync_list
 from tests.conftest import Clock
@@ -38,9 +38,13 @@ def board(app: Any) -> MailingList:
 def do(session: Session, clock: Clock) -> Callable[..., int]:
     """Look, and do what was looked at."""
 
-    def act(mailing_list: MailingList, deed: Deed, wanted: Filter = ALL, reason: str = "asked by phone") -> int:
-        seen = on_behalf.look(session, mailing_list, deed, wanted)
-        done = on_behalf.do(session, mailing_list, deed, wanted, look_id=seen.id, actor=BOB, now=clock(), reason=reason)
+    def act(
+        mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter = ALL, reason: str = "asked by phone"
+    ) -> int:
+        seen = on_behalf.preview(session, mailing_list, bulk_action, wanted)
+        done = on_behalf.do(
+            session, mailing_list, bulk_action, wanted, preview_id=seen.id, actor=BOB, now=clock(), reason=reason
+        )
         assert done == seen.count
         return done
 
@@ -65,9 +69,9 @@ def test_everybody_of_a_group_is_taken_off_and_put_back(session: Session, member
     ids = {name: make_address(session, f"{name}@example.org") for name in ("alice", "dora", "erin")}
     session.rollback()
 
-    assert do(members, Deed.UNSUBSCRIBE, of_staff) == 2
+    assert do(members, BulkAction.UNSUBSCRIBE, of_staff) == 2
     assert wanted(session) == {ids["alice"]: False, ids["dora"]: False, ids["erin"]: True}
-    assert do(members, Deed.SUBSCRIBE, of_staff) == 2
+    assert do(members, BulkAction.SUBSCRIBE, of_staff) == 2
     assert set(wanted(session).values()) == {True}
 
 
@@ -76,7 +80,7 @@ def test_each_change_is_one_line_of_history_with_who_and_why(session: Session, m
     make_preference(session, "members", "alice@example.org", True, seen=True)
     make_user(session, "dora")
     make_preference(session, "members", "dora@example.org", False, seen=False)
-    do(members, Deed.UNSUBSCRIBE)
+    do(members, BulkAction.UNSUBSCRIBE)
     lines = session.execute(select(History.address, History.subscribed, History.source, History.actor, History.reason))
     assert lines.all() == [("alice@example.org", False, "superuser", "bob", "asked by phone")]
     row = session.execute(select(Preference.version, Preference.touched).where(Preference.source == "superuser")).one()
@@ -91,23 +95,23 @@ def test_who_is_inactive_or_outside_the_audience_is_passed_over_and_counted(
     make_user(session, "dora")
     for name in ("alice", "charlie", "dora"):
         make_preference(session, "board", f"{name}@example.org", False, seen=False)
-    seen = on_behalf.look(session, board, Deed.SUBSCRIBE, ALL)
-    assert (seen.count, seen.first, seen.passed_over) == (1, ("alice@example.org",), {Verdict.NOT_MANAGED: 2})
-    assert do(board, Deed.SUBSCRIBE) == 1
-    assert on_behalf.look(session, board, Deed.UNSUBSCRIBE, ALL).passed_over == {Verdict.NOT_MANAGED: 2}
+    seen = on_behalf.preview(session, board, BulkAction.SUBSCRIBE, ALL)
+    assert (seen.count, seen.first, seen.passed_over) == (1, ("alice@example.org",), {Eligibility.NOT_MANAGED: 2})
+    assert do(board, BulkAction.SUBSCRIBE) == 1
+    assert on_behalf.preview(session, board, BulkAction.UNSUBSCRIBE, ALL).passed_over == {Eligibility.NOT_MANAGED: 2}
 
 
 def test_who_has_several_addresses_is_put_on_with_one(session: Session, members: MailingList, do: Any) -> None:
     make_user(session, "alice", "alice@example.org", "alice@home.example.org")
     make_user(session, "dora", "dora@example.org", "dora@home.example.org")
     make_preference(session, "members", "dora@home.example.org", True, seen=True)
-    seen = on_behalf.look(session, members, Deed.SUBSCRIBE, ALL)
+    seen = on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL)
     assert seen.first == ("alice@example.org",)
-    assert seen.passed_over == {Verdict.SO_ALREADY: 1, Verdict.OTHER_ADDRESS: 2}
+    assert seen.passed_over == {Eligibility.SO_ALREADY: 1, Eligibility.OTHER_ADDRESS: 2}
     home = Filter(address_id=make_address(session, "alice@home.example.org"))
     session.rollback()
-    assert do(members, Deed.SUBSCRIBE, home) == 1
-    assert on_behalf.look(session, members, Deed.SUBSCRIBE, ALL).count == 0
+    assert do(members, BulkAction.SUBSCRIBE, home) == 1
+    assert on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL).count == 0
 
 
 def test_addresses_that_changed_since_the_look_are_looked_at_again(
@@ -115,36 +119,38 @@ def test_addresses_that_changed_since_the_look_are_looked_at_again(
 ) -> None:
     make_user(session, "alice")
     make_user(session, "dora")
-    seen = on_behalf.look(session, members, Deed.SUBSCRIBE, ALL)
+    seen = on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL)
     make_preference(session, "members", "dora@example.org", True)
     with pytest.raises(ChangedMeanwhileError, match="look at them again"):
-        on_behalf.do(session, members, Deed.SUBSCRIBE, ALL, look_id=seen.id, actor=BOB, now=clock())
+        on_behalf.do(session, members, BulkAction.SUBSCRIBE, ALL, preview_id=seen.id, actor=BOB, now=clock())
     session.rollback()
     assert len(wanted(session)) == 1
 
 
-def test_a_look_at_one_deed_allows_no_other(session: Session, members: MailingList, clock: Clock) -> None:
+def test_a_preview_of_one_bulk_action_allows_no_other(session: Session, members: MailingList, clock: Clock) -> None:
     make_user(session, "alice")
-    seen = on_behalf.look(session, members, Deed.SUBSCRIBE, ALL)
+    seen = on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL)
     with pytest.raises(ChangedMeanwhileError):
-        on_behalf.do(session, members, Deed.UNSUBSCRIBE, ALL, look_id=seen.id, actor=BOB, now=clock())
+        on_behalf.do(session, members, BulkAction.UNSUBSCRIBE, ALL, preview_id=seen.id, actor=BOB, now=clock())
 
 
 @pytest.mark.parametrize("reason", ["two\nlines", "\x00", "x" * 201, "\ud800"])
 def test_a_reason_is_one_line(session: Session, members: MailingList, clock: Clock, reason: str) -> None:
-    seen = on_behalf.look(session, members, Deed.SUBSCRIBE, ALL)
+    seen = on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL)
     with pytest.raises(BadInputError, match="one line"):
-        on_behalf.do(session, members, Deed.SUBSCRIBE, ALL, look_id=seen.id, actor=BOB, now=clock(), reason=reason)
+        on_behalf.do(
+            session, members, BulkAction.SUBSCRIBE, ALL, preview_id=seen.id, actor=BOB, now=clock(), reason=reason
+        )
 
 
 def test_a_thousand_addresses_are_chosen_for_at_once(session: Session, members: MailingList, do: Any) -> None:
     for number in range(1_000):
         make_user(session, f"member{number:04}")
-    assert do(members, Deed.SUBSCRIBE) == 1_000
+    assert do(members, BulkAction.SUBSCRIBE) == 1_000
     assert set(wanted(session).values()) == {True}
     assert len(session.scalars(select(History.id)).all()) == 1_000
     session.rollback()
-    assert do(members, Deed.SUBSCRIBE) == 0
+    assert do(members, BulkAction.SUBSCRIBE) == 0
 
 
 def test_what_the_list_refused_is_tried_again_at_the_next_run(
@@ -152,7 +158,7 @@ def test_what_the_list_refused_is_tried_again_at_the_next_run(
 ) -> None:
     make_user(session, "alice")
     manager = MemoryList(banned={"alice@example.org"})
-    do(members, Deed.SUBSCRIBE)
+    do(members, BulkAction.SUBSCRIBE)
 
     def adds() -> int:
         manager.calls.clear()
@@ -162,14 +168,14 @@ def test_what_the_list_refused_is_tried_again_at_the_next_run(
     assert (adds(), adds()) == (1, 0)
     version = session.scalars(select(Preference.version)).one()
     session.rollback()
-    assert do(members, Deed.RETRY, Filter(state="refused")) == 1
-    assert do(members, Deed.RETRY, Filter(state="refused")) == 0
+    assert do(members, BulkAction.RETRY, Filter(state="refused")) == 1
+    assert do(members, BulkAction.RETRY, Filter(state="refused")) == 0
     row = session.execute(select(Preference.refusal, Preference.refused_at, Preference.version)).one()
     assert tuple(row) == ("banned", None, version)
     session.rollback()
     assert (adds(), adds()) == (1, 0)
     manager.banned.clear()
-    do(members, Deed.RETRY)
+    do(members, BulkAction.RETRY)
     assert adds() == 1
     assert "alice@example.org" in manager.members
 
@@ -177,17 +183,17 @@ def test_what_the_list_refused_is_tried_again_at_the_next_run(
 def test_an_add_that_waits_for_a_moderator_is_not_tried_again(session: Session, members: MailingList) -> None:
     make_user(session, "alice")
     make_preference(session, "members", "alice@example.org", True, refusal="held", refused_at=NOW, waiting_since=NOW)
-    assert on_behalf.look(session, members, Deed.RETRY, ALL).count == 0
+    assert on_behalf.preview(session, members, BulkAction.RETRY, ALL).count == 0
 
 
-def test_a_choice_made_between_the_look_and_the_deed_stays(
+def test_a_choice_made_between_the_preview_and_the_bulk_action_stays(
     session: Session, members: MailingList, clock: Clock, do: Any
 ) -> None:
     make_user(session, "alice")
     make_preference(session, "members", "alice@example.org", True, seen=True)
-    do(members, Deed.UNSUBSCRIBE)
+    do(members, BulkAction.UNSUBSCRIBE)
     clock.advance(hours=1)
     session.execute(update(Preference).values(touched=False, seen=False))
     session.commit()
-    assert on_behalf.look(session, members, Deed.UNSUBSCRIBE, ALL).passed_over == {Verdict.SO_ALREADY: 1}
+    assert on_behalf.preview(session, members, BulkAction.UNSUBSCRIBE, ALL).passed_over == {Eligibility.SO_ALREADY: 1}
     assert clock() - timedelta(hours=1) == session.scalars(select(Preference.changed_at)).one()

@@ -63,8 +63,8 @@ def test_everything_is_carried_over_and_the_next_run_goes_on_as_if_nothing_had_b
     assert used(session) == {"tech": 1, "everybody": before["members"]}
     rosters.set("members", "bob@example.org", "stranger@example.net", "charlie@example.org")
     everybody = catalogue.get("everybody")
-    outturn = sync_list(session, everybody, open_manager(members), clock=clock, request=Request())
-    told = {(each.row.canonical, str(each.action)) for each in outturn.plan.lines}
+    sync_result = sync_list(session, everybody, open_manager(members), clock=clock, request=Request())
+    told = {(each.row.canonical, str(each.action)) for each in sync_result.plan.lines}
     assert told == {("alice@example.org", "left"), ("bob@example.org", "joined")}
     assert session.scalars(select(Lease)).all() == []
 
@@ -80,8 +80,8 @@ def test_an_interrupted_run_is_repaired_under_the_new_handle(
     leases.release(session, lease)
     rename(session, "members", "everybody", catalogue=catalogue)
     everybody = catalogue.get("everybody")
-    outturn = sync_list(session, everybody, open_manager(members), clock=clock, request=Request())
-    assert len(outturn.repaired) == 1
+    sync_result = sync_list(session, everybody, open_manager(members), clock=clock, request=Request())
+    assert len(sync_result.repaired) == 1
     assert rosters.get("members") == {"alice@example.org"}
 
 

@@ -100,13 +100,13 @@ def test_only_managed_addresses_are_counted_and_each_once(session, report):
 
 
 def test_the_last_run_and_the_last_good_one_are_told(session, report):
-    assert (report().last_run, report().last_good_at, report().strangers) == (None, None, None)
-    add_run(session, finished_at=NOW, strangers=4)
-    add_run(session, result="failed", message="it broke down", strangers=9)
-    add_run(session, "tech", finished_at=NOW + timedelta(days=1), strangers=1)
+    assert (report().last_run, report().last_good_at, report().without_account) == (None, None, None)
+    add_run(session, finished_at=NOW, without_account=4)
+    add_run(session, result="failed", message="it broke down", without_account=9)
+    add_run(session, "tech", finished_at=NOW + timedelta(days=1), without_account=1)
     found = report()
     assert (found.last_run.result, found.last_run.message) == ("failed", "it broke down")
-    assert (found.last_good_at, found.strangers) == (NOW, 4)
+    assert (found.last_good_at, found.without_account) == (NOW, 4)
 
 
 def test_a_list_is_late_when_its_last_good_run_is_older_than_members_are_promised(session, report, clock):
@@ -120,13 +120,13 @@ def test_a_list_is_late_when_its_last_good_run_is_older_than_members_are_promise
     assert report().is_late
 
 
-def test_strangers_are_those_on_the_list_whom_nobody_here_holds(session, catalogue, report, clock):
+def test_subscribers_without_an_account_are_those_on_the_list_whom_nobody_here_holds(session, catalogue, report, clock):
     make_user(session, "alice")
     make_user(session, "bob", is_active=False)
     names = ("alice@example.org", "bob@example.org", "x@example.net", "y@example.net")
     manager = MemoryList(members={each: each for each in names})
     sync_list(session, catalogue.get("members"), manager, clock=clock, request=Request())
-    assert (report().strangers, report().last_run.on_roster) == (2, 4)
+    assert (report().without_account, report().last_run.on_roster) == (2, 4)
 
 
 def test_runs_are_told_newest_first_and_in_pages(session):
@@ -219,7 +219,7 @@ def test_lists_that_are_late_or_wait_for_a_yes_are_alarms(session, catalogue, cl
     assert list_reports.alarms(session, catalogue=Catalogue(True, 12, {}, {}), now=clock()) == ()
 
 
-def test_strangers_are_those_whom_no_account_holds_active_or_not(session):
+def test_subscribers_without_an_account_are_those_whom_no_account_holds_active_or_not(session):
     make_user(session, "alice")
     make_user(session, "charlie", is_active=False)
     make_preference(session, "members", "gone@example.org", False, seen=True)
@@ -229,5 +229,5 @@ def test_strangers_are_those_whom_no_account_holds_active_or_not(session):
         "gone@example.org": "Gone@example.org",
         "eve@example.net": "Eve@Example.net",
     }
-    assert list_reports.strangers(session, roster) == ("Eve@Example.net", "Gone@example.org")
+    assert list_reports.without_account(session, roster) == ("Eve@Example.net", "Gone@example.org")
     assert len(roster) == 4

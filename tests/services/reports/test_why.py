@@ -224,8 +224,8 @@ def test_the_next_run_does_what_was_said(session, story, rosters: Rosters, clock
     rosters.set("members", *(["alice@example.org"] if seen else []))
     said = story.explain().next_action
     manager = story.portal.open_list_manager(story.lists["members"])
-    outturn = sync_list(session, story.lists["members"], manager, clock=clock, request=Request(allow_empty=True))
-    assert {each.row.canonical: each.action for each in outturn.plan.decisions}.get(
+    sync_result = sync_list(session, story.lists["members"], manager, clock=clock, request=Request(allow_empty=True))
+    assert {each.row.canonical: each.action for each in sync_result.plan.decisions}.get(
         "alice@example.org", Action.NOTHING
     ) is said
 

@@ -10,8 +10,8 @@ from sqlalchemy import delete, event, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
 from portal import database
-from portal.domain.mailinglist import Brake
-from portal.errors import BrakeError
+from portal.domain.mailinglist import SafetyLimits
+from portal.errors import SafetyLimitError
 from portal.extensions import db
 from portal.listmanagers.base import ListManager
 from portal.models import Address, Base, History, Lease, Preference, Run, RunLine, User
@@ -69,9 +69,9 @@ class Stepping:
 class Stage:
     """A list in a text file, a database, and a sync of them in a process that may be killed."""
 
-    def __init__(self, portal, rosters, clock, brake):
+    def __init__(self, portal, rosters, clock, safety_limits):
         self.portal, self.rosters, self.clock = portal, rosters, clock
-        self.members = replace(portal.catalogue().get("members"), brake=brake)
+        self.members = replace(portal.catalogue().get("members"), safety_limits=safety_limits)
         self.manager = portal.open_list_manager(self.members)
         self.snapshot = None
 
@@ -208,8 +208,8 @@ def stage(app, session, rosters, clock, monkeypatch):
     portal = app.extensions["portal"]
     fill(session, portal, rosters, clock)
 
-    def build(brake):
-        made = Stage(portal, rosters, clock, brake)
+    def build(safety_limits):
+        made = Stage(portal, rosters, clock, safety_limits)
         made.keep(session)
         return made
 
@@ -223,7 +223,7 @@ def points_of(steps, limit):
 
 
 def test_killed_at_any_point_the_next_run_says_so_and_repairs_it(stage):
-    at_work = stage(Brake(count=100))
+    at_work = stage(SafetyLimits(removals=100))
     steps = at_work.killed_at(ENOUGH)
     expected = at_work.ending()
     assert {"ticked0@example.org", "moved2@example.org"} < expected["roster"]
@@ -233,16 +233,16 @@ def test_killed_at_any_point_the_next_run_says_so_and_repairs_it(stage):
         at_work.restore()
         assert at_work.killed_at(number) is None
         left_open = at_work.open_runs()
-        outturn = at_work.sync()
-        assert outturn.repaired == left_open, f"step {number}"
+        sync_result = at_work.sync()
+        assert sync_result.repaired == left_open, f"step {number}"
         assert at_work.ending() == expected, f"step {number}"
         repaired += len(left_open)
     assert repaired > 20
 
 
 def test_killed_at_any_point_an_accepted_plan_needs_no_second_yes(stage):
-    at_work = stage(Brake(count=0, percent=0, add_count=0, add_percent=0))
-    with pytest.raises(BrakeError) as refusal:
+    at_work = stage(SafetyLimits(removals=0, removals_percent=0, additions=0, additions_percent=0))
+    with pytest.raises(SafetyLimitError) as refusal:
         at_work.sync()
     at_work.restore()
     accept = refusal.value.plan_id
@@ -252,7 +252,7 @@ def test_killed_at_any_point_an_accepted_plan_needs_no_second_yes(stage):
         at_work.restore()
         assert at_work.killed_at(number, accept=accept) is None
         if not at_work.has_begun():
-            with pytest.raises(BrakeError):
+            with pytest.raises(SafetyLimitError):
                 at_work.sync()
             at_work.sync(accept=accept)
         else:
@@ -261,7 +261,7 @@ def test_killed_at_any_point_an_accepted_plan_needs_no_second_yes(stage):
 
 
 def test_killed_again_and_again_it_ends_all_the_same(stage):
-    at_work = stage(Brake(count=100))
+    at_work = stage(SafetyLimits(removals=100))
     steps = at_work.killed_at(ENOUGH)
     expected = at_work.ending()
     at_work.restore()

@@ -22,8 +22,8 @@ from sqlalchemy.orm import Session, aliased
 
 from portal.config import Catalogue
 from portal.domain.address import canonical
-from portal.domain.mailinglist import Brake, MailingList
-from portal.errors import BrakeError, ListManagerUnavailableError, RosterInDoubtError
+from portal.domain.mailinglist import MailingList, SafetyLimits
+from portal.errors import ListManagerUnavailableError, RosterInDoubtError, SafetyLimitError
 from portal.extensions import db
 from portal.models import Address, Base, History, Lease, Preference, Run, RunLine, User, UserAddress, UserGroup
 from portal.services.accounts import addresses
@@ -62,7 +62,7 @@ def make_list(handle: str) -> MailingList:
         audience=frozenset({"board"}) if handle == "board" else None,
         honour_list_changes=True,
         remove_on_departure=True,
-        brake=Brake(),
+        safety_limits=SafetyLimits(),
     )
 
 
@@ -304,9 +304,9 @@ class Promises(RuleBasedStateMachine):
     def a_planned_run(self, handle: str, is_confirmed: bool, pushes: bool) -> None:
         before = self._before(handle)
         each, mailing_list = self.lists[handle], self.catalogue.lists[handle]
-        outturn = self._begin_planned(handle)
-        adds = [line.spelling for line in outturn.plan.lines if line.is_pushed and line.action == "add"]
-        removals = [line.spelling for line in outturn.plan.lines if line.is_pushed and line.action == "remove"]
+        sync_result = self._begin_planned(handle)
+        adds = [line.spelling for line in sync_result.plan.lines if line.is_pushed and line.action == "add"]
+        removals = [line.spelling for line in sync_result.plan.lines if line.is_pushed and line.action == "remove"]
         each.calls.clear()
         for address in adds if pushes else ():
             each.add([address])
@@ -324,24 +324,24 @@ class Promises(RuleBasedStateMachine):
         accept = None
         for _attempt in range(2):
             try:
-                outturn, _invalid = begin_planned_run(
+                sync_result, _invalid = begin_planned_run(
                     self.session,
                     self.catalogue.lists[handle],
                     self._lines(handle),
                     clock=self.clock,
                     request=Request(accept=accept, allow_empty=True),
                 )
-            except (BrakeError, RosterInDoubtError) as refusal:
+            except (SafetyLimitError, RosterInDoubtError) as refusal:
                 accept = refusal.plan_id
             else:
-                return outturn
+                return sync_result
         raise AssertionError("an accepted plan is let through")
 
     def _lines(self, handle: str) -> list[bytes]:
         return [address.encode() for address in self.lists[handle].members.values()]
 
     def _sync(self, handle: str) -> None:
-        """Run as an operator does who says yes to the brake and to an emptied roster."""
+        """Run as an operator does who approves what exceeds the safety limits and to an emptied roster."""
         accept = None
         for _attempt in range(3):
             try:
@@ -349,7 +349,7 @@ class Promises(RuleBasedStateMachine):
                 sync_list(
                     self.session, self.catalogue.lists[handle], self.lists[handle], clock=self.clock, request=request
                 )
-            except BrakeError as refusal:
+            except SafetyLimitError as refusal:
                 accept = refusal.plan_id
                 self.lists[handle].calls.clear()
             else:
@@ -417,7 +417,7 @@ class Promises(RuleBasedStateMachine):
             assert row["seen"] is (mailbox in each.members), "seen is what the roster said"
 
     @invariant()
-    def strangers_stay(self) -> None:
+    def those_without_an_account_stay(self) -> None:
         for each in self.lists.values():
             assert STRANGER in each.members
 

@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 
 from portal.domain.merge import Action
 from portal.errors import (
-    BrakeError,
     ForbiddenError,
     LeaseHeldError,
     ListManagerUnavailableError,
     PlanChangedError,
+    SafetyLimitError,
     UnknownListError,
     UnknownRequestError,
 )
@@ -28,7 +28,7 @@ from portal.services.history import Actor
 from portal.services.reports import runs as run_reports
 from portal.services.sync import leases, requests
 from portal.services.sync.requests import Kind, Means, RequestReport, Waiting
-from portal.services.sync.sync import Outturn, Request, dry_run, sync_list
+from portal.services.sync.sync import Request, SyncResult, dry_run, sync_list
 from tests.conftest import Clock
 from tests.factories import NOW, make_preference, make_user
 from tests.fakes.memory import Killed, MemoryList, breaking
@@ -66,7 +66,7 @@ class Office:
         assert requests.take(self.session, waiting, now=self.clock())
         return waiting
 
-    def carry_out(self) -> Outturn:
+    def carry_out(self) -> SyncResult:
         return requests.carry_out(self.session, self.take(), self.means)
 
     def find(self, request_id: int) -> RequestReport:
@@ -141,9 +141,9 @@ def test_a_sync_is_carried_out_and_leads_to_its_run(office: Office) -> None:
     office.people(3)
     office.untick(1)
     request_id = office.ask()
-    outturn = office.carry_out()
+    sync_result = office.carry_out()
     found = office.find(request_id)
-    assert (found.state, found.run_id, found.finished_at) == ("done", outturn.run_id, office.clock())
+    assert (found.state, found.run_id, found.finished_at) == ("done", sync_result.run_id, office.clock())
     run = run_reports.find(office.session, found.run_id or 0)
     assert (run.run.removed, run.request_id, run.run.trigger) == (1, request_id, f"request {request_id} of bob")
     assert office.due() == []
@@ -180,13 +180,13 @@ def test_a_plan_that_was_shown_is_applied_past_the_brake(office: Office) -> None
     everybody = office.people(40)
     office.untick(8)
     office.ask()
-    with pytest.raises(BrakeError):
+    with pytest.raises(SafetyLimitError):
         office.carry_out()
     shown = office.show()
     assert shown.warning == "it takes 8 of 40 addresses off the list or as having left"
     request_id = office.ask(Kind.APPLY, plan_id=shown.found_plan_id)
-    outturn = office.carry_out()
-    assert outturn.tally["removed"] == 8
+    sync_result = office.carry_out()
+    assert sync_result.tally["removed"] == 8
     assert set(office.list.members) == set(everybody[8:])
     run = run_reports.find(office.session, office.find(request_id).run_id or 0)
     assert (run.run.accepted, run.run.result) == (True, "done")
@@ -239,12 +239,12 @@ def test_a_refusal_by_the_brake_is_recorded_with_its_run_and_lines(office: Offic
     office.people(40)
     office.untick(8)
     request_id = office.ask()
-    with pytest.raises(BrakeError):
+    with pytest.raises(SafetyLimitError):
         office.carry_out()
     found = office.find(request_id)
     run = run_reports.find(office.session, found.run_id or 0)
     assert (found.state, run.run.result, run.is_last) == ("refused", "refused", True)
-    assert "the brake refuses this plan" in found.message
+    assert "this plan exceeds the safety limits" in found.message
     assert run.how_many(action="remove") == 8
     assert len(run_reports.lines(office.session, run.run.id)) == 8
 
@@ -254,7 +254,7 @@ def test_of_refused_plans_the_lines_of_the_last_are_kept_and_explain_nothing(off
     office.untick(8)
     for _time in range(3):
         office.ask()
-        with pytest.raises(BrakeError):
+        with pytest.raises(SafetyLimitError):
             office.carry_out()
     assert office.count(RunLine) == 8
     assert office.session.scalar(select(RunLine.settled).distinct()) is True
@@ -436,10 +436,10 @@ def test_lines_of_a_run_are_filtered_and_paged_by_address(office: Office) -> Non
         make_preference(office.session, "members", f"{name}@example.org", True, touched=True)
     office.list.banned.add("banned@example.org")
     office.untick(3)
-    outturn = sync_list(
+    sync_result = sync_list(
         office.session, office.means.catalogue.get("members"), office.list, clock=office.clock, request=Request()
     )
-    run_id = outturn.run_id or 0
+    run_id = sync_result.run_id or 0
     found = run_reports.find(office.session, run_id)
     assert found.counts == {("add", "done"): 1, ("add", "rejected"): 1, ("remove", "done"): 3}
     assert found.how_many(result="done") == 4

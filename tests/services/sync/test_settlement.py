@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from portal import database
 from portal.domain.merge import Action
-from portal.errors import BrakeError, ListManagerUnavailableError, NoPlannedRunError, RosterInDoubtError
+from portal.errors import ListManagerUnavailableError, NoPlannedRunError, RosterInDoubtError, SafetyLimitError
 from portal.extensions import db
 from portal.listmanagers.base import Outcome, Result
 from portal.models import Address, Base, History, Lease, Preference, Run, RunLine, User
@@ -276,9 +276,9 @@ def test_a_row_that_is_gone_by_the_end_of_the_run_stops_nothing(world):
             own.execute(delete(Preference).where(Preference.address_id == address_id))
 
     world.at("after add", forget)
-    outturn = world.sync()
+    sync_result = world.sync()
     assert (world.row(A), world.row(B).seen) == (None, True)
-    assert outturn.tally["added"] == 2
+    assert sync_result.tally["added"] == 2
 
 
 # What an earlier run left.
@@ -290,7 +290,7 @@ def test_what_an_interrupted_accepted_plan_left_over_needs_no_second_yes_leaves_
     world.list.members.clear()
     world.list.join("stranger@example.net")
     world.has(A)
-    with pytest.raises(BrakeError) as refusal:
+    with pytest.raises(SafetyLimitError) as refusal:
         world.sync()
     world.list.watcher = breaking("before add", 0)
     with pytest.raises(ListManagerUnavailableError):
@@ -304,7 +304,7 @@ def test_what_an_interrupted_accepted_plan_left_over_needs_no_second_yes_leaves_
 def test_leftovers_of_an_accepted_plan_make_no_room_for_others(world):
     for number in range(8):
         world.has(f"u{number}@example.org", False, on=True)
-    with pytest.raises(BrakeError) as refusal:
+    with pytest.raises(SafetyLimitError) as refusal:
         world.sync()
     world.list.watcher = breaking("before remove", 0)
     with pytest.raises(ListManagerUnavailableError):
@@ -312,7 +312,7 @@ def test_leftovers_of_an_accepted_plan_make_no_room_for_others(world):
     world.list.watcher = QUIET
     for number in range(10, 16):
         world.has(f"u{number}@example.org", False, on=True)
-    with pytest.raises(BrakeError, match="takes 6 of 14"):
+    with pytest.raises(SafetyLimitError, match="takes 6 of 14"):
         world.sync()
 
 
@@ -320,18 +320,18 @@ def test_an_accepted_plan_that_was_carried_out_is_no_yes_for_the_next(world):
     for number in range(8):
         world.has(f"u{number}@example.org", False, on=True)
         world.list.stubborn.add(f"u{number}@example.org")
-    with pytest.raises(BrakeError) as refusal:
+    with pytest.raises(SafetyLimitError) as refusal:
         world.sync()
     world.sync(accept=refusal.value.plan_id)
     world.clock.advance(days=1)
-    with pytest.raises(BrakeError):
+    with pytest.raises(SafetyLimitError):
         world.sync()
 
 
 def test_lines_that_were_refused_by_the_brake_explain_nothing(world):
     for number in range(8):
         world.has(f"u{number}@example.org", False, on=True)
-    with pytest.raises(BrakeError):
+    with pytest.raises(SafetyLimitError):
         world.sync()
     assert len(world.all(select(RunLine.address))) == 8  # for whoever has to say yes
     assert world.all(select(RunLine).where(~RunLine.settled)) == []
@@ -474,8 +474,11 @@ def test_an_add_that_is_held_or_did_not_take_says_so(world):
     world.has(A)
     world.has(B)
     world.list.add = lambda each: {A: Outcome(Result.PENDING), B: Outcome(Result.DONE)}
-    outturn = world.sync()
-    assert sorted(outturn.refusals) == [(A, "held for approval"), (B, "not on the list after it was added")]
+    sync_result = world.sync()
+    assert sorted(sync_result.refusals) == [
+        (Action.ADD, A, "held for approval"),
+        (Action.ADD, B, "not on the list after it was added"),
+    ]
     assert world.row(A).waiting_since is not None
     assert world.row(B).waiting_since is not None, "nobody said no"
 
@@ -536,8 +539,8 @@ def test_a_removal_of_a_departed_address_that_was_refused_is_tried_again_after_a
     world.has(B, on=True)
     world.list.stubborn.add(A)
     world.delete(A)
-    outturn = world.sync()
-    assert outturn.refusals == ((A, "may not leave"),)
+    sync_result = world.sync()
+    assert sync_result.refusals == ((Action.REMOVE, A, "may not leave"),)
     assert (world.row(A).departed, world.row(A).refusal, world.row(A).subscribed) == (False, "may not leave", True)
     world.sync()
     assert world.pushed("remove") == []
@@ -808,8 +811,8 @@ def test_a_planned_run_that_is_abandoned_half_way_is_ours_and_said(world):
     world.toggle(A)
     world.toggle(B)
     an_hour_passes(world)
-    outturn = world.sync()
-    assert len(outturn.repaired) == 1
+    sync_result = world.sync()
+    assert len(sync_result.repaired) == 1
     assert world.on() == {B}
     assert [line for line in world.told() if line[2] == "list"] == []
     assert world.all(select(Run.result).order_by(Run.id)) == ["unfinished", "done"]

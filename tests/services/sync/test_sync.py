@@ -12,12 +12,12 @@ from portal.domain.address import canonical
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.errors import (
-    BrakeError,
     LeaseHeldError,
     ListManagerUnavailableError,
     NoAddressesError,
     NoPlannedRunError,
     RosterInDoubtError,
+    SafetyLimitError,
 )
 from portal.extensions import Portal
 from portal.models import Address, Lease, Preference, Run, User, UserAddress
@@ -27,7 +27,7 @@ from portal.services.history import COMMAND_LINE
 from portal.services.preferences.preferences import choose
 from portal.services.sync import leases
 from portal.services.sync.list_init import list_init
-from portal.services.sync.sync import Outturn, Request, begin_planned_run, confirm_planned_run, dry_run, sync_list
+from portal.services.sync.sync import Request, SyncResult, begin_planned_run, confirm_planned_run, dry_run, sync_list
 from portal.services.sync.wanted import planned
 from tests.conftest import Clock, Rosters
 from tests.factories import make_preference, make_user
@@ -48,7 +48,7 @@ class Sync:
     def __init__(self, session: Session, portal: Portal) -> None:
         self.session, self.portal = session, portal
 
-    def __call__(self, handle: str = "members", **request: object) -> Outturn:
+    def __call__(self, handle: str = "members", **request: object) -> SyncResult:
         mailing_list = self.portal.catalogue().get(handle)
         manager = self.portal.open_list_manager(mailing_list)
         return sync_list(self.session, mailing_list, manager, clock=self.portal.clock, request=Request(**request))
@@ -73,10 +73,10 @@ def test_a_first_run_takes_over_what_the_roster_says(session: Session, sync: Syn
     make_user(session, "alice")
     make_user(session, "bob")
     rosters.set("members", "Alice@Example.org", "stranger@example.net")
-    outturn = sync()
+    sync_result = sync()
     assert list(preferences(session).values()) == [(True, True, "init"), (False, False, "init")]
     assert rosters.get("members") == {"Alice@Example.org", "stranger@example.net"}
-    assert outturn.plan.strangers == 1
+    assert sync_result.plan.without_account == 1
 
 
 def test_a_tick_is_added_and_an_untick_removed(session: Session, sync: Sync, rosters: Rosters) -> None:
@@ -85,9 +85,9 @@ def test_a_tick_is_added_and_an_untick_removed(session: Session, sync: Sync, ros
     make_preference(session, "members", "alice@example.org", True, touched=True)
     make_preference(session, "members", "bob@example.org", False, touched=True, seen=True)
     rosters.set("members", "Bob@example.org", "stranger@example.net")
-    outturn = sync()
+    sync_result = sync()
     assert rosters.get("members") == {"alice@example.org", "stranger@example.net"}
-    assert outturn.tally == {"added": 1, "removed": 1, "refused": 0}
+    assert sync_result.tally == {"added": 1, "removed": 1, "refused": 0}
     again = sync()
     assert again.tally == {"added": 0, "removed": 0, "refused": 0}
     assert not again.plan.lines
@@ -127,7 +127,7 @@ def test_the_brake_stops_a_large_plan_and_its_id_lets_it_through(
     for row in session.scalars(select(Preference).limit(8)):
         row.subscribed, row.touched, row.version = False, True, 1
     session.commit()
-    with pytest.raises(BrakeError, match=r"run again with: --accept [0-9a-f]{16}$") as refusal:
+    with pytest.raises(SafetyLimitError, match=r"run again with: --accept [0-9a-f]{16}$") as refusal:
         sync()
     assert len(rosters.get("members")) == 40
     sync(accept=refusal.value.plan_id)
@@ -154,7 +154,7 @@ class World:
         self.list = MemoryList()
         self.mailing_list = portal.catalogue().get("members")
 
-    def sync(self, **request: object) -> Outturn:
+    def sync(self, **request: object) -> SyncResult:
         self.list.calls.clear()
         return sync_list(self.session, self.mailing_list, self.list, clock=self.clock, request=Request(**request))
 
@@ -209,7 +209,7 @@ def test_only_the_difference_is_pushed_in_batches(world: World) -> None:
 def test_a_refusal_is_recorded_told_once_and_tried_again_after_a_day(world: World) -> None:
     world.tick("ada@example.org")
     world.list.banned.add("ada@example.org")
-    assert world.sync().refusals == (("ada@example.org", "banned"),)
+    assert world.sync().refusals == ((Action.ADD, "ada@example.org", "banned"),)
     assert world.row("ada@example.org").refusal == "banned"
     world.clock.advance(hours=23)
     assert world.sync().refusals == ()
@@ -406,7 +406,7 @@ def test_an_interrupted_accepted_plan_needs_no_second_yes(world: World) -> None:
     for number in range(8):
         world.tick(f"user{number}@example.org", subscribed=False, seen=True)
         world.list.join(f"user{number}@example.org")
-    with pytest.raises(BrakeError) as refusal:
+    with pytest.raises(SafetyLimitError) as refusal:
         world.sync()
     world.list.watcher = breaking("after remove", 0)
     with pytest.raises(ListManagerUnavailableError):
@@ -421,18 +421,18 @@ def test_a_plan_that_changed_is_not_let_through_by_an_old_id(world: World) -> No
     for number in range(8):
         world.tick(f"user{number}@example.org", subscribed=False, seen=True)
         world.list.join(f"user{number}@example.org")
-    with pytest.raises(BrakeError) as refusal:
+    with pytest.raises(SafetyLimitError) as refusal:
         world.sync()
     world.tick("one-more@example.org", subscribed=False, seen=True)
     world.list.join("one-more@example.org")
-    with pytest.raises(BrakeError):
+    with pytest.raises(SafetyLimitError):
         world.sync(accept=refusal.value.plan_id)
 
 
 def test_the_brake_stops_many_adds(world: World) -> None:
     for number in range(26):
         world.tick(f"user{number}@example.org")
-    with pytest.raises(BrakeError, match="adds 26"):
+    with pytest.raises(SafetyLimitError, match="adds 26"):
         world.sync()
     assert world.runs()[-1].result == "refused"
 
@@ -441,7 +441,7 @@ def test_the_brake_stops_many_leaves(world: World) -> None:
     for number in range(8):
         world.tick(f"user{number}@example.org", seen=True)
     world.list.join("user0@example.org")
-    with pytest.raises(BrakeError, match="7 of 8"):
+    with pytest.raises(SafetyLimitError, match="7 of 8"):
         world.sync()
     assert world.runs()[-1].left == 0  # nothing was done, so nothing is told of it
 
@@ -490,20 +490,20 @@ def test_an_interruption_is_written_down_and_goes_on(world: World) -> None:
 def test_a_run_left_open_is_repaired_and_said(world: World) -> None:
     world.session.add(Run(list_handle="members", kind="sync", trigger="", host="", started_at=world.clock()))
     world.session.commit()
-    outturn = world.sync()
-    assert len(outturn.repaired) == 1
+    sync_result = world.sync()
+    assert len(sync_result.repaired) == 1
     assert world.runs()[0].result == "unfinished"
 
 
 # Planned runs.
 
 
-def plan_by_pipe(world: World, **request: object) -> tuple[Outturn, int]:
+def plan_by_pipe(world: World, **request: object) -> tuple[SyncResult, int]:
     lines = [address.encode() for address in world.list.members.values()]
     return begin_planned_run(world.session, world.mailing_list, lines, clock=world.clock, request=Request(**request))
 
 
-def confirm_by_pipe(world: World, **request: object) -> Outturn:
+def confirm_by_pipe(world: World, **request: object) -> SyncResult:
     lines = [address.encode() for address in world.list.members.values()]
     return confirm_planned_run(world.session, world.mailing_list, lines, clock=world.clock, request=Request(**request))
 
@@ -528,8 +528,8 @@ def test_a_planned_run_does_in_steps_what_a_sync_does(world: World) -> None:
         world.sync()
     world.list.add(printed(world, Action.ADD))
     world.list.remove(printed(world, Action.REMOVE))
-    outturn = confirm_by_pipe(world)
-    assert outturn.tally == {"added": 1, "removed": 1, "refused": 0}
+    sync_result = confirm_by_pipe(world)
+    assert sync_result.tally == {"added": 1, "removed": 1, "refused": 0}
     assert (world.row("ada@example.org").seen, world.row("bob@example.org").seen) == (True, False)
     assert world.sync().plan.lines == ()
 
@@ -539,8 +539,8 @@ def test_what_was_not_pushed_in_a_planned_run_is_recorded(world: World) -> None:
     world.tick("bob@example.org", subscribed=False, seen=True)
     world.list.join("bob@example.org")
     plan_by_pipe(world)
-    outturn = confirm_by_pipe(world)
-    assert outturn.tally == {"added": 0, "removed": 0, "refused": 2}
+    sync_result = confirm_by_pipe(world)
+    assert sync_result.tally == {"added": 0, "removed": 0, "refused": 2}
     assert world.row("ada@example.org").waiting_since is not None
     assert world.row("bob@example.org").refusal == "still on the list after it was removed"
 
@@ -611,7 +611,7 @@ def test_a_planned_run_gives_the_lease_back_when_it_is_refused(world: World) -> 
     for number in range(26):
         world.tick(f"user{number}@example.org")
     world.list.join("x@example.org")
-    with pytest.raises(BrakeError):
+    with pytest.raises(SafetyLimitError):
         plan_by_pipe(world)
     with leases.held(world.session, "members"):
         pass
@@ -729,7 +729,7 @@ def test_a_departed_subscriber_is_removed_and_restored_on_return(world: World) -
 
 def test_a_dry_run_writes_and_pushes_nothing(world: World) -> None:
     world.tick("ada@example.org")
-    outturn = dry_run(world.session, world.mailing_list, world.list, clock=world.clock)
-    assert [line.row.canonical for line in outturn.plan.lines] == ["ada@example.org"]
+    sync_result = dry_run(world.session, world.mailing_list, world.list, clock=world.clock)
+    assert [line.row.canonical for line in sync_result.plan.lines] == ["ada@example.org"]
     assert world.list.members == {}
     assert world.runs() == []

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete
 
-from portal.domain.merge import Action, Rules, Standing, decide
+from portal.domain.merge import Action, AddressState, Rules, decide
 from portal.errors import NoPlannedRunError
 from portal.models import Base
 from portal.services.sync.sync import Request, begin_planned_run
@@ -102,8 +102,8 @@ def test_what_is_printed_is_what_the_rules_would_do_where_the_roster_is_what_was
     make_user(session, "alice", is_active=is_managed)
     make_preference(session, "members", "alice@example.org", preference, seen=seen, departed=is_dealt_with)
     mailing_list = replace(members, remove_on_departure=removes)
-    standing = Standing(preference, seen, is_dealt_with=is_dealt_with, is_managed=is_managed)
-    action = decide(standing, on_roster=seen is True, rules=Rules(remove_on_departure=removes))
+    state = AddressState(preference, seen, is_dealt_with=is_dealt_with, is_managed=is_managed)
+    action = decide(state, on_roster=seen is True, rules=Rules(remove_on_departure=removes))
     to_go, to_be = printed(unsubscribed(session, mailing_list)), printed(subscribed(session, mailing_list))
     assert not (to_go and to_be)
     if action is Action.REMOVE:

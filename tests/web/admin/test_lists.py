@@ -27,7 +27,7 @@ def make_run(
 def test_lists_are_shown_in_numbers(bob: Visitor, session: Session, clock: Clock) -> None:
     make_preference(session, "members", "alice@example.org", True, seen=True)
     for handle in ("members", "tech", "board"):
-        make_run(session, clock, handle, on_roster=7, strangers=6)
+        make_run(session, clock, handle, on_roster=7, without_account=6)
     page = bob.get("/admin/")
     assert "All lists are in step." in page.text
     assert 'data-label="Subscribed" class="n">1</td>' in page.html

@@ -38,9 +38,9 @@ def wanted(session: Session) -> dict[str, bool]:
 
 
 def do(bob: Visitor, query: str, **form: str) -> Page:
-    """Look at a deed, say yes to it, and return the page that it leads to."""
+    """Look at a bulk action, say yes to it, and return the page that it leads to."""
     look = bob.get(f"{CHANGE}?{query}")
-    return bob.follow(f"{CHANGE}?{query}", {"look": look.value("look"), "reason": "asked by phone", **form})
+    return bob.follow(f"{CHANGE}?{query}", {"preview_id": look.value("preview_id"), "reason": "asked by phone", **form})
 
 
 # --- the page
@@ -48,13 +48,13 @@ def do(bob: Visitor, query: str, **form: str) -> Page:
 
 def test_a_list_is_shown_in_numbers_and_by_address(bob: Visitor, session: Session, clock: Clock) -> None:
     make_preference(session, "members", "alice@example.org", True, seen=False, changed_at=clock.now)
-    make_run(session, clock, "members", on_roster=7, strangers=6)
+    make_run(session, clock, "members", on_roster=7, without_account=6)
     page = bob.get(LIST)
     assert page.title.startswith("Members")
     assert "1 to 2 of 2 addresses" in page.text  # Charlie is inactive, and nothing is stored
     assert "Being added By 22 Nov, 18:00 ." in page.text
     assert "On the list without an account 6" in page.text
-    assert "flask mailinglist report members --strangers" in page.text
+    assert "flask mailinglist report members --without-account" in page.text
     assert "Not in step 1" in page.text
 
 
@@ -106,7 +106,7 @@ def test_a_filter_that_finds_nothing_says_so(bob: Visitor) -> None:
 
 
 def test_an_unknown_list_is_not_found(bob: Visitor) -> None:
-    for path in ("", "/export", "/change?deed=subscribe"):
+    for path in ("", "/export", "/change?bulk_action=subscribe"):
         assert "unknown list" in bob.get(f"/admin/lists/nothing{path}", 404).text.lower()
 
 
@@ -124,7 +124,7 @@ def test_a_query_that_means_nothing_is_told_and_not_obeyed(bob: Visitor, query: 
 
 @given(
     query=st.dictionaries(
-        st.sampled_from(["q", "state", "group", "sort", "page", "deed", "address", "format"]),
+        st.sampled_from(["q", "state", "group", "sort", "page", "bulk_action", "address", "format"]),
         st.text(st.characters(codec="utf-8"), max_size=300) | st.integers().map(str),
     )
 )
@@ -159,7 +159,7 @@ def test_the_number_of_statements_does_not_grow(bob: Visitor, session: Session, 
             bob.get(path)
         return len(seen.statements)
 
-    paths = (LIST, f"{CHANGE}?deed=subscribe", "/admin/")
+    paths = (LIST, f"{CHANGE}?bulk_action=subscribe", "/admin/")
     before = [count(path) for path in paths]
     for number in range(45):
         make_user(
@@ -191,17 +191,17 @@ def test_a_file_holds_what_the_filter_finds(bob: Visitor, session: Session, cloc
     )  # fmt: skip
 
 
-def test_files_and_deeds_are_told_in_the_security_log_without_addresses(
+def test_files_and_bulk_action_are_told_in_the_security_log_without_addresses(
     bob: Visitor, session: Session, instance: Path, people: dict[str, int]
 ) -> None:
     bob.client.get(f"{LIST}/export?q=alice").get_data()
-    do(bob, "deed=subscribe&q=alice")
+    do(bob, "bulk_action=subscribe&q=alice")
     lines = (instance / "security.log").read_text().splitlines()
     told = [each for line in lines if (each := json.loads(line))["event"] in {"export", "done for others"}]
     assert [(each["event"], each["by"], each["list"]) for each in told] == [
         ("export", people["bob"], "members"), ("done for others", people["bob"], "members"),
     ]  # fmt: skip
-    assert (told[1]["deed"], told[1]["count"]) == ("subscribe", 1)
+    assert (told[1]["bulk_action"], told[1]["count"]) == ("subscribe", 1)
     assert "alice" not in str(told)
 
 
@@ -237,10 +237,10 @@ def test_a_file_is_streamed_in_blocks(bob: Visitor, session: Session, monkeypatc
 def test_somebody_is_subscribed_with_a_reason(bob: Visitor, session: Session, people: dict[str, int]) -> None:
     alice = make_address(session, "alice@example.org")
     session.rollback()
-    look = bob.get(f"{CHANGE}?deed=subscribe&address={alice}")
+    look = bob.get(f"{CHANGE}?bulk_action=subscribe&address={alice}")
     assert "Subscribe 1 address to Members" in look.title
     assert "alice@example.org" in look.text
-    assert "1 address was subscribed." in do(bob, f"deed=subscribe&address={alice}").text
+    assert "1 address was subscribed." in do(bob, f"bulk_action=subscribe&address={alice}").text
     assert wanted(session) == {alice: True}
     line = session.execute(select(History.actor, History.actor_id, History.reason, History.source)).one()
     assert tuple(line) == ("bob", people["bob"], "asked by phone", "superuser")
@@ -250,30 +250,30 @@ def test_all_rows_of_a_filter_are_unsubscribed_and_no_others(bob: Visitor, sessi
     for number in range(30):
         make_user(session, f"user{number:02}", groups=("staff",) if number < 25 else ())
         make_preference(session, "members", f"user{number:02}@example.org", True, seen=True)
-    look = bob.get(f"{CHANGE}?deed=unsubscribe&group=staff")
+    look = bob.get(f"{CHANGE}?bulk_action=unsubscribe&group=staff")
     assert "The first 20 of them" in look.text
     assert "held by somebody in staff" in look.text
-    assert "25 addresses were unsubscribed." in do(bob, "deed=unsubscribe&group=staff").text
+    assert "25 addresses were unsubscribed." in do(bob, "bulk_action=unsubscribe&group=staff").text
     assert sorted(wanted(session).values()) == [False] * 25 + [True] * 5
     assert len(session.scalars(select(History.id)).all()) == 25
 
 
 def test_a_set_that_changed_is_shown_again_and_nothing_is_done(bob: Visitor, session: Session) -> None:
-    look = bob.get(f"{CHANGE}?deed=subscribe")
+    look = bob.get(f"{CHANGE}?bulk_action=subscribe")
     make_user(session, "dora")
-    form = {"look": look.value("look"), "reason": "asked by phone"}
-    again = bob.post(f"{CHANGE}?deed=subscribe", form, status=409)
+    form = {"preview_id": look.value("preview_id"), "reason": "asked by phone"}
+    again = bob.post(f"{CHANGE}?bulk_action=subscribe", form, status=409)
     assert isinstance(again, Page)
     assert "The addresses have changed since they were shown" in again.text
     assert "dora@example.org" in again.text
-    assert again.value("look") != look.value("look")
+    assert again.value("preview_id") != look.value("preview_id")
     assert wanted(session) == {}
 
 
-def test_a_deed_for_others_needs_a_reason(bob: Visitor, session: Session) -> None:
-    look = bob.get(f"{CHANGE}?deed=subscribe").value("look")
+def test_a_bulk_action_for_others_needs_a_reason(bob: Visitor, session: Session) -> None:
+    look = bob.get(f"{CHANGE}?bulk_action=subscribe").value("preview_id")
     for reason in ("", "  ", "x" * 201, "two\nlines"):
-        page = bob.post(f"{CHANGE}?deed=subscribe", {"look": look, "reason": reason}, status=422)
+        page = bob.post(f"{CHANGE}?bulk_action=subscribe", {"preview_id": look, "reason": reason}, status=422)
         assert isinstance(page, Page)
         assert page.title.startswith("Error:")
     assert wanted(session) == {}
@@ -281,32 +281,34 @@ def test_a_deed_for_others_needs_a_reason(bob: Visitor, session: Session) -> Non
 
 def test_who_cannot_be_chosen_for_is_counted(bob: Visitor, session: Session) -> None:
     make_preference(session, "members", "charlie@example.org", False, seen=False)
-    text = bob.get(f"{CHANGE}?deed=subscribe").text
+    text = bob.get(f"{CHANGE}?bulk_action=subscribe").text
     assert "1 is left as it is: no active user who may see the list holds it." in text
-    assert "There is nothing to do." in bob.get(f"{CHANGE}?deed=subscribe&q=charlie").text
+    assert "There is nothing to do." in bob.get(f"{CHANGE}?bulk_action=subscribe&q=charlie").text
 
 
 def test_what_was_refused_is_tried_again_without_a_reason(bob: Visitor, session: Session, clock: Clock) -> None:
     make_preference(session, "members", "alice@example.org", True, refusal="banned", refused_at=clock.now)
     page = bob.get(f"{LIST}?state=refused")
-    assert any("deed=retry" in each for each in links(page))
-    look = bob.get(f"{CHANGE}?deed=retry&state=refused")
-    done = bob.follow(f"{CHANGE}?deed=retry&state=refused", {"look": look.value("look")})
+    assert any("bulk_action=retry" in each for each in links(page))
+    look = bob.get(f"{CHANGE}?bulk_action=retry&state=refused")
+    done = bob.follow(f"{CHANGE}?bulk_action=retry&state=refused", {"preview_id": look.value("preview_id")})
     assert "1 address was marked to be tried again." in done.text
     assert "Tried again at the next run." in done.text
 
 
-@pytest.mark.parametrize("query", ["", "deed=delete", "deed=subscribe&address=x", "deed=subscribe&state=nonsense"])
-def test_a_deed_that_is_none_leads_back_to_the_list(bob: Visitor, query: str) -> None:
+@pytest.mark.parametrize(
+    "query", ["", "bulk_action=delete", "bulk_action=subscribe&address=x", "bulk_action=subscribe&state=nonsense"]
+)
+def test_a_bulk_action_that_is_none_leads_back_to_the_list(bob: Visitor, query: str) -> None:
     assert bob.client.get(f"{CHANGE}?{query}").headers["Location"] == LIST
     token = bob.get("/account").token
     response = bob.client.post(f"{CHANGE}?{query}", data={"csrf_token": token, "reason": "x"})
     assert (response.status_code, response.headers["Location"]) == (303, LIST)
 
 
-def test_a_deed_needs_the_token_of_the_page(bob: Visitor, session: Session) -> None:
-    look = bob.get(f"{CHANGE}?deed=subscribe").value("look")
-    response = bob.client.post(f"{CHANGE}?deed=subscribe", data={"look": look, "reason": "asked by phone"})
+def test_a_bulk_action_needs_the_token_of_the_page(bob: Visitor, session: Session) -> None:
+    look = bob.get(f"{CHANGE}?bulk_action=subscribe").value("preview_id")
+    response = bob.client.post(f"{CHANGE}?bulk_action=subscribe", data={"preview_id": look, "reason": "asked by phone"})
     assert response.status_code == 400
     assert wanted(session) == {}
 
@@ -325,8 +327,8 @@ def test_looking_changes_nothing(bob: Visitor, session: Session) -> None:
     before = dump()
     for path in (LIST, f"{LIST}/export", f"{LIST}/export?format=json", "/admin/"):
         bob.client.get(path).get_data()
-    for deed in ("subscribe", "unsubscribe", "retry"):
-        bob.get(f"{CHANGE}?deed={deed}")
+    for bulk_action in ("subscribe", "unsubscribe", "retry"):
+        bob.get(f"{CHANGE}?bulk_action={bulk_action}")
     assert dump() == before
 
 
@@ -343,7 +345,7 @@ def test_every_page_for_superusers_says_which_list_needs_a_look(bob: Visitor, se
     make_run(session, clock, "tech", hours=1)
     assert "No good run" not in bob.get(LIST).text
     make_run(session, clock, "tech", "refused", hours=0)
-    assert "The brake refused the last run of Tech ." in bob.get(LIST).text
+    assert "The last run of Tech needs approval." in bob.get(LIST).text
 
 
 def test_members_and_their_pages_are_told_of_no_alarm(bob: Visitor, alice: Visitor) -> None:

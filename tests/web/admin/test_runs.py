@@ -150,8 +150,8 @@ def test_a_shown_plan_past_the_brake_says_so_first(desk: Desk) -> None:
     path = desk.ask("show")
     desk.cron()
     text = desk.bob.get(path).text
-    assert "more than the brake lets through: it takes 8 of 40 addresses off the list" in text
-    assert text.index("brake") < text.index("Apply these 8 changes")
+    assert "exceeds the safety limits: it takes 8 of 40 addresses off the list" in text
+    assert text.index("safety limits") < text.index("Apply these 8 changes")
 
 
 def test_an_empty_list_that_should_not_be_empty_is_said_first(desk: Desk) -> None:
@@ -308,7 +308,7 @@ def test_10_000_lines_are_paged_with_as_many_queries_as_one(
 
 def test_10_000_lines_of_a_plan_are_paged_too(app: Flask, desk: Desk, session: Session, clock: Clock) -> None:
     path = desk.ask("show")
-    counts = {"found_plan_id": "0" * 16, "adds": 10_000, "on_roster": 5, "strangers": 1, "state": "done"}
+    counts = {"found_plan_id": "0" * 16, "adds": 10_000, "on_roster": 5, "without_account": 1, "state": "done"}
     session.execute(update(RunRequest).values(finished_at=clock(), **counts))
     names = [f"user{number:05}@example.org" for number in range(10_000)]
     session.execute(
@@ -352,7 +352,7 @@ def test_hostile_words_are_only_words(bob: Visitor, session: Session, clock: Clo
     for result in ("refused", "failed", "unfinished", "open", "done"):
         make_run(
             session, clock, "members", result, message=HOSTILE, trigger=HOSTILE[:80], host=HOSTILE[:80],
-            plan_id="0" * 16, on_roster=3, strangers=1,
+            plan_id="0" * 16, on_roster=3, without_account=1,
         )  # fmt: skip
         make_lines(session, 1 if result == "refused" else 5, 2, words=HOSTILE) if result in {"refused", "done"} else 0
     for path in ("/admin/runs", *(f"/admin/runs/{number}" for number in range(1, 6))):

@@ -33,7 +33,7 @@ def names(page: Page) -> list[str]:
     return page.html.split("<tbody")[1].split('scope="row">')[1:] if "<tbody" in page.html else []
 
 
-def shown(page: Page) -> list[str]:
+def usernames_on(page: Page) -> list[str]:
     return [each.partition(">")[2].partition("<")[0] for each in names(page)]
 
 
@@ -44,14 +44,14 @@ def test_users_are_found_by_part_of_a_name_an_address_a_group_a_role_and_a_state
     users.set_name(session, "charlotte", name="Charlotte 100%_")
     make_user(session, "dora", "dora@example.org", is_active=False)
 
-    assert shown(bob.get("/admin/users?q=example.net")) == ["charlotte"]
-    assert shown(bob.get("/admin/users?q=CHARLO")) == ["charlotte"]
-    assert shown(bob.get("/admin/users?q=100%25_")) == ["charlotte"]
-    assert shown(bob.get("/admin/users?q=%25")) == ["charlotte"]  # a per cent sign, not anything
-    assert shown(bob.get("/admin/users?group=board")) == ["charlotte"]
-    assert "dora" in shown(bob.get("/admin/users?active=no"))
-    assert "bob" not in shown(bob.get("/admin/users?active=no"))
-    assert shown(bob.get("/admin/users?superuser=yes")) == ["bob"]
+    assert usernames_on(bob.get("/admin/users?q=example.net")) == ["charlotte"]
+    assert usernames_on(bob.get("/admin/users?q=CHARLO")) == ["charlotte"]
+    assert usernames_on(bob.get("/admin/users?q=100%25_")) == ["charlotte"]
+    assert usernames_on(bob.get("/admin/users?q=%25")) == ["charlotte"]  # a per cent sign, not anything
+    assert usernames_on(bob.get("/admin/users?group=board")) == ["charlotte"]
+    assert "dora" in usernames_on(bob.get("/admin/users?active=no"))
+    assert "bob" not in usernames_on(bob.get("/admin/users?active=no"))
+    assert usernames_on(bob.get("/admin/users?superuser=yes")) == ["bob"]
     assert "No user is like that." in bob.get("/admin/users?q=nobody-at-all").text
 
 
@@ -63,9 +63,9 @@ def test_users_come_a_page_at_a_time(bob: Visitor, session: Session) -> None:
     second = bob.get(link or "")
 
     assert "active=yes" in (link or "")
-    assert len(shown(first)) == 50
-    assert not set(shown(first)) & set(shown(second))
-    assert "m59" in shown(second)
+    assert len(usernames_on(first)) == 50
+    assert not set(usernames_on(first)) & set(usernames_on(second))
+    assert "m59" in usernames_on(second)
 
 
 def test_a_filter_that_cannot_be_is_refused(bob: Visitor) -> None:

@@ -96,7 +96,7 @@ def cast(session: Session, rosters: Rosters) -> None:
 
 @pytest.fixture
 def many(session: Session) -> None:
-    """Eight people leave the list at once: more than the brake lets through."""
+    """Eight people leave the list at once: more than the safety limits allow."""
     for number in range(8):
         make_user(session, f"user{number}")
         make_preference(session, "members", f"user{number}@example.org", False, seen=True, touched=True, version=1)
@@ -541,7 +541,7 @@ def test_another_method_is_a_405(api, method):
 
 def test_the_brake_is_a_409_with_the_id_that_lets_the_plan_through(api, many, session):
     refused = api.post("/lists/members/init?plan=1", MANY, 409).json
-    assert (refused["exit_code"], refused["title"]) == (77, "Refused by the brake")
+    assert (refused["exit_code"], refused["title"]) == (77, "Needs approval")
     api.post("/lists/members/init?plan=1&accept=0123456789abcdef", MANY, 409)
     begun = api.post(f"/lists/members/init?plan=1&accept={refused['plan']}", MANY).json
     assert (begun["plan"], begun["removals"]) == (refused["plan"], 8)
