@@ -175,23 +175,23 @@ PAGES = {
     "account.history": "/account/history",
     "subscriptions.show": "/subscriptions",
     "subscriptions.ask_to_leave": "/subscriptions/leave",
-    "admin.lists": "/admin/",
-    "admin_list.show": "/admin/lists/members",
-    "admin_list.preview": "/admin/lists/members/change?bulk_action=unsubscribe",
-    "admin_list.export": "/admin/lists/members/export?format=csv",
-    "admin_runs.index": "/admin/runs",
-    "admin_runs.show": "/admin/runs/1",
-    "admin_runs.confirm": "/admin/runs/1/apply",
-    "admin_requests.index": "/admin/requests",
-    "admin_requests.show": "/admin/requests/1",
-    "admin_users.index": "/admin/users",
-    "admin_users.history": "/admin/users/history",
-    "admin_users.new": "/admin/users/new",
-    "admin_users.import_file": "/admin/users/import",
-    "admin_users.show": "/admin/users/1",
-    "admin_users.delete": "/admin/users/1/delete",
-    "admin_search.search": "/admin/search?q=member",
-    "admin_keys.index": "/admin/api-keys",
+    "admin.lists.index": "/admin/",
+    "admin.one_list.show": "/admin/lists/members",
+    "admin.one_list.preview": "/admin/lists/members/change?bulk_action=unsubscribe",
+    "admin.one_list.export": "/admin/lists/members/export?format=csv",
+    "admin.runs.index": "/admin/runs",
+    "admin.runs.show": "/admin/runs/1",
+    "admin.runs.confirm": "/admin/runs/1/apply",
+    "admin.requests.index": "/admin/requests",
+    "admin.requests.show": "/admin/requests/1",
+    "admin.users.index": "/admin/users",
+    "admin.users.history": "/admin/users/history",
+    "admin.users.new": "/admin/users/new",
+    "admin.users.import_file": "/admin/users/import",
+    "admin.users.show": "/admin/users/1",
+    "admin.users.delete": "/admin/users/1/delete",
+    "admin.search.index": "/admin/search?q=member",
+    "admin.api_keys.index": "/admin/api-keys",
 }
 
 
@@ -229,7 +229,7 @@ def test_no_page_takes_more_statements_for_more_rows(
         return found
 
     shown = {rule.endpoint for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())}
-    aside = ("static", "health.", "api.", "account.log_in", "subscriptions.home")
+    aside = ("static", "health.", "api.", "sign_in.log_in", "subscriptions.home")
     assert {each for each in shown if not each.startswith(aside)} == set(PAGES)
     grow(range(3))
     few = statements()

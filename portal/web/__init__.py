@@ -4,9 +4,19 @@ from flask import Flask
 
 from portal.config import Settings
 from portal.extensions import csrf, login
-from portal.web import account, cookies_and_proxies, guards, headers, health, subscriptions, template_filters
-from portal.web.admin import alarms, api_keys, charts, lists, one_list, requests, runs, search, users
-from portal.web.api import calls
+from portal.web import (
+    account,
+    admin,
+    api,
+    cookies_and_proxies,
+    guards,
+    headers,
+    health,
+    sign_in,
+    subscriptions,
+    template_filters,
+)
+from portal.web.admin import alarms, charts
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -17,7 +27,7 @@ def register(app: Flask, settings: Settings) -> None:
     charts.prepare(app)
     login.init_app(app, add_context_processor=False)  # it would ask the database for a page that says it is down
     guards.register(app)
-    csrf.init_app(app)  # after the guard, so that whoever is logged out is led to the log-in
+    csrf.init_app(app)  # after the guard, so that anyone who is logged out is led to the log-in
     headers.register(app)
-    for each in (account, api_keys, calls, health, lists, one_list, requests, runs, search, subscriptions, users):
+    for each in (account, admin, api, health, sign_in, subscriptions):
         app.register_blueprint(each.blueprint)

@@ -1,10 +1,9 @@
-"""Logging in and out, and a member's own account."""
+"""A member's own account: its addresses, log-ins, password, list passwords and history."""
 
-from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from flask_login import login_user, logout_user
 
-from portal.errors import ConfigurationError, LogInFailedError, WeakPasswordError, WrongPasswordError
+from portal.errors import ConfigurationError, WeakPasswordError, WrongPasswordError
 from portal.extensions import db, portal
 from portal.faults import fault_of
 from portal.services.accounts import sessions, users
@@ -12,59 +11,10 @@ from portal.services.accounts.users import Profile
 from portal.services.preferences import own_history
 from portal.services.sync import list_passwords
 from portal.web import guards
-from portal.web.forms import ChangePasswordForm, EndLogInForm, LogInForm, OwnAddressForm, OwnHistoryForm
+from portal.web.forms import ChangePasswordForm, EndLogInForm, OwnAddressForm, OwnHistoryForm
 from portal.web.template_filters import sentence
 
 blueprint = Blueprint("account", __name__)
-
-
-@blueprint.route("/login", methods=["GET", "POST"])
-def log_in() -> ResponseReturnValue:
-    """Ask for name and password; unknown, inactive and wrong are one answer."""
-    if guards.logged_in():
-        return redirect(_wanted(), 303)
-    form = LogInForm()
-    if not form.validate_on_submit():
-        return render_template("account/log_in.html", form=form), 422 if form.errors else 200
-    try:
-        token = sessions.log_in(
-            db.session(),
-            name=form.username.data,
-            password=form.password.data,
-            ip=request.remote_addr or "",
-            remember=form.remember.data,
-            now=portal().clock(),
-            rounds=portal().settings.bcrypt_rounds,
-        )
-    except LogInFailedError as error:
-        form.form_errors.append("Username and password do not match. Check both and try again.")
-        return render_template("account/log_in.html", form=form), fault_of(error).status
-    _begin(token, remember=form.remember.data)
-    return redirect(_wanted(), 303)
-
-
-def _begin(token: str, *, remember: bool) -> None:
-    """Put the token, and nothing of what was there before, into the cookie."""
-    session.clear()
-    found = sessions.member(db.session(), token, now=portal().clock())
-    if found is not None:
-        login_user(found)
-        session.permanent = remember and not found.is_superuser
-
-
-def _wanted() -> str:
-    wanted = request.args.get("next", "")
-    return wanted if guards.is_local(wanted) else url_for("subscriptions.show")
-
-
-@blueprint.post("/logout")
-def log_out() -> ResponseReturnValue:
-    """End the log-in, here and in the database."""
-    sessions.log_out(db.session(), guards.token())
-    logout_user()
-    session.clear()
-    flash("You are logged out.")
-    return redirect(url_for("account.log_in"), 303)
 
 
 @blueprint.get("/account")

@@ -203,7 +203,7 @@ def test_a_limit_that_is_hit_is_told_of_pages(app, session, events):
     app.config["WTF_CSRF_ENABLED"] = False
     assert client.post("/login", data={"username": "alice", "password": "x"}).status_code == 429
     (event,) = events()
-    assert (event["event"], event["ip"], event["endpoint"]) == ("limited", "127.0.0.1", "account.log_in")
+    assert (event["event"], event["ip"], event["endpoint"]) == ("limited", "127.0.0.1", "sign_in.log_in")
     with pytest.raises(LimitedError):
         rate_limits.count(session, [rate_limits.by_ip("127.0.0.1")], now=portal().clock())
 
@@ -256,7 +256,7 @@ def test_what_is_forbidden_is_told_with_who_asked(app, session, events, clock):
     assert client.get("/admin/").status_code == 403
     logged_in, forbidden = events()
     assert (logged_in["event"], logged_in["user"], logged_in["ip"]) == ("log-in", alice, "127.0.0.1")
-    assert (forbidden["event"], forbidden["by"], forbidden["endpoint"]) == ("forbidden", alice, "admin.lists")
+    assert (forbidden["event"], forbidden["by"], forbidden["endpoint"]) == ("forbidden", alice, "admin.lists.index")
 
 
 def test_the_command_line_is_nobody_with_a_number(runner, session, events):

@@ -1,4 +1,4 @@
-"""Logging in and out, and a member's own account."""
+"""A member's own account."""
 
 import re
 from collections.abc import Callable
@@ -15,102 +15,6 @@ from portal.services.sync.list_passwords import derive
 from tests.conftest import Clock
 from tests.factories import NOW, make_address, make_user
 from tests.web.conftest import HASH, PASSWORD, Client, Page, Visitor
-
-
-def test_a_member_logs_in_and_sees_the_lists(visitor: Visitor, people: dict[str, int]) -> None:
-    page = visitor.follow("/login", {"username": "alice", "password": PASSWORD})
-    assert page.title.startswith("Your mailing lists")
-    assert "Log out" in page.text
-
-
-def test_a_member_logs_in_with_an_address_that_only_they_hold(visitor: Visitor, people: dict[str, int]) -> None:
-    visitor.log_in(" Alice@Example.org ")
-    visitor.get("/subscriptions")
-
-
-@pytest.mark.parametrize(
-    ("username", "password"), [("nobody", PASSWORD), ("charlie", PASSWORD), ("alice", "wrong horse battery")]
-)
-def test_unknown_inactive_and_wrong_are_one_page(
-    visitor: Visitor, people: dict[str, int], username: str, password: str
-) -> None:
-    page = visitor.post("/login", {"username": username, "password": password}, status=401)
-    assert page.title.startswith("Error: Log in")
-    assert "Username and password do not match." in page.text
-    unnamed = page.html.replace(username, "NAME").replace(page.token, "TOKEN")
-    other = visitor.post("/login", {"username": "dora", "password": "x"}, status=401)
-    assert unnamed == other.html.replace("dora", "NAME").replace(other.token, "TOKEN")
-
-
-def test_an_empty_form_says_what_is_missing(visitor: Visitor) -> None:
-    page = visitor.post("/login", {"username": "", "password": ""}, status=422)
-    assert "Enter your username or e-mail address." in page.text
-    assert 'href="#password"' in page.html
-
-
-def test_the_password_is_never_sent_back(visitor: Visitor, people: dict[str, int]) -> None:
-    page = visitor.post("/login", {"username": "alice", "password": "canary-4711-canary"}, status=401)
-    assert "canary-4711-canary" not in page.html
-
-
-def test_too_many_tries_are_told_how_long_to_wait(visitor: Visitor, people: dict[str, int]) -> None:
-    for _ in range(5):
-        visitor.post("/login", {"username": "alice", "password": "wrong"}, status=401)
-    page = visitor.post("/login", {"username": "alice", "password": PASSWORD}, status=429)
-    assert int(page.response.headers["Retry-After"]) > 0
-    assert page.title.startswith("Too many tries")
-
-
-def test_whoever_is_logged_in_is_not_asked_again(alice: Visitor) -> None:
-    assert alice.client.get("/login").headers["Location"] == "/subscriptions"
-
-
-def test_logging_out_ends_the_session_in_the_database_too(alice: Visitor, session: Session) -> None:
-    stolen = alice.cookie()
-    page = alice.follow("/logout", {}, page="/account")
-    assert "You are logged out." in page.text
-    assert session.execute(select(LoginSession)).all() == []
-    alice.client.set_cookie("portal", stolen)
-    assert alice.client.get("/subscriptions").status_code == 302
-
-
-def test_logging_in_gives_a_new_token_and_drops_what_the_cookie_held(
-    alice: Visitor, open_visitor: Callable[[], Visitor]
-) -> None:
-    with alice.client.session_transaction() as kept:
-        first, kept["planted"] = kept["_user_id"], "by a stranger"
-    alice.follow("/logout", {}, page="/account")
-    alice.log_in("alice")
-    with alice.client.session_transaction() as kept:
-        assert kept["_user_id"] != first
-        assert "planted" not in kept
-
-
-def test_logging_in_again_in_a_planted_cookie_drops_its_csrf_token(visitor: Visitor, people: dict[str, int]) -> None:
-    planted = visitor.get("/login").token
-    visitor.client.post("/login", data={"csrf_token": planted, "username": "alice", "password": PASSWORD})
-    assert visitor.client.post("/logout", data={"csrf_token": planted}).status_code == 400
-
-
-def test_a_session_ends_after_twelve_hours_without_a_visit(alice: Visitor, clock: Clock) -> None:
-    clock.advance(hours=11)
-    alice.get("/account")
-    clock.advance(hours=12)
-    assert alice.client.get("/account").status_code == 302
-
-
-def test_a_member_stays_logged_in_for_thirty_days_if_they_ask(visitor: Visitor, people: dict[str, int]) -> None:
-    data = {"csrf_token": visitor.get("/login").token, "username": "alice", "password": PASSWORD, "remember": "y"}
-    assert "Expires=" in visitor.client.post("/login", data=data).headers["Set-Cookie"]
-
-
-@pytest.mark.parametrize(("username", "remember"), [("alice", ""), ("bob", "y")])
-def test_the_cookie_ends_with_the_browser_otherwise_and_for_superusers(
-    visitor: Visitor, people: dict[str, int], username: str, remember: str
-) -> None:
-    data = {"csrf_token": visitor.get("/login").token, "username": username, "password": PASSWORD}
-    response = visitor.client.post("/login", data=data | ({"remember": remember} if remember else {}))
-    assert "Expires=" not in response.headers["Set-Cookie"]
 
 
 def test_the_account_page_says_which_addresses_are_held_and_shared(

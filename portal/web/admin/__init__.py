@@ -1,1 +1,9 @@
-"""Pages for superusers."""
+"""Pages for superusers, all below /admin: a page that registers here is closed to everyone else."""
+
+from flask import Blueprint
+
+from portal.web.admin import api_keys, lists, one_list, requests, runs, search, users
+
+blueprint = Blueprint("admin", __name__, url_prefix="/admin")
+for each in (api_keys, lists, one_list, requests, runs, search, users):
+    blueprint.register_blueprint(each.blueprint)

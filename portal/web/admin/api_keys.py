@@ -10,7 +10,7 @@ from portal.web import guards
 from portal.web.admin.user_forms import NewKeyForm
 from portal.web.template_filters import sentence
 
-blueprint = Blueprint("admin_keys", __name__, url_prefix="/admin/api-keys")
+blueprint = Blueprint("api_keys", __name__, url_prefix="/api-keys")
 
 
 @blueprint.get("")
@@ -41,7 +41,7 @@ def revoke(prefix: str) -> ResponseReturnValue:
         flash(sentence(str(error)), "bad")
     else:
         flash(f"{prefix} is revoked." if is_new else f"{prefix} had been revoked before.", "good")
-    return redirect(url_for("admin_keys.index"), 303)
+    return redirect(url_for("admin.api_keys.index"), 303)
 
 
 def _page(form: NewKeyForm) -> str:

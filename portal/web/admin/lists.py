@@ -7,11 +7,11 @@ from portal.extensions import db, portal
 from portal.services.reports import lists as list_reports
 from portal.services.reports import trends
 
-blueprint = Blueprint("admin", __name__, url_prefix="/admin")
+blueprint = Blueprint("lists", __name__)
 
 
 @blueprint.get("/")
-def lists() -> ResponseReturnValue:
+def index() -> ResponseReturnValue:
     """Show first what is wrong, then every list in numbers."""
     catalogue, now = portal().catalogue(), portal().clock()
     found = list_reports.lists(db.session(), catalogue=catalogue, now=now) if catalogue.enabled else ()

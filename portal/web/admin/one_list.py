@@ -22,7 +22,7 @@ from portal.services.reports.subscribers import Subscriber
 from portal.web import guards
 from portal.web.admin.list_forms import STATE_WORDS, BulkActionForm, ExportForm, SubscribersForm, reason_form
 
-blueprint = Blueprint("admin_list", __name__, url_prefix="/admin/lists/<handle>")
+blueprint = Blueprint("one_list", __name__, url_prefix="/lists/<handle>")
 
 AT_ONCE = 50  # addresses on a page
 COLUMNS = ("address", "holders", "state", "wanted", "source", "since", "seen", "refusal", "refused_at")
@@ -76,7 +76,7 @@ def export(handle: str) -> ResponseReturnValue:
     mailing_list = portal().catalogue().get(handle)
     form = ExportForm(request.args)
     if not form.validate():
-        return redirect(url_for("admin_list.show", handle=handle))
+        return redirect(url_for("admin.one_list.show", handle=handle))
     now, kind = portal().clock(), form.format.data or "csv"
     found = subscribers.export(db.session(), mailing_list, form.wanted, now=now, promise=_promise())
     security_log.log("export", list=handle, of=request.endpoint, format=kind)
@@ -92,7 +92,7 @@ def preview(handle: str) -> ResponseReturnValue:
     mailing_list = portal().catalogue().get(handle)
     asked = BulkActionForm(request.args)
     if not asked.validate():
-        return redirect(url_for("admin_list.show", handle=handle))
+        return redirect(url_for("admin.one_list.show", handle=handle))
     return _preview_page(mailing_list, asked)
 
 
@@ -102,7 +102,7 @@ def change(handle: str) -> ResponseReturnValue:
     mailing_list = portal().catalogue().get(handle)
     asked = BulkActionForm(request.args)
     if not asked.validate():
-        return redirect(url_for("admin_list.show", handle=handle), 303)
+        return redirect(url_for("admin.one_list.show", handle=handle), 303)
     bulk_action = BulkAction(asked.bulk_action.data)
     form = reason_form(bulk_action)
     if not form.validate():
@@ -122,7 +122,7 @@ def change(handle: str) -> ResponseReturnValue:
         form.form_errors.append("The addresses have changed since they were shown, and nothing was done. Look again.")
         return _preview_page(mailing_list, asked, form), fault_of(error).status
     flash(f"{done:,} {'address was' if done == 1 else 'addresses were'} {_DONE[bulk_action]}.", "good")
-    return redirect(url_for("admin_list.show", handle=handle, **asked.query), 303)
+    return redirect(url_for("admin.one_list.show", handle=handle, **asked.query), 303)
 
 
 def _preview_page(mailing_list: MailingList, asked: BulkActionForm, form: object = None) -> str:

@@ -13,7 +13,7 @@ from portal.web.admin.run_forms import ACTIONS, AskForm, PlanLinesForm, RunsForm
 from portal.web.admin.runs import AT_ONCE, LINES_AT_ONCE, names_of_lists
 from portal.web.forms import MAX_ID
 
-blueprint = Blueprint("admin_requests", __name__, url_prefix="/admin/requests")
+blueprint = Blueprint("requests", __name__, url_prefix="/requests")
 
 
 @blueprint.get("")
@@ -51,7 +51,7 @@ def ask() -> ResponseReturnValue:
         now=portal().clock(),
     )
     security_log.log("run asked for", list=handle, kind=form.kind.data, request=request_id)
-    return redirect(url_for("admin_requests.show", request_id=request_id), 303)
+    return redirect(url_for("admin.requests.show", request_id=request_id), 303)
 
 
 @blueprint.get(f"/<int(max={MAX_ID}):request_id>")

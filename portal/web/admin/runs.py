@@ -13,7 +13,7 @@ from portal.services.reports import runs as run_reports
 from portal.web.admin.run_forms import ACTIONS, RESULTS, RunLinesForm, RunsForm
 from portal.web.forms import MAX_ID
 
-blueprint = Blueprint("admin_runs", __name__, url_prefix="/admin/runs")
+blueprint = Blueprint("runs", __name__, url_prefix="/runs")
 
 AT_ONCE = 50  # runs on a page
 LINES_AT_ONCE = 100
@@ -66,7 +66,7 @@ def confirm(run_id: int) -> ResponseReturnValue:
     found = run_reports.find(db.session(), run_id)
     names = names_of_lists()
     if found.run.result != "refused" or not found.is_last or found.run.handle not in names:
-        return redirect(url_for("admin_runs.show", run_id=run_id))
+        return redirect(url_for("admin.runs.show", run_id=run_id))
     removed = run_reports.lines(db.session(), run_id, action="remove", result=run_reports.NOT_SENT, limit=NAMED)
     return render_template("admin/apply.html", found=found, run=found.run, removed=removed, names=names)
 

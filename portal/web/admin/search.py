@@ -12,13 +12,13 @@ from portal.services.accounts import directory
 from portal.services.reports import why
 from portal.web.admin.user_forms import SearchForm
 
-blueprint = Blueprint("admin_search", __name__, url_prefix="/admin/search")
+blueprint = Blueprint("search", __name__, url_prefix="/search")
 
 AT_ONCE = 50  # addresses found by a part of them
 
 
 @blueprint.get("")
-def search() -> ResponseReturnValue:
+def index() -> ResponseReturnValue:
     """Answer for one address why it is on each list or not; a part of one leads to those that it fits."""
     form = SearchForm(request.args)
     if not form.validate():

@@ -28,7 +28,7 @@ from portal.web.admin.user_forms import (
 from portal.web.forms import MAX_ID
 from portal.web.template_filters import sentence
 
-blueprint = Blueprint("admin_users", __name__, url_prefix="/admin/users")
+blueprint = Blueprint("users", __name__, url_prefix="/users")
 
 _USER = f"/<int(max={MAX_ID}):user_id>"
 AT_ONCE = 50  # accounts on a page
@@ -113,7 +113,7 @@ def edit(user_id: int) -> ResponseReturnValue:
         return _page(profile, form), 422
     _save(profile, form)
     flash("Saved.", "good")
-    return redirect(url_for("admin_users.show", user_id=user_id), 303)
+    return redirect(url_for("admin.users.show", user_id=user_id), 303)
 
 
 def _save(profile: Profile, form: UserForm) -> None:
@@ -154,7 +154,7 @@ def change(user_id: int, act: str) -> ResponseReturnValue:
         flash(sentence(str(error)), "bad")
     else:
         flash(words.format(profile.username), "good")
-    return redirect(url_for("admin_users.show", user_id=user_id), 303)
+    return redirect(url_for("admin.users.show", user_id=user_id), 303)
 
 
 @blueprint.post(_USER + "/password")
@@ -177,9 +177,9 @@ def delete(user_id: int) -> ResponseReturnValue:
             users.delete(db.session(), profile.username, erase=form.erase.data, lists=_lists(), actor=guards.actor())
         except BadInputError as error:
             flash(sentence(str(error)), "bad")
-            return redirect(url_for("admin_users.show", user_id=user_id), 303)
+            return redirect(url_for("admin.users.show", user_id=user_id), 303)
         flash(f"{profile.username} is deleted.", "good")
-        return redirect(url_for("admin_users.index"), 303)
+        return redirect(url_for("admin.users.index"), 303)
     on = directory.subscriptions(db.session(), user_id, lists=_lists() or {})
     return render_template("admin/users/delete.html", form=form, profile=profile, subscriptions=on)
 
@@ -216,12 +216,12 @@ def import_text() -> ResponseReturnValue:
         )
     except BadInputError as error:
         flash(sentence(str(error)), "bad")
-        return redirect(url_for("admin_users.import_file"), 303)
+        return redirect(url_for("admin.users.import_file"), 303)
     if result.problems:
         flash("Nothing was imported: the accounts have changed since the file was shown. Choose it again.", "bad")
-        return redirect(url_for("admin_users.import_file"), 303)
+        return redirect(url_for("admin.users.import_file"), 303)
     flash(f"{result.created} accounts are made. Each needs a password before anybody can log in to it.", "good")
-    return redirect(url_for("admin_users.index"), 303)
+    return redirect(url_for("admin.users.index"), 303)
 
 
 def _page(profile: Profile, form: UserForm) -> str:

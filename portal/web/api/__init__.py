@@ -1,1 +1,11 @@
-"""The HTTP API."""
+"""The HTTP API, all below /api/v1: a call that registers here needs a key."""
+
+from flask import Blueprint
+
+from portal.extensions import csrf
+from portal.web.api import calls
+
+blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
+for each in (calls,):
+    csrf.exempt(each.blueprint)  # no cookie counts here, so no other site can make a browser call it
+    blueprint.register_blueprint(each.blueprint)

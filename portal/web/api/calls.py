@@ -11,7 +11,7 @@ from flask import Blueprint, Response, abort, request
 from portal.domain.json_values import plain
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
-from portal.extensions import csrf, db, portal
+from portal.extensions import db, portal
 from portal.services import security_log
 from portal.services.reports import lists as list_reports
 from portal.services.sync import list_passwords, planned_runs, wanted
@@ -20,8 +20,7 @@ from portal.web import guards
 from portal.web.api import bodies, openapi
 from portal.web.api.parameters import ExportQuery, FormatQuery, InitQuery, PasswordsQuery, Query, RunsQuery, asked
 
-blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
-csrf.exempt(blueprint)  # no cookie counts here, so no other site can make a browser call it
+blueprint = Blueprint("calls", __name__)
 
 _IN_MEMORY = 1024**2  # bytes of an answer; what is larger waits in a file that has no name
 _BLOCK = 65_536  # bytes sent at once

@@ -706,7 +706,7 @@ def test_calls_are_told_in_the_security_log_by_numbers(api, key, instance, cast)
     text = (instance / "security.log").read_text()
     found = [json.loads(line) for line in text.splitlines()]
     assert [each["event"] for each in found] == ["key made", "key used", "export", "key refused"]
-    assert found[2] == found[2] | {"ip": "127.0.0.1", "api_key": 1, "list": "members", "of": "api.subscribed"}
+    assert found[2] == found[2] | {"ip": "127.0.0.1", "api_key": 1, "list": "members", "of": "api.calls.subscribed"}
     assert "@" not in text
     assert "canary" not in text
     assert key[11:] not in text

@@ -1,0 +1,64 @@
+"""Logging in and out."""
+
+from flask import Blueprint, flash, redirect, render_template, request, session, url_for
+from flask.typing import ResponseReturnValue
+from flask_login import login_user, logout_user
+
+from portal.errors import LogInFailedError
+from portal.extensions import db, portal
+from portal.faults import fault_of
+from portal.services.accounts import sessions
+from portal.web import guards
+from portal.web.forms import LogInForm
+
+blueprint = Blueprint("sign_in", __name__)
+
+
+@blueprint.route("/login", methods=["GET", "POST"])
+def log_in() -> ResponseReturnValue:
+    """Ask for name and password; unknown, inactive and wrong are one answer."""
+    if guards.logged_in():
+        return redirect(_next_page(), 303)
+    form = LogInForm()
+    if not form.validate_on_submit():
+        return render_template("sign_in/log_in.html", form=form), 422 if form.errors else 200
+    try:
+        token = sessions.log_in(
+            db.session(),
+            name=form.username.data,
+            password=form.password.data,
+            ip=request.remote_addr or "",
+            remember=form.remember.data,
+            now=portal().clock(),
+            rounds=portal().settings.bcrypt_rounds,
+        )
+    except LogInFailedError as error:
+        form.form_errors.append("Username and password do not match. Check both and try again.")
+        return render_template("sign_in/log_in.html", form=form), fault_of(error).status
+    _begin(token, remember=form.remember.data)
+    return redirect(_next_page(), 303)
+
+
+def _begin(token: str, *, remember: bool) -> None:
+    """Put the token, and nothing of what was there before, into the cookie."""
+    session.clear()
+    found = sessions.member(db.session(), token, now=portal().clock())
+    if found is not None:
+        login_user(found)
+        session.permanent = remember and not found.is_superuser
+
+
+def _next_page() -> str:
+    """Return the page that was asked for before the log-in, or else the member's lists."""
+    asked = request.args.get("next", "")
+    return asked if guards.is_local(asked) else url_for("subscriptions.show")
+
+
+@blueprint.post("/logout")
+def log_out() -> ResponseReturnValue:
+    """End the log-in, here and in the database."""
+    sessions.log_out(db.session(), guards.token())
+    logout_user()
+    session.clear()
+    flash("You are logged out.")
+    return redirect(url_for("sign_in.log_in"), 303)
