@@ -1,4 +1,4 @@
-"""Who may reach what. Everything is closed unless it stands in this one table."""
+"""Who may reach what, decided by blueprint. Everything is closed unless it is named here."""
 
 import logging
 from collections.abc import Mapping
@@ -16,67 +16,28 @@ from portal.services.accounts.sessions import Member
 from portal.services.history import Actor
 
 
-class Access(Enum):
-    """Who may reach an endpoint."""
+class Role(Enum):
+    """What someone who is logged in may be; one member can have several."""
 
-    PUBLIC = auto()
-    USER = auto()
+    MEMBER = auto()
     SUPERUSER = auto()
-    KEY = auto()  # an API key; no cookie counts
 
 
-ACCESS: Mapping[str, Access] = {
-    "static": Access.PUBLIC,
-    "health.alive": Access.PUBLIC,
-    "health.ready": Access.PUBLIC,
-    "sign_in.log_in": Access.PUBLIC,
-    "sign_in.log_out": Access.USER,
-    "account.show": Access.USER,
-    "account.change_password": Access.USER,
-    "account.show_list_password": Access.USER,
-    "account.replace_list_password": Access.USER,
-    "account.end_log_in": Access.USER,
-    "account.end_other_log_ins": Access.USER,
-    "account.history": Access.USER,
-    "subscriptions.home": Access.USER,
-    "subscriptions.show": Access.USER,
-    "subscriptions.choose": Access.USER,
-    "subscriptions.ask_to_leave": Access.USER,
-    "subscriptions.leave": Access.USER,
-    "api.calls.document": Access.PUBLIC,  # it says what every portal can do, and nothing of this one
-    "api.calls.lists": Access.KEY,
-    "api.calls.init": Access.KEY,
-    "api.calls.subscribed": Access.KEY,
-    "api.calls.unsubscribed": Access.KEY,
-    "api.calls.passwords": Access.KEY,
-    "api.calls.confirm_passwords": Access.KEY,
-    "api.calls.report": Access.KEY,
-    "api.calls.runs": Access.KEY,
-    "admin.lists.index": Access.SUPERUSER,
-    "admin.one_list.show": Access.SUPERUSER,
-    "admin.one_list.export": Access.SUPERUSER,
-    "admin.one_list.preview": Access.SUPERUSER,
-    "admin.one_list.change": Access.SUPERUSER,
-    "admin.runs.index": Access.SUPERUSER,
-    "admin.runs.show": Access.SUPERUSER,
-    "admin.runs.confirm": Access.SUPERUSER,
-    "admin.requests.index": Access.SUPERUSER,
-    "admin.requests.ask": Access.SUPERUSER,
-    "admin.requests.show": Access.SUPERUSER,
-    "admin.api_keys.index": Access.SUPERUSER,
-    "admin.api_keys.create": Access.SUPERUSER,
-    "admin.api_keys.revoke": Access.SUPERUSER,
-    "admin.search.index": Access.SUPERUSER,
-    "admin.users.index": Access.SUPERUSER,
-    "admin.users.history": Access.SUPERUSER,
-    "admin.users.new": Access.SUPERUSER,
-    "admin.users.show": Access.SUPERUSER,
-    "admin.users.edit": Access.SUPERUSER,
-    "admin.users.change": Access.SUPERUSER,
-    "admin.users.reset_password": Access.SUPERUSER,
-    "admin.users.delete": Access.SUPERUSER,
-    "admin.users.import_file": Access.SUPERUSER,
-    "admin.users.import_text": Access.SUPERUSER,
+# Endpoints that anyone reaches.
+PUBLIC = frozenset(
+    {
+        "static",
+        "health.alive",
+        "health.ready",
+        "sign_in.log_in",
+        "api.calls.document",  # it says what every portal can do, and nothing of this one
+    }
+)
+KEYS = "api"  # the blueprint of those who bring an API key; no cookie counts there
+# What each role reaches: endpoints, and blueprints with all that is nested in them. What is not named is closed.
+REACH: Mapping[Role, frozenset[str]] = {
+    Role.MEMBER: frozenset({"account", "sign_in.log_out", "subscriptions"}),
+    Role.SUPERUSER: frozenset({"admin"}),
 }
 
 
@@ -117,23 +78,27 @@ def token() -> str:
 
 
 def guard() -> ResponseReturnValue | None:
-    """Let a request through, or say why not. An endpoint that is not in the table is closed. Raise ForbiddenError."""
+    """Let a request through, or say why not. Raise ForbiddenError or KeyRefusedError."""
     if request.endpoint is None:  # there is no such page or method; the answer still shows who is logged in
         if not _is_api() and "_user_id" in session:
             logged_in()
         return None
-    access = ACCESS.get(request.endpoint)
-    if access is Access.PUBLIC:
+    if request.endpoint in PUBLIC:
         return None
-    if access is Access.KEY:
+    if KEYS in request.blueprints:
         g.caller = api_keys.authenticate(db.session(), _key(), ip=request.remote_addr or "", now=portal().clock())
         return None
     found = logged_in()
     if found is None:
         return _ask_to_log_in()
-    if access is Access.USER or (access is Access.SUPERUSER and found.is_superuser):
+    names = {request.endpoint, *request.blueprints}
+    if any(names & REACH[role] for role in _roles(found)):
         return None
     raise ForbiddenError("This page is for superusers.")
+
+
+def _roles(of: Member) -> set[Role]:
+    return {Role.MEMBER, Role.SUPERUSER} if of.is_superuser else {Role.MEMBER}
 
 
 def _ask_to_log_in() -> ResponseReturnValue:
