@@ -1,6 +1,6 @@
 """The Flask extensions, and what the composition root leaves for views and commands to find."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +11,7 @@ from flask_wtf import CSRFProtect
 
 from portal.config import Catalogue, Settings
 from portal.domain.mailinglist import MailingList
+from portal.errors import ConfigurationError
 from portal.listmanagers.base import ListManager
 from portal.models import Base
 
@@ -32,6 +33,18 @@ class Portal:
     clock: Callable[[], datetime]
     open_list_manager: Callable[[MailingList], ListManager]
     list_password_key: Callable[[], bytes]
+
+    def readable_catalogue(self) -> Catalogue | None:
+        """Return the catalogue, or None where ``mailinglists.toml`` is invalid: accounts can be managed without it."""
+        try:
+            return self.catalogue()
+        except ConfigurationError:
+            return None
+
+    def known_lists(self) -> Mapping[str, MailingList] | None:
+        """Return the lists of the catalogue, or None where it cannot be read or has none."""
+        catalogue = self.readable_catalogue()
+        return catalogue.lists or None if catalogue else None
 
 
 def portal() -> Portal:

@@ -10,7 +10,7 @@ import click
 
 from portal.cli.output import CommandGroup, as_text_or_json
 from portal.domain.address import printable
-from portal.errors import BadInputError, ConfigurationError
+from portal.errors import BadInputError
 from portal.extensions import db, portal
 from portal.services.accounts import addresses, imports, passwords, users
 from portal.services.accounts.addresses import Lists
@@ -250,11 +250,7 @@ def import_(*, file: BinaryIO) -> None:
 
 
 def _lists() -> Lists:
-    """Return the lists of the catalogue; none where it cannot be read, which must not stop these commands."""
-    try:
-        return portal().catalogue().lists or None
-    except ConfigurationError:
-        return None
+    return portal().known_lists()
 
 
 def _new_password(*, password_stdin: bool) -> tuple[str, bool]:

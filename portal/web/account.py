@@ -3,7 +3,9 @@
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from portal.errors import ConfigurationError, WeakPasswordError, WrongPasswordError
+from portal.config import Catalogue
+from portal.domain.mailinglist import MailingList
+from portal.errors import WeakPasswordError, WrongPasswordError
 from portal.extensions import db, portal
 from portal.faults import fault_of
 from portal.services.accounts import sessions, users
@@ -69,8 +71,8 @@ def replace_list_password() -> ResponseReturnValue:
 
 
 def _asked_address() -> int:
-    form = OwnAddressForm()
-    if not form.validate() or not _lists_with_passwords(users.profile(db.session(), guards.member().id)):
+    form, profile = OwnAddressForm(), users.profile(db.session(), guards.member().id)
+    if not form.validate() or not _lists_with_passwords(profile):
         abort(400)  # nothing that the page offers is invalid
     address_id: int = form.address.data
     return address_id
@@ -97,17 +99,15 @@ def end_other_log_ins() -> ResponseReturnValue:
 
 @blueprint.get("/account/history")
 def history() -> ResponseReturnValue:
-    """Tell what became of the member's addresses on the lists, page by page."""
-    catalogue = portal().catalogue()
-    if not catalogue.enabled:
+    """Show what happened to the member's addresses on the lists, page by page."""
+    catalogue = portal().readable_catalogue()
+    if catalogue is not None and not catalogue.enabled:
         return render_template("subscriptions/not_offered.html")
     form = OwnHistoryForm(request.args)
     if not form.validate():
         abort(404)
     profile = users.profile(db.session(), guards.member().id)
-    names = {
-        handle: each.name for handle, each in catalogue.lists.items() if each.is_offered_to(frozenset(profile.groups))
-    }
+    names = {each.handle: each.name for each in _offered(profile, catalogue)}
     before, several = form.before.data, len(profile.addresses) > 1
     found = own_history.events(db.session(), profile.id, handles=names, before=before)
     return render_template(
@@ -133,9 +133,13 @@ def _page(form: ChangePasswordForm, *, list_password: tuple[int, str] | None = N
 
 def _lists_with_passwords(profile: Profile) -> list[str]:
     """Return the names of the lists that a user may see and that take list passwords."""
-    try:
-        catalogue = portal().catalogue()
-    except ConfigurationError:  # the account is there even where the lists cannot be
+    catalogue = portal().readable_catalogue()
+    if catalogue is None or not catalogue.enabled:
         return []
-    offered = [each for each in catalogue.lists.values() if each.is_offered_to(frozenset(profile.groups))]
-    return [each.name for each in offered if each.sync_passwords and catalogue.enabled]
+    return [each.name for each in _offered(profile, catalogue) if each.sync_passwords]
+
+
+def _offered(profile: Profile, catalogue: Catalogue | None) -> list[MailingList]:
+    """Return the lists that a user may see; none where the catalogue cannot be read."""
+    lists = catalogue.lists.values() if catalogue else ()
+    return [each for each in lists if each.is_offered_to(frozenset(profile.groups))]

@@ -31,7 +31,11 @@ def prepare(app: Flask, settings: Settings) -> None:
     def local(at: datetime) -> tuple[datetime, datetime]:
         return at.astimezone(zone), portal().clock().astimezone(zone)
 
-    app.jinja_env.globals.update(site_name=settings.site_name, asset=asset)
+    app.jinja_env.globals.update(
+        site_name=settings.site_name,
+        asset=asset,
+        are_lists_known=lambda: portal().readable_catalogue() is not None,
+    )
     app.jinja_env.filters.update(
         day=lambda at: day_text(*local(at)),
         moment=lambda at: f"{day_text(*local(at))}, {local(at)[0]:%H:%M}",

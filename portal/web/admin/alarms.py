@@ -2,7 +2,6 @@
 
 from flask import Flask, request
 
-from portal.errors import ConfigurationError
 from portal.extensions import db, portal
 from portal.services.reports import lists as list_reports
 from portal.services.reports.lists import Alarm
@@ -22,10 +21,7 @@ def alarms() -> tuple[Alarm, ...]:
     found = guards.logged_in() if request.path.startswith("/admin/") else None
     if found is None or not found.is_superuser:
         return ()
-    try:
-        catalogue = portal().catalogue()
-    except ConfigurationError:
-        return ()
-    if not catalogue.enabled:
+    catalogue = portal().readable_catalogue()
+    if catalogue is None or not catalogue.enabled:
         return ()
     return list_reports.alarms(db.session(), catalogue=catalogue, now=portal().clock())

@@ -6,7 +6,6 @@ from datetime import timedelta
 from flask import Blueprint, abort, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from portal.errors import ConfigurationError
 from portal.extensions import db, portal
 from portal.services.reports import lists as list_reports
 from portal.services.reports import runs as run_reports
@@ -73,11 +72,10 @@ def confirm(run_id: int) -> ResponseReturnValue:
 
 def names_of_lists() -> Mapping[str, str]:
     """Return the names of the lists that can be synced, by handle; none where the catalogue is off or invalid."""
-    try:
-        catalogue = portal().catalogue()
-    except ConfigurationError:
+    catalogue = portal().readable_catalogue()
+    if catalogue is None or not catalogue.enabled:
         return {}
-    return {handle: each.name for handle, each in catalogue.lists.items()} if catalogue.enabled else {}
+    return {handle: each.name for handle, each in catalogue.lists.items()}
 
 
 def duration_text(duration: timedelta) -> str:

@@ -42,8 +42,8 @@ def _address(text: str) -> str | None:
 
 def _answers(address: str) -> list[tuple[str, why.Explanation]]:
     """Return each list's name and what is known of an address on it."""
-    catalogue = portal().catalogue()
-    if not catalogue.enabled:
+    catalogue = portal().readable_catalogue()
+    if catalogue is None or not catalogue.enabled:
         return []
     zone = ZoneInfo(portal().settings.timezone)
     return [

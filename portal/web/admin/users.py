@@ -6,12 +6,12 @@ from flask import Blueprint, abort, flash, redirect, render_template, request, u
 from flask.typing import ResponseReturnValue
 from wtforms import Field
 
-from portal.errors import BadInputError, ConfigurationError
+from portal.errors import BadInputError
 from portal.extensions import db, portal
 from portal.faults import fault_of
 from portal.services.accounts import addresses, directory, imports, passwords, users
 from portal.services.accounts import log as account_log
-from portal.services.accounts.addresses import Checked, Lists
+from portal.services.accounts.addresses import Checked
 from portal.services.accounts.directory import Wanted
 from portal.services.accounts.users import Profile
 from portal.services.preferences import preferences
@@ -88,7 +88,7 @@ def new() -> ResponseReturnValue:
             actor=guards.actor(),
             now=portal().clock(),
             rounds=portal().settings.bcrypt_rounds,
-            lists=_lists(),
+            lists=portal().known_lists(),
         )
     except BadInputError as error:  # the name is taken, or is none
         form.username.errors.append(sentence(str(error)))
@@ -121,25 +121,29 @@ def _save(profile: Profile, form: UserForm) -> None:
     name, groups = users.checked_name(form.name.data or ""), users.checked_groups(form.group_names())
     address = _checked(form.email.data)
     if address.spelling != profile.email:
-        addresses.change(session, profile.id, address, actor=guards.actor(), now=portal().clock(), lists=_lists())
+        addresses.change(
+            session, profile.id, address, actor=guards.actor(), now=portal().clock(), lists=portal().known_lists()
+        )
     if name != profile.name:
         users.set_name(session, profile.username, name=name, actor=guards.actor())
     if groups != profile.groups:
-        users.set_groups(session, profile.username, groups=groups, lists=_lists(), actor=guards.actor())
+        users.set_groups(session, profile.username, groups=groups, lists=portal().known_lists(), actor=guards.actor())
 
 
-# What one button does to an account, and what is said afterwards.
-_ACTS: dict[str, tuple[Callable[[str], None], str]] = {
+# What one button does to an account, what is said afterwards, and what is added where the lists are known.
+_ACTIONS: dict[str, tuple[Callable[[str], None], str, str]] = {
     "activate": (
-        lambda name: users.activate(db.session(), name, lists=_lists(), actor=guards.actor()),
-        "{} is active again, on the lists as before.",
+        lambda name: users.activate(db.session(), name, lists=portal().known_lists(), actor=guards.actor()),
+        "{} is active again.",
+        " Their subscriptions are as before.",
     ),
     "deactivate": (
         lambda name: users.deactivate(db.session(), name, actor=guards.actor()),
-        "{} is locked out, and leaves the lists.",
+        "{} is deactivated.",
+        " Their addresses leave the lists with the next sync.",
     ),
-    "grant": (lambda name: users.grant(db.session(), name, actor=guards.actor()), "{} is a superuser."),
-    "revoke": (lambda name: users.revoke(db.session(), name, actor=guards.actor()), "{} is no superuser any more."),
+    "grant": (lambda name: users.grant(db.session(), name, actor=guards.actor()), "{} is a superuser.", ""),
+    "revoke": (lambda name: users.revoke(db.session(), name, actor=guards.actor()), "{} is no longer a superuser.", ""),
 }
 
 
@@ -147,13 +151,13 @@ _ACTS: dict[str, tuple[Callable[[str], None], str]] = {
 def change(user_id: int, act: str) -> ResponseReturnValue:
     """Activate or deactivate an account, give or take the role."""
     profile = _profile(user_id)
-    carry_out, words = _ACTS[act]
+    carry_out, words, about_lists = _ACTIONS[act]
     try:
         carry_out(profile.username)
     except BadInputError as error:  # the last superuser stays
         flash(sentence(str(error)), "bad")
     else:
-        flash(words.format(profile.username), "good")
+        flash(words.format(profile.username) + (about_lists if portal().readable_catalogue() else ""), "good")
     return redirect(url_for("admin.users.show", user_id=user_id), 303)
 
 
@@ -174,13 +178,19 @@ def delete(user_id: int) -> ResponseReturnValue:
     form = DeleteUserForm()
     if form.validate_on_submit():
         try:
-            users.delete(db.session(), profile.username, erase=form.erase.data, lists=_lists(), actor=guards.actor())
+            users.delete(
+                db.session(),
+                profile.username,
+                erase=form.erase.data,
+                lists=portal().known_lists(),
+                actor=guards.actor(),
+            )
         except BadInputError as error:
             flash(sentence(str(error)), "bad")
             return redirect(url_for("admin.users.show", user_id=user_id), 303)
         flash(f"{profile.username} is deleted.", "good")
         return redirect(url_for("admin.users.index"), 303)
-    on = directory.subscriptions(db.session(), user_id, lists=_lists() or {})
+    on = directory.subscriptions(db.session(), user_id, lists=portal().known_lists() or {})
     return render_template("admin/users/delete.html", form=form, profile=profile, subscriptions=on)
 
 
@@ -212,7 +222,12 @@ def import_text() -> ResponseReturnValue:
     special = portal().settings.allowed_special_domains
     try:
         result = imports.import_users(
-            db.session(), lines, now=portal().clock(), lists=_lists(), special_domains=special, actor=guards.actor()
+            db.session(),
+            lines,
+            now=portal().clock(),
+            lists=portal().known_lists(),
+            special_domains=special,
+            actor=guards.actor(),
         )
     except BadInputError as error:
         flash(sentence(str(error)), "bad")
@@ -225,8 +240,8 @@ def import_text() -> ResponseReturnValue:
 
 
 def _page(profile: Profile, form: UserForm) -> str:
-    catalogue = portal().catalogue()
-    offers = preferences.page(db.session(), profile.id, catalogue=catalogue, now=portal().clock()).offers
+    catalogue, now = portal().readable_catalogue(), portal().clock()
+    offers = preferences.page(db.session(), profile.id, catalogue=catalogue, now=now).offers if catalogue else ()
     return render_template("admin/users/show.html", profile=profile, form=form, offers=offers)
 
 
@@ -240,14 +255,6 @@ def _profile(user_id: int) -> Profile:
 
 def _checked(email: str) -> Checked:
     return addresses.checked(email, special_domains=portal().settings.allowed_special_domains)
-
-
-def _lists() -> Lists:
-    """Return the lists of the catalogue; none where it cannot be read, which must not stop these pages."""
-    try:
-        return portal().catalogue().lists or None
-    except ConfigurationError:
-        return None
 
 
 def _is_acceptable(form: UserForm) -> bool:

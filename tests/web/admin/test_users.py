@@ -146,7 +146,7 @@ def test_a_deactivated_user_is_locked_out_at_once_and_comes_back(
 ) -> None:
     found = number(session, "alice")
     page = bob.follow(f"/admin/users/{found}/deactivate", {}, page=f"/admin/users/{found}")
-    assert "alice is locked out" in page.text
+    assert "alice is deactivated." in page.text
     assert alice.client.get("/subscriptions").status_code == 302
     bob.follow(f"/admin/users/{found}/activate", {}, page=f"/admin/users/{found}")
     assert profile(session, "alice").is_active
