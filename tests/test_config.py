@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import make_url
 
-from portal import config
 from portal.config import Catalogue, Settings, load_catalogue, load_settings
 from portal.domain.mailinglist import SafetyLimits
 from portal.errors import ConfigurationError, DisabledError, UnknownListError
@@ -358,40 +357,7 @@ def test_an_unknown_kind_of_manager_is_told(tmp_path: Path) -> None:
     assert "majordomo" in fault
 
 
-# --- the examples and the documentation
-
-
-def test_the_example_files_are_valid(tmp_path: Path) -> None:
-    for name in ("portal.toml", "mailinglists.toml"):
-        (tmp_path / name).write_bytes((ROOT / "instance" / f"{name}.example").read_bytes())
-
-    assert load_settings(tmp_path, {}) == Settings()
-    catalogue = load_catalogue(tmp_path / "mailinglists.toml", registry.read_settings)
-    assert catalogue.enabled
-    assert not catalogue.get("members").sync_passwords
-
-
-@pytest.mark.parametrize("name", ["portal.toml", "mailinglists.toml"])
-def test_what_is_commented_out_in_an_example_is_valid_too(tmp_path: Path, name: str) -> None:
-    text = (ROOT / "instance" / f"{name}.example").read_text()
-    of_one = '[lists.members]\nmanager = "mailman"'  # with all that is commented out there are several
-    lines = text.replace("[lists.members]", of_one).splitlines()
-    is_setting = [line.startswith("# ") and " = " in line and line.split()[2] == "=" for line in lines]
-    assert any(is_setting)
-    is_active = [setting or line.startswith("# [") for line, setting in zip(lines, is_setting, strict=True)]
-    (tmp_path / name).write_text(
-        "\n".join(line[2:] if active else line for line, active in zip(lines, is_active, strict=True))
-    )
-
-    load_settings(tmp_path, {})
-    load_catalogue(tmp_path / "mailinglists.toml", partial(registry.read_settings, folder=tmp_path))
-
-
-@pytest.mark.parametrize("kind", [config.Settings, config._File, config._ListEntry, config._SafetyLimitsEntry])
-def test_every_setting_is_explained(kind: Any) -> None:
-    page = (ROOT / "docs" / "configuration.md").read_text()
-
-    assert [key for key in kind.__struct_fields__ if f"`{key}`" not in page and f"`[{key}." not in page] == []
+# --- the documentation
 
 
 def test_the_faults_on_the_page_are_real_ones(tmp_path: Path) -> None:

@@ -9,14 +9,12 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
 
-from portal import config
 from portal.config import Settings, load_catalogue, load_settings
 from portal.extensions import db
 from portal.faults import FAULTS, UNFORESEEN
@@ -162,18 +160,7 @@ def test_every_call_of_the_api_has_its_row_on_its_page(app: Flask) -> None:
     assert {f"| {status} |" for status in openapi._ERRORS if f"| {status} |" not in page} == set()
 
 
-# --- settings, variables, exit codes
-
-
-@pytest.mark.parametrize("kind", [config.Settings, config._File, config._ListEntry, config._SafetyLimitsEntry])
-def test_every_setting_has_its_row(kind: Any) -> None:
-    told = {
-        name
-        for row in rows(READ[ROOT / "docs" / "configuration.md"])
-        for name in re.findall(r"`(\w+)`", row.split(" | ")[0])
-    }
-
-    assert set(kind.__struct_fields__) - {"lists", "managers"} - told == set()
+# --- variables, exit codes
 
 
 def test_the_variables_on_the_pages_are_those_that_are_read() -> None:
