@@ -1,52 +1,40 @@
 """One unit of work: the only place that commits."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from sqlalchemy.orm import Session
 
 from portal.database import WRITING
 
 
-@contextmanager
-def transaction(session: Session) -> Iterator[Session]:
+def transaction(session: Session) -> AbstractContextManager[Session]:
     """Begin a transaction that writes, and commit it, or roll it back where anything is raised.
 
     On SQLite it begins with BEGIN IMMEDIATE, so that what is read in it is still true when it writes. Raise
     RuntimeError where one is open already: a unit of work is never part of another.
     """
-    if session.in_transaction():
-        raise RuntimeError("a transaction is open already")
-    try:
-        session.connection(execution_options={WRITING: True})
-        yield session
-        session.commit()
-    except BaseException:
-        session.rollback()
-        raise
+    return _unit(session, writes=True, keeps=True)
 
 
-@contextmanager
-def scratch(session: Session) -> Iterator[Session]:
+def scratch(session: Session) -> AbstractContextManager[Session]:
     """Fill temporary tables, which keeps no other connection waiting, and keep them."""
-    if session.in_transaction():
-        raise RuntimeError("a transaction is open already")
-    try:
-        session.connection(execution_options={WRITING: False})
-        yield session
-        session.commit()
-    except BaseException:
-        session.rollback()
-        raise
+    return _unit(session, writes=False, keeps=True)
+
+
+def reading(session: Session) -> AbstractContextManager[Session]:
+    """Read, and close the transaction, so that none is open while something slow goes on."""
+    return _unit(session, writes=False, keeps=False)
 
 
 @contextmanager
-def reading(session: Session) -> Iterator[Session]:
-    """Read, and close the transaction, so that none is open while something slow goes on."""
+def _unit(session: Session, *, writes: bool, keeps: bool) -> Iterator[Session]:
     if session.in_transaction():
         raise RuntimeError("a transaction is open already")
     try:
-        session.connection(execution_options={WRITING: False})
+        session.connection(execution_options={WRITING: writes})
         yield session
+        if keeps:
+            session.commit()
     finally:
-        session.rollback()
+        session.rollback()  # after a commit there is nothing to roll back
