@@ -59,7 +59,7 @@ def verify(password: str, stored: str | None, *, rounds: int | None = None) -> P
     bare = (stored or "").removeprefix(_VERSION)
     found = _BCRYPT.fullmatch(bare)
     text = _shortened(password) if is_ours else _bytes(password)[:_BCRYPT_BYTES]
-    if found is None or b"\0" in text:  # other systems end a password at NUL
+    if found is None or b"\0" in text:  # to bcrypt "a" and "a, NUL, a" are one password
         bcrypt.checkpw(_shortened(password), _NOBODYS.format(rounds or _COST).encode("ascii"))
         return PasswordCheck(is_right=False, needs_rehash=False)
     is_right = bcrypt.checkpw(text, bare.encode("ascii"))

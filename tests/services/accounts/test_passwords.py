@@ -95,6 +95,14 @@ def test_garbage_is_a_wrong_password_after_one_comparison(stored, password, monk
     assert calls[0][1][4:6] == b"04"
 
 
+def test_a_password_with_a_nul_never_matches_an_imported_hash():
+    """bcrypt repeats a password and a NUL to 72 bytes, so to it the two are one."""
+    stored = imported(b"geheim", "$2y$")
+    assert bcrypt.checkpw(b"geheim\0geheim", stored.encode())
+    assert passwords.verify("geheim\0geheim", stored) == (False, False)
+    assert passwords.verify("geheim", stored).is_right
+
+
 def test_what_an_import_may_bring_along():
     assert all(passwords.is_hash(each) for each in (hashed("x"), imported(b"x", "$2y$"), imported(b"x", "$2a$")))
     assert not any(passwords.is_hash(each) for each in ("", "!", "$2b$31$" + "." * 53, "md5"))
