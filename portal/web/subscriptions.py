@@ -94,7 +94,7 @@ def _leave_page(form: LeaveForm) -> str:
         form=form,
         page=page,
         # As ticked, so that unticking is a choice also where nothing was chosen: who leaves all lists leaves those.
-        shown=_signed({offer.handle: 1 for offer in page.offers if _can_be_left(offer)}),
+        shown=_signed({offer.mailing_list.handle: 1 for offer in page.offers if _can_be_left(offer)}),
         left=[offer for offer in page.offers if _can_be_left(offer)],
         hours=catalogue.applied_within_hours,
     )
@@ -120,7 +120,7 @@ def _page(form: SubscriptionsForm | None = None) -> str:
 
 def _sealed(offers: Iterable[Offer]) -> str:
     """Sign the state that a page shows, for this member alone. SEMANTICS: a save changes only the changed boxes."""
-    return _signed({offer.handle: int(offer.is_ticked) for offer in offers})
+    return _signed({offer.mailing_list.handle: int(offer.is_ticked) for offer in offers})
 
 
 def _signed(shown: Mapping[str, int]) -> str:

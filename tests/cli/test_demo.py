@@ -45,7 +45,7 @@ def call(runner: FlaskCliRunner, *args: str) -> str:
 def offers(runner, session, clock, username):
     catalogue = runner.app.extensions["portal"].catalogue()
     page = preferences.page(session, users.find(session, username), catalogue=catalogue, now=clock())
-    return {offer.handle: offer for offer in page.offers}
+    return {offer.mailing_list.handle: offer for offer in page.offers}
 
 
 def test_the_demo_says_where_to_look_who_to_be_and_how_to_run_a_sync(runner, instance):

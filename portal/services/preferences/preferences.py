@@ -34,11 +34,7 @@ class HeldAddress(NamedTuple):
 class Offer(NamedTuple):
     """One list on the member's page; ``address`` is the subscribed one where it is not the main one."""
 
-    handle: str
-    name: str
-    description: str
-    email: str
-    archive: str | None
+    mailing_list: MailingList
     is_ticked: bool
     state: State
     detail: Detail
@@ -167,7 +163,7 @@ def _offer(holder: _Holder, mailing_list: MailingList, *, now: datetime, promise
     subscribed = [address_id for address_id, row in rows.items() if row.subscribed]
     told = next(iter(subscribed or rows), None)  # the main address comes first
     row = rows.get(told) if told is not None else None
-    by_other = row is not None and row.source == "user" and row.changed_by not in {None, holder.user_id}
+    by_other = row is not None and row.source == "user" and row.changed_by != holder.user_id
     known = row and Known(
         subscribed=row.subscribed,
         source=row.source,
@@ -180,11 +176,7 @@ def _offer(holder: _Holder, mailing_list: MailingList, *, now: datetime, promise
     state, detail = outlook(known, now=now, promise=promise, by_other=by_other)
     elsewhere = subscribed and not holder.addresses[subscribed[0]].is_main
     return Offer(
-        handle=mailing_list.handle,
-        name=mailing_list.name,
-        description=mailing_list.description,
-        email=mailing_list.email,
-        archive=mailing_list.archive,
+        mailing_list=mailing_list,
         is_ticked=bool(subscribed),
         state=state,
         detail=detail,

@@ -38,7 +38,7 @@ def open_page(session, catalogue, clock):
 @pytest.fixture
 def offer(open_page):
     def load(user_id, handle="members"):
-        return next(each for each in open_page(user_id).offers if each.handle == handle)
+        return next(each for each in open_page(user_id).offers if each.mailing_list.handle == handle)
 
     return load
 
@@ -382,14 +382,14 @@ def test_somebody_without_an_address_is_told_so(session, tick, catalogue):
 
 def test_a_list_outside_the_audience_is_neither_shown_nor_changed(session, tick, open_page, stored):
     alice = make_user(session, "alice")
-    assert [each.handle for each in open_page(alice).offers] == ["members", "tech"]
+    assert [each.mailing_list.handle for each in open_page(alice).offers] == ["members", "tech"]
     assert tick(alice, "board") == ()
     assert stored("board") == {}
 
 
 def test_a_list_for_a_group_is_offered_to_the_group(session, tick, open_page, stored):
     dora = make_user(session, "dora", groups=("choir", *BOARD))
-    assert [each.handle for each in open_page(dora).offers] == ["members", "tech", "board"]
+    assert [each.mailing_list.handle for each in open_page(dora).offers] == ["members", "tech", "board"]
     tick(dora, "board")
     assert stored("board") == {"dora": True}
 

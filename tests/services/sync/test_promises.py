@@ -114,7 +114,7 @@ class Promises(RuleBasedStateMachine):
 
     def _toggle(self, user_id: int, handle: str) -> None:
         page = preferences.page(self.session, user_id, catalogue=self.catalogue, now=self.clock())
-        shown = {offer.handle: offer.is_ticked for offer in page.offers}
+        shown = {offer.mailing_list.handle: offer.is_ticked for offer in page.offers}
         before = self._stored(handle)
         if handle in shown:
             ticked = {each for each, is_ticked in shown.items() if is_ticked ^ (each == handle)}
