@@ -6,10 +6,11 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     Engine,
     FromClause,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     TextClause,
+    and_,
     event,
     text,
 )
@@ -102,6 +104,20 @@ def written_in_chunks(session: Session, items: Iterable[Any]) -> Iterator[list[A
         if number:
             pause(session)
         yield chunk
+
+
+class IdRange(NamedTuple):
+    """The first and the last id of what one transaction writes.
+
+    Named for every table that a statement joins, so that none is searched from one end to the other for each chunk.
+    """
+
+    first: int
+    last: int
+
+    def holds(self, *columns: Any) -> ColumnElement[bool]:
+        """Return the condition that all of some columns are within."""
+        return and_(*(column.between(self.first, self.last) for column in columns))
 
 
 def chunked(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -33,6 +33,45 @@ def test_one_place_commits() -> None:
     assert holders(r"\.commit\(", SOURCES) == ["portal/services/transaction.py"]
 
 
+# Where the rows of a table are written. An account is inserted in one place; its own room changes its columns.
+WRITERS = {
+    "insert(Preference)": "services/preference_rows.py",
+    "update(Preference)": "services/preference_rows.py",
+    "delete(Preference)": "services/preference_rows.py",
+    "insert(History)": "services/history.py",
+    "update(History)": "services/history.py",
+    "delete(History)": "services/history.py",
+    "insert(User)": "services/accounts/users.py",
+}
+# Statements whose table their text does not name: erasing an address rewrites texts wherever they quote it.
+UNNAMED = {("services/accounts/addresses.py", "update(column.class_)")}
+
+
+def test_one_place_writes_a_table() -> None:
+    written = {(str(path.relative_to(PORTAL)), each) for path in SOURCES for each in statements(path)}
+
+    assert {each for each in written if WRITERS.get(each[1], each[0]) != each[0]} == set()
+    assert WRITERS.keys() - {text for _, text in written} <= {"delete(History)"}
+    assert {each for each in written if "." in each[1] or each[1].endswith("(table)")} == UNNAMED
+
+
+def statements(path: Path) -> Iterator[str]:
+    """Yield each statement that writes, such as ``insert(Run)``; a table is named by its class."""
+    tree = ast.parse(path.read_text())
+    tables = {
+        node.targets[0].id if isinstance(node, ast.Assign) else node.target.id: ast.unparse(node.value)
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name))
+        or (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args:
+            kind = ast.unparse(node.func).removeprefix("database.").removesuffix("_from")
+            if kind in {"insert", "update", "delete"}:
+                table = ast.unparse(node.args[-1])
+                yield f"{kind}({tables.get(table, table).removesuffix('.__table__')})"
+
+
 def test_exit_codes_are_named_or_from_the_table() -> None:
     assert holders(r"(\bSystemExit|\bexit)\(\d", SOURCES) == []
 

@@ -1,25 +1,21 @@
-"""Preferences as IXP Manager stores them: rows of ``user_pref``, or a column of JSON, as CSV or as JSON."""
+"""Preferences as exported from IXP Manager: CSV or JSON, as docs/migrating-from-ixp-manager.md shows how to make it."""
 
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from portal.domain.address import printable
 from portal.errors import BadInputError
 
+COLUMNS = ("username", "email", "attribute", "value")
+
 _ATTRIBUTE = re.compile(r"mailinglist\.(.+)\.subscribed")
-_DECIDED = {"1": True, "true": True, "0": False, "false": False}
-_NULL = {"", "null", r"\n"}  # as databases export it, in lower case
-_SEPARATORS = ",;\t"
-# Quotation marks in cells are doubled; MySQL, left to itself, writes a backslash before them.
-_DIALECTS: tuple[dict[str, Any], ...] = ({}, {"escapechar": "\\", "doublequote": False})
-_EXPECTED = "username or email, and either attribute and value or prefs"
+_VALUES = {"1": True, "true": True, "0": False, "false": False}
 
 
-class Wish(NamedTuple):
-    """What a file says of one user and one list. ``place`` is where, ``username`` or ``email`` may be empty."""
+class Record(NamedTuple):
+    """What a file says of one user and one list. ``place`` is where; ``username`` or ``email`` may be empty."""
 
     place: str
     username: str
@@ -29,157 +25,87 @@ class Wish(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Something in a file that cannot be read, and where."""
+    """A line or an entry that cannot be read, and why."""
 
     place: str
     words: str
 
 
-class PreferenceText:
-    """Read wishes one at a time; what cannot be read is noted and stops nothing.
+def read(content: bytes) -> tuple[list[Record], list[Problem]]:
+    """Return what a file says, and what in it cannot be read.
 
-    A record names a user by ``username``, ``email`` or both, and has either ``attribute``
-    (``mailinglist.<handle>.subscribed``) and ``value``, or ``prefs``, such as ``{"mailinglist": {"members": "1"}}``.
-    Records are lines of CSV beneath a line that names the columns, separated by commas, semicolons or tabs; or JSON,
-    one object a line or an array of them. A byte-order mark, CRLF, blank lines and other columns are accepted.
+    It is CSV below a line that names the COLUMNS, or a JSON array of objects with the same names; UTF-8, with or
+    without a byte-order mark. Raise BadInputError where the file as a whole cannot be read.
     """
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content.removeprefix(b"\xef\xbb\xbf")
-        self.ignored = 0  # preferences about something else, so far
-        self.undecided = 0  # lists for which neither yes nor no is stored
-        self.problems: list[Problem] = []
-
-    def __iter__(self) -> Iterator[Wish]:
-        """Yield the wishes. Raise BadInputError where the file as a whole cannot be read."""
-        for place, record in self._records():
-            try:
-                yield from self._wishes(place, record)
-            except BadInputError as error:
-                self.problems.append(Problem(place, str(error)))
-
-    def _records(self) -> Iterator[tuple[str, Any]]:
-        start = self._content.lstrip()[:1]
-        if not start:
-            raise BadInputError("the file is empty")
-        if start == b"[":
-            return self._array()
-        lines = ((f"line {number}", line) for number, line in enumerate(self._content.splitlines(), start=1))
-        filled = ((place, line) for place, line in lines if line.strip())
-        return self._objects(filled) if start == b"{" else self._rows(filled)
-
-    def _array(self) -> Iterator[tuple[str, Any]]:
+    text = _decoded(content)
+    records: list[Record] = []
+    problems: list[Problem] = []
+    is_json = text.lstrip().startswith(("[", "{"))
+    cells_of = _of_object if is_json else _of_line
+    for place, entry in _array(text) if is_json else _lines(text):
         try:
-            entries = _parsed(_decoded(self._content))
+            records.append(_record(place, *cells_of(entry)))
         except BadInputError as error:
-            raise BadInputError(f"the file begins like a JSON array and is none: {error}") from None
-        for number, entry in enumerate(entries, start=1):
-            yield f"entry {number}", entry
-
-    def _objects(self, lines: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, Any]]:
-        for place, line in lines:
-            try:
-                yield place, _parsed(_decoded(line))
-            except BadInputError as error:
-                self.problems.append(Problem(place, str(error)))
-
-    def _rows(self, lines: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, Any]]:
-        place, first = next(lines)
-        try:
-            separator, columns = _header(_decoded(first))
-        except BadInputError as error:
-            raise BadInputError(f"{place}: {error}") from None
-        for place, line in lines:
-            try:
-                cells = _cells(_decoded(line), separator)
-                if len(cells) != len(columns):
-                    raise BadInputError(f"{len(cells)} cells, but the first line names {len(columns)} columns")
-                yield place, dict(zip(columns, cells, strict=True))
-            except BadInputError as error:
-                self.problems.append(Problem(place, str(error)))
-
-    def _wishes(self, place: str, record: Any) -> Iterator[Wish]:
-        if not isinstance(record, dict):
-            raise BadInputError("not a JSON object")
-        cells = {str(key).strip().lower(): value for key, value in record.items()}
-        username, email = (_text(cells.get(key)) for key in ("username", "email"))
-        if not (username or email):
-            raise BadInputError("it names no user: neither username nor email")
-        for handle, value in self._about_lists(cells).items():
-            decided = _DECIDED.get(_text(value).lower())
-            if decided is not None:
-                yield Wish(place, username, email, handle, decided)
-            elif _text(value).lower() in _NULL:
-                self.undecided += 1
-            else:
-                self.problems.append(Problem(place, f"{printable(handle)}: neither 1 nor 0: {printable(_text(value))}"))
-
-    def _about_lists(self, cells: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the values of one record by handle."""
-        if "prefs" in cells:
-            prefs = _object("prefs", cells["prefs"])
-            self.ignored += len(prefs.keys() - {"mailinglist"})
-            return _object("mailinglist", prefs.get("mailinglist"))
-        if "attribute" not in cells or "value" not in cells:
-            raise BadInputError("it has neither attribute and value nor prefs")
-        found = _ATTRIBUTE.fullmatch(_text(cells["attribute"]))
-        if found is None:
-            self.ignored += 1
-            return {}
-        return {found[1]: cells["value"]}
+            problems.append(Problem(place, str(error)))
+    return records, problems
 
 
-def _decoded(raw: bytes) -> str:
+def _decoded(content: bytes) -> str:
     try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadInputError("not UTF-8") from None
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadInputError(f"line {line}: not UTF-8; save the file as UTF-8") from None
 
 
-def _parsed(text: str) -> Any:
+def _array(text: str) -> list[tuple[str, Any]]:
     try:
-        return json.loads(text)
+        entries = json.loads(text)
     except json.JSONDecodeError as error:
-        raise BadInputError(f"not JSON: {error.msg}, at character {error.pos + 1}") from None
+        raise BadInputError(f"line {error.lineno}: not JSON: {error.msg}; the file is to be one array") from None
     except (ValueError, RecursionError):  # a number beyond Python's, or a thousand brackets
-        raise BadInputError("not JSON that can be read") from None
+        raise BadInputError("not JSON that can be read; the file is to be one array of objects") from None
+    if not isinstance(entries, list):
+        raise BadInputError("the JSON is not an array of objects")
+    return [(f"entry {number}", entry) for number, entry in enumerate(entries, start=1)]
 
 
-def _object(name: str, value: Any) -> Mapping[str, Any]:
-    """Return an object that may stand as JSON in a text; PHP writes an empty one as an empty array."""
-    if isinstance(value, str):
-        value = None if value.strip().lower() in _NULL else _parsed(value)
-    if value is None or value == []:
-        return {}
-    if not isinstance(value, dict):
-        raise BadInputError(f"{name} is no JSON object: {printable(str(value))}")
-    return value
+def _lines(text: str) -> list[tuple[str, str]]:
+    lines = [(f"line {number}", line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    header = ",".join(COLUMNS)
+    if not lines:
+        raise BadInputError(f"the file is empty; its first line must be {header}")
+    place, first = lines[0]
+    if first.strip() != header:
+        raise BadInputError(f"{place}: must be {header}, not {printable(first)}")
+    return lines[1:]
 
 
-def _text(value: Any) -> str:
-    """Return a cell or a JSON value as text; of true and 1 as different words."""
-    return "" if value is None else str(value).strip()
+def _of_line(line: str) -> list[str]:
+    try:
+        (cells,) = csv.reader([line], strict=True)
+    except csv.Error as error:
+        raise BadInputError(f"not CSV: {error}") from None
+    if len(cells) != len(COLUMNS):
+        raise BadInputError(f"{len(cells)} cells instead of {len(COLUMNS)}: {printable(line)}")
+    return cells
 
 
-def _header(text: str) -> tuple[str, Sequence[str]]:
-    """Return what separates the columns, and their names."""
-    for separator in _SEPARATORS:
-        columns = [cell.lower() for cell in _cells(text, separator)]
-        names = set(columns)
-        if names & {"username", "email"} and ("prefs" in names or {"attribute", "value"} <= names):
-            if len(names) < len(columns):
-                raise BadInputError(f"a column is there twice: {printable(text)}")
-            return separator, columns
-    raise BadInputError(f"the first line must name the columns ({_EXPECTED}): {printable(text)}")
+def _of_object(entry: Any) -> list[str]:
+    if not isinstance(entry, dict):
+        raise BadInputError(f"not a JSON object: {printable(str(entry))}")
+    values = [entry.get(name, "") for name in COLUMNS]
+    return [each if isinstance(each, str) else json.dumps(each) for each in values]
 
 
-def _cells(text: str, separator: str) -> list[str]:
-    """Return the trimmed cells of one line; none goes on in the next."""
-    for dialect in _DIALECTS:
-        try:
-            return [
-                cell.strip() for row in csv.reader([text], delimiter=separator, strict=True, **dialect) for cell in row
-            ]
-        except csv.Error as error:
-            told = BadInputError(f"not CSV: {error}")
-    raise told
+def _record(place: str, username: str, email: str, attribute: str, value: str) -> Record:
+    username, email, attribute, value = username.strip(), email.strip(), attribute.strip(), value.strip()
+    if not (username or email):
+        raise BadInputError("it names no user; fill in username or email")
+    found = _ATTRIBUTE.fullmatch(attribute)
+    if found is None:
+        raise BadInputError(f"attribute must be mailinglist.HANDLE.subscribed, not {printable(attribute) or 'empty'}")
+    subscribed = _VALUES.get(value.lower())
+    if subscribed is None:
+        raise BadInputError(f"value must be 1 or 0, not {printable(value) or 'empty'}")
+    return Record(place, username, email, found[1], subscribed)

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import insert
+from sqlalchemy import String, Table, insert, literal, select, update
 from sqlalchemy.orm import Session
 
-from portal.models import History
+from portal.database import IdRange
+from portal.models import Address, History, Preference
 
 
 class Actor(NamedTuple):
@@ -37,3 +38,47 @@ def record(session: Session, changes: Iterable[Change], *, actor: Actor, now: da
     rows = [{**change._asdict(), **common} for change in changes]
     if rows:
         session.execute(insert(History), rows)
+
+
+def record_noted_firsts(session: Session, handle: str, noted: Table, ids: IdRange, *, now: datetime) -> None:
+    """Write a line for each noted address whose first preference was just made: theirs alone is this time."""
+    made = (
+        select(
+            Preference.changed_at,
+            Preference.list_handle,
+            Preference.address_id,
+            Address.canonical,
+            Preference.subscribed,
+            Preference.source,
+            literal("", String),
+            literal("", String),
+        )
+        .select_from(Preference)
+        .join(noted, noted.c.address_id == Preference.address_id)
+        .join(Address, Address.id == Preference.address_id)
+        .where(
+            Preference.list_handle == handle,
+            Preference.source == "init",
+            Preference.changed_at == now,
+            ids.holds(Preference.address_id, noted.c.address_id, Address.id),
+        )
+    )
+    columns = ["at", "list_handle", "address_id", "address", "subscribed", "source", "actor", "reason"]
+    session.execute(insert(History).from_select(columns, made))
+
+
+def rename_list(session: Session, old: str, new: str) -> int:
+    """Carry all lines of a list over to its new handle; return how many they were."""
+    done: Any = session.execute(update(History).where(History.list_handle == old).values(list_handle=new))
+    count: int = done.rowcount
+    return count
+
+
+def forget_address(session: Session, canonical: str, *, name: str) -> None:
+    """Replace an address by a name, wherever a line is about it."""
+    session.execute(update(History).where(History.address == canonical).values(address=name))
+
+
+def forget_actor(session: Session, user_id: int, *, name: str) -> None:
+    """Replace the name of a user in the lines of what they changed."""
+    session.execute(update(History).where(History.actor_id == user_id).values(actor=name))

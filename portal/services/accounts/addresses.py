@@ -13,12 +13,15 @@ from portal.domain.address import canonical, printable
 from portal.domain.mailinglist import MailingList
 from portal.errors import InvalidAddressError, UnknownUserError
 from portal.models import Address, History, Preference, Run, RunLine, RunRequest, User, UserAddress, UserGroup
-from portal.services import history, security_log
+from portal.services import history, preference_rows, security_log
 from portal.services.accounts import log as account_log
 from portal.services.history import Actor
+from portal.services.preference_rows import Mailbox
 from portal.services.transaction import transaction
 
 Lists = Mapping[str, MailingList] | None  # None: the catalogue cannot be read; every list counts as offered
+
+_BLOCK = 5_000  # addresses in one statement
 
 
 class Checked(NamedTuple):
@@ -97,13 +100,15 @@ def give(session: Session, user_id: int, address: Checked, *, lists: Lists) -> i
         .values(address_id=address_id, user_id=user_id, is_main=True)
         .on_conflict_do_update(index_elements=["address_id", "user_id"], set_={"is_main": True})
     )
-    session.execute(
-        update(Preference)
-        .where(Preference.address_id == address_id, Preference.moved_to.is_not(None))
-        .values(moved_to=None, version=Preference.version + 1)
-    )
-    clear_departures_of(session, [address_id], lists=lists)
+    clear_moves_and_departures(session, [address_id], lists=lists)
     return address_id
+
+
+def clear_moves_and_departures(session: Session, address_ids: Sequence[int], *, lists: Lists) -> None:
+    """Forget that departures of addresses were dealt with, or that their former holders moved: somebody holds them."""
+    for chunk in database.chunked(address_ids, _BLOCK):
+        preference_rows.clear_moves(session, chunk)
+    clear_departures_of(session, address_ids, lists=lists)
 
 
 def _find_or_make(session: Session, address: Checked) -> int:
@@ -137,12 +142,8 @@ def clear_departures_of(session: Session, address_ids: Sequence[int], *, lists: 
         returned = or_(
             false(), *(and_(Preference.list_handle == handle, _has_returned(each)) for handle, each in lists.items())
         )
-    for chunk in database.chunked(address_ids, 5_000):
-        session.execute(
-            update(Preference)
-            .where(Preference.address_id.in_(chunk), Preference.departed, returned)
-            .values(departed=False, version=Preference.version + 1)
-        )
+    for chunk in database.chunked(address_ids, _BLOCK):
+        preference_rows.clear_departures(session, chunk, where=returned)
 
 
 def _has_returned(mailing_list: MailingList | None) -> ColumnElement[bool]:
@@ -162,9 +163,7 @@ def release(session: Session, user_id: int, *, erase: bool, lists: Lists) -> Non
         unheld = and_(Address.id.in_(held), not_(is_held().correlate(Address)))
         marked = session.scalars(update(Address).where(unheld).values(erase=True).returning(Address.id)).all()
         if lists is not None:  # of a list that left the catalogue nobody reads the roster any more
-            session.execute(
-                delete(Preference).where(Preference.address_id.in_(marked), Preference.list_handle.not_in(lists))
-            )
+            preference_rows.purge_gone_lists(session, marked, handles=lists)
     forget_unused(session, held)
 
 
@@ -190,7 +189,7 @@ def forget_unused(session: Session, address_ids: Sequence[int]) -> None:
 
 def _erase(session: Session, name: str, address: Checked) -> None:
     """Replace an address by a name in history, runs and outcomes: the one rewrite of history there is."""
-    session.execute(update(History).where(History.address == address.canonical).values(address=name))
+    history.forget_address(session, address.canonical, name=name)
     session.execute(
         update(RunLine).where(RunLine.address == address.canonical).values(address=name, spelling=name, words="")
     )
@@ -223,8 +222,8 @@ def change(session: Session, user_id: int, address: Checked, *, actor: Actor, no
             return
         session.execute(delete(UserAddress).where(UserAddress.user_id == user_id, UserAddress.address_id == old.id))
         new_id = _find_or_make(session, address)
-        new = _Mailbox(new_id, address.canonical)
-        _move_preferences(session, _Mailbox(old.id, old.canonical), new, actor=actor, now=now)
+        new = Mailbox(new_id, address.canonical)
+        preference_rows.carry_over(session, Mailbox(old.id, old.canonical), new, actor=actor, now=now)
         give(session, user_id, address, lists=lists)
         forget_unused(session, [old.id])
         username = session.execute(select(User.username).where(User.id == user_id)).scalar_one()
@@ -237,77 +236,3 @@ def _respell(session: Session, address_id: int, spelling: str) -> None:
     session.execute(
         update(Address).where(Address.id == address_id, holders.scalar_subquery() == 1).values(spelling=spelling)
     )
-
-
-class _Mailbox(NamedTuple):
-    id: int
-    canonical: str
-
-
-def _move_preferences(session: Session, old: _Mailbox, new: _Mailbox, *, actor: Actor, now: datetime) -> None:
-    rows = session.scalars(
-        select(Preference)
-        .where(Preference.address_id.in_([old.id, new.id]))
-        .order_by(Preference.list_handle, Preference.address_id)
-        .with_for_update()
-    ).all()
-    own = {row.list_handle: row for row in rows if row.address_id == new.id}
-    is_shared = session.execute(select(exists().where(UserAddress.address_id == old.id))).scalar_one()
-    changes = []
-    for row in [row for row in rows if row.address_id == old.id]:
-        if _take_over(session, row, own.get(row.list_handle), new.id, now=now, actor=actor):
-            changes.append(history.Change(row.list_handle, new.id, new.canonical, row.subscribed, "rule"))
-        if not is_shared:
-            if row.subscribed:
-                changes.append(history.Change(row.list_handle, old.id, old.canonical, False, "rule"))
-            _leave_behind(row, new.id, now=now, actor=actor)
-    session.flush()
-    if not is_shared:  # X to Y to Z is X to Z
-        session.execute(
-            update(Preference)
-            .where(Preference.moved_to == old.id)
-            .values(moved_to=new.id, version=Preference.version + 1)
-        )
-    history.record(session, changes, actor=actor, now=now)
-
-
-def _take_over(
-    session: Session, row: Preference, own: Preference | None, new: int, *, now: datetime, actor: Actor
-) -> bool:
-    """Give the new address the old one's preference, unless it has one of its own; tell whether that changed it.
-
-    Going back to an address undoes the move away from it.
-    """
-    if own is None:
-        made = session.execute(
-            database.insert(session, Preference)
-            .values(list_handle=row.list_handle, address_id=new, **_chosen(row, now=now, actor=actor))
-            .on_conflict_do_nothing()  # another holder has just chosen
-            .returning(Preference.address_id)
-        )
-        return made.scalar() is not None
-    if own.moved_to != row.address_id:
-        return False
-    is_change = own.subscribed != row.subscribed
-    for name, value in _chosen(row, now=now, actor=actor).items():
-        setattr(own, name, value)
-    own.moved_to, own.refusal, own.refused_at, own.version = None, None, None, own.version + 1
-    return is_change
-
-
-def _chosen(row: Preference, *, now: datetime, actor: Actor) -> dict[str, Any]:
-    return {
-        "subscribed": row.subscribed,
-        "touched": row.touched,
-        "source": "rule",
-        "changed_at": now,
-        "changed_by": actor.user_id,
-    }
-
-
-def _leave_behind(row: Preference, new: int, *, now: datetime, actor: Actor) -> None:
-    """Let the old address's preference end: it is removed from the list, after the new one was added."""
-    if row.subscribed:
-        row.subscribed, row.source, row.changed_at, row.changed_by = False, "rule", now, actor.user_id
-    row.touched, row.departed, row.moved_to = False, False, new
-    row.refusal, row.refused_at, row.version = None, None, row.version + 1

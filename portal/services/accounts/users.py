@@ -1,7 +1,7 @@
 """Accounts: made, looked up, changed, deactivated and deleted."""
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -18,8 +18,8 @@ from portal.errors import (
     UnknownUserError,
     WrongPasswordError,
 )
-from portal.models import Address, History, Run, RunRequest, User, UserAddress, UserGroup
-from portal.services import security_log
+from portal.models import Address, Run, RunRequest, User, UserAddress, UserGroup
+from portal.services import history, security_log
 from portal.services.accounts import addresses, passwords, rate_limits, sessions
 from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import Checked, Lists
@@ -107,7 +107,7 @@ def create(
         stored = passwords.hash_password(password, rounds=rounds)
     values = {"username": username, "name": name, "password_hash": stored, "is_superuser": is_superuser}
     with transaction(session):
-        user_id = _insert(session, values, now=now)
+        (user_id,) = insert_accounts(session, [values], now=now).values()
         _put_into(session, user_id, names)
         addresses.give(session, user_id, address, lists=lists)
         made = "made, a superuser" if is_superuser else "made"
@@ -118,17 +118,25 @@ def create(
     return user_id
 
 
-def _insert(session: Session, values: dict[str, Any], *, now: datetime) -> int:
-    username = values["username"]
-    user_id: int | None = session.execute(
-        database.insert(session, User)
-        .values(**values, username_key=sessions.name_key(username), is_active=True, created_at=now)
-        .on_conflict_do_nothing(index_elements=["username_key"])
-        .returning(User.id)
-    ).scalar()
-    if user_id is None:
-        raise DuplicateError(f"a user is called {username} already")
-    return user_id
+def insert_accounts(session: Session, accounts: Iterable[Mapping[str, Any]], *, now: datetime) -> dict[str, int]:
+    """Insert accounts in the caller's transaction; return their ids by ``username_key``.
+
+    Each has ``username``, ``name``, ``password_hash`` and ``is_superuser``, all of them checked. Raise DuplicateError.
+    """
+    table: Any = User.__table__  # tables, not classes, where there are many rows
+    statement = database.insert(session, table).on_conflict_do_nothing(index_elements=["username_key"])
+    ids: dict[str, int] = {}
+    for block in database.chunked(accounts, _BLOCK):
+        rows = [
+            {**each, "username_key": sessions.name_key(each["username"]), "is_active": True, "created_at": now}
+            for each in block
+        ]
+        made = session.execute(statement.returning(table.c.username_key, table.c.id), rows)
+        ids.update((key, user_id) for key, user_id in made)
+        for row in rows:
+            if row["username_key"] not in ids:
+                raise DuplicateError(f"a user is called {row['username']} already")
+    return ids
 
 
 def find(session: Session, username: str) -> int:
@@ -296,7 +304,7 @@ def delete(session: Session, username: str, *, erase: bool, lists: Lists, actor:
 def _forget_name(session: Session, gone: Profile) -> None:
     """Name an account by its number alone where it chose for others, or asked for runs."""
     name = f"user {gone.id}"
-    session.execute(update(History).where(History.actor_id == gone.id).values(actor=name))
+    history.forget_actor(session, gone.id, name=name)
     session.execute(update(RunRequest).where(RunRequest.asked_by_id == gone.id).values(asked_by=name))
     asked = Run.trigger.startswith("request ") & Run.trigger.contains(f" of {gone.username[:50]}", autoescape=True)
     session.execute(update(Run).where(asked).values(trigger=f"request of {name}"))  # a long name may be cut there

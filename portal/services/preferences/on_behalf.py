@@ -11,17 +11,16 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import and_, case, exists, func, literal, select, update
+from sqlalchemy import and_, case, exists, func, literal, select
 from sqlalchemy.orm import Session, aliased
 
 from portal import database
 from portal.domain.mailinglist import MailingList
 from portal.errors import BadInputError, ChangedMeanwhileError
 from portal.models import Address, Preference, User, UserAddress
-from portal.services import security_log
+from portal.services import preference_rows, security_log
 from portal.services.accounts.addresses import is_managed, may_see
 from portal.services.history import Actor, Change
-from portal.services.preferences import preferences
 from portal.services.reports import subscribers
 from portal.services.reports.subscribers import Filter
 from portal.services.transaction import reading, transaction
@@ -123,22 +122,11 @@ def _do(
     )
     rows = session.execute(changed.order_by(Address.id)).all()  # all who lock several rows take them in one order
     if bulk_action is BulkAction.RETRY:
-        _try_again(session, mailing_list.handle, [row.id for row in rows])
+        preference_rows.try_again(session, mailing_list.handle, [row.id for row in rows])
         return len(rows)
     subscribed = bulk_action is BulkAction.SUBSCRIBE
     changes = [Change(mailing_list.handle, row.id, row.canonical, subscribed, "superuser") for row in rows]
-    return len(preferences.write_changes(session, changes, actor=actor, now=now, reason=reason))
-
-
-def _try_again(session: Session, handle: str, ids: Sequence[int]) -> None:
-    """End the wait after a refusal. Nobody chose anything, so neither version nor history is touched.
-
-    The list manager's words stay until a run has tried. Source: SEMANTICS, Never without confirmation.
-    """
-    of_ids = and_(Preference.list_handle == handle, Preference.address_id.in_(ids))
-    # All who lock several rows take them in one order.
-    session.execute(select(Preference.address_id).where(of_ids).order_by(Preference.address_id).with_for_update())
-    session.execute(update(Preference).where(of_ids).values(refused_at=None))
+    return len(preference_rows.write_choices(session, changes, actor=actor, now=now, reason=reason))
 
 
 def _ids(session: Session, mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter) -> list[int]:

@@ -1,25 +1,26 @@
 """Preferences: what a member is shown, and what a tick does."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, exists, func, select
+from sqlalchemy import and_, bindparam, exists, func, select, union
 from sqlalchemy.orm import Session, aliased
 
 from portal import database
 from portal.config import Catalogue
+from portal.database import ROSTER
 from portal.domain.address import printable
 from portal.domain.mailinglist import MailingList
 from portal.domain.outlook import Detail, Known, State, outlook
 from portal.errors import BadInputError, NotOfferedError, UnknownUserError
 from portal.models import Address, Preference, User, UserAddress, UserGroup
-from portal.services import history
+from portal.services import preference_rows
 from portal.services.accounts.sessions import name_key
-from portal.services.history import Actor
-from portal.services.transaction import reading, transaction
+from portal.services.history import Actor, Change
+from portal.services.transaction import reading, scratch, transaction
 
 
 class HeldAddress(NamedTuple):
@@ -58,7 +59,7 @@ class Choice(NamedTuple):
 
 
 @dataclass
-class _Holder:
+class Holder:
     """A user, their addresses, and what is stored for each address: canonical form, and preferences by list."""
 
     user_id: int
@@ -71,12 +72,14 @@ class _Holder:
 
     @property
     def main(self) -> int:
+        """Return the id of the main address. Raise BadInputError where there is none."""
         for address_id, address in self.addresses.items():
             if address.is_main:
                 return address_id
         raise BadInputError(f"{self.username} has no address that a list could send to")
 
     def preference(self, handle: str, address_id: int) -> bool | None:
+        """Return what is stored of an address for a list; None: nothing is."""
         row = self.stored.get((handle, address_id))
         return None if row is None else row.subscribed
 
@@ -94,13 +97,38 @@ def page(session: Session, user_id: int, *, catalogue: Catalogue, now: datetime)
     return Page(tuple(holder.addresses.values()), tuple(offers))
 
 
-def _load(session: Session, query: Any, **values: object) -> _Holder:
-    rows = session.execute(query, values).all()
-    if not rows:
+def load_named(session: Session, names: Iterable[str], handles: Collection[str]) -> list[Holder]:
+    """Return the users who have one of some names, or hold an address among them; two statements for any number.
+
+    Names are keys as ``name_key`` makes them, addresses canonical.
+    """
+    with database.dedicated(session) as own:
+        with scratch(own):
+            database.load_roster(own.connection(), (each for each in names if len(each) <= 254 and each.isprintable()))
+        named = union(
+            select(User.id).join(ROSTER, ROSTER.c.canonical == User.username_key),
+            select(UserAddress.user_id)
+            .join(Address, Address.id == UserAddress.address_id)
+            .join(ROSTER, ROSTER.c.canonical == Address.canonical),
+        )
+        with reading(own):
+            return _holders(own.execute(_query(handles).where(User.id.in_(named))))
+
+
+def _load(session: Session, query: Any, **values: object) -> Holder:
+    found = _holders(session.execute(query, values))
+    if not found:
         raise UnknownUserError("there is no such user")
-    first = rows[0]
-    holder = _Holder(first.user_id, first.username, first.is_active, frozenset((first.groups or "").split("\n")) - {""})
+    return found[0]
+
+
+def _holders(rows: Iterable[Any]) -> list[Holder]:
+    holders: dict[int, Holder] = {}
     for row in rows:
+        holder = holders.get(row.user_id)
+        if holder is None:
+            groups = frozenset((row.groups or "").split("\n")) - {""}
+            holder = holders[row.user_id] = Holder(row.user_id, row.username, row.is_active, groups)
         if row.address_id is None:
             continue
         held = HeldAddress(row.address_id, row.spelling, row.is_main, bool(row.is_shared))
@@ -108,7 +136,7 @@ def _load(session: Session, query: Any, **values: object) -> _Holder:
         holder.canonicals[row.address_id] = row.canonical
         if row.list_handle is not None:
             holder.stored[row.list_handle, row.address_id] = row
-    return holder
+    return list(holders.values())
 
 
 @lru_cache(maxsize=8)  # building the statement takes ten times as long as running it
@@ -154,7 +182,7 @@ def _query(handles: Iterable[str]) -> Any:
     )
 
 
-def _offer(holder: _Holder, mailing_list: MailingList, *, now: datetime, promise: timedelta) -> Offer:
+def _offer(holder: Holder, mailing_list: MailingList, *, now: datetime, promise: timedelta) -> Offer:
     rows = {
         address_id: row
         for address_id in holder.addresses
@@ -213,7 +241,7 @@ def choose(
             for handle in changed
             if (each := catalogue.lists.get(handle)) is not None and each.is_offered_to(holder.groups)
         ]
-        wanted = {each.handle: _wanted(holder, ticked=changed[each.handle], address_id=address_id) for each in lists}
+        wanted = {each.handle: wanted_by(holder, ticked=changed[each.handle], address_id=address_id) for each in lists}
         actor = Actor(user_id, holder.username)
         written = _write(session, holder, wanted, source="user", actor=actor, now=now)
     return tuple(
@@ -250,12 +278,12 @@ def choose_for(
         if not mailing_list.is_offered_to(holder.groups):
             groups = ", ".join(sorted(mailing_list.audience or ()))
             raise NotOfferedError(f"{mailing_list.handle} is for {groups}, and {holder.username} is in none of them")
-        wanted = {mailing_list.handle: _wanted(holder, ticked=is_subscribed, address_id=None)}
+        wanted = {mailing_list.handle: wanted_by(holder, ticked=is_subscribed, address_id=None)}
         written = _write(session, holder, wanted, source="superuser", actor=actor, now=now, reason=reason)
     return Choice(mailing_list.handle, mailing_list.name, is_subscribed, is_changed=bool(written))
 
 
-def _wanted(holder: _Holder, *, ticked: bool, address_id: int | None) -> dict[int, bool]:
+def wanted_by(holder: Holder, *, ticked: bool, address_id: int | None) -> dict[int, bool]:
     """Return what a tick or an untick wants of each address of a user.
 
     A tick subscribes one address and unsubscribes the user's others that nobody else holds; an untick unsubscribes
@@ -269,7 +297,7 @@ def _wanted(holder: _Holder, *, ticked: bool, address_id: int | None) -> dict[in
 
 def _write(
     session: Session,
-    holder: _Holder,
+    holder: Holder,
     wanted: Mapping[str, Mapping[int, bool]],
     *,
     source: str,
@@ -278,56 +306,11 @@ def _write(
     reason: str = "",
 ) -> set[str]:
     """Write what differs from what is stored, with its history; return the lists that something changed on."""
-    changes = sorted(  # all saves take rows in one order, so that no two of them wait for each other
-        history.Change(handle, address_id, holder.canonicals[address_id], subscribed, source)
+    changes = [
+        Change(handle, address_id, holder.canonicals[address_id], subscribed, source)
         for handle, by_address in wanted.items()
         for address_id, subscribed in by_address.items()
         if holder.preference(handle, address_id) is not subscribed
-    )
-    made = write_changes(session, changes, actor=actor, now=now, reason=reason)
-    return {each.list_handle for each in made}
-
-
-def write_changes(
-    session: Session, changes: Sequence[history.Change], *, actor: Actor, now: datetime, reason: str = ""
-) -> list[history.Change]:
-    """Write choices with their history, in the caller's transaction; return those that still were changes."""
-    if not changes:
-        return []
-    written = set(map(tuple, session.execute(_upsert(session, changes, actor=actor, now=now))))
-    made = [each for each in changes if (each.list_handle, each.address_id) in written]
-    history.record(session, made, actor=actor, now=now, reason=reason)
-    return made
-
-
-def _upsert(session: Session, changes: Iterable[history.Change], *, actor: Actor, now: datetime) -> Any:
-    """Return the statement that writes choices; it returns list and address of those that still were changes.
-
-    Another holder may have chosen the same since the rows were read.
-    """
-    rows = [
-        {
-            "list_handle": each.list_handle,
-            "address_id": each.address_id,
-            "subscribed": each.subscribed,
-            "source": each.source,
-            "changed_at": now,
-            "changed_by": actor.user_id,
-            "touched": True,
-            "version": 1,
-        }
-        for each in changes
     ]
-    statement = database.insert(session, Preference).values(rows)
-    taken = ("subscribed", "source", "changed_at", "changed_by", "touched")
-    return statement.on_conflict_do_update(
-        index_elements=["list_handle", "address_id"],
-        set_={
-            **{name: statement.excluded[name] for name in taken},
-            "version": Preference.version + 1,
-            "moved_to": None,
-            "refusal": None,
-            "refused_at": None,
-        },
-        where=Preference.subscribed != statement.excluded.subscribed,
-    ).returning(Preference.list_handle, Preference.address_id)
+    made = preference_rows.write_choices(session, changes, actor=actor, now=now, reason=reason)
+    return {each.list_handle for each in made}

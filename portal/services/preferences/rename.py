@@ -2,14 +2,15 @@
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Update, func, select, update
 from sqlalchemy.orm import Session
 
 from portal.config import Catalogue
 from portal.domain.address import printable
 from portal.domain.mailinglist import HANDLE
 from portal.errors import BadInputError, DuplicateError
-from portal.models import History, Preference, Run, RunLine, RunRequest
+from portal.models import Preference, Run, RunLine, RunRequest
+from portal.services import history, preference_rows
 from portal.services.sync import leases
 from portal.services.transaction import transaction
 
@@ -22,9 +23,6 @@ class Carried(NamedTuple):
     runs: int
     run_lines: int
     requests: int
-
-
-_TABLES: tuple[Any, ...] = (Preference, History, Run, RunLine, RunRequest)  # in the order of Carried
 
 
 def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> Carried:
@@ -44,7 +42,13 @@ def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> Car
         )
     with leases.held(session, old), leases.held(session, new), transaction(session):
         _require_unused(session, new, old=old)
-        carried = Carried(*(_carry(session, table, old, new) for table in _TABLES))
+        carried = Carried(
+            preferences=preference_rows.rename_list(session, old, new),
+            history=history.rename_list(session, old, new),
+            runs=_carry(session, update(Run).where(Run.list_handle == old), new),
+            run_lines=_carry(session, update(RunLine).where(RunLine.list_handle == old), new),
+            requests=_carry(session, update(RunRequest).where(RunRequest.list_handle == old), new),
+        )
         if not any(carried):
             raise BadInputError(f"nothing is stored for {old}: is that what the list's handle was?")
     return carried
@@ -64,7 +68,7 @@ def _require_unused(session: Session, new: str, *, old: str) -> None:
         )
 
 
-def _carry(session: Session, table: Any, old: str, new: str) -> int:
-    done: Any = session.execute(update(table).where(table.list_handle == old).values(list_handle=new))
+def _carry(session: Session, rows: Update, new: str) -> int:
+    done: Any = session.execute(rows.values(list_handle=new))
     count: int = done.rowcount
     return count

@@ -7,38 +7,33 @@ Source: docs/semantics.md, "list-init". It decides by rule 1 of the merge alone.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
     Boolean,
     Column,
     Integer,
     MetaData,
-    String,
     Table,
     and_,
-    case,
     except_,
     exists,
-    false,
     func,
     insert,
-    literal,
-    null,
     or_,
     select,
-    update,
 )
 from sqlalchemy.orm import Session
 
 from portal import database
-from portal.database import ROSTER
+from portal.database import ROSTER, IdRange
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.domain.plan import Plan
 from portal.domain.roster_text import RosterText
 from portal.errors import NoAddressesError, RosterInDoubtError
-from portal.models import Address, History, Preference, UserAddress
+from portal.models import Address, Preference, UserAddress
+from portal.services import preference_rows
 from portal.services.accounts.addresses import is_managed, managed_ids
 from portal.services.sync import leases, plans
 from portal.services.transaction import reading, scratch, transaction
@@ -90,13 +85,12 @@ def list_init(
             _require_believable(own, mailing_list, on_roster, text, allow_empty=allow_empty)
         with scratch(own):
             counts = _prepare(own, mailing_list, on_roster=on_roster, invalid=text.invalid)
-        for chunk in _chunks(own, _FIRSTS):
+        for ids in _chunks(own, _FIRSTS):
             with transaction(own):
-                own.execute(_insert_firsts(own, mailing_list.handle, chunk, now=now))
-                own.execute(_insert_history(mailing_list.handle, chunk, now=now))
-        for chunk in _chunks(own, _AGREED):
+                preference_rows.write_noted_firsts(own, mailing_list.handle, _FIRSTS, ids, now=now)
+        for ids in _chunks(own, _AGREED):
             with transaction(own):
-                own.execute(_update_seen(mailing_list.handle, chunk))
+                preference_rows.write_noted_seen(own, mailing_list.handle, _AGREED, ids)
     return counts
 
 
@@ -211,20 +205,7 @@ def _newly_agreed(mailing_list: MailingList) -> Any:
     )
 
 
-class _Chunk(NamedTuple):
-    """The first and the last number of the addresses that one transaction writes.
-
-    Named for every table that a statement joins, so that none is searched from one end to the other for each chunk.
-    """
-
-    first: int
-    last: int
-
-    def holds(self, *columns: Any) -> Any:
-        return and_(*(column.between(self.first, self.last) for column in columns))
-
-
-def _chunks(session: Session, table: Table) -> Iterator[_Chunk]:
+def _chunks(session: Session, table: Table) -> Iterator[IdRange]:
     """Yield the chunks of what is noted, and let other writers in after each."""
     number = table.c.address_id
     last = 0
@@ -234,71 +215,5 @@ def _chunks(session: Session, table: Table) -> Iterator[_Chunk]:
             first, last = last + 1, session.execute(select(func.max(following.c.address_id))).scalar_one()
         if last is None:
             return
-        yield _Chunk(first, last)
+        yield IdRange(first, last)
         database.pause(session)
-
-
-def _insert_firsts(session: Session, handle: str, chunk: _Chunk, *, now: datetime) -> Any:
-    """Insert first preferences; a choice made meanwhile stays, and an address given up meanwhile is passed over."""
-    columns = {
-        "list_handle": literal(handle),
-        "address_id": Address.id,
-        "subscribed": _FIRSTS.c.on_roster,
-        "seen": _FIRSTS.c.on_roster,
-        "source": literal("init"),
-        "changed_at": literal(now, Preference.changed_at.type),
-        "version": literal(0),
-        "touched": false(),
-        "departed": false(),
-    }
-    firsts = (
-        select(*columns.values())
-        .join(_FIRSTS, _FIRSTS.c.address_id == Address.id)
-        .where(chunk.holds(_FIRSTS.c.address_id, Address.id))
-        .order_by(Address.id)
-        .with_for_update(read=True, key_share=True, of=Address)
-    )
-    return database.insert(session, Preference).from_select(list(columns), firsts).on_conflict_do_nothing()
-
-
-def _insert_history(handle: str, chunk: _Chunk, *, now: datetime) -> Any:
-    """Tell of the rows that were just inserted: theirs alone is this time."""
-    made = (
-        select(
-            Preference.changed_at,
-            Preference.list_handle,
-            Preference.address_id,
-            Address.canonical,
-            Preference.subscribed,
-            Preference.source,
-            literal("", String),
-            literal("", String),
-        )
-        .select_from(Preference)
-        .join(_FIRSTS, _FIRSTS.c.address_id == Preference.address_id)
-        .join(Address, Address.id == Preference.address_id)
-        .where(
-            Preference.list_handle == handle,
-            Preference.source == "init",
-            Preference.changed_at == now,
-            chunk.holds(Preference.address_id, _FIRSTS.c.address_id, Address.id),
-        )
-    )
-    columns = ["at", "list_handle", "address_id", "address", "subscribed", "source", "actor", "reason"]
-    return insert(History).from_select(columns, made)
-
-
-def _update_seen(handle: str, chunk: _Chunk) -> Any:
-    """Bring up to date what was seen of preferences that still are what the roster says.
-
-    Who is off the list and added again later has another password there, or none.
-    """
-    agreed = exists().where(_AGREED.c.address_id == Preference.address_id, _AGREED.c.on_roster == Preference.subscribed)
-    return (
-        update(Preference)
-        .where(Preference.list_handle == handle, chunk.holds(Preference.address_id), agreed)
-        .values(
-            seen=Preference.subscribed,
-            password_pushed=case((Preference.subscribed, Preference.password_pushed), else_=null()),
-        )
-    )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeGuard
 
-from sqlalchemy import and_, bindparam, exists, or_, select, update
+from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from portal import database
@@ -18,6 +18,7 @@ from portal.domain.mailinglist import MailingList
 from portal.errors import BadInputError, InvalidAddressError
 from portal.listmanagers.base import ListManager, Result, TakesPasswords
 from portal.models import Address, Preference, UserAddress
+from portal.services import preference_rows
 from portal.services.accounts.addresses import is_managed
 from portal.services.sync import leases
 from portal.services.sync.leases import Held
@@ -96,14 +97,13 @@ def confirm(session: Session, mailing_list: MailingList, pairs: Iterable[tuple[s
     for chunk in database.written_in_chunks(session, pairs):
         given = {address: password for spelling, password in chunk if (address := _canonical(spelling))}
         with transaction(session):
-            rows = [
-                {"of_address": address_id, "set_version": version}
+            versions = {
+                address_id: version
                 for address_id, address, version in session.execute(_versions(mailing_list, given))
                 if hmac.compare_digest(derive(key, address, version).encode(), _bytes(given[address]))
-            ]
-            if rows:
-                session.execute(_mark(mailing_list), rows)
-        confirmed += len(rows)
+            }
+            preference_rows.mark_passwords(session, mailing_list.handle, versions)
+        confirmed += len(versions)
     return confirmed
 
 
@@ -125,15 +125,6 @@ def _versions(mailing_list: MailingList, addresses: Iterable[str]) -> Any:
         .join(Preference, and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id))
         .where(Address.canonical.in_(sorted(addresses)))
         .order_by(Address.id)
-    )
-
-
-def _mark(mailing_list: MailingList) -> Any:
-    table: Any = Preference.__table__
-    return (
-        update(table)
-        .where(and_(table.c.list_handle == mailing_list.handle, table.c.address_id == bindparam("of_address")))
-        .values(password_pushed=bindparam("set_version"))
     )
 
 

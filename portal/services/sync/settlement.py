@@ -3,18 +3,18 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import and_, bindparam, delete, exists, not_, select, update
 from sqlalchemy.orm import Session
 
 from portal import database
 from portal.domain.merge import Action, AddressState, Push, conclude
 from portal.domain.plan import Decision
 from portal.listmanagers.base import Outcome, Result
-from portal.models import Address, Preference, UserAddress
-from portal.services import history
+from portal.services import history, preference_rows
 from portal.services.accounts import addresses
+from portal.services.history import Change
+from portal.services.preference_rows import Finding
 from portal.services.sync import runs
 from portal.services.sync.runs import Begun
 from portal.services.transaction import transaction
@@ -59,10 +59,11 @@ def settle(
     """Write what a run found, in chunks; only rows that differ, and only where no choice was made meanwhile."""
     endings = [_ending(each, pushed.get(each.row.address_id)) for each in decisions]
     settled = Settled()
-    firsts = [each for each in endings if each.decision.action is Action.INIT]
+    firsts = [each for each in endings if each.decision.action is Action.INIT]  # rule 1
     for chunk in database.written_in_chunks(session, firsts):
         with transaction(session):
-            _initialise(session, run, chunk, now=now)
+            changes = [_first(run, each) for each in chunk]
+            preference_rows.write_firsts(session, changes, actor=history.SYNC, now=now, is_seen=True)
     known = [each for each in endings if each.decision.row.state.preference is not None and _differs(each)]
     # A leave with an old address is followed before it is forgotten: a crash in between must not lose it.
     known.sort(key=lambda each: each.decision.row.moved_to is not None)
@@ -95,126 +96,27 @@ def _differs(ending: Ending) -> bool:
     return ending.after != row.state or forgets_refusal or ending.pushed is not None
 
 
-def _initialise(session: Session, run: Begun, chunk: list[Ending], *, now: datetime) -> None:
-    """Insert the first preference of addresses that have none: rule 1. One given up meanwhile is passed over."""
-    ids = [each.decision.row.address_id for each in chunk]
-    locked = select(Address.id).where(Address.id.in_(ids)).with_for_update(read=True, key_share=True)
-    there = set(session.scalars(locked))
-    rows: list[dict[str, Any]] = [
-        {
-            "list_handle": run.handle,
-            "address_id": each.decision.row.address_id,
-            "subscribed": each.decision.on_roster,
-            "seen": each.decision.on_roster,
-            "source": "init",
-            "changed_at": now,
-        }
-        for each in chunk
-        if each.decision.row.address_id in there
-    ]
-    if not rows:
-        return
-    inserted = session.scalars(
-        database.insert(session, Preference).on_conflict_do_nothing().returning(Preference.address_id), rows
-    )
-    made = set(inserted)
-    changes = [
-        _change(run, each, subscribed=each.decision.on_roster, source="init")
-        for each in chunk
-        if each.decision.row.address_id in made
-    ]
-    history.record(session, changes, actor=history.SYNC, now=now)
+def _first(run: Begun, ending: Ending) -> Change:
+    row = ending.decision.row
+    return Change(run.handle, row.address_id, row.canonical, ending.decision.on_roster, "init")
 
 
 def _settle_chunk(session: Session, run: Begun, chunk: list[Ending], settled: Settled, *, now: datetime) -> None:
     """Write endings whose preference is still of the version that the plan read."""
-    current = _current(session, run.handle, chunk)
-    fresh = [each for each in chunk if _version(current, each) == each.decision.row.version]
-    ids = [each.decision.row.address_id for each in fresh]
-    settled.stale |= {each.decision.row.address_id for each in chunk}.difference(ids)
-    if fresh:
-        rows = [_columns(each, current[each.decision.row.address_id], now=now) for each in fresh]
-        session.execute(_update_preference(run.handle), rows)
-    changes = [
-        _change(run, each, subscribed=bool(each.after.preference), source="list") for each in fresh if _changes(each)
-    ]
-    history.record(session, changes, actor=history.SYNC, now=now)
+    findings = [Finding(each.decision.row, each.after, each.words, each.decision.held_back) for each in chunk]
+    written = preference_rows.settle(session, run.handle, findings, now=now)
+    settled.stale |= {each.row.address_id for each in findings} - written
     runs.record_outcomes(
         session,
         run,
         [(each.decision.row.address_id, each.pushed.outcome, each.words or "") for each in chunk if each.pushed],
     )
-    runs.settle_lines(session, run, ids)
+    runs.settle_lines(session, run, sorted(written))
     settled.refusals += [
         Refusal(each.decision.action, each.decision.row.canonical, each.words)
-        for each in fresh
-        if each.words and not each.decision.row.has_refusal
+        for each in chunk
+        if each.decision.row.address_id in written and each.words and not each.decision.row.has_refusal
     ]
-
-
-def _change(run: Begun, ending: Ending, *, subscribed: bool, source: str) -> history.Change:
-    row = ending.decision.row
-    return history.Change(run.handle, row.address_id, row.canonical, subscribed, source)
-
-
-def _changes(ending: Ending) -> bool:
-    return ending.after.preference != ending.decision.row.state.preference
-
-
-def _current(session: Session, handle: str, chunk: list[Ending]) -> dict[int, Any]:
-    ids = [each.decision.row.address_id for each in chunk]
-    found = session.execute(
-        select(Preference.__table__)
-        .where(Preference.list_handle == handle, Preference.address_id.in_(ids))
-        .order_by(Preference.address_id)  # all who lock several rows take them in one order
-        .with_for_update()
-    )
-    return {row.address_id: row for row in found}
-
-
-def _version(current: Mapping[int, Any], ending: Ending) -> int | None:
-    row = current.get(ending.decision.row.address_id)
-    return None if row is None else row.version
-
-
-_WRITTEN = (
-    "subscribed", "source", "changed_at", "changed_by", "version", "seen", "touched",
-    "departed", "waiting_since", "refusal", "refused_at", "password_pushed",
-)  # fmt: skip
-
-
-def _update_preference(handle: str) -> Any:
-    table: Any = Preference.__table__
-    return (
-        update(table)
-        .where(and_(table.c.list_handle == handle, table.c.address_id == bindparam("of_address")))
-        .values({name: bindparam(f"new_{name}", type_=table.c[name].type) for name in _WRITTEN})
-    )
-
-
-def _columns(ending: Ending, current: Any, *, now: datetime) -> dict[str, Any]:
-    """Return the bound values that one preference is written with."""
-    after = ending.after
-    values = {name: getattr(current, name) for name in _WRITTEN}
-    values |= {"seen": after.seen, "touched": False, "departed": after.is_dealt_with}
-    # Another add than the one that waited for so long begins to wait now.
-    since = None if ending.decision.row.has_waited_long else current.waiting_since
-    values["waiting_since"] = (since or now) if after.waiting else None
-    if not after.seen:  # who is added again has another password there, or none
-        values["password_pushed"] = None
-    if not ending.decision.held_back:
-        values |= {"refusal": None, "refused_at": None}
-    if ending.words:
-        values |= {"refusal": ending.words[:200], "refused_at": now}
-    if _changes(ending):
-        values |= {
-            "subscribed": after.preference,
-            "source": "list",
-            "changed_at": now,
-            "changed_by": None,
-            "version": current.version + 1,
-        }
-    return {"of_address": current.address_id, **{f"new_{name}": value for name, value in values.items()}}
 
 
 def _is_over(ending: Ending) -> bool:
@@ -226,12 +128,5 @@ def _purge(session: Session, run: Begun, address_ids: list[int]) -> None:
     """Delete the preferences that outlived their account and have nothing left to do; SEMANTICS, The merge."""
     for chunk in database.chunked(address_ids, 5_000):
         with transaction(session):
-            session.execute(
-                delete(Preference).where(
-                    Preference.list_handle == run.handle,
-                    Preference.address_id.in_(chunk),
-                    Preference.seen.is_(False),
-                    not_(exists().where(UserAddress.address_id == Preference.address_id)),
-                )
-            )
+            preference_rows.purge(session, run.handle, chunk)
             addresses.forget_unused(session, chunk)

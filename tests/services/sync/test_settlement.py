@@ -53,7 +53,11 @@ class World:
     def toggle(self, address, session=None):
         own = session or self.session
         page = preferences.page(own, self.users[address], catalogue=self.catalogue, now=self.clock())
-        shown = {offer.mailing_list.handle: offer.is_ticked for offer in page.offers if offer.mailing_list.handle == "members"}
+        shown = {
+            offer.mailing_list.handle: offer.is_ticked
+            for offer in page.offers
+            if offer.mailing_list.handle == "members"
+        }
         ticked = {handle for handle, was_ticked in shown.items() if not was_ticked}
         preferences.choose(
             own, self.users[address], shown=shown, ticked=ticked, catalogue=self.catalogue, now=self.clock()

@@ -1,0 +1,388 @@
+"""The one writer of preferences: first ones, choices, what a run found, and what moves with an address.
+
+Each function works inside a transaction that the caller has begun, and writes the history of what it changes. All that
+lock several rows take them in the order of list and address, so that no two of them wait for each other.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    false,
+    literal,
+    not_,
+    null,
+    select,
+    update,
+)
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.database import IdRange
+from portal.domain.merge import AddressState
+from portal.domain.plan import Row
+from portal.models import Address, Preference, UserAddress
+from portal.services import history
+from portal.services.history import Actor, Change
+
+_TABLE: Any = Preference.__table__  # tables, not classes, where there are many rows
+_KEY = ("list_handle", "address_id")
+# What a new value ends: the list manager's refusal of the old one, and the move of a holder who went with it.
+_ENDED: Mapping[str, None] = {"moved_to": None, "refusal": None, "refused_at": None}
+
+
+class Mailbox(NamedTuple):
+    """An address: its id and its canonical form."""
+
+    id: int
+    canonical: str
+
+
+class Finding(NamedTuple):
+    """What a run found out about a preference: what to remember, and what the list manager said.
+
+    ``row`` is as the plan read it. ``refusal`` holds the list manager's words where it did not do what it was to;
+    ``is_held_back``: nothing was tried, so that an earlier refusal stays.
+    """
+
+    row: Row
+    after: AddressState
+    refusal: str | None
+    is_held_back: bool
+
+
+def write_choices(
+    session: Session, changes: Iterable[Change], *, actor: Actor, now: datetime, reason: str = ""
+) -> list[Change]:
+    """Write what a person chose, over whatever is stored; return the choices that still were changes.
+
+    Another holder may have chosen the same since the rows were read.
+    """
+    ordered = sorted(changes)
+    if not ordered:
+        return []
+    rows = [{**_values(each, actor=actor, now=now), "touched": True, "version": 1} for each in ordered]
+    statement = database.insert(session, Preference).values(rows)
+    taken = ("subscribed", "source", "changed_at", "changed_by", "touched")
+    upsert = statement.on_conflict_do_update(
+        index_elements=_KEY,
+        set_={
+            **{name: statement.excluded[name] for name in taken},
+            **_ENDED,
+            "version": Preference.version + 1,
+        },
+        where=Preference.subscribed != statement.excluded.subscribed,
+    ).returning(Preference.list_handle, Preference.address_id)
+    written = set(map(tuple, session.execute(upsert)))
+    return _recorded(session, ordered, written, actor=actor, now=now, reason=reason)
+
+
+def write_firsts(
+    session: Session, changes: Iterable[Change], *, actor: Actor, now: datetime, is_seen: bool = False
+) -> list[Change]:
+    """Write first preferences; return those that were made. ``is_seen``: each is what the roster said.
+
+    One that was made meanwhile stays as it is, and an address that was given up meanwhile is passed over.
+    """
+    ordered = sorted(changes)
+    ids = sorted({each.address_id for each in ordered})
+    locked = select(Address.id).where(Address.id.in_(ids)).with_for_update(read=True, key_share=True)
+    there = set(session.scalars(locked))
+    rows = [
+        {**_values(each, actor=actor, now=now), "seen": each.subscribed if is_seen else None}
+        for each in ordered
+        if each.address_id in there
+    ]
+    return _recorded(session, ordered, _insert(session, rows), actor=actor, now=now)
+
+
+def _values(change: Change, *, actor: Actor, now: datetime) -> dict[str, Any]:
+    return {
+        "list_handle": change.list_handle,
+        "address_id": change.address_id,
+        "subscribed": change.subscribed,
+        "source": change.source,
+        "changed_at": now,
+        "changed_by": actor.user_id,
+    }
+
+
+def _insert(session: Session, rows: Sequence[Mapping[str, Any]]) -> set[tuple[Any, ...]]:
+    """Insert the rows that are missing; return list and address of each."""
+    if not rows:
+        return set()
+    statement = database.insert(session, _TABLE).on_conflict_do_nothing()
+    return set(map(tuple, session.execute(statement.returning(*(_TABLE.c[name] for name in _KEY)), rows)))
+
+
+def _recorded(
+    session: Session,
+    changes: Sequence[Change],
+    written: Collection[tuple[Any, ...]],
+    *,
+    actor: Actor,
+    now: datetime,
+    reason: str = "",
+) -> list[Change]:
+    made = [each for each in changes if (each.list_handle, each.address_id) in written]
+    history.record(session, made, actor=actor, now=now, reason=reason)
+    return made
+
+
+# --- of a million addresses, as list-init writes them
+
+
+def write_noted_firsts(session: Session, handle: str, noted: Table, ids: IdRange, *, now: datetime) -> None:
+    """Write the first preferences that a temporary table notes as ``address_id`` and ``on_roster``.
+
+    A choice made meanwhile stays, and an address given up meanwhile is passed over.
+    """
+    columns = {
+        "list_handle": literal(handle),
+        "address_id": Address.id,
+        "subscribed": noted.c.on_roster,
+        "seen": noted.c.on_roster,
+        "source": literal("init"),
+        "changed_at": literal(now, Preference.changed_at.type),
+        "version": literal(0),
+        "touched": false(),
+        "departed": false(),
+    }
+    firsts = (
+        select(*columns.values())
+        .join(noted, noted.c.address_id == Address.id)
+        .where(ids.holds(noted.c.address_id, Address.id))
+        .order_by(Address.id)
+        .with_for_update(read=True, key_share=True, of=Address)
+    )
+    session.execute(database.insert(session, Preference).from_select(list(columns), firsts).on_conflict_do_nothing())
+    history.record_noted_firsts(session, handle, noted, ids, now=now)
+
+
+def write_noted_seen(session: Session, handle: str, noted: Table, ids: IdRange) -> None:
+    """Bring up to date what was seen of noted preferences that still are what the roster says.
+
+    Who is off the list and added again later has another password there, or none.
+    """
+    agreed = exists().where(noted.c.address_id == Preference.address_id, noted.c.on_roster == Preference.subscribed)
+    session.execute(
+        update(Preference)
+        .where(Preference.list_handle == handle, ids.holds(Preference.address_id), agreed)
+        .values(
+            seen=Preference.subscribed,
+            password_pushed=case((Preference.subscribed, Preference.password_pushed), else_=null()),
+        )
+    )
+
+
+# --- what a run leaves behind
+
+_SETTLED = (
+    "subscribed", "source", "changed_at", "changed_by", "version", "seen", "touched",
+    "departed", "waiting_since", "refusal", "refused_at", "password_pushed",
+)  # fmt: skip
+
+
+def settle(session: Session, handle: str, findings: Sequence[Finding], *, now: datetime) -> set[int]:
+    """Write what a run found where the preference still is of the version that the plan read.
+
+    Return the ids of the addresses that were written.
+    """
+    current = _locked(session, handle, [each.row.address_id for each in findings])
+    fresh = [
+        each
+        for each in findings
+        if (row := current.get(each.row.address_id)) is not None and row.version == each.row.version
+    ]
+    if fresh:
+        rows = [_settled(each, current[each.row.address_id], now=now) for each in fresh]
+        session.execute(_of_one(handle, _SETTLED), rows)
+    changes = [
+        Change(handle, each.row.address_id, each.row.canonical, bool(each.after.preference), "list")
+        for each in fresh
+        if _is_changed(each)
+    ]
+    history.record(session, changes, actor=history.SYNC, now=now)
+    return {each.row.address_id for each in fresh}
+
+
+def _locked(session: Session, handle: str, address_ids: Sequence[int]) -> dict[int, Any]:
+    found = session.execute(
+        select(_TABLE)
+        .where(_TABLE.c.list_handle == handle, _TABLE.c.address_id.in_(address_ids))
+        .order_by(_TABLE.c.address_id)
+        .with_for_update()
+    )
+    return {row.address_id: row for row in found}
+
+
+def _of_one(handle: str, columns: Iterable[str]) -> Any:
+    """Return the statement that writes some columns of one address, bound as ``of_address`` and ``new_COLUMN``."""
+    return (
+        update(_TABLE)
+        .where(and_(_TABLE.c.list_handle == handle, _TABLE.c.address_id == bindparam("of_address")))
+        .values({name: bindparam(f"new_{name}", type_=_TABLE.c[name].type) for name in columns})
+    )
+
+
+def _is_changed(finding: Finding) -> bool:
+    return finding.after.preference != finding.row.state.preference
+
+
+def _settled(finding: Finding, current: Any, *, now: datetime) -> dict[str, Any]:
+    after = finding.after
+    values = {name: getattr(current, name) for name in _SETTLED}
+    values |= {"seen": after.seen, "touched": False, "departed": after.is_dealt_with}
+    # Another add than the one that waited for so long begins to wait now.
+    since = None if finding.row.has_waited_long else current.waiting_since
+    values["waiting_since"] = (since or now) if after.waiting else None
+    if not after.seen:  # who is added again has another password there, or none
+        values["password_pushed"] = None
+    if not finding.is_held_back:
+        values |= {"refusal": None, "refused_at": None}
+    if finding.refusal:
+        values |= {"refusal": finding.refusal[:200], "refused_at": now}
+    if _is_changed(finding):
+        values |= {
+            "subscribed": after.preference,
+            "source": "list",
+            "changed_at": now,
+            "changed_by": None,
+            "version": current.version + 1,
+        }
+    return {"of_address": current.address_id, **{f"new_{name}": value for name, value in values.items()}}
+
+
+def mark_passwords(session: Session, handle: str, versions: Mapping[int, int]) -> None:
+    """Note the version of the list password that the list manager has of addresses."""
+    rows = [{"of_address": address_id, "new_password_pushed": versions[address_id]} for address_id in sorted(versions)]
+    if rows:
+        session.execute(_of_one(handle, ["password_pushed"]), rows)
+
+
+def try_again(session: Session, handle: str, address_ids: Sequence[int]) -> None:
+    """End the wait after a refusal. Nobody chose anything, so neither version nor history is touched.
+
+    The list manager's words stay until a run has tried. Source: SEMANTICS, Never without confirmation.
+    """
+    _locked(session, handle, address_ids)
+    of_ids = and_(Preference.list_handle == handle, Preference.address_id.in_(address_ids))
+    session.execute(update(Preference).where(of_ids).values(refused_at=None))
+
+
+def purge(session: Session, handle: str, address_ids: Sequence[int]) -> None:
+    """Delete the preferences of addresses that nobody holds and the roster does not either."""
+    session.execute(
+        delete(Preference).where(
+            Preference.list_handle == handle,
+            Preference.address_id.in_(address_ids),
+            Preference.seen.is_(False),
+            not_(exists().where(UserAddress.address_id == Preference.address_id)),
+        )
+    )
+
+
+def purge_gone_lists(session: Session, address_ids: Sequence[int], *, handles: Collection[str]) -> None:
+    """Delete the preferences of addresses for lists that have left the catalogue: no run reads those any more."""
+    session.execute(
+        delete(Preference).where(Preference.address_id.in_(address_ids), Preference.list_handle.not_in(handles))
+    )
+
+
+def rename_list(session: Session, old: str, new: str) -> int:
+    """Carry all preferences of a list over to its new handle; return how many they were."""
+    done: Any = session.execute(update(Preference).where(Preference.list_handle == old).values(list_handle=new))
+    count: int = done.rowcount
+    return count
+
+
+# --- who holds an address
+
+
+def clear_moves(session: Session, address_ids: Sequence[int]) -> None:
+    """Forget that a former holder moved away from addresses."""
+    session.execute(
+        update(Preference)
+        .where(Preference.address_id.in_(address_ids), Preference.moved_to.is_not(None))
+        .values(moved_to=None, version=Preference.version + 1)
+    )
+
+
+def clear_departures(session: Session, address_ids: Sequence[int], *, where: ColumnElement[bool]) -> None:
+    """Forget that departures of addresses were dealt with, on the lists of a condition."""
+    session.execute(
+        update(Preference)
+        .where(Preference.address_id.in_(address_ids), Preference.departed, where)
+        .values(departed=False, version=Preference.version + 1)
+    )
+
+
+def carry_over(session: Session, old: Mailbox, new: Mailbox, *, actor: Actor, now: datetime) -> None:
+    """Let the preferences of an address move to the one that its holder takes instead.
+
+    Unless another account holds the old address, its own preferences end: it leaves the lists after the new one was
+    added. Source: SEMANTICS, Identity.
+    """
+    rows = session.scalars(
+        select(Preference)
+        .where(Preference.address_id.in_([old.id, new.id]))
+        .order_by(Preference.list_handle, Preference.address_id)
+        .with_for_update()
+    ).all()
+    own = {row.list_handle: row for row in rows if row.address_id == new.id}
+    is_shared = session.execute(select(exists().where(UserAddress.address_id == old.id))).scalar_one()
+    changes = []
+    for row in [row for row in rows if row.address_id == old.id]:
+        change = Change(row.list_handle, new.id, new.canonical, row.subscribed, "rule")
+        if _take_over(session, row, own.get(row.list_handle), change, actor=actor, now=now):
+            changes.append(change)
+        if not is_shared:
+            if row.subscribed:
+                changes.append(Change(row.list_handle, old.id, old.canonical, False, "rule"))
+            _leave_behind(row, new.id, actor=actor, now=now)
+    session.flush()
+    if not is_shared:  # X to Y to Z is X to Z
+        session.execute(
+            update(Preference)
+            .where(Preference.moved_to == old.id)
+            .values(moved_to=new.id, version=Preference.version + 1)
+        )
+    history.record(session, changes, actor=actor, now=now)
+
+
+def _take_over(
+    session: Session, row: Preference, own: Preference | None, change: Change, *, actor: Actor, now: datetime
+) -> bool:
+    """Give the new address the old one's preference, unless it has one of its own; tell whether that changed it.
+
+    Going back to an address undoes the move away from it.
+    """
+    values = {**_values(change, actor=actor, now=now), "touched": row.touched}
+    if own is None:
+        return bool(_insert(session, [values]))  # none is made where another holder has just chosen
+    if own.moved_to != row.address_id:
+        return False
+    is_change = own.subscribed != row.subscribed
+    _rewrite(own, values)
+    return is_change
+
+
+def _leave_behind(row: Preference, new: int, *, actor: Actor, now: datetime) -> None:
+    """Let the old address's preference end: it is removed from the list, after the new one was added."""
+    ending: dict[str, Any] = {"touched": False, "departed": False}
+    if row.subscribed:
+        ending |= {"subscribed": False, "source": "rule", "changed_at": now, "changed_by": actor.user_id}
+    _rewrite(row, ending, moved_to=new)
+
+
+def _rewrite(row: Preference, values: Mapping[str, Any], *, moved_to: int | None = None) -> None:
+    for name, value in {**values, **_ENDED, "moved_to": moved_to, "version": row.version + 1}.items():
+        setattr(row, name, value)
