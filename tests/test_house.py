@@ -43,8 +43,14 @@ WRITERS = {
     "delete(History)": "services/history.py",
     "insert(User)": "services/accounts/users.py",
 }
-# Statements whose table their text does not name: erasing an address rewrites texts wherever they quote it.
-UNNAMED = {("services/accounts/addresses.py", "update(column.class_)")}
+# Statements whose table their text does not name.
+UNNAMED = {
+    (
+        "services/accounts/addresses.py",
+        "update(column.class_)",
+    ),  # erasing rewrites texts wherever they quote an address
+    ("services/sync/list_init.py", "insert(table)"),  # temporary ones
+}
 
 
 def test_one_place_writes_a_table() -> None:
@@ -52,7 +58,7 @@ def test_one_place_writes_a_table() -> None:
 
     assert {each for each in written if WRITERS.get(each[1], each[0]) != each[0]} == set()
     assert WRITERS.keys() - {text for _, text in written} <= {"delete(History)"}
-    assert {each for each in written if "." in each[1] or each[1].endswith("(table)")} == UNNAMED
+    assert {each for each in written if not re.fullmatch(r"\w+\([A-Z]\w+\)", each[1])} == UNNAMED
 
 
 def statements(path: Path) -> Iterator[str]:

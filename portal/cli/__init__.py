@@ -11,7 +11,7 @@ gc.disable()
 
 def register(app: Flask) -> None:
     """Attach the command groups."""
-    from portal.cli import carry, check, passwords, scripts  # noqa: F401 - commands of `flask mailinglist`
+    from portal.cli import check, import_preferences, passwords, rename, scripts  # noqa: F401 - commands of `flask mailinglist`
     from portal.cli.apikey import apikey
     from portal.cli.db import lazy_db
     from portal.cli.demo import demo

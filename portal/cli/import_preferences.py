@@ -1,0 +1,53 @@
+"""`flask mailinglist import`: preferences from IXP Manager."""
+
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from portal.cli.mailinglist import mailinglist
+from portal.cli.output import as_text_or_json, print_json, print_message, print_table
+from portal.extensions import db, portal
+
+if TYPE_CHECKING:
+    from portal.services.preferences.from_ixp_manager import Imported
+
+
+@mailinglist.command("import")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
+@as_text_or_json
+@click.argument("file", type=click.File("rb"))
+def import_(*, file: BinaryIO, dry_run: bool, form: str) -> None:
+    """Fill in preferences from an export of IXP Manager, for users who have none yet; - is standard input.
+
+    FILE is CSV below the line username,email,attribute,value, or a JSON array of objects with these names. attribute is
+    mailinglist.HANDLE.subscribed, value is 1 or 0. A preference that is stored is never changed. What cannot be
+    imported is reported, and the rest goes on.
+
+    \b
+    Example: flask mailinglist import --dry-run preferences.csv
+    """
+    from portal.services.preferences.from_ixp_manager import import_preferences
+
+    found = import_preferences(
+        db.session(),
+        file.read(),
+        catalogue=portal().catalogue(),
+        now=portal().clock(),
+        is_dry=dry_run,
+    )
+    if form == "json":
+        print_json(found)
+    else:
+        print_table(("LIST", "SUBSCRIBED", "UNSUBSCRIBED", "REFUSED", "KEPT"), found.lists)
+    _print_skipped(found)
+    if dry_run:
+        print_message("nothing was written: --dry-run")
+
+
+def _print_skipped(found: "Imported") -> None:
+    for each in found.skipped:
+        print_message(f"{each.reason}: {each.times}")
+        for example in each.examples:
+            print_message(f"  {example}")
+        if each.times > len(each.examples):
+            print_message(f"  and {each.times - len(each.examples)} more")

@@ -1,0 +1,26 @@
+"""`flask mailinglist rename`: a list that gets another handle."""
+
+import click
+
+from portal.cli.mailinglist import mailinglist
+from portal.cli.output import print_message
+from portal.extensions import db, portal
+
+
+@mailinglist.command()
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+def rename(*, old: str, new: str) -> None:
+    """Carry a list's preferences, history and runs over to a new handle.
+
+    NEW is in mailinglists.toml and was never used; OLD is no longer there. Everything is carried over, or nothing.
+
+    \b
+    Example: flask mailinglist rename members everybody
+    """
+    from portal.services.preferences.rename import rename as carry_over
+
+    carried = carry_over(db.session(), old, new, catalogue=portal().catalogue())
+    words = {"run_lines": "lines of runs"}
+    counts = ", ".join(f"{words.get(name, name)}: {count}" for name, count in carried._asdict().items())
+    print_message(f"{old} is {new} now; carried over: {counts}")
