@@ -54,7 +54,7 @@ def lists(*, form: str) -> None:
         print_json(rows)
         return
     headings = ("LIST", "NAME", "ADDRESS", "SUBSCRIBED", "UNSUBSCRIBED", "NOT CHOSEN", "AUDIENCE", "MANAGER")
-    print_table(headings, [[", ".join(cell) if isinstance(cell, tuple) else cell for cell in row] for row in rows])
+    print_table(headings, rows)
 
 
 @mailinglist.command("list-init")

@@ -99,9 +99,11 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
 
 
 def cell_text(value: object) -> str:
-    """Return a cell's text: one line, whatever a list manager or a person wrote."""
-    if value is None:
+    """Return a cell's text on one line; several values are separated by semicolons, which no group's name holds."""
+    if value is None or value == ():
         return "-"
+    if isinstance(value, tuple):
+        return "; ".join(map(cell_text, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return moment(value) if isinstance(value, datetime) else printable(str(value), limit=_LONGEST_CELL)

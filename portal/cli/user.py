@@ -1,15 +1,11 @@
 """`flask user`: make accounts, look at them, change and delete them."""
 
-import json
 import sys
-from collections.abc import Collection
-from datetime import datetime
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import click
 
-from portal.cli.output import CommandGroup, as_text_or_json
-from portal.domain.address import printable
+from portal.cli.output import CommandGroup, as_text_or_json, print_json, print_message, print_table
 from portal.errors import BadInputError
 from portal.extensions import db, portal
 from portal.services.accounts import addresses, imports, passwords, users
@@ -64,7 +60,7 @@ def create(
         rounds=portal().settings.bcrypt_rounds,
         lists=_lists(),
     )
-    _say(f"created {username}")
+    print_message(f"created {username}")
     if is_random:
         click.echo(password)
 
@@ -74,20 +70,18 @@ def create(
 def list_(*, form: str) -> None:
     """Print every account, sorted by username.
 
-    As text: username, address, name, roles and groups, separated by tabs.
-
     \b
     Example: flask user list --format json
     """
-    found = users.list_users(db.session())
+    found = list(users.list_users(db.session()))
     if form == "json":
-        click.echo("[", nl=False)
-        for number, each in enumerate(found):
-            click.echo(f"{',' if number else ''}\n{json.dumps(_plain(each))}", nl=False)
-        click.echo("\n]")
+        print_json(found)
         return
-    for each in found:
-        click.echo("\t".join(printable(cell, limit=1_000) for cell in _cells(each)))
+    headings = ("USERNAME", "ADDRESS", "NAME", "SUPERUSER", "ACTIVE", "GROUPS")
+    print_table(
+        headings,
+        [(each.username, each.email, each.name, each.is_superuser, each.is_active, each.groups) for each in found],
+    )
 
 
 @user.command()
@@ -101,10 +95,9 @@ def show(*, username: str, form: str) -> None:
     """
     found = users.show(db.session(), username)
     if form == "json":
-        click.echo(json.dumps(_plain(found), indent=2))
-        return
-    for key, value in _plain(found).items():
-        click.echo(f"{key}: {_in_words(value)}")
+        print_json(found)
+    else:
+        print_table(("FIELD", "VALUE"), [*found._asdict().items()])
 
 
 @user.command("set-password")
@@ -122,7 +115,7 @@ def set_password(*, username: str, password_stdin: bool) -> None:
     users.find(db.session(), username)  # rather now than after two prompts
     password, is_random = _new_password(password_stdin=password_stdin)
     users.set_password(db.session(), username, password=password, rounds=portal().settings.bcrypt_rounds)
-    _say(f"set the password of {username}; their sessions have ended")
+    print_message(f"set the password of {username}; their sessions have ended")
     if is_random:
         click.echo(password)
 
@@ -139,7 +132,7 @@ def set_address(*, username: str, email: str) -> None:
     user_id = users.find(db.session(), username)
     address = addresses.checked(email, special_domains=portal().settings.allowed_special_domains)
     addresses.change(db.session(), user_id, address, actor=COMMAND_LINE, now=portal().clock(), lists=_lists())
-    _say(f"{username} has the address {address.spelling}")
+    print_message(f"{username} has the address {address.spelling}")
 
 
 @user.command("set-groups")
@@ -152,7 +145,7 @@ def set_groups(*, username: str, groups: tuple[str, ...]) -> None:
     Example: flask user set-groups alice board tech
     """
     users.set_groups(db.session(), username, groups=groups, lists=_lists())
-    _say(f"{username} is in {', '.join(groups) or 'no group'}")
+    print_message(f"{username} is in {', '.join(groups) or 'no group'}")
 
 
 @user.command()
@@ -164,7 +157,7 @@ def activate(*, username: str) -> None:
     Example: flask user activate alice
     """
     users.activate(db.session(), username, lists=_lists())
-    _say(f"activated {username}")
+    print_message(f"activated {username}")
 
 
 @user.command()
@@ -176,7 +169,7 @@ def deactivate(*, username: str) -> None:
     Example: flask user deactivate alice
     """
     users.deactivate(db.session(), username)
-    _say(f"deactivated {username}; their sessions have ended")
+    print_message(f"deactivated {username}; their sessions have ended")
 
 
 @user.command()
@@ -198,7 +191,7 @@ def delete(*, username: str, yes: bool, erase: bool) -> None:
             raise click.UsageError("there is no terminal to ask at: give --yes to delete the account")
         click.confirm(f"Delete {_called(found)}{' and erase the address' if erase else ''}?", abort=True, err=True)
     gone = users.delete(db.session(), username, erase=erase, lists=_lists())
-    _say(f"deleted {_called(gone)}")
+    print_message(f"deleted {_called(gone)}")
 
 
 @user.command()
@@ -210,7 +203,7 @@ def grant(*, username: str) -> None:
     Example: flask user grant alice
     """
     users.grant(db.session(), username)
-    _say(f"{username} is a superuser")
+    print_message(f"{username} is a superuser")
 
 
 @user.command()
@@ -222,7 +215,7 @@ def revoke(*, username: str) -> None:
     Example: flask user revoke alice
     """
     users.revoke(db.session(), username)
-    _say(f"{username} is no superuser")
+    print_message(f"{username} is no superuser")
 
 
 @user.command("import")
@@ -241,12 +234,12 @@ def import_(*, file: BinaryIO) -> None:
         db.session(), file, now=portal().clock(), lists=_lists(), special_domains=special_domains
     )
     for problem in result.problems[:_SHOWN]:
-        _say(f"line {problem.line}: {problem.words}")
+        print_message(f"line {problem.line}: {problem.words}")
     if len(result.problems) > _SHOWN:
-        _say(f"and {len(result.problems) - _SHOWN} more")
+        print_message(f"and {len(result.problems) - _SHOWN} more")
     if result.problems:
         raise BadInputError(f"nothing was imported, bad lines: {len(result.problems)}")
-    _say(f"created {result.created} users")
+    print_message(f"created {result.created} users")
 
 
 def _lists() -> Lists:
@@ -266,7 +259,7 @@ def _asked_password() -> str:
         answer = _ask("Password (empty: a random one)")
         if not answer or answer == _ask("Once more"):
             return answer
-        _say("the two are not the same; again, please")
+        print_message("the two are not the same; again, please")
 
 
 def _ask(words: str) -> str:
@@ -289,30 +282,5 @@ def _has_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _say(text: str) -> None:
-    """Tell a person what was done: on stderr, so that stdout holds nothing but what was asked for."""
-    click.echo(printable(text, limit=1_000), err=True)
-
-
 def _called(found: Profile) -> str:
     return f"{found.username} ({', '.join(filter(None, (found.name, found.email)))})"
-
-
-def _plain(found: Profile) -> dict[str, Any]:
-    return {
-        key: value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else value
-        for key, value in found._asdict().items()
-    }
-
-
-def _cells(found: Profile) -> tuple[str, ...]:
-    roles = [role for role, has in (("superuser", found.is_superuser), ("inactive", not found.is_active)) if has]
-    return found.username, found.email, found.name, ",".join(roles), ";".join(found.groups)
-
-
-def _in_words(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Collection) and not isinstance(value, str):
-        return "; ".join(map(str, value))
-    return printable("" if value is None else str(value), limit=1_000)

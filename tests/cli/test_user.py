@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -114,12 +115,14 @@ def test_errors_say_what_is_wrong_and_change_nothing(flask_user, session, args, 
     assert list(users.list_users(session)) == before
 
 
-def test_list_prints_a_line_for_each_account(flask_user, session):
+def test_list_prints_a_table_of_the_accounts(flask_user, session):
     make_user(session, "bob", is_superuser=True, is_active=False)
     make_user(session, "alice", groups=("tech", "full members"))
-    assert flask_user("list").stdout == (
-        "alice\talice@example.org\tAlice\t\tfull members;tech\nbob\tbob@example.org\tBob\tsuperuser,inactive\t\n"
-    )
+    assert [re.split(r"  +", line) for line in flask_user("list").stdout.splitlines()] == [
+        ["USERNAME", "ADDRESS", "NAME", "SUPERUSER", "ACTIVE", "GROUPS"],
+        ["alice", "alice@example.org", "Alice", "no", "yes", "full members; tech"],
+        ["bob", "bob@example.org", "Bob", "yes", "no", "-"],
+    ]
 
 
 def test_list_as_json_is_an_array_empty_or_not(flask_user, session):
@@ -133,18 +136,19 @@ def test_list_as_json_is_an_array_empty_or_not(flask_user, session):
 
 def test_show_prints_one_account(flask_user, session):
     make_user(session, "alice", "alice@example.org", "a@example.net", groups=("board",))
-    assert flask_user("show", "ALICE").stdout.splitlines() == [
-        "id: 1",
-        "username: alice",
-        "name: Alice",
-        "email: alice@example.org",
-        "addresses: alice@example.org; a@example.net",
-        "groups: board",
-        "is_superuser: no",
-        "is_active: yes",
-        "created_at: 2026-11-01T12:00:00Z",
-        "last_login_at: ",
-    ]
+    assert dict(line.split(maxsplit=1) for line in flask_user("show", "ALICE").stdout.splitlines()) == {
+        "FIELD": "VALUE",
+        "id": "1",
+        "username": "alice",
+        "name": "Alice",
+        "email": "alice@example.org",
+        "addresses": "alice@example.org; a@example.net",
+        "groups": "board",
+        "is_superuser": "no",
+        "is_active": "yes",
+        "created_at": "2026-11-01 12:00 UTC",
+        "last_login_at": "-",
+    }
 
 
 def test_set_password_ends_sessions(flask_user, session, clock):
