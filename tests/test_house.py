@@ -132,6 +132,19 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert imported & HEAVY == set()
 
 
+def test_importing_and_composing_leaves_the_garbage_collector_alone(tmp_path: Path) -> None:
+    program = (
+        "import gc; state = lambda: (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()); before = state(); "
+        "import portal.cli; assert state() == before; portal.create_app(); assert state() == before"
+    )
+    environ = {"PORTAL_INSTANCE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_the_picture_of_the_house_is_the_house() -> None:
     picture = (ROOT / "docs" / "architecture.md").read_text().split("```")[1]
     drawn = set(_paths(picture))
