@@ -77,7 +77,7 @@ class Instance:
 
     @property
     def env(self) -> Mapping[str, str]:
-        """The environment in which commands find this instance; no PYTHONDONTWRITEBYTECODE, as where it is installed."""
+        """The environment in which commands find this instance, without PYTHONDONTWRITEBYTECODE as where it runs."""
         ours = {"PORTAL_INSTANCE": str(self.folder), "PORTAL_BCRYPT_ROUNDS": "4", "FLASK_APP": "portal"}
         passed_on = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
         return {**passed_on, **ours, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}

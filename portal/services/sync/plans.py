@@ -1,7 +1,9 @@
 """What a planner needs, read from the database: who is on what, and what a run that was not finished left behind."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
+from enum import IntEnum
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Integer, Select, and_, case, cast, except_, func, not_, select
@@ -18,10 +20,18 @@ RETRY_AFTER = timedelta(days=1)  # a refused address is tried again
 WAITING_ENDS = timedelta(days=90)
 _IDS = 5_000  # how many ids one statement names
 
-# What an overview says of an address, in a number; 0 and 1: steady, off or on.
-_CLOSER = 2  # rules could say something about it
-_CLOSER_UNHELD = 3  # … and no account holds it
-_NEVER_TOUCHED = 4
+
+class _Overview(IntEnum):
+    """What the database says of an address before its place on the roster is known; a number, as SQL returns it.
+
+    Steady: preference and seen agree, and nothing is open.
+    """
+
+    STEADY_OFF = 0
+    STEADY_ON = 1
+    UNSETTLED = 2
+    UNSETTLED_WITHOUT_ACCOUNT = 3
+    UNMANAGED = 4  # an account holds it, and there is no preference
 
 
 def make_plan(
@@ -34,7 +44,7 @@ def make_plan(
 ) -> Plan:
     """Read what the portal knows of a list and decide; ``roster`` maps canonical addresses to spellings."""
     our_acts = unfinished_acts(session, mailing_list.handle)
-    ids, counts = _in_need_of_a_look(session, mailing_list, roster, our_acts)
+    ids, counts = _undecided(session, mailing_list, roster, our_acts)
     rows = load_rows(session, mailing_list, ids, now=now)
     decisions = decide_rows(
         rows, roster, rules=rules_of(mailing_list), our_acts=our_acts, is_planned_run=is_planned_run
@@ -81,30 +91,38 @@ def count_staying(session: Session, handle: str, *, leaving: Collection[int]) ->
     return len(set(wanted).difference(leaving))
 
 
-def _in_need_of_a_look(
+def _undecided(
     session: Session, mailing_list: MailingList, roster: Mapping[str, str], our_acts: Mapping[int, Action]
 ) -> tuple[set[int], dict[str, int]]:
     """Return the ids of the addresses that rules could say something about, and counts over all.
 
-    The steady ones, where preference, seen and roster agree and nothing is open, are passed over: they are nearly all.
+    The steady ones whose place on the roster agrees are passed over: they are nearly all.
     """
     found: set[int] = set()
     held = steady_on = 0
-    for query in (_with_preference(mailing_list), _without_preference(mailing_list)):
-        for block in database.stream(session.connection(), query):
-            for address_id, canonical, state in block:
-                on_roster = canonical in roster
-                held += on_roster and state != _CLOSER_UNHELD
-                if state == on_roster and address_id not in our_acts:
-                    steady_on += on_roster
-                elif state != _NEVER_TOUCHED:
-                    found.add(address_id)
+    # As plain numbers, for a million comparisons.
+    steady = {True: _Overview.STEADY_ON.value, False: _Overview.STEADY_OFF.value}  # by being on the roster
+    unheld, unmanaged = _Overview.UNSETTLED_WITHOUT_ACCOUNT.value, _Overview.UNMANAGED.value
+    for address_id, canonical, overview in _overviews(session, mailing_list):
+        on_roster = canonical in roster
+        held += on_roster and overview != unheld
+        if overview == steady[on_roster] and address_id not in our_acts:
+            steady_on += on_roster
+        elif overview != unmanaged:
+            found.add(address_id)
     moved = select(Preference.moved_to).where(
         Preference.list_handle == mailing_list.handle, Preference.moved_to.is_not(None)
     )
     successors = set(session.scalars(moved)) - found
     steady_on -= _count_seen_on(session, mailing_list, successors)
     return found | {each for each in successors if each is not None}, {"held": held, "steady_on": steady_on}
+
+
+def _overviews(session: Session, mailing_list: MailingList) -> Iterator[tuple[int, str, int]]:
+    """Return id, canonical form and overview of all addresses that have a preference or that an account holds."""
+    queries = (_with_preference(mailing_list), _without_preference(mailing_list))
+    blocks = (block for query in queries for block in database.stream(session.connection(), query))
+    return chain.from_iterable(blocks)
 
 
 def _count_seen_on(session: Session, mailing_list: MailingList, ids: Collection[int | None]) -> int:
@@ -132,7 +150,11 @@ def _with_preference(mailing_list: MailingList) -> Select[Any]:
         Preference.refused_at.is_(None),
         is_managed(mailing_list),
     )
-    overview = case((steady, cast(Preference.subscribed, Integer)), (is_held(), _CLOSER), else_=_CLOSER_UNHELD)
+    overview = case(
+        (steady, cast(Preference.subscribed, Integer)),
+        (is_held(), _Overview.UNSETTLED),
+        else_=_Overview.UNSETTLED_WITHOUT_ACCOUNT,
+    )
     return (
         select(Address.id, Address.canonical, overview)
         .join(Preference, Preference.address_id == Address.id)
@@ -142,7 +164,7 @@ def _with_preference(mailing_list: MailingList) -> Select[Any]:
 
 def _without_preference(mailing_list: MailingList) -> Select[Any]:
     """Return the same of the addresses that an account holds and that have none."""
-    overview = case((is_managed(mailing_list), _CLOSER), else_=_NEVER_TOUCHED)
+    overview = case((is_managed(mailing_list), _Overview.UNSETTLED), else_=_Overview.UNMANAGED)
     chosen = select(Preference.address_id).where(Preference.list_handle == mailing_list.handle)
     bare = except_(select(UserAddress.address_id), chosen).order_by("address_id")  # so that SQLite merges the two
     return select(Address.id, Address.canonical, overview).where(Address.id.in_(bare))
