@@ -4,23 +4,27 @@ Whatever goes wrong on the way is one ListManagerUnavailableError that names met
 urllib3 is imported when a server is reached, not when settings are read: every start of a command would pay for it.
 """
 
-import io
 import json
 import socket
 import time
+import weakref
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from threading import Timer
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from portal.errors import ConfigurationError, ListManagerUnavailableError
 from portal.listmanagers.lines import one_line
 
 if TYPE_CHECKING:
-    from urllib3 import BaseHTTPResponse, HTTPConnectionPool
+    from urllib3 import BaseHTTPResponse
+    from urllib3.connection import HTTPConnection
 
 CONNECT_SECONDS = 10.0
 PAUSE = 0.2  # seconds before the second try
@@ -118,39 +122,44 @@ class Client:
         return found
 
     def _once(self, request: _Request, until: Deadline) -> Answer | Refused:
-        import urllib3
-        from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
-        from urllib3.exceptions import TimeoutError as HTTPTimeoutError
+        from urllib3.exceptions import HTTPError
 
-        call, form, left = request.call, request.form, until.left
-        if left <= 0:
+        call = request.call
+        if until.left <= 0:
             raise _too_slow(call, until)
-        to_connect = min(CONNECT_SECONDS, left)
+        try:
+            status, content = self._exchange(request, until)
+        except (HTTPError, HTTPException, OSError) as error:
+            if until.left <= 0:
+                raise _too_slow(call, until) from None
+            return Refused(call, _reason_of(error))
+        if until.left <= 0:  # what was read may be cut off
+            raise _too_slow(call, until)
+        return _understood(request, status, content)
+
+    def _exchange(self, request: _Request, until: Deadline) -> tuple[int, bytes]:
+        connection, form = self._connection, request.form
         headers = {**self._headers, **({"Content-Type": "application/x-www-form-urlencoded"} if form else {})}
         try:
-            response = self._pool.urlopen(
-                request.method,
-                request.target,
-                body=urlencode(form) if form else None,
-                headers=headers,
-                retries=False,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-                timeout=urllib3.Timeout(connect=to_connect, total=left),
-            )
-            try:
-                return _understood(request, response.status, self._read(call, response))
-            finally:
-                response.close()
-        except NewConnectionError as error:
-            return Refused(call, _in_short(error))
-        except ConnectTimeoutError:
-            return Refused(call, f"no connection within {to_connect:.3g} seconds")
-        except (HTTPTimeoutError, TimeoutError):
-            raise _too_slow(call, until) from None
-        except (HTTPError, OSError) as error:
-            return Refused(call, _in_short(error))
+            if not connection.is_connected:
+                connection.close()
+                connection.timeout = min(CONNECT_SECONDS, until.left)
+                connection.connect()
+            connection.timeout = None
+            with _hung_up_at(until, connection.sock):
+                connection.request(
+                    request.method,
+                    request.target,
+                    urlencode(form) if form else None,
+                    headers,
+                    preload_content=False,
+                    decode_content=False,
+                )
+                with closing(connection.getresponse()) as response:
+                    return response.status, self._read(request.call, response)
+        except BaseException:
+            connection.close()  # what is left of an answer must not be taken for the next one
+            raise
 
     def _read(self, call: str, response: "BaseHTTPResponse") -> bytes:
         content = bytearray()
@@ -169,20 +178,18 @@ class Client:
         return {"Accept": "application/json", "User-Agent": "member-portal", "Authorization": f"Basic {credentials}"}
 
     @cached_property
-    def _pool(self) -> "HTTPConnectionPool":
-        """Return the pool, which keeps a connection open where the server lets it."""
-        from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+    def _connection(self) -> "HTTPConnection":
+        """Return the connection, which is opened when it is needed, and kept where the server lets it."""
         from urllib3.connection import HTTPConnection, HTTPSConnection
 
         parts = urlsplit(self.url)
         host = parts.hostname or ""
         if parts.scheme == "http":
-            plain = HTTPConnectionPool(host, parts.port)
-            plain.ConnectionCls = _timed(HTTPConnection)
-            return plain
-        secure = HTTPSConnectionPool(host, parts.port, ssl_context=self._trust())
-        secure.ConnectionCls = _timed(HTTPSConnection)
-        return secure
+            connection = HTTPConnection(host, parts.port)
+        else:
+            connection = HTTPSConnection(host, parts.port, ssl_context=self._trust())
+        weakref.finalize(self, connection.close)
+        return connection
 
     def _trust(self) -> Any:
         import ssl
@@ -190,7 +197,7 @@ class Client:
         try:
             return ssl.create_default_context(cafile=self.ca_file)
         except OSError as error:
-            raise ConfigurationError(f"ca_file: {self.ca_file}: {_in_short(error)}") from None
+            raise ConfigurationError(f"ca_file: {self.ca_file}: {_reason_of(error)}") from None
 
 
 def described(answer: Answer) -> str:
@@ -235,11 +242,13 @@ def _too_slow(call: str, until: Deadline) -> ListManagerUnavailableError:
     )
 
 
-def _in_short(error: BaseException | None) -> str:
-    """Return what went wrong on the way, without the names of Python's and urllib3's objects."""
+def _reason_of(error: BaseException | None) -> str:
+    """Return the reason of a failure, without the names of Python's and urllib3's objects."""
     while error is not None:
         if isinstance(error, socket.gaierror):
             return "its host has no address"
+        if isinstance(error, TimeoutError) and error.errno is None:  # only connecting has a time of its own
+            return f"no connection within {CONNECT_SECONDS:.3g} seconds"
         words = getattr(error, "verify_message", "") or getattr(error, "reason", "")
         if words and isinstance(words, str):
             return f"TLS failed: {one_line(words)}"
@@ -249,59 +258,18 @@ def _in_short(error: BaseException | None) -> str:
     return "the answer broke off"
 
 
-class _TimedFile(io.RawIOBase):
-    """What comes from a socket, until its time is up."""
-
-    def __init__(self, file: io.RawIOBase, timed: "_TimedSocket") -> None:
-        self._file, self._timed = file, timed
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._timed.shorten()
-        return cast(int | None, self._file.readinto(buffer))
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+@contextmanager
+def _hung_up_at(until: Deadline, connected: Any) -> Iterator[None]:
+    """Hang up when time is up, whatever is being sent or read then: a time-out for each piece lets a drip go on."""
+    timer = Timer(until.left, _hang_up, [connected])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
-class _TimedSocket:
-    """A socket whose time-out is for all that is read after it was set, not for each piece: a slow drip ends too."""
-
-    def __init__(self, wrapped: socket.socket) -> None:
-        self._wrapped = wrapped
-        self._end: float | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._wrapped, name)
-
-    def settimeout(self, seconds: float | None) -> None:
-        self._end = None if seconds is None else time.monotonic() + seconds
-        self._wrapped.settimeout(seconds)
-
-    def shorten(self) -> None:
-        """Leave the next read what is left of the time. Raise TimeoutError where nothing is."""
-        if self._end is None:
-            return
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._wrapped.settimeout(left)
-
-    def makefile(self, *_mode: Any, **_options: Any) -> io.BufferedReader:
-        return io.BufferedReader(_TimedFile(self._wrapped.makefile("rb", buffering=0), self))
-
-
-def _timed(kind: Any) -> Any:
-    """Return a kind of connection whose time-outs are for an answer as a whole."""
-
-    class Timed(kind):  # type: ignore[misc]
-        sock: Any
-
-        def connect(self) -> None:
-            super().connect()
-            self.sock = _TimedSocket(self.sock)
-
-    return Timed
+def _hang_up(connected: socket.socket) -> None:
+    with suppress(OSError):  # it is closed already
+        socket.socket.shutdown(connected, socket.SHUT_RDWR)  # of TLS too: another thread is reading there

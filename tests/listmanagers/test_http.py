@@ -127,6 +127,11 @@ FAULTS = {
     "hang": ([hanging], "not done within 0.3 seconds"),
     "slow drip in the head": ([dripping(b"HTTP/1.1 200 OK\r\nX-Slow: ")], "not done within 0.3 seconds"),
     "slow drip in the body": ([dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n")], "not done within 0.3"),
+    "slow drip before a chunk": (
+        [dripping(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;")],
+        "not done within 0.3",
+    ),
+    "slow drip that has no end": ([dripping(b"HTTP/1.1 200 OK\r\n\r\n{}")], "not done within 0.3"),
     "50 MB": ([flooding], "more than 10000 bytes.*raise max_output"),
     "redirect": ([answering(302, b"{}", b"Location: http://127.0.0.1:1/")], r"a redirect \(302\), which is not"),
     "no JSON": ([answering(200, b"<html>\x1b[31m\r\nX: y</html>")], "no JSON: <html>"),
@@ -201,6 +206,50 @@ def test_a_connection_is_kept_where_the_server_keeps_it():
         assert server.connections == 1
 
 
+def test_a_connection_that_the_server_closed_meanwhile_is_opened_again_and_takes_no_second_try(monkeypatch):
+    monkeypatch.setattr("portal.listmanagers.http.PAUSE", 60)
+    is_closed = threading.Event()
+
+    def answering_once(connection: socket.socket) -> None:
+        connection.sendall(OK)
+        connection.shutdown(socket.SHUT_RDWR)
+        is_closed.set()
+
+    with serving(answering_once, OK) as server:
+        own = client(server.url)
+        own.request("GET", "x", until=Deadline.after(2))
+        assert is_closed.wait(2)
+        own.request("GET", "x", until=Deadline.after(2))
+        assert (server.connections, len(server.heard)) == (2, 2)
+
+
+def test_after_a_call_that_was_given_up_the_next_one_gets_its_own_answer():
+    is_given_up = threading.Event()
+
+    def answering_late(connection: socket.socket) -> None:
+        is_given_up.wait(2)
+        connection.sendall(answering(200, b'{"late": true}'))
+
+    with serving(answering_late, OK) as server:
+        own = client(server.url)
+        with pytest.raises(ListManagerUnavailableError, match="not done within"):
+            own.request("GET", "x", until=Deadline.after(0.2))
+        is_given_up.set()
+        assert own.request("GET", "y", until=Deadline.after(2)).data == {}
+
+
+def test_no_thread_is_left_behind_by_a_request():
+    with serving(OK, closing, closing) as server:
+        before = set(threading.enumerate())
+        get(server.url, seconds=60)
+        with pytest.raises(ListManagerUnavailableError):
+            get(server.url, seconds=60)
+        deadline = time.monotonic() + 2
+        while set(threading.enumerate()) - before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert set(threading.enumerate()) - before == set()
+
+
 def test_a_request_carries_what_it_is_given_and_nothing_that_breaks_a_line():
     with serving(OK) as server:
         form = [("a", "x\r\nY: z&ü"), ("a", "+ %")]
@@ -221,9 +270,11 @@ def test_no_proxy_of_the_environment_is_asked(monkeypatch):
         assert get(server.url).data == {}
 
 
-@pytest.mark.parametrize("answer", [answering(200, SECRET.encode()), answering(500, '{"title": "wörd"}'.encode())])
-def test_what_is_said_to_a_secret_request_is_not_told(answer):
-    with serving(answer, answer) as server, pytest.raises(ListManagerUnavailableError) as caught:
+@pytest.mark.parametrize(
+    "answers", [[answering(200, SECRET.encode())], [answering(500, '{"title": "wörd"}'.encode())] * 2]
+)
+def test_what_is_said_to_a_secret_request_is_not_told(answers):
+    with serving(*answers) as server, pytest.raises(ListManagerUnavailableError) as caught:
         client(server.url).request("PATCH", "x", until=Deadline.after(2), form=[("p", SECRET)], is_secret=True)
     assert "w\u00f6rd" not in str(caught.value)
 
@@ -276,8 +327,9 @@ def test_a_certificate_must_be_trusted(certificate):
         get(server.url, seconds=5)
     assert server.heard == []
     slow = pytest.raises(ListManagerUnavailableError, match=r"not done within 0\.5 seconds")
-    with serving(dripping(b"HTTP/1.1 200 OK\r\nX: "), tls=tls) as server, slow:
-        get(server.url, ca_file=certificate, seconds=0.5)
+    for start in (b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n"):
+        with serving(dripping(start), tls=tls) as server, slow:
+            get(server.url, ca_file=certificate, seconds=0.5)
 
 
 def test_a_file_of_certificates_that_is_none_is_named(tmp_path):
