@@ -295,7 +295,9 @@ def history(
     ).order_by(History.id.desc())
     if handle is not None:
         query = query.where(History.list_handle == handle)
-    if address is not None:
-        query = query.where(History.address == address)  # its text outlives its row
     with reading(session):
+        if address is not None:
+            number = session.scalar(select(Address.id).where(Address.canonical == address))
+            # The lines of an address outlive it; they are then found by its text alone, which has no index.
+            query = query.where(History.address == address if number is None else History.address_id == number)
         return tuple(map(HistoryLine._make, session.execute(query.limit(limit))))

@@ -164,6 +164,15 @@ def test_history_is_told_newest_first_by_list_and_by_address(session):
     assert len(told(limit=None)) == 3
 
 
+def test_the_history_of_an_address_outlives_it(session):
+    values = {"at": NOW, "list_handle": "members", "subscribed": True, "source": "user", "actor": "alice"}
+    session.add(History(address_id=77, address="gone@example.org", **values))
+    session.commit()
+
+    (line,) = list_reports.history(session, address="gone@example.org")
+    assert line.address == "gone@example.org"
+
+
 def test_a_report_writes_nothing_and_leaves_no_transaction_open(session, catalogue, clock):
     make_user(session, "alice")
     sent = []

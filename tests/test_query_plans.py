@@ -1,0 +1,62 @@
+"""What is asked of one list or one address is found by an index: these tables grow for years."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.orm import Session
+
+from portal.services.preferences import own_history
+from portal.services.reports import lists as list_reports
+from portal.services.reports import runs as run_reports
+from portal.services.sync import plans
+from tests.factories import make_user
+
+GROWING = ("history", "runs", "run_lines")
+
+QUERIES: dict[str, Callable[[Session], Any]] = {
+    "history of an address": lambda session: list_reports.history(session, address="alice@example.org"),
+    "history of an address on a list": lambda session: list_reports.history(
+        session, handle="members", address="alice@example.org"
+    ),
+    "a member's own history": lambda session: own_history.events(session, 1, handles=["members"]),
+    "runs of a list": lambda session: list_reports.runs(session, handle="members"),
+    "lines of a run": lambda session: run_reports.lines(session, 1),
+    "unfinished acts on a list": lambda session: plans.unfinished_acts(session, "members"),
+    "accepted lines of a list": lambda session: plans.accepted_lines(session, "members"),
+}
+
+
+@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+def test_no_question_about_one_list_or_address_reads_a_whole_table(
+    session: Session, query: Callable[[Session], Any]
+) -> None:
+    make_user(session, "alice")
+    statements: list[tuple[str, Any]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, values: object, *_: object) -> None:
+        statements.append((statement, values))
+
+    bind: Any = session.get_bind()
+    event.listen(bind, "before_cursor_execute", note)
+    try:
+        query(session)
+    finally:
+        event.remove(bind, "before_cursor_execute", note)
+    asked = [each for each in statements if re.search(rf"FROM ({'|'.join(GROWING)})\b", each[0])]
+
+    assert asked
+    assert [scan for each in asked for scan in whole_tables(session, *each)] == []
+
+
+def whole_tables(session: Session, statement: str, values: Any) -> list[str]:
+    """Return the steps of a statement's plan that read a growing table from end to end."""
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL enable_seqscan = off"))  # few rows are read whole where that is allowed
+        steps = connection.exec_driver_sql(f"EXPLAIN {statement}", values).scalars().all()
+        return [step for step in steps if re.search(rf"Seq Scan on ({'|'.join(GROWING)})\b", step)]
+    steps = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
+    return [step for step in steps if re.match(rf"SCAN ({'|'.join(GROWING)})\b", step)]
