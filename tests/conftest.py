@@ -1,8 +1,11 @@
 """The actors of the tests: an application on a database of its own, a clock that stands still, a browser, a shell."""
 
+import fcntl
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,13 +15,20 @@ from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
-from sqlalchemy import text
+from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.orm import Session
 
 from portal import create_app
 from portal.extensions import Portal, db
+from portal.services import security_log
 
-SERVER = os.environ.get("PORTAL_TEST_DATABASE_URI")  # a PostgreSQL database that the tests may empty; none: SQLite
+# A PostgreSQL database that the tests may empty; none: SQLite. Each worker of pytest-xdist has a copy of its own.
+TEMPLATE = os.environ.get("PORTAL_TEST_DATABASE_URI")
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+SERVER = f"{TEMPLATE}_{WORKER}" if TEMPLATE and WORKER else TEMPLATE
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a background job inherits, and would hand on to each child
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis_settings.register_profile(
     "portal", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
@@ -85,11 +95,23 @@ class Rosters:
 
 
 @pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The database after `flask db upgrade`: a file to copy, or the server's, to empty before each test."""
-    folder = tmp_path_factory.mktemp("migrated")
-    _migrate(folder)
-    return folder / "portal.db"
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The database after `flask db upgrade`, made once for all workers: a file to copy, or what SERVER is made from."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if WORKER else folder) / "migrated"
+    folder.mkdir(exist_ok=True)
+    with _one_at_a_time(folder):
+        if not (folder / "done").exists():
+            _migrate(folder, TEMPLATE)
+            (folder / "done").touch()
+        if SERVER != TEMPLATE:
+            _on_the_server(
+                f"DROP DATABASE IF EXISTS {_name(SERVER)}",
+                f"CREATE DATABASE {_name(SERVER)} TEMPLATE {_name(TEMPLATE)}",
+            )
+    yield folder / "portal.db"
+    if SERVER != TEMPLATE:
+        _on_the_server(f"DROP DATABASE {_name(SERVER)} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -97,18 +119,33 @@ def mends_the_database(tmp_path: Path) -> Iterator[None]:
     """For a test that wrecks its database: the server's, which all tests share, is made anew after it."""
     yield
     if SERVER:
-        _migrate(tmp_path)
+        _migrate(tmp_path, SERVER)
+
+
+@pytest.fixture(scope="session")
+def server(migrated: Path) -> Iterator[Engine | None]:
+    """The connection by which the server's database is emptied."""
+    engine = create_engine(SERVER, pool_size=1) if SERVER else None
+    yield engine
+    if engine:
+        engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The instance folder, at the same place in every test, so that one application can serve them all."""
+    return tmp_path_factory.mktemp("home") / "instance"
 
 
 @pytest.fixture
-def instance(tmp_path: Path, migrated: Path) -> Path:
+def instance(home: Path, migrated: Path, server: Engine | None) -> Path:
     """An instance folder with the catalogue and an empty, migrated database."""
-    folder = tmp_path / "instance"
-    folder.mkdir()
-    (folder / "mailinglists.toml").write_text(CATALOGUE)
-    if not SERVER:
-        shutil.copy(migrated, folder / "portal.db")
-    return folder
+    _furnish(home)
+    if server:
+        _empty(server)
+    else:
+        shutil.copy(migrated, home / "portal.db")
+    return home
 
 
 @pytest.fixture
@@ -127,23 +164,42 @@ def make_app(instance: Path, clock: Clock) -> Iterator[Callable[..., Flask]]:
     made: list[Flask] = []
 
     def build(**environ: str) -> Flask:
-        app = create_app({"TESTING": True}, environ={**_environ(instance), **environ})
+        app = create_app({"TESTING": True}, environ={**_environ(instance, SERVER), **environ})
         made_portal: Portal = app.extensions["portal"]
         app.extensions["portal"] = replace(made_portal, clock=clock)
         made.append(app)
         return app
 
-    if SERVER:
-        _empty(build())
     yield build
     for app in made:
-        with app.app_context():
-            db.engine.dispose()
+        _disconnect(app)
+
+
+@pytest.fixture(scope="session")
+def composed(home: Path, migrated: Path) -> Flask:
+    """The application that tests share. It has answered once, so Flask refuses whatever would add to it."""
+    _furnish(home)
+    app = create_app({"TESTING": True}, environ=_environ(home, SERVER))
+    app.test_client().get("/static/")
+    return app
 
 
 @pytest.fixture
-def app(make_app: Callable[..., Flask], rosters: Rosters) -> Flask:
-    return make_app()
+def app(composed: Flask, instance: Path, rosters: Rosters, clock: Clock) -> Iterator[Flask]:
+    """The shared application, as if composed for this test; one with other settings or routes comes from make_app."""
+    config, portal = dict(composed.config), composed.extensions["portal"]
+    secret = instance / "secret_key"
+    secret.touch(mode=0o600)
+    secret.write_text(config["SECRET_KEY"])
+    portal.catalogue.cache_clear()
+    security_log.write_to(portal.settings.security_log_in(instance))
+    composed.extensions["portal"] = replace(portal, clock=clock)
+    yield composed
+    _disconnect(composed)
+    composed.config.clear()
+    composed.config.update(config)
+    composed.extensions["portal"] = portal
+    composed.test_client_class = None
 
 
 @pytest.fixture
@@ -163,10 +219,17 @@ def runner(app: Flask) -> FlaskCliRunner:
     return app.test_cli_runner()
 
 
-def _migrate(folder: Path) -> None:
-    app = create_app(environ=_environ(folder))
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _migrate(folder: Path, uri: str | None) -> None:
+    app = create_app(environ=_environ(folder, uri))
     with app.app_context():
-        if SERVER:
+        if uri:
             with db.engine.begin() as connection:
                 connection.execute(text("DROP SCHEMA public CASCADE"))
                 connection.execute(text("CREATE SCHEMA public"))
@@ -175,14 +238,36 @@ def _migrate(folder: Path) -> None:
         db.engine.dispose()
 
 
-def _environ(instance: Path) -> dict[str, str]:
+def _environ(instance: Path, uri: str | None) -> dict[str, str]:
     found = {"PORTAL_INSTANCE": str(instance), "PORTAL_BCRYPT_ROUNDS": "4"}
-    if SERVER:
-        found["PORTAL_SQLALCHEMY_DATABASE_URI"] = SERVER
-    return found
+    return {**found, "PORTAL_SQLALCHEMY_DATABASE_URI": uri} if uri else found
 
 
-def _empty(app: Flask) -> None:
-    with app.app_context(), db.engine.begin() as connection:
-        tables = ", ".join(table.name for table in db.metadata.sorted_tables)
+def _furnish(home: Path) -> None:
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir()
+    (home / "mailinglists.toml").write_text(CATALOGUE)
+
+
+def _disconnect(app: Flask) -> None:
+    with app.app_context():
+        db.engine.dispose()
+
+
+def _name(uri: str) -> str:
+    return f'"{make_url(uri).database}"'
+
+
+def _on_the_server(*statements: str) -> None:
+    """Create or drop databases; PostgreSQL does neither within a transaction, nor from a database that is concerned."""
+    engine = create_engine(make_url(TEMPLATE).set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+def _empty(server: Engine) -> None:
+    tables = ", ".join(table.name for table in db.metadata.sorted_tables)
+    with server.begin() as connection:
         connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))

@@ -2,6 +2,7 @@
 
 import inspect
 import sqlite3
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 
@@ -135,8 +136,10 @@ def test_other_mistakes_in_sql_stay_unforeseen(session: Session) -> None:
 
 
 @pytest.fixture
-def failing(app: Flask) -> Flask:
+def failing(make_app: Callable[..., Flask]) -> Flask:
     """An application whose pages and calls raise what the test puts into ``app.config["RAISE"]``."""
+
+    app = make_app()
 
     def fail() -> str:
         raise app.config["RAISE"]

@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from portal.services.sync import leases
 from tests.conftest import SERVER, Clock
 from tests.factories import make_user
 from tests.fakes.mailman2 import FakeMailman2
+from tests.waiting import wait_until
 
 CATALOGUE = """
 enabled = true
@@ -375,13 +375,13 @@ def test_ctrl_c_is_one_line_and_the_next_run_repairs(portal, mailman, session):
     portal.choose("bob", ticked=True)
     mailman.hang("add_members")
     argv = [sys.executable, "-m", "flask", "--app", "portal", "mailinglist", "sync"]
-    process = subprocess.Popen(argv, env=portal.environ, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
-    while not (mailman.root / "hanging").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    with subprocess.Popen(argv, env=portal.environ, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until((mailman.root / "hanging").exists)
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert (process.returncode, stderr) == (130, "error: interrupted\n")
     mailman.repair()
     assert portal("sync")[0] == 0

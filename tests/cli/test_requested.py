@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from tests.conftest import SERVER, Clock, Rosters
 from tests.factories import make_preference, make_user
 from tests.services.sync.test_requests import BOB, make_account
 from tests.test_query_counts import traffic
+from tests.waiting import wait_until
 
 
 class Desk:
@@ -170,10 +170,7 @@ def test_two_at_once_and_one_killed_in_the_middle(desk: Desk, instance: Path, tm
     slow_one, quick_one = desk.ask(handle="members"), desk.ask(handle="tech")
     first = subprocess.Popen(argv, env=environ, stderr=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + 60
-        while not reached.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(reached.exists)
         second = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False, timeout=60)
         assert (second.returncode, second.stderr, second.stdout) == (0, "", "")
         assert (desk.state(slow_one), desk.state(quick_one)) == ("taken", "done")

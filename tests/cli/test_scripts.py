@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +30,7 @@ from tests.fakes.mailman2 import FakeMailman2
 from tests.fakes.mlmmj import FakeMlmmj
 from tests.fakes.plain import FakePlain
 from tests.fakes.sympa import FakeSympa
+from tests.waiting import wait_until
 
 SHELLS = {"bash": ["bash"], "dash": ["dash"], "busybox": ["busybox", "sh"]}
 ROOT = Path(__file__).parents[2]
@@ -77,6 +77,7 @@ class Operated:
         self.mailman = FakeMailman2(folder / "mailman")
         self.plain = FakePlain(folder / "plain")
         self.instead: dict[str, Any] = {}
+        self.over = threading.Event()
         self.tools = folder / "tools"
         self.tools.mkdir()
         self.has_tools(*TOOLS)
@@ -125,7 +126,7 @@ class Operated:
         """Answer a request with the portal, or with what stands in its place for this call."""
         for call, instead in self.instead.items():
             if call in f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}":
-                return instead(environ, start_response)
+                return instead({**environ, "portal.over": self.over}, start_response)
         return self.app(environ, start_response)
 
     def run(self, *args: str, **environ: str) -> tuple[int, str]:
@@ -207,6 +208,7 @@ def over_api(app: Flask, session: Session, instance: Path, tmp_path: Path) -> It
     portal = Operated(app, session, instance, tmp_path, over_api=True)
     server = portal.serve()
     yield portal
+    portal.over.set()
     server.shutdown()
     server.server_close()
 
@@ -530,14 +532,12 @@ def test_a_script_that_is_ended_gives_its_run_back(over_api, every_shell):
     portal = over_api
     portal.shell = every_shell
     act_out(portal)
-    portal.mailman.delay("add_members", 2)
+    portal.mailman.hold("add_members")
     argv = [shutil.which(every_shell[0]) or "", *every_shell[1:], portal.script]
     process = subprocess.Popen(argv, env=portal.environ())
-    deadline = time.monotonic() + 60
-    while not portal.mailman.calls("add_members"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: portal.mailman.calls("add_members"))
     process.send_signal(signal.SIGTERM)
+    portal.mailman.let_go()  # a shell answers a signal when the command that it waits for has ended
     assert process.wait(timeout=60) == 143
     assert list(portal.temporary.iterdir()) == []
     assert not portal.is_held()
@@ -682,8 +682,8 @@ def test_shellcheck_has_nothing_to_say(portal, make_app):
 CALLS = ["init?plan", "subscribed", "unsubscribed", "init?confirm"]
 
 
-def hang(_environ, _start_response):
-    time.sleep(4)
+def hang(environ, _start_response):
+    environ["portal.over"].wait(60)
     return []
 
 

@@ -8,7 +8,6 @@ import select
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from sqlalchemy.orm import Session
 from portal.services.accounts import sessions, users
 from tests.conftest import SERVER, Clock
 from tests.factories import make_preference, make_user
+from tests.waiting import wait_until
 
 PASSWORD = "canary battery staple"
 
@@ -288,9 +288,8 @@ def _until_asked(ours: int, *, hidden: bool) -> str:
         if shown.rstrip().endswith(":"):
             break
     # What is typed before the terminal stops showing it would be thrown away.
-    deadline = time.monotonic() + 30
-    while hidden and termios.tcgetattr(ours)[3] & termios.ECHO and time.monotonic() < deadline:
-        time.sleep(0.01)
+    if hidden:
+        wait_until(lambda: not termios.tcgetattr(ours)[3] & termios.ECHO)
     return shown
 
 

@@ -1,12 +1,12 @@
 """Members save while bulk work goes on: none fails, none is lost. SECURITY 28."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
-from threading import Barrier, Event
+from threading import Barrier, Event, get_ident
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import event, func, insert, select
 from sqlalchemy.orm import Session
 
 from portal.domain.mailinglist import SafetyLimits
@@ -17,6 +17,7 @@ from portal.services.sync.list_init import list_init
 from portal.services.sync.sync import Request, sync_list
 from tests.factories import NOW, make_preference, make_user
 from tests.fakes.memory import MemoryList
+from tests.waiting import wait_until
 
 MANY = 100_000
 SAVES = 50
@@ -58,13 +59,26 @@ def mailbox(number):
     return f"u{number}@example.org"
 
 
-def saver(app, catalogue, begun):
-    """Return what saves a member's form in a thread of its own: a tick, as soon as the bulk work has begun."""
+@contextmanager
+def commits_of_this_thread(found):
+    """Append to a list at each of them."""
+    thread = get_ident()
 
-    def save(user_id):
+    def committed(connection):
+        if get_ident() == thread:
+            found.append(connection)
+
+    event.listen(db.engine, "commit", committed)
+    yield
+    event.remove(db.engine, "commit", committed)
+
+
+def saver(app, catalogue, chunks):
+    """Return what saves a member's form in a thread of its own: a tick, once so many chunks of the bulk work are done."""
+
+    def save(user_id, after):
         with app.app_context(), Session(db.engine) as own:
-            begun.wait(30)
-            time.sleep(user_id % 10 * 0.05)  # all along the bulk work
+            wait_until(lambda: len(chunks) >= after)
             return preferences.choose(
                 own, user_id, shown={"members": False}, ticked={"members"}, catalogue=catalogue, now=NOW
             )
@@ -74,22 +88,17 @@ def saver(app, catalogue, begun):
 
 def test_50_saves_during_a_list_init_of_100_000_addresses_none_fails_and_none_is_lost(app, session, catalogue, clock):
     make_many(session, MANY)
-    begun = Event()
-
-    def lines():
-        for number in range(2, MANY + 1, 2):
-            if number == MANY // 2:
-                begun.set()
-            yield mailbox(number).encode()
+    lines = [mailbox(number).encode() for number in range(2, MANY + 1, 2)]
+    chunks = []
 
     def init():
-        with app.app_context(), Session(db.engine) as own:
-            return list_init(own, catalogue.get("members"), lines(), now=clock())
+        with app.app_context(), Session(db.engine) as own, commits_of_this_thread(chunks):
+            return list_init(own, catalogue.get("members"), lines, now=clock())
 
     members = [1 + number * (MANY // SAVES) for number in range(SAVES)]  # none of them on the roster
     with ThreadPoolExecutor(SAVES + 1) as pool:
         counts = pool.submit(init)
-        choices = list(pool.map(saver(app, catalogue, begun), members))
+        choices = list(pool.map(saver(app, catalogue, chunks), members, (number // 10 for number in range(SAVES))))
     assert all(choice.is_changed for (choice,) in choices)
     chosen = set(session.scalars(select(Preference.address_id).where(Preference.subscribed, Preference.touched)))
     assert chosen == set(members)
@@ -166,7 +175,7 @@ def test_members_who_change_their_minds_again_and_again_and_syncs_get_along(app,
                 )  # fmt: skip
                 ticked = not ticked
                 saved += 1
-                time.sleep(0.01)
+                over.wait(0.01)  # a pause for the others, cut short at the end
         return saved
 
     with ThreadPoolExecutor(4) as pool:

@@ -93,9 +93,13 @@ class FakeMailman2:
         """Let a command hang, with the list's lock held or not, deaf to signals such as "SIGINT"."""
         self._switch(command, **{"hang_locked" if locked else "hang": list(ignoring)})
 
-    def delay(self, command: str, seconds: float) -> None:
-        """Let a command wait before it does what it does."""
-        self._switch(command, delay=seconds)
+    def hold(self, command: str) -> None:
+        """Let a command wait before it does what it does, until ``let_go`` is called."""
+        self._switch(command, hold=True)
+
+    def let_go(self) -> None:
+        """Let the command that waits go on."""
+        (self.root / "let-go").touch()
 
     def ban(self, *patterns: str) -> None:
         """Let add_members refuse addresses that match a regular expression."""

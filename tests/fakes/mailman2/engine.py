@@ -193,8 +193,8 @@ class Lock:
 
 
 def _before(root, command, switch):
-    if "delay" in switch:
-        time.sleep(switch["delay"])
+    while "hold" in switch and not (root / "let-go").exists():
+        time.sleep(0.01)
     if "fail" in switch:
         fail = switch["fail"]
         _leave(fail["exit_code"], stdout=fail["stdout"], stderr=fail["stderr"])
