@@ -19,12 +19,15 @@ INPUTS = pyproject.toml constraints.txt $(if $(INTACT),,venv)
 # Nothing here may reach a real portal's database.
 unexport PORTAL_SQLALCHEMY_DATABASE_URI PORTAL_INSTANCE PYTHONHOME PYTHONPATH
 
-.PHONY: help run test check bench screenshots clean venv
+.PHONY: help run test test-all nightly faults check bench screenshots clean venv
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make run          a demo of its own at http://127.0.0.1:$(PORT)/ (in $(DEMO)/)'
-	@echo 'make test         the tests'
+	@echo 'make test         the tests, without the slow ones: two minutes on two cores'
+	@echo 'make test-all     all tests'
+	@echo 'make nightly      what takes hours: many more examples and kill points, the benchmarks'
+	@echo 'make faults       planted faults, each of which a test must notice'
 	@echo 'make check        lint, format, types, dependencies'
 	@echo 'make bench        the benchmarks'
 	@echo 'make screenshots  the pictures of the documentation'
@@ -48,9 +51,22 @@ while sleep 5 && kill -0 $$$$; do \
 	done < /dev/null > /dev/null 2>&1
 endef
 
-# In CI a test that is skipped has failed. COVERAGE='coverage run -m' measures.
+# One worker a core; ARGS=-n0 for none. In CI a test that is skipped has failed. COVERAGE='coverage run -m' measures.
+PYTEST = $(PY) -m $(COVERAGE) pytest -n auto --dist worksteal $(if $(CI),-p tests.no_skips)
+
 test: $(ALL)
-	@$(PY) -m $(COVERAGE) pytest $(if $(CI),-p tests.no_skips) $(ARGS)
+	@$(PYTEST) -m 'not slow' $(ARGS)
+
+test-all: $(ALL)
+	@$(PYTEST) $(ARGS)
+
+# With PORTAL_TEST_DATABASE_URI on PostgreSQL.
+nightly: $(ALL)
+	@$(PYTEST) --hypothesis-profile=nightly -m slow $(ARGS)
+	@$(PY) bench/run.py
+
+faults: $(ALL)
+	@$(PY) tests/faults/plant.py $(ARGS)
 
 check: $(ALL)
 	@$(PY) -m ruff check

@@ -33,7 +33,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a background job i
 hypothesis_settings.register_profile(
     "portal", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
+hypothesis_settings.register_profile("nightly", hypothesis_settings.get_profile("portal"))
 hypothesis_settings.load_profile("portal")
+
+
+def is_nightly() -> bool:
+    """Tell whether there is time for more examples: pytest --hypothesis-profile=nightly."""
+    return hypothesis_settings.get_current_profile_name() == "nightly"
+
 
 # Two lists that everybody sees and one for a group, on text files. Tests that need others write their own.
 CATALOGUE = """

@@ -115,6 +115,7 @@ with app.app_context(), Session(db.engine) as session:
 """
 
 
+@pytest.mark.slow
 def test_four_processes_lose_none_of_600_updates(sqlite: Flask) -> None:
     with sqlite.app_context(), Session(db.engine) as session, transaction(session):
         session.add(Address(canonical="counter@example.org", spelling="0"))

@@ -334,6 +334,7 @@ def shell(make_app: Callable[..., Flask], instance: Path, mailman: FakeMailman2)
     return Shell(instance, mailman)
 
 
+@pytest.mark.slow
 def test_the_first_list_of_the_readme_comes_about_as_written(shell: Shell, mailman: FakeMailman2) -> None:
     text = section(README, "## The first list")
     (catalogue,) = (block for _, block in blocks(text, "toml"))
@@ -355,6 +356,7 @@ def test_the_first_list_of_the_readme_comes_about_as_written(shell: Shell, mailm
     assert shell(cron.split(maxsplit=5)[5].replace("/srv/portal/.venv/bin/", "").replace("/srv/portal", "$PWD")) == ""
 
 
+@pytest.mark.slow
 def test_the_move_from_ixp_manager_comes_about_as_written(shell: Shell, mailman: FakeMailman2) -> None:
     text = READ[ROOT / "docs" / "migrating-from-ixp-manager.md"]
     (catalogue,) = (block for _, block in blocks(text, "toml"))
@@ -386,6 +388,7 @@ email = "members@lists.example.org"
 """
 
 
+@pytest.mark.slow
 def test_the_refusals_that_operators_read_about_are_the_real_ones(
     make_app: Callable[..., Flask], instance: Path, mailman: FakeMailman2
 ) -> None:

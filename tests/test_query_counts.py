@@ -195,6 +195,7 @@ PAGES = {
 }
 
 
+@pytest.mark.slow
 def test_no_page_takes_more_statements_for_more_rows(
     app: Flask, session: Session, clock: Clock, rosters: Rosters
 ) -> None:

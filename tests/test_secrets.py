@@ -27,6 +27,7 @@ for number in range(20):
 """
 
 
+@pytest.mark.slow
 def test_eight_processes_that_start_together_agree(tmp_path: Path) -> None:
     command = [sys.executable, "-c", RACE, str(tmp_path)]
     processes = [subprocess.Popen(command, text=True, stdin=PIPE, stdout=PIPE) for _ in range(8)]

@@ -9,7 +9,7 @@ import pytest
 from tests.browser import stage
 from tests.browser.checks import check
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("view", stage.VIEWS)

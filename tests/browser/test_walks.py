@@ -17,7 +17,7 @@ from tests.browser.checks import check
 from tests.conftest import Clock, Rosters
 from tests.factories import make_user
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 BOARD = [f"board{number}" for number in range(12)]
 

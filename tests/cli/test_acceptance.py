@@ -275,6 +275,7 @@ rm -r "$private"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [BY_SYNC, BY_PIPES, BY_PLANNED_RUNS], ids=["sync", "pipes", "planned runs"])
 def test_every_way_from_the_shell_ends_in_the_same_roster(portal, mailman, way):
     act_out(portal)

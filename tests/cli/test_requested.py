@@ -150,6 +150,7 @@ def test_where_lists_are_not_enabled_it_is_78(instance: Path, make_app: Callable
     assert (done.exit_code, "not enabled" in done.stderr) == (78, True)
 
 
+@pytest.mark.slow
 def test_two_at_once_and_one_killed_in_the_middle(desk: Desk, instance: Path, tmp_path: Path) -> None:
     """The second does what the first has not taken; the next pass says what became of the first's."""
     reached = tmp_path / "reached"

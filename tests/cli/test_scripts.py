@@ -32,6 +32,8 @@ from tests.fakes.plain import FakePlain
 from tests.fakes.sympa import FakeSympa
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 SHELLS = {"bash": ["bash"], "dash": ["dash"], "busybox": ["busybox", "sh"]}
 ROOT = Path(__file__).parents[2]
 TOOLS = ("cat", "curl", "dd", "grep", "head", "mktemp", "mv", "rm", "sed", "tr", "wc")

@@ -3,8 +3,9 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,12 @@ if "MAILMAN2_PREFIX" in os.environ:
 if os.environ.get("SYMPA") == "1":
     KINDS["sympa for real"] = harness.RealSympa
 BREAKABLE = [name for name, each in KINDS.items() if each.can_break]
+
+
+def params(names: Iterable[str]) -> list[Any]:
+    """Kinds to parametrize by; the real ones are slow."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * name.endswith("for real")) for name in names]
+
 
 TAKEN = {Result.DONE, Result.ALREADY}
 HOSTILE = [
@@ -55,7 +62,7 @@ def own_kind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         sys.modules.pop("table_lists", None)
 
 
-@pytest.fixture(params=list(KINDS))
+@pytest.fixture(params=params(KINDS))
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[harness.Harness]:
     """Each kind in turn; none may have written to anybody when the test is over."""
     made = _made(request.param, tmp_path)
@@ -64,7 +71,7 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[harness.Har
     made.close()
 
 
-@pytest.fixture(params=BREAKABLE)
+@pytest.fixture(params=params(BREAKABLE))
 def breakable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[harness.Harness]:
     made = _made(request.param, tmp_path)
     yield made
@@ -203,7 +210,7 @@ def test_a_hostile_address_arrives_byte_for_byte_comes_back_and_goes_again(kind,
     assert kind.roster() == set()
 
 
-@pytest.mark.parametrize("kind", [name for name, each in KINDS.items() if each.has_digests], indirect=True)
+@pytest.mark.parametrize("kind", params(name for name, each in KINDS.items() if each.has_digests), indirect=True)
 def test_a_digest_member_stays_one(kind):
     kind.set_roster("alice@example.org", digest=["bob@example.org"])
     manager = kind.open()
@@ -251,6 +258,7 @@ def test_output_that_is_no_roster_is_refused(breakable, call):
         _call(breakable.open(), call)
 
 
+@pytest.mark.slow
 def test_as_many_addresses_as_it_may_have_are_added_listed_and_removed_in_seconds(kind):
     addresses = [f"user{number}@example.org" for number in range(kind.many)]
     manager = kind.open(**({"batch": 10_000} if kind.has_batch else {}))

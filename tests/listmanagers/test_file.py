@@ -201,6 +201,7 @@ def _add_many(folder: Path, worker: int) -> None:
         _open(folder).add([f"w{worker}n{number}@example.org"])
 
 
+@pytest.mark.slow
 def test_processes_that_write_at_once_lose_nothing(folder):
     (folder / "ants.txt").touch()
     context = multiprocessing.get_context("spawn")

@@ -271,7 +271,9 @@ def test_no_proxy_of_the_environment_is_asked(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "answers", [[answering(200, SECRET.encode())], [answering(500, '{"title": "wörd"}'.encode())] * 2]
+    "answers",
+    [[answering(200, SECRET.encode())], [answering(500, '{"title": "wörd"}'.encode())] * 2],
+    ids=["no JSON", "twice a server error"],
 )
 def test_what_is_said_to_a_secret_request_is_not_told(answers):
     with serving(*answers) as server, pytest.raises(ListManagerUnavailableError) as caught:

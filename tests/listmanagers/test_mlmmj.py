@@ -62,6 +62,7 @@ def test_a_check_says_which_mlmmj_answered(fake):
     assert _open(fake).check() == f"mlmmj 1.3.0: {fake.spool}/ants is there, subscribers: 3"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["mlmmj-sub", "mlmmj-unsub"])
 def test_a_check_finds_a_program_that_is_missing(fake, program):
     (fake.bin / program).unlink()
@@ -221,12 +222,14 @@ def test_nothing_is_written_to_a_disk_that_is_full(fake, monkeypatch):
 # --- the real one
 
 
+@pytest.mark.slow
 def test_the_real_one_says_its_version(program):
     assert (
         _open(program).check() == f"mlmmj {program.version.split()[-1]}: {program.folder}/ants is there, subscribers: 0"
     )
 
 
+@pytest.mark.slow
 def test_the_real_one_makes_a_digest_subscriber_a_normal_one_when_he_is_added_and_so_we_do_not(program):
     program.set_roster("ants", ["alice@example.org"], digest=["dora@example.org"])
     program.set_no_mail("ants", "nora@example.org")
@@ -241,6 +244,7 @@ def test_the_real_one_makes_a_digest_subscriber_a_normal_one_when_he_is_added_an
     assert program.digest_roster("ants") == set()  # the trap is still there
 
 
+@pytest.mark.slow
 def test_the_real_one_is_as_lax_as_the_fake(program):
     folder = str(program.folder / "ants")
     for address in ("a@b", "Joe <joe@example.org>", "c1@example.org,c2@example.org"):
@@ -251,6 +255,7 @@ def test_the_real_one_is_as_lax_as_the_fake(program):
     assert set(listed.stdout.splitlines()) == {"a@b", "joe <joe@example.org>", "c1@example.org,c2@example.org"}
 
 
+@pytest.mark.slow
 def test_control_files_of_a_closed_or_moderated_list_hold_nobody_back_and_mail_nobody(program):
     for name in ("closedlist", "closedlistsub", "submod", "notifysub", "notifymod", "subonlypost"):
         (program.folder / "ants" / "control" / name).write_text("")
@@ -268,6 +273,7 @@ with open(sys.argv[1], "w") as lock:
 """
 
 
+@pytest.mark.slow
 def test_the_real_one_that_waits_for_a_lock_is_ended_in_time_and_nothing_is_lost(program):
     program.set_roster("ants", ["bob@example.org"])
     lock = program.folder / "ants" / "subscribers.d" / ".b.lock"
@@ -298,6 +304,7 @@ for call in (manager.check, manager.roster, lambda: manager.add(["eve@example.or
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become somebody else")
 def test_a_list_that_the_portals_user_may_not_read_is_no_empty_list(program):
     program.set_roster("ants", ["alice@example.org"])
@@ -311,6 +318,7 @@ def test_a_list_that_the_portals_user_may_not_read_is_no_empty_list(program):
                     "run the sync as the owner of the list's folder"] * 3  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become somebody else")
 def test_a_list_that_the_portals_user_may_read_but_not_change_is_told_before_anything_is_lost(program):
     program.set_roster("ants", ["alice@example.org"])
@@ -325,6 +333,7 @@ def test_a_list_that_the_portals_user_may_read_but_not_change_is_told_before_any
     assert program.roster("ants") == {"alice@example.org"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become somebody else")
 def test_a_spool_into_which_the_portals_user_may_not_look_is_no_missing_list(program):
     spool = program.folder / "deep" / "spool"

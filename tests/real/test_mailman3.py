@@ -8,6 +8,8 @@ from portal.listmanagers.mailman3 import Mailman3
 from tests.real import programs
 from tests.real.mailman3 import Program
 
+pytestmark = pytest.mark.slow
+
 ODD = [f"a{sign}{number}@example.org" for number, sign in enumerate("!#$%&'*+/=?_`{}~.-")]
 
 

@@ -22,6 +22,8 @@ from tests.domain.test_merge_space import X, Y, moves, pushed, reachable
 from tests.factories import NOW, make_address, make_preference, make_user
 from tests.real.base import RealProgram
 
+pytestmark = pytest.mark.slow
+
 LIST = "ants"
 EMAIL = f"{LIST}@lists.example.org"
 RULES = {

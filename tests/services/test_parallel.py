@@ -86,6 +86,7 @@ def saver(app, catalogue, chunks):
     return save
 
 
+@pytest.mark.slow
 def test_50_saves_during_a_list_init_of_100_000_addresses_none_fails_and_none_is_lost(app, session, catalogue, clock):
     make_many(session, MANY)
     lines = [mailbox(number).encode() for number in range(2, MANY + 1, 2)]

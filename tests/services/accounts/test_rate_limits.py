@@ -159,6 +159,7 @@ engine.dispose()
 """
 
 
+@pytest.mark.slow
 def test_of_25_tries_in_five_processes_of_five_threads_five_are_let_through(app):
     uri, argv = app.config["SQLALCHEMY_DATABASE_URI"], [sys.executable, "-W", "error", "-c", CHILD]
     children = [

@@ -143,6 +143,7 @@ def test_a_reason_is_one_line(session: Session, members: MailingList, clock: Clo
         )
 
 
+@pytest.mark.slow
 def test_a_thousand_addresses_are_chosen_for_at_once(session: Session, members: MailingList, do: Any) -> None:
     for number in range(1_000):
         make_user(session, f"member{number:04}")

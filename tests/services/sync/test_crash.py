@@ -19,10 +19,12 @@ from portal.services.accounts import addresses, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
 from portal.services.sync.sync import Request, sync_list
-from tests.conftest import SERVER
+from tests.conftest import SERVER, is_nightly
 from tests.factories import make_preference, make_user
 
-POINTS = 60 if SERVER else 200
+pytestmark = pytest.mark.slow
+
+POINTS = 60 if SERVER and not is_nightly() else 200
 ENOUGH = 10**9
 
 

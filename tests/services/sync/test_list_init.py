@@ -396,6 +396,7 @@ def ending(session):
     return sorted(map(tuple, found), key=repr), sorted(map(tuple, told))
 
 
+@pytest.mark.slow
 @given(states=st.tuples(*(state_of(number) for number in range(4))))
 @settings(max_examples=60)
 def test_a_sync_after_list_init_ends_as_a_sync_alone_for_managed_addresses(session, members, clock, states):

@@ -2,11 +2,11 @@
 promises of SEMANTICS: a state machine against the real services and a list manager in memory.
 """
 
-import os
 import socket
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from flask import Flask
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -32,12 +32,12 @@ from portal.services.history import COMMAND_LINE
 from portal.services.preferences import preferences
 from portal.services.sync.sync import Request, begin_planned_run, confirm_planned_run, sync_list
 from portal.services.transaction import transaction
-from tests.conftest import Clock
+from tests.conftest import Clock, is_nightly
 from tests.factories import make_user
 from tests.fakes.memory import Killed, MemoryList, WithdrawingList, breaking
 
 GONE = 2**22 + 1  # more than Linux ever numbers a process
-EXAMPLES = int(os.environ.get("PORTAL_TEST_EXAMPLES", "30"))
+EXAMPLES = 400 if is_nightly() else 30
 
 LISTS = ("members", "board")
 PEOPLE = ("alice", "bob", "charlie", "dora")
@@ -437,6 +437,7 @@ class Promises(RuleBasedStateMachine):
                 assert told[row["address_id"]] == row["subscribed"]
 
 
+@pytest.mark.slow
 def test_any_sequence_keeps_the_promises(app: Flask) -> None:
     Promises.app = app
     run_state_machine_as_test(Promises, settings=settings(max_examples=EXAMPLES, stateful_step_count=40))

@@ -284,6 +284,7 @@ def make_lines(session: Session, run_id: int, count: int, **columns: object) -> 
     session.commit()
 
 
+@pytest.mark.slow
 def test_10_000_lines_are_paged_with_as_many_queries_as_one(
     app: Flask, bob: Visitor, session: Session, clock: Clock
 ) -> None:
@@ -306,6 +307,7 @@ def test_10_000_lines_are_paged_with_as_many_queries_as_one(
     assert "First page" in page.text
 
 
+@pytest.mark.slow
 def test_10_000_lines_of_a_plan_are_paged_too(app: Flask, desk: Desk, session: Session, clock: Clock) -> None:
     path = desk.ask("show")
     counts = {"found_plan_id": "0" * 16, "adds": 10_000, "on_roster": 5, "without_account": 1, "state": "done"}

@@ -425,6 +425,7 @@ def test_no_body_is_a_500(api: Caller, data: bytes, kind: str) -> None:
 # bounds
 
 
+@pytest.mark.slow
 def test_a_roster_of_100000_lines_is_accepted_in_every_form(api, cast, session):
     lines = [f"user{number}@example.org" for number in range(99_999)] + ["alice@example.org"]
     bodies = {
