@@ -29,6 +29,10 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
             yield node
 
 
+def is_sleep(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func) in {"time.sleep", "sleep"}
+
+
 def test_one_place_commits() -> None:
     assert holders(r"\.commit\(", SOURCES) == ["portal/services/transaction.py"]
 
@@ -97,6 +101,13 @@ def test_no_shell_is_ever_asked() -> None:
 
 def test_tables_are_made_by_migrations_alone() -> None:
     assert holders(r"\bcreate_all\(|\bdrop_all\(", SOURCES) == []
+
+
+def test_a_test_waits_for_a_condition_and_not_for_some_seconds() -> None:
+    tests = [path for path in (ROOT / "tests").rglob("*.py") if "fakes" not in path.parts]
+    sleepers = {path.name for path in tests for node in ast.walk(ast.parse(path.read_text())) if is_sleep(node)}
+
+    assert sleepers == {"waiting.py"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PORTAL)))

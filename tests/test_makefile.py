@@ -5,10 +5,11 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import is_gone, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +88,7 @@ def test_a_bare_clone_is_given_an_environment_and_what_the_goal_needs(clone: Pat
 def test_what_is_installed_is_left_alone(clone: Path) -> None:
     install(clone, "server", "all")
 
-    for goal in ("test", "check", "bench", "screenshots"):
+    for goal in ("test", "test-all", "nightly", "faults", "check", "bench", "screenshots"):
         assert "venv --clear" not in make(clone, "-n", goal).stdout
         assert "pip install" not in make(clone, "-n", goal).stdout
 
@@ -158,28 +159,43 @@ def test_the_demo_carries_requests_out_for_as_long_as_it_serves(clone: Path) -> 
         clone,
         "server",
         python=f"""case "$*" in
-            *sync\\ --requested) echo heard; echo "$PORTAL_INSTANCE" >> {carried_out};;
+            *sync\\ --requested) echo heard; echo "$PPID $PORTAL_INSTANCE" >> {carried_out};;
             *gunicorn*) until [ -s {carried_out} ]; do sleep 0.1; done;;
         esac""",
     )
 
-    done = make(clone, "run", "PORT=8765")
+    program(clone / "bin" / "sleep", "exec /bin/sleep 0.1")
+
+    done = make(clone, "run", "PORT=8765", PATH=f"{clone / 'bin'}:{os.environ['PATH']}")
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "heard" not in done.stdout
-    time.sleep(6)
-    assert carried_out.read_text() == "instance/demo\n"
+    ((loop, instance),) = {tuple(line.split()) for line in carried_out.read_text().splitlines()}
+    assert instance == "instance/demo"
+    wait_until(lambda: is_gone(int(loop)))
 
 
 def test_ci_alone_allows_no_skip(clone: Path) -> None:
     install(clone, "server", "all")
 
-    assert "-p tests.no_skips" in make(clone, "-n", "test", CI="true").stdout
-    assert "-p tests.no_skips" not in make(clone, "-n", "test").stdout
+    for goal in ("test", "test-all", "nightly"):
+        assert "-p tests.no_skips" in make(clone, "-n", goal, CI="true").stdout
+        assert "-p tests.no_skips" not in make(clone, "-n", goal).stdout
+
+
+def test_the_quick_tests_are_those_that_are_not_slow_and_no_core_is_idle(clone: Path) -> None:
+    install(clone, "server", "all")
+    quick, whole = (make(clone, "-n", goal, "ARGS=-k roster").stdout for goal in ("test", "test-all"))
+
+    assert "-m 'not slow' -k roster" in quick
+    assert "slow" not in whole
+    assert "-k roster" in whole
+    assert "-n auto" in quick
+    assert "-n auto" in whole
 
 
 def test_without_a_goal_make_tells_its_goals(clone: Path) -> None:
     help_text = make(clone).stdout
 
-    for goal in ("run", "test", "check", "bench", "screenshots", "clean"):
+    for goal in ("run", "test", "test-all", "nightly", "faults", "check", "bench", "screenshots", "clean"):
         assert f"make {goal} " in help_text

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 def wait_until(has_happened: Callable[[], object], *, seconds: float = 60) -> None:
@@ -10,3 +11,9 @@ def wait_until(has_happened: Callable[[], object], *, seconds: float = 60) -> No
     while not has_happened():
         assert time.monotonic() < deadline, f"it has not happened within {seconds:g} seconds"
         time.sleep(0.02)
+
+
+def is_gone(pid: int) -> bool:
+    """Tell whether a process has ended; one of which nobody has asked what became of it has."""
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,10 @@ def answering(status: int, content: bytes = b"", *headers: bytes) -> bytes:
 def dripping(start: bytes) -> Callable[[socket.socket], None]:
     def drip(connection: socket.socket) -> None:
         connection.sendall(start)
+        connection.settimeout(0.02)
         while True:
-            time.sleep(0.02)
+            with suppress(TimeoutError):
+                connection.recv(1)  # nothing is said any more
             connection.sendall(b" ")
 
     return drip

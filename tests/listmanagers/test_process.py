@@ -12,18 +12,13 @@ import pytest
 
 from portal.errors import ConfigurationError, ListManagerUnavailableError
 from portal.listmanagers import process
-from tests.waiting import wait_until
+from tests.waiting import is_gone, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 def _python(code: str, *arguments: str) -> list[str]:
     return [sys.executable, "-SE", "-c", code, *arguments]
-
-
-def _is_gone(pid: int) -> bool:
-    state = Path(f"/proc/{pid}/stat")
-    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_a_command_gets_its_words_as_they_are_and_no_shell_reads_them():
@@ -153,7 +148,7 @@ def test_a_command_that_takes_too_long_is_interrupted_then_terminated_then_kille
     with pytest.raises(ListManagerUnavailableError, match=r"no answer within 1\.5 seconds"):
         process.run(_recorder(tmp_path, deaf_to=deaf_to), timeout=1.5, grace=0.4)
     assert (tmp_path / "signals").read_text().split() == heard
-    assert _is_gone(int((tmp_path / "ready").read_text()))
+    assert is_gone(int((tmp_path / "ready").read_text()))
 
 
 def test_what_a_command_started_ends_with_it(tmp_path):
@@ -162,7 +157,7 @@ def test_what_a_command_started_ends_with_it(tmp_path):
     wrapper.chmod(0o755)
     with pytest.raises(ListManagerUnavailableError):
         process.run([str(wrapper)], timeout=0.5, grace=0.3)
-    assert _is_gone(int((tmp_path / "pid").read_text()))
+    assert is_gone(int((tmp_path / "pid").read_text()))
 
 
 def test_a_wrapper_that_dies_first_leaves_what_it_wraps_the_time_to_clean_up(tmp_path):
@@ -220,7 +215,7 @@ def test_an_interrupt_at_the_keyboard_interrupts_the_command_too(tmp_path):
         driver.send_signal(signal.SIGINT)
         assert driver.wait(10) == -signal.SIGINT
     assert (tmp_path / "signals").read_text().split() == ["SIGINT"]
-    assert _is_gone(int((tmp_path / "ready").read_text()))
+    assert is_gone(int((tmp_path / "ready").read_text()))
 
 
 def test_an_exit_asked_for_by_a_signal_handler_interrupts_the_command_too(tmp_path):

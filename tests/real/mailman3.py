@@ -13,13 +13,13 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from tests.real.base import RealProgram
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 DOMAIN = "lists.example.org"
@@ -77,7 +77,7 @@ class Program(RealProgram):
                 start_new_session=True,  # a group of its own, to end as one
             )
         try:
-            self._await()
+            wait_until(self._answers)
             self.call("POST", "domains", mail_host=DOMAIN)
         except BaseException:
             self.stop()
@@ -186,18 +186,14 @@ class Program(RealProgram):
             response = connection.getresponse()
             return response.status, response.read()
 
-    def _await(self) -> None:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                self.call("GET", "system/versions")
-            except OSError:
-                output = (self.folder / "output").read_text(errors="replace")
-                assert self._process.poll() is None, f"Mailman ended at once: {output}"
-                assert time.monotonic() < deadline, f"Mailman did not begin to answer: {output}"
-                time.sleep(0.1)
-            else:
-                return
+    def _answers(self) -> bool:
+        try:
+            self.call("GET", "system/versions")
+        except OSError:
+            output = (self.folder / "output").read_text(errors="replace")
+            assert self._process.poll() is None, f"Mailman ended at once: {output}"
+            return False
+        return True
 
     def _queue(self) -> list[Path]:
         return sorted((self.folder / "var" / "queue").glob("*/*.pck"))

@@ -1,7 +1,6 @@
 """Preferences from another system: what is taken over, what is not, and that a first run then waits for a yes."""
 
 import json
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import event, select
+from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session
 
 from portal import database
@@ -19,8 +18,9 @@ from portal.extensions import db
 from portal.models import Address, History, Preference, UserAddress
 from portal.services.preferences.from_ixp_manager import Imported, ListCounts, import_preferences
 from portal.services.sync.sync import Request, sync_list
-from tests.conftest import Clock, Rosters
+from tests.conftest import SERVER, Clock, Rosters
 from tests.factories import NOW, make_address, make_preference, make_user
+from tests.waiting import wait_until
 
 ROWS = "username,email,attribute,value\n"
 Run = Callable[..., Imported]
@@ -272,6 +272,12 @@ def test_a_first_run_after_it_shows_its_plan_and_waits_for_a_yes(app, session, r
     assert sync().plan.lines == ()
 
 
+def is_a_lock_awaited() -> bool:
+    waiting = text("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+    with db.engine.connect() as connection:
+        return connection.execute(waiting).first() is not None
+
+
 def test_a_save_and_an_import_that_meet_never_wait_for_each_other(app, session: Session, run: Run) -> None:
     """The save has made one row and wants another; the import wants both."""
     make_user(session, "alice")
@@ -288,7 +294,8 @@ def test_a_save_and_an_import_that_meet_never_wait_for_each_other(app, session: 
                 return run(ROWS + row("alice", "tech", "1") + row("alice", "members", "1"))
 
         importing = pool.submit(import_both)
-        time.sleep(0.5)  # it waits for the save now, or has not begun
+        if SERVER:  # on SQLite the save is the only one who writes
+            wait_until(is_a_lock_awaited)
         save.execute(first.values(list_handle="tech", **values))
         save.commit()
         found = importing.result(timeout=30)
