@@ -60,9 +60,12 @@ test: $(ALL)
 test-all: $(ALL)
 	@$(PYTEST) $(ARGS)
 
-# With PORTAL_TEST_DATABASE_URI on PostgreSQL.
+# On SQLite, and on the database that PORTAL_TEST_DATABASE_URI names.
+NIGHTLY = $(PYTEST) --hypothesis-profile=nightly -m slow $(ARGS)
+
 nightly: $(ALL)
-	@$(PYTEST) --hypothesis-profile=nightly -m slow $(ARGS)
+	@env -u PORTAL_TEST_DATABASE_URI $(NIGHTLY)
+	@$(if $(PORTAL_TEST_DATABASE_URI),$(NIGHTLY) tests/services)
 	@$(PY) bench/run.py
 
 faults: $(ALL)

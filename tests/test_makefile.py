@@ -194,6 +194,16 @@ def test_the_quick_tests_are_those_that_are_not_slow_and_no_core_is_idle(clone: 
     assert "-n auto" in whole
 
 
+def test_a_night_is_for_both_databases_where_there_is_a_server(clone: Path) -> None:
+    install(clone, "server", "all")
+    alone = make(clone, "-n", "nightly").stdout
+    both = make(clone, "-n", "nightly", PORTAL_TEST_DATABASE_URI="postgresql+psycopg://test").stdout
+
+    assert alone.count("--hypothesis-profile=nightly") == 1
+    assert both.count("--hypothesis-profile=nightly") == 2
+    assert both.count("env -u PORTAL_TEST_DATABASE_URI") == 1
+
+
 def test_without_a_goal_make_tells_its_goals(clone: Path) -> None:
     help_text = make(clone).stdout
 
