@@ -113,7 +113,6 @@ _FOR_SUPERUSERS = (
     "/admin/lists/agreed?state=subscribed&sort=-since&page=50",
     "/admin/lists/agreed?q=member.f",
     "/admin/runs",
-    "/admin/requests",
     "/admin/users",
     "/admin/users?q=member99&active=yes",
     "/admin/users/2",

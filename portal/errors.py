@@ -120,10 +120,6 @@ class PlanChangedError(PortalError):
         self.plan_id = plan_id
 
 
-class UnknownRequestError(BadInputError):
-    """No request for a run has that number."""
-
-
 class ConfigurationError(PortalError):
     """A setting, a file or a database that must be put right by an operator."""
 

@@ -28,7 +28,6 @@ FAULTS: dict[type[BaseException], Fault] = {
     errors.NotOfferedError: Fault(65, 404, "Not offered"),
     errors.UnknownUserError: Fault(65, 404, "No such user"),
     errors.UnknownRunError: Fault(65, 404, "No such run"),
-    errors.UnknownRequestError: Fault(65, 404, "No such request"),
     errors.NoPlannedRunError: Fault(65, 409, "No planned run is open"),
     errors.InvalidAddressError: Fault(65, 422, "Not an address"),
     errors.WeakPasswordError: Fault(65, 422, "Password not accepted"),

@@ -161,27 +161,39 @@ class History(Base):
 
 
 class Run(Base):
-    """One execution for one list."""
+    """A run for one list, from when it is asked for to what became of it.
+
+    ``left``, ``joined``, ``initialised`` and ``held`` count lines of its plan; ``added``, ``removed`` and ``refused``
+    what became of the others. ``slot`` names what a run that waits is to do, so that two who ask for the same ask for
+    one.
+    """
 
     __tablename__ = "runs"
     __table_args__ = (
-        CheckConstraint("result IN ('open', 'done', 'refused', 'failed', 'unfinished')", name="result"),
+        CheckConstraint("kind IN ('show', 'sync', 'planned')", name="kind"),
+        CheckConstraint(
+            "state IN ('asked', 'taken', 'shown', 'changed', 'dropped', "
+            "'refused', 'open', 'planned', 'done', 'failed', 'unfinished')",
+            name="state",
+        ),
         Index(None, "list_handle", "id"),
+        Index(None, "list_handle", "started_at"),  # which run of a list was the last
+        Index(None, "state", "asked_at"),  # what waits, and what is forgotten
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     list_handle: Mapped[str] = mapped_column(String(64))
-    kind: Mapped[str] = mapped_column(String(8))  # sync or planned
-    trigger: Mapped[str] = mapped_column(String(80))  # who or what asked for it
-    host: Mapped[str] = mapped_column(String(120))
-    started_at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(String(8))
+    asked_by: Mapped[str] = mapped_column(String(80))  # the user's name at that time, an API key, or the command line
+    host: Mapped[str] = mapped_column(String(120), default="")
+    started_at: Mapped[datetime]  # or last tried, or asked for: whichever came last
     finished_at: Mapped[datetime | None]
-    result: Mapped[str] = mapped_column(String(10), default="open")
+    state: Mapped[str] = mapped_column(String(10), default="open")
     message: Mapped[str] = mapped_column(String(400), default="")
-    plan_id: Mapped[str | None] = mapped_column(String(16))
+    plan_id: Mapped[str | None] = mapped_column(String(16))  # until there is a plan, the one plan that may be applied
     accepted: Mapped[bool] = mapped_column(default=False)
     on_roster: Mapped[int | None]
-    without_account: Mapped[int | None]  # on the roster, and nobody's here
+    without_account: Mapped[int | None]  # on the roster, and held by no account
     initialised: Mapped[int] = mapped_column(default=0)
     left: Mapped[int] = mapped_column(default=0)
     joined: Mapped[int] = mapped_column(default=0)
@@ -189,13 +201,17 @@ class Run(Base):
     removed: Mapped[int] = mapped_column(default=0)
     held: Mapped[int] = mapped_column(default=0)
     refused: Mapped[int] = mapped_column(default=0)
+    asked_by_id: Mapped[int | None]  # a user's id; no foreign key, the user may go
+    asked_at: Mapped[datetime | None]  # none of a run that did not wait
+    slot: Mapped[str | None] = mapped_column(String(96), unique=True)
+    pid: Mapped[int | None]  # the process that has taken it
 
 
 class RunLine(Base):
     """One line of a run's plan and what became of it.
 
     ``settled``: the preference has taken it in. A line that is not settled explains, at the next run, a difference
-    between roster and preference as our own act.
+    between roster and preference as our own act; lines of a plan that is not carried out are settled from the start.
     """
 
     __tablename__ = "run_lines"
@@ -218,66 +234,6 @@ class RunLine(Base):
     result: Mapped[str | None] = mapped_column(String(8))
     words: Mapped[str] = mapped_column(String(200), default="")
     settled: Mapped[bool] = mapped_column(default=False)
-
-
-class RunRequest(Base):
-    """What a superuser asked for in the browser, and what became of it; a command carries it out.
-
-    ``plan_id`` is the one plan that may be applied, ``found_plan_id`` the one that was found and is shown, with its
-    counts. ``slot`` names what a waiting request asks for, so that two who ask for the same make one request.
-    """
-
-    __tablename__ = "requests"
-    __table_args__ = (
-        CheckConstraint("kind IN ('show', 'sync', 'apply')", name="kind"),
-        CheckConstraint(
-            "state IN ('waiting', 'taken', 'done', 'changed', 'refused', 'failed', 'unfinished')", name="state"
-        ),
-    )
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    list_handle: Mapped[str] = mapped_column(String(64))
-    kind: Mapped[str] = mapped_column(String(5))
-    plan_id: Mapped[str | None] = mapped_column(String(16))
-    asked_by_id: Mapped[int | None]  # no foreign key, the user may go
-    asked_by: Mapped[str] = mapped_column(String(80))
-    asked_at: Mapped[datetime]
-    state: Mapped[str] = mapped_column(String(10), default="waiting")
-    slot: Mapped[str | None] = mapped_column(String(96), unique=True)
-    host: Mapped[str] = mapped_column(String(120), default="")  # with the process, who carries it out
-    pid: Mapped[int | None]
-    taken_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
-    message: Mapped[str] = mapped_column(String(400), default="")
-    run_id: Mapped[int | None] = mapped_column(index=True)
-    found_plan_id: Mapped[str | None] = mapped_column(String(16))
-    on_roster: Mapped[int | None]
-    without_account: Mapped[int | None]
-    initialised: Mapped[int] = mapped_column(default=0)
-    adds: Mapped[int] = mapped_column(default=0)
-    removals: Mapped[int] = mapped_column(default=0)
-    left: Mapped[int] = mapped_column(default=0)
-    joined: Mapped[int] = mapped_column(default=0)
-    held: Mapped[int] = mapped_column(default=0)
-    doubtful: Mapped[int] = mapped_column(default=0)  # subscribed addresses that an empty roster should hold
-    warning: Mapped[str] = mapped_column(String(200), default="")  # what exceeds the safety limits
-
-
-class RequestLine(Base):
-    """One line of a plan that was found for a request; whoever is forgotten has no name here."""
-
-    __tablename__ = "request_lines"
-    __table_args__ = (
-        CheckConstraint("action IN ('add', 'remove', 'left', 'joined')", name="action"),
-        {"sqlite_with_rowid": False},
-    )
-
-    request_id: Mapped[int] = mapped_column(ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True)
-    position: Mapped[int] = mapped_column(Integer, primary_key=True)
-    address_id: Mapped[int]
-    action: Mapped[str] = mapped_column(String(6))
-    reason: Mapped[str] = mapped_column(String(12))
-    held: Mapped[bool] = mapped_column(default=False)
 
 
 class Lease(Base):

@@ -11,12 +11,13 @@ from flask import Flask
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from portal.domain.run import RunKind
 from portal.errors import RosterInDoubtError, SafetyLimitError
 from portal.extensions import Portal, db
 from portal.services.accounts import api_keys, users
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences.preferences import choose_for
-from portal.services.sync import requests
+from portal.services.sync import runs
 from portal.services.sync.list_init import list_init
 from portal.services.sync.sync import Request, sync_list
 from tests.conftest import Clock, Rosters
@@ -181,9 +182,6 @@ PAGES = {
     "admin.one_list.export": "/admin/lists/members/export?format=csv",
     "admin.runs.index": "/admin/runs",
     "admin.runs.show": "/admin/runs/1",
-    "admin.runs.confirm": "/admin/runs/1/apply",
-    "admin.requests.index": "/admin/requests",
-    "admin.requests.show": "/admin/requests/1",
     "admin.users.index": "/admin/users",
     "admin.users.history": "/admin/users/history",
     "admin.users.new": "/admin/users/new",
@@ -215,9 +213,7 @@ def test_no_page_takes_more_statements_for_more_rows(
             users.set_name(session, name, name=f"Member {number}")
             choose_for(session, members, username="bob", is_subscribed=number % 2 == 0, actor=COMMAND_LINE, now=clock())
             api_keys.create(session, "bob", label=name, expires_days=None, now=clock())
-            requests.ask(
-                session, "members", kind=requests.Kind.APPLY, actor=COMMAND_LINE, now=clock(), plan_id=f"{number:016}"
-            )
+            runs.ask(session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=clock(), plan_id=f"{number:016}")
             with suppress(SafetyLimitError, RosterInDoubtError):
                 sync_list(session, members, portal.open_list_manager(members), clock=clock, request=Request())
 

@@ -17,7 +17,7 @@ from portal.cli.output import (
     zone,
 )
 from portal.cli.report_tables import history_table, report_table, runs_table
-from portal.cli.sync import SyncOptions, code_of, run_lists, run_requested, show_endings, tell_news
+from portal.cli.sync import SyncOptions, code_of, print_news, run_lists, run_requested, show_endings
 from portal.domain.address import canonical
 from portal.domain.merge import Action
 from portal.extensions import db, portal
@@ -94,7 +94,7 @@ def list_init(
     use = RosterUse(plan=plan, confirm=confirm, abandon=abandon, accept=accept, allow_empty=allow_empty)
     counts, sync_result = take(db.session(), mailing_list, watched(file), clock=portal().clock, use=use)
     if sync_result is not None:
-        tell_news(mailing_list, sync_result)
+        print_news(mailing_list, sync_result)
     if form == "json":
         print_json(counts)
         return

@@ -13,14 +13,14 @@ def report_table(reports: "Iterable[ListReport]") -> Table:
     """Lay out reports of lists."""
     headings = (
         "LIST", "SUBSCRIBED", "UNSUBSCRIBED", "NOT CHOSEN", "TO ADD", "TO REMOVE", "WAITING", "REFUSED", "NO ACCOUNT",
-        "LAST RUN", "RESULT", "LATE",
+        "LAST RUN", "STATE", "LATE",
     )  # fmt: skip
     return headings, [
         (
             each.handle, each.subscribed, each.unsubscribed, each.not_chosen, each.being_added,
             each.being_removed + each.departing,
             each.waiting, each.refused, each.without_account, each.last_run and each.last_run.started_at,
-            each.last_run and each.last_run.result, each.is_late,
+            each.last_run and each.last_run.state, each.is_late,
         )
         for each in reports
     ]  # fmt: skip
@@ -29,12 +29,12 @@ def report_table(reports: "Iterable[ListReport]") -> Table:
 def runs_table(runs: "Iterable[RunReport]") -> Table:
     """Lay out runs."""
     headings = (
-        "RUN", "LIST", "KIND", "STARTED", "RESULT", "ADDED", "REMOVED", "JOINED", "LEFT", "TAKEN OVER", "HELD BACK",
+        "RUN", "LIST", "KIND", "STARTED", "STATE", "ADDED", "REMOVED", "JOINED", "LEFT", "TAKEN OVER", "HELD BACK",
         "REFUSED", "ON LIST", "MESSAGE",
     )  # fmt: skip
     return headings, [
         (
-            each.id, each.handle, each.kind, each.started_at, each.result, each.added, each.removed, each.joined,
+            each.id, each.handle, each.kind, each.started_at, each.state, each.added, each.removed, each.joined,
             each.left, each.initialised, each.held, each.refused, each.on_roster, each.message,
         )
         for each in runs

@@ -9,12 +9,13 @@ import click
 from portal.cli.output import print_json, print_message, print_table
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
+from portal.domain.run import counts_in_words
 from portal.errors import LeaseHeldError
 from portal.extensions import db, portal
 from portal.faults import fault_of, one_line, translated
 
 if TYPE_CHECKING:
-    from portal.services.sync.requests import Means, Waiting
+    from portal.services.sync.runs import AskedRun
     from portal.services.sync.sync import SyncResult
 
 
@@ -29,7 +30,7 @@ class SyncOptions:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How one list's run ended: with an sync_result, or with an error and its exit code."""
+    """How one list's run ended: with a result, or with an error and its exit code."""
 
     handle: str
     sync_result: "SyncResult | None"
@@ -38,7 +39,7 @@ class Ending:
 
 
 def run_lists(handles: Sequence[str], options: SyncOptions) -> list[Ending]:
-    """Run lists, all of the catalogue where none is named; tell what is news and what failed on stderr."""
+    """Run lists, all of the catalogue where none is named; print what is news and what failed on stderr."""
     catalogue = portal().catalogue()
     catalogue.require_enabled()
     return [_end(handle, options) for handle in dict.fromkeys(handles or catalogue.lists)]
@@ -53,37 +54,42 @@ def _end(handle: str, options: SyncOptions) -> Ending:
         words = _naming(handle, one_line(known))
         click.echo(f"error: {words}", err=True)
         return Ending(handle, None, fault_of(known).exit_code, words)
-    tell_news(mailing_list, sync_result)
+    print_news(mailing_list, sync_result)
     return Ending(handle, sync_result)
 
 
 def run_requested() -> list[Ending]:
-    """Carry out what superusers asked for in the browser; tell what is news and what failed on stderr."""
-    from portal.services.sync import requests
+    """Carry out the runs that superusers asked for in the browser; print what is news and what failed on stderr."""
+    from portal.services.sync import runs
 
-    catalogue = portal().catalogue()
-    catalogue.require_enabled()
-    means = requests.Means(catalogue, portal().open_list_manager, portal().clock)
+    portal().catalogue().require_enabled()
     return [
-        _end_requested(each, means)
-        for each in requests.due(db.session(), now=portal().clock())
-        if requests.take(db.session(), each, now=portal().clock())
+        _end_requested(each)
+        for each in runs.due(db.session(), now=portal().clock())
+        if runs.take(db.session(), each, now=portal().clock())
     ]
 
 
-def _end_requested(taken: "Waiting", means: "Means") -> Ending:
-    from portal.services.sync import requests
+def _end_requested(taken: "AskedRun") -> Ending:
+    from portal.services.sync.requested import carry_out
 
+    catalogue = portal().catalogue()
     try:
-        sync_result = requests.carry_out(db.session(), taken, means)
-    except Exception as error:  # whatever it is, the other requests have their turn
+        sync_result = carry_out(
+            db.session(),
+            taken,
+            catalogue=catalogue,
+            open_list_manager=portal().open_list_manager,
+            clock=portal().clock,
+        )
+    except Exception as error:  # whatever it is, the other runs have their turn
         known = translated(error)
         words = _naming(taken.handle, one_line(known))
-        if not (taken.was_held and isinstance(known, LeaseHeldError)):  # it is tried each minute and told once
+        if not (taken.was_held and isinstance(known, LeaseHeldError)):  # it is tried each minute and reported once
             click.echo(f"error: {words}", err=True)
         return Ending(taken.handle, None, fault_of(known).exit_code, words)
-    if sync_result.run_id is not None:  # whoever asked to be shown a plan reads in the browser what is wrong with it
-        tell_news(means.catalogue.get(taken.handle), sync_result)
+    if sync_result.run_id is not None:  # who asked to be shown a plan reads in the browser what is wrong with it
+        print_news(catalogue.get(taken.handle), sync_result)
     return Ending(taken.handle, sync_result)
 
 
@@ -102,18 +108,17 @@ def _run(mailing_list: MailingList, options: SyncOptions) -> "SyncResult":
     return sync_list(db.session(), mailing_list, manager, clock=portal().clock, request=request)
 
 
-def tell_news(mailing_list: MailingList, sync_result: "SyncResult") -> None:
-    """Tell an operator what a good run found: refusals that are new, runs that it repaired."""
+def print_news(mailing_list: MailingList, sync_result: "SyncResult") -> None:
+    """Print what is news to an operator of a good run: refusals that are new, runs that it repaired."""
     handle, plan = mailing_list.handle, sync_result.plan
     for run_id in sync_result.repaired:
         print_message(f"{handle}: run {run_id} was interrupted; its remaining changes have been completed")
     for action, address, words in sync_result.refusals:
         what = f"add {address} to" if action is Action.ADD else f"remove {address} from"
         print_message(f"could not {what} {handle}: {words}")
-    if sync_result.run_id is None and plan.is_in_doubt:
-        print_message(f"{handle}: the roster is empty although it should not be, so a sync would refuse this plan")
-    elif sync_result.run_id is None and (excess := plan.excess(mailing_list.safety_limits)):
-        print_message(f"{handle}: this plan exceeds the safety limits: {excess}; to approve it: --accept {plan.id}")
+    if sync_result.run_id is None and (warning := plan.warning(mailing_list.safety_limits)):
+        approval = "" if plan.is_in_doubt else f"; to approve it: --accept {plan.id}"
+        print_message(f"{handle}: {warning}{approval}")
 
 
 def code_of(endings: Sequence[Ending]) -> int:
@@ -147,39 +152,10 @@ def _lines(sync_result: "SyncResult") -> Iterator[tuple[str, str, str]]:
 _TAKEN_OVER = {Action.LEFT: "take over a leave", Action.JOINED: "take over a join"}
 
 
-def _counts(sync_result: "SyncResult") -> dict[str, int]:
-    plan = sync_result.plan
-    pushed = sync_result.tally or {
-        "added": len(plan.of(Action.ADD)),
-        "removed": len(plan.of(Action.REMOVE)),
-        "refused": 0,
-    }
-    return {
-        **pushed,
-        "joined": len(plan.of(Action.JOINED)),
-        "left": len(plan.of(Action.LEFT)),
-        "initialised": len(plan.of(Action.INIT)),
-        "held": sum(each.held_back for each in plan.lines),
-    }
-
-
-_WORDS = {
-    "added": "added",
-    "removed": "removed",
-    "refused": "refused by the list",
-    "joined": "joined at the list",
-    "left": "left at the list",
-    "initialised": "taken over",
-    "held": "held back",
-}
-
-
 def _in_words(sync_result: "SyncResult") -> str:
-    told = ", ".join(f"{count} {_WORDS[name]}" for name, count in _counts(sync_result).items() if count)
+    counts = ", ".join(f"{count} {words}" for count, words in counts_in_words(sync_result.counts)) or "nothing to do"
     plan = sync_result.plan
-    return (
-        f"{told or 'nothing to do'} (of {plan.on_roster} on the list before, {plan.without_account} without an account)"
-    )
+    return f"{counts} (of {plan.on_roster} on the list before, {plan.without_account} without an account)"
 
 
 def _as_record(ending: Ending, options: SyncOptions) -> dict[str, Any]:
@@ -193,7 +169,7 @@ def _as_record(ending: Ending, options: SyncOptions) -> dict[str, Any]:
         "plan": plan.id,
         "on_roster": plan.on_roster,
         "without_account": plan.without_account,
-        **_counts(ending.sync_result),
+        **ending.sync_result.counts,
         "refusals": [each._asdict() for each in ending.sync_result.refusals],
         "repaired": ending.sync_result.repaired,
     }

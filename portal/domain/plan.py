@@ -110,9 +110,33 @@ class Plan:
         return hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Count what a run would do, by the names that a run counts by."""
+        return {
+            "added": len(self.of(Action.ADD)),
+            "removed": len(self.of(Action.REMOVE)),
+            "joined": len(self.of(Action.JOINED)),
+            "left": len(self.of(Action.LEFT)),
+            "initialised": len(self.of(Action.INIT)),
+            "held": sum(each.held_back for each in self.lines),
+        }
+
+    @property
     def is_in_doubt(self) -> bool:
         """Tell whether the roster is empty although subscribed addresses were on it."""
         return self.on_roster == 0 and self.doubtful > 0
+
+    def warning(
+        self, limits: SafetyLimits, *, approved: Collection[tuple[int, Action]] = (), is_announced: bool = False
+    ) -> str:
+        """Say why a sync does not carry the plan out without approval; nothing where it does.
+
+        ``is_announced``: somebody said that the roster may be empty.
+        """
+        if self.is_in_doubt and not is_announced:
+            return f"the roster is empty although {self.doubtful} subscribed addresses were on it"
+        excess = self.excess(limits, approved=approved)
+        return f"this plan exceeds the safety limits: {excess}" if excess else ""
 
     def excess(self, limits: SafetyLimits, *, approved: Collection[tuple[int, Action]] = ()) -> str | None:
         """Return in words what exceeds the safety limits, if anything; ``approved`` lines were approved before."""

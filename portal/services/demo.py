@@ -18,11 +18,12 @@ from portal.domain.mailinglist import MailingList
 from portal.listmanagers.base import ListManager
 from portal.models import User
 from portal.services.accounts import addresses, users
-from portal.services.history import COMMAND_LINE
+from portal.services.history import COMMAND_LINE, Actor
 from portal.services.preferences import preferences
 from portal.services.sync.sync import Request, begin_planned_run, confirm_planned_run, sync_list
 from portal.services.transaction import reading, transaction
 
+DEMO = Actor(None, "demo")
 PASSWORD = "a walk in the demo"  # noqa: S105 - it opens nothing but the demo
 
 CATALOGUE = """\
@@ -207,14 +208,14 @@ def _choose(stage: _Stage, username: str, handle: str, *, ticked: bool, now: dat
 def _run(stage: _Stage, handle: str, *, now: datetime) -> None:
     mailing_list = stage.lists[handle]
     manager = stage.tools.open_list_manager(mailing_list)
-    sync_list(stage.session, mailing_list, manager, clock=lambda: now, request=Request("demo"))
+    sync_list(stage.session, mailing_list, manager, clock=lambda: now, request=Request(actor=DEMO))
 
 
 def _wait_for_the_moderator(stage: _Stage, *, now: datetime) -> None:
     """Do a planned run of a list whose moderator has not answered yet: the roster afterwards is that from before."""
     board = stage.lists["board"]
     roster = [each.encode() for each in stage.tools.open_list_manager(board).roster()]
-    request = Request("demo")
+    request = Request(actor=DEMO)
     begin_planned_run(stage.session, board, roster, clock=lambda: now, request=request)
     confirm_planned_run(stage.session, board, roster, clock=lambda: now + timedelta(minutes=2), request=request)
 

@@ -146,12 +146,12 @@ def runs(session: Session, *, now: datetime) -> None:
 def _run(session: Session, handle: str, at: datetime, result: str, **columns: Any) -> None:
     values = {
         "kind": "sync",
-        "trigger": "command line",
+        "asked_by": "command line",
         "host": "lists.example.org",
         "on_roster": 1179,
         "without_account": 31,
     }
-    session.add(Run(list_handle=handle, started_at=at, finished_at=at, result=result, **values, **columns))
+    session.add(Run(list_handle=handle, started_at=at, finished_at=at, state=result, **values, **columns))
 
 
 @contextmanager

@@ -165,7 +165,7 @@ def test_a_failing_list_manager_is_69_and_changes_nothing(portal, mailman, sessi
     assert "cannot lock" in told
     assert portal.dump(but={"runs"}) == before
     assert mailman.roster("members") == roster
-    assert session.scalars(select(Run.result).order_by(Run.id.desc())).first() == "failed"
+    assert session.scalars(select(Run.state).order_by(Run.id.desc())).first() == "failed"
     session.rollback()
     mailman.repair()
     assert portal("sync") == (0, "", "")

@@ -224,7 +224,7 @@ def test_one_list_that_fails_does_not_stop_the_others(call, cast, rosters):
     first, second = stderr.splitlines()
     assert first.startswith("error: members: ")
     assert second.startswith("error: nope: unknown list")
-    assert [run["result"] for run in json.loads(call("runs", "--format", "json")[1])] == ["done", "failed"]
+    assert [run["state"] for run in json.loads(call("runs", "--format", "json")[1])] == ["done", "failed"]
 
 
 def test_an_unforeseen_failure_is_1_whatever_else_fails(call, cast, app, monkeypatch):
@@ -291,12 +291,12 @@ def test_accept_without_a_list_means_whichever_plan_has_the_id(call, session, ro
 def test_a_run_that_was_interrupted_is_told_by_the_one_that_repairs_it(call, session, cast, clock):
     from portal.models import Run
 
-    session.add(Run(list_handle="members", kind="sync", trigger="cron", host="elsewhere", started_at=clock()))
+    session.add(Run(list_handle="members", kind="sync", asked_by="cron", host="elsewhere", started_at=clock()))
     session.commit()
     code, _, stderr = call("sync", "members")
     assert code == 0
     assert stderr == "members: run 1 was interrupted; its remaining changes have been completed\n"
-    assert json.loads(call("runs", "--format", "json")[1])[1]["result"] == "unfinished"
+    assert json.loads(call("runs", "--format", "json")[1])[1]["state"] == "unfinished"
 
 
 def test_subscribe_and_unsubscribe_choose_for_a_user(call, cast):
@@ -400,8 +400,8 @@ def test_what_people_and_list_managers_wrote_cannot_move_the_cursor(call, sessio
     from portal.models import Run
 
     message = "\x1b[2Jgone\r\nerror: forged"
-    columns = {"started_at": clock(), "result": "failed", "message": message}
-    session.add(Run(list_handle="members", kind="sync", trigger="cron", host="here", **columns))
+    columns = {"started_at": clock(), "state": "failed", "message": message}
+    session.add(Run(list_handle="members", kind="sync", asked_by="cron", host="here", **columns))
     session.commit()
     stdout = call("runs")[1]
     assert "\x1b" not in stdout

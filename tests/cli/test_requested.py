@@ -14,12 +14,14 @@ from flask.testing import FlaskCliRunner
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from portal.domain.run import RunKind
 from portal.models import Preference, Run
-from portal.services.sync import leases, requests
-from portal.services.sync.requests import Kind
+from portal.services.reports import runs as run_reports
+from portal.services.reports.lists import RunReport
+from portal.services.sync import leases, runs
 from tests.conftest import SERVER, Clock, Rosters
 from tests.factories import make_preference, make_user
-from tests.services.sync.test_requests import BOB, make_account
+from tests.services.sync.test_runs import BOB, make_account
 from tests.test_query_counts import traffic
 from tests.waiting import wait_until
 
@@ -31,14 +33,17 @@ class Desk:
         self.session, self.runner, self.clock = session, runner, clock
         make_account(session, BOB)
 
-    def ask(self, kind: Kind = Kind.SYNC, handle: str = "members", plan_id: str | None = None) -> int:
-        return requests.ask(self.session, handle, kind=kind, plan_id=plan_id, actor=BOB, now=self.clock())
+    def ask(self, kind: RunKind = RunKind.SYNC, handle: str = "members", plan_id: str | None = None) -> int:
+        return runs.ask(self.session, handle, kind=kind, plan_id=plan_id, actor=BOB, now=self.clock())
 
     def cron(self, *options: str) -> Result:
         return self.runner.invoke(args=["mailinglist", "sync", "--requested", *options])
 
-    def state(self, request_id: int) -> str:
-        return requests.find(self.session, request_id).state
+    def find(self, run_id: int) -> RunReport:
+        return run_reports.find(self.session, run_id).run
+
+    def state(self, run_id: int) -> str:
+        return self.find(run_id).state
 
 
 @pytest.fixture
@@ -71,13 +76,11 @@ def test_nothing_to_do_is_one_query_and_no_word(app: Flask, desk: Desk) -> None:
 
 def test_what_was_asked_for_is_done_in_its_order_and_no_more(desk: Desk, session: Session, rosters: Rosters) -> None:
     make_user(session, "alice")
-    asked = [desk.ask(handle="tech"), desk.ask(Kind.SHOW, "board"), desk.ask(handle="members")]
+    asked = [desk.ask(handle="tech"), desk.ask(RunKind.SHOW, "board"), desk.ask(handle="members")]
     done = desk.cron()
     assert (done.exit_code, done.output) == (0, "")
-    assert [desk.state(each) for each in asked] == ["done"] * 3
-    assert session.scalars(select(Run.list_handle).order_by(Run.id)).all() == ["tech", "members"]
-    session.rollback()
-    assert (desk.cron().exit_code, session.scalar(select(Run.id).where(Run.id > 2))) == (0, None)
+    assert [desk.state(each) for each in asked] == ["done", "shown", "done"]
+    assert (desk.cron().exit_code, session.scalar(select(Run.id).where(Run.id > 3))) == (0, None)
 
 
 def test_verbose_and_json_tell_of_each(desk: Desk, rosters: Rosters) -> None:
@@ -87,40 +90,40 @@ def test_verbose_and_json_tell_of_each(desk: Desk, rosters: Rosters) -> None:
     assert desk.cron("--format", "json").output == "[]\n"
 
 
-def test_the_brake_is_77_and_a_yes_in_the_browser_lets_it_through(
+def test_the_safety_limits_are_77_and_approval_in_the_browser_lets_it_through(
     desk: Desk, rosters: Rosters, crowd: list[str]
 ) -> None:
     desk.ask()
     refused = desk.cron()
     assert refused.exit_code == 77
     assert refused.stderr.startswith("error: members: this plan exceeds the safety limits: it takes 8 of 40 addresses")
-    shown = desk.ask(Kind.SHOW)
+    shown = desk.ask(RunKind.SHOW)
     assert (desk.cron().exit_code, desk.cron().output) == (0, "")
-    plan_id = requests.find(desk.session, shown).found_plan_id
+    plan_id = desk.find(shown).plan_id
     assert plan_id == refused.stderr.split()[-1]
-    desk.ask(Kind.APPLY, plan_id=plan_id)
+    desk.ask(plan_id=plan_id)
     assert (desk.cron().exit_code, len(rosters.get("members"))) == (0, 32)
 
 
 def test_a_plan_that_changed_is_77_and_nothing_is_done(desk: Desk, rosters: Rosters, crowd: list[str]) -> None:
-    request_id = desk.ask(Kind.APPLY, plan_id="0123456789abcdef")
+    run_id = desk.ask(plan_id="0123456789abcdef")
     done = desk.cron()
     assert done.exit_code == 77
     assert done.stderr.startswith("error: members: the plan is not 0123456789abcdef any more, so nothing was done")
-    assert desk.state(request_id) == "changed"
+    assert desk.state(run_id) == "changed"
     assert rosters.get("members") == {f"{name}@example.org" for name in crowd}
 
 
 def test_a_held_list_is_75_told_once_and_tried_until_it_is_free(desk: Desk, rosters: Rosters) -> None:
     lease = leases.acquire(desk.session, "members", outlives_process=True)
-    request_id = desk.ask()
+    run_id = desk.ask()
     first, second = desk.cron(), desk.cron()
     assert (first.exit_code, second.exit_code) == (75, 75)
     assert "members is held by a planned run" in first.stderr
     assert second.output == ""
-    assert desk.state(request_id) == "waiting"
+    assert desk.state(run_id) == "asked"
     leases.release(desk.session, lease)
-    assert (desk.cron().exit_code, desk.state(request_id)) == (0, "done")
+    assert (desk.cron().exit_code, desk.state(run_id)) == (0, "done")
 
 
 def test_one_that_fails_stops_no_other(desk: Desk, rosters: Rosters) -> None:
@@ -180,4 +183,4 @@ def test_two_at_once_and_one_killed_in_the_middle(desk: Desk, instance: Path, tm
         (tmp_path / "reached.enough").touch()
         first.communicate()
     assert subprocess.run(argv, env=environ, check=False, timeout=60).returncode == 0
-    assert desk.state(slow_one) == "unfinished"
+    assert desk.state(slow_one) == "dropped"

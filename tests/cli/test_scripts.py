@@ -171,7 +171,7 @@ class Operated:
         return found
 
     def last_run(self, handle: str = "members") -> str:
-        result = self.session.scalars(select(Run.result).where(Run.list_handle == handle).order_by(Run.id.desc()))
+        result = self.session.scalars(select(Run.state).where(Run.list_handle == handle).order_by(Run.id.desc()))
         found = result.first()
         self.session.rollback()
         return found or ""

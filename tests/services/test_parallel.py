@@ -187,7 +187,7 @@ def test_members_who_change_their_minds_again_and_again_and_syncs_get_along(app,
         assert all(each.result() > 0 for each in savers)
     sync_list(session, members, manager, clock=clock, request=Request(allow_empty=True))
     assert set(manager.members) == set(), "all of them ended unticked"
-    assert set(session.scalars(select(Run.result))) == {"done"}
+    assert set(session.scalars(select(Run.state))) == {"done"}
     session.rollback()
     for user_id in users:
         found = session.scalars(

@@ -12,7 +12,7 @@ from portal import database
 from portal.domain.address import canonical, printable
 from portal.domain.mailinglist import MailingList
 from portal.errors import InvalidAddressError, UnknownUserError
-from portal.models import Address, History, Preference, Run, RunLine, RunRequest, User, UserAddress, UserGroup
+from portal.models import Address, History, Preference, Run, RunLine, User, UserAddress, UserGroup
 from portal.services import history, preference_rows, security_log
 from portal.services.accounts import log as account_log
 from portal.services.history import Actor
@@ -196,7 +196,7 @@ def _erase(session: Session, name: str, address: Checked) -> None:
     # Whole addresses only: the end of a longer one is somebody else's.
     either = "|".join(map(re.escape, address))
     quoted = re.compile(rf"(?<!\w)(?<!\w[.+-])(?:{either})(?![\w-]|\.\w)", re.IGNORECASE)
-    for column in (History.reason, Preference.refusal, Run.message, RunLine.words, RunRequest.message):
+    for column in (History.reason, Preference.refusal, Run.message, RunLine.words):
         quoting = or_(*(column.icontains(each, autoescape=True) for each in address))
         for text in session.scalars(select(column).where(quoting).distinct()).all():
             erased = quoted.sub(name, text or "")[: column.type.length]

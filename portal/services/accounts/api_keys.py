@@ -17,6 +17,7 @@ from portal.errors import BadInputError, ForbiddenError, KeyRefusedError
 from portal.models import ApiKey, User
 from portal.services import security_log
 from portal.services.accounts import rate_limits, users
+from portal.services.history import Actor
 from portal.services.transaction import reading, transaction
 
 LONGEST_LABEL = 80  # characters
@@ -49,9 +50,9 @@ class Caller:
     user_id: int
 
     @property
-    def trigger(self) -> str:
-        """Return how a run that was asked for with the key is told of, without a name that may be an address."""
-        return f"API key {self.prefix} of user {self.user_id}"
+    def actor(self) -> Actor:
+        """Return who asks for a run with the key, without a name that may be an address."""
+        return Actor(self.user_id, f"API key {self.prefix} of user {self.user_id}")
 
 
 def create(session: Session, username: str, *, label: str, expires_days: int | None, now: datetime) -> str:

@@ -18,7 +18,7 @@ from portal.errors import (
     UnknownUserError,
     WrongPasswordError,
 )
-from portal.models import Address, Run, RunRequest, User, UserAddress, UserGroup
+from portal.models import Address, Run, User, UserAddress, UserGroup
 from portal.services import history, security_log
 from portal.services.accounts import addresses, passwords, rate_limits, sessions
 from portal.services.accounts import log as account_log
@@ -305,9 +305,7 @@ def _forget_name(session: Session, gone: Profile) -> None:
     """Name an account by its number alone where it chose for others, or asked for runs."""
     name = f"user {gone.id}"
     history.forget_actor(session, gone.id, name=name)
-    session.execute(update(RunRequest).where(RunRequest.asked_by_id == gone.id).values(asked_by=name))
-    asked = Run.trigger.startswith("request ") & Run.trigger.contains(f" of {gone.username[:50]}", autoescape=True)
-    session.execute(update(Run).where(asked).values(trigger=f"request of {name}"))  # a long name may be cut there
+    session.execute(update(Run).where(Run.asked_by_id == gone.id).values(asked_by=name))
 
 
 def grant(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> None:

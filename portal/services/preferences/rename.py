@@ -8,8 +8,9 @@ from sqlalchemy.orm import Session
 from portal.config import Catalogue
 from portal.domain.address import printable
 from portal.domain.mailinglist import HANDLE
+from portal.domain.run import NEVER_BEGUN
 from portal.errors import BadInputError, DuplicateError
-from portal.models import Preference, Run, RunLine, RunRequest
+from portal.models import Preference, Run, RunLine
 from portal.services import history, preference_rows
 from portal.services.sync import leases
 from portal.services.transaction import transaction
@@ -22,7 +23,6 @@ class Carried(NamedTuple):
     history: int
     runs: int
     run_lines: int
-    requests: int
 
 
 def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> Carried:
@@ -47,7 +47,6 @@ def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> Car
             history=history.rename_list(session, old, new),
             runs=_carry(session, update(Run).where(Run.list_handle == old), new),
             run_lines=_carry(session, update(RunLine).where(RunLine.list_handle == old), new),
-            requests=_carry(session, update(RunRequest).where(RunRequest.list_handle == old), new),
         )
         if not any(carried):
             raise BadInputError(f"nothing is stored for {old}: is that what the list's handle was?")
@@ -57,8 +56,11 @@ def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> Car
 def _require_unused(session: Session, new: str, *, old: str) -> None:
     """Refuse a list that has been at work: whose choice would hold, where the two differ?"""
     preferences, runs = (
-        session.scalar(select(func.count()).select_from(table).where(table.list_handle == new))
-        for table in (Preference, Run)
+        session.scalar(select(func.count()).where(*conditions))
+        for conditions in (
+            [Preference.list_handle == new],
+            [Run.list_handle == new, Run.state.not_in(NEVER_BEGUN)],
+        )
     )
     if preferences or runs:
         raise DuplicateError(

@@ -12,12 +12,13 @@ from sqlalchemy.orm import Session
 from portal import database
 from portal.config import Catalogue
 from portal.domain.mailinglist import MailingList
+from portal.domain.run import IN_PROGRESS, RunState
 from portal.errors import ConfigurationError, NotMigratedError, UnavailableError
 from portal.listmanagers.base import ListManager
-from portal.models import Lease
 from portal.services.reports import lists as list_reports
 from portal.services.reports import readiness
 from portal.services.reports.lists import ListReport, RunReport
+from portal.services.sync import leases
 from portal.services.transaction import reading
 
 _CLOCKS_DIFFER = timedelta(minutes=1)
@@ -132,9 +133,9 @@ def _runs(session: Session, evidence: Evidence, handle: str) -> str:
     last = report.last_run
     if last is None:
         raise ConfigurationError(f"no run yet; look first: flask mailinglist sync --dry-run {handle}")
-    if last.result == "open" and _is_held(session, handle):
-        return f"run {last.id} has been at work for {_age(now - last.started_at)}"
-    if last.result != "done":
+    if last.state in IN_PROGRESS and _is_held(session, handle):
+        return f"run {last.id} has been running for {_age(now - last.started_at)}"
+    if last.state != RunState.DONE:
         raise UnavailableError(_gone_wrong(last, now))
     if report.is_late:
         raise ConfigurationError(
@@ -147,15 +148,14 @@ def _runs(session: Session, evidence: Evidence, handle: str) -> str:
 
 def _is_held(session: Session, handle: str) -> bool:
     with reading(session):
-        until = session.scalar(select(Lease.expires_at).where(Lease.list_handle == handle))
-        return until is not None and until > database.clock(session)
+        return leases.is_held(session, handle)
 
 
 def _gone_wrong(last: RunReport, now: datetime) -> str:
     told = f"run {last.id}, {_age(now - last.started_at)} ago, "
-    if last.result in {"open", "unfinished"}:
+    if last.state in {*IN_PROGRESS, RunState.UNFINISHED}:
         return f"{told}was interrupted; the next one repairs it: flask mailinglist sync {last.handle}"
-    return f"{told}{last.result}: {last.message}"
+    return f"{told}{last.state}: {last.message}"
 
 
 def _size(report: ListReport) -> str:

@@ -11,24 +11,31 @@ from portal import database
 from portal.config import Catalogue
 from portal.domain.mailinglist import MailingList
 from portal.domain.outlook import State
+from portal.domain.run import NEVER_BEGUN, SHOWS_PLAN, RunKind, RunState, counts_in_words
 from portal.models import Address, History, Preference, Run
 from portal.services.accounts.addresses import departs, is_held, is_managed
 from portal.services.transaction import reading
 
+OVERDUE = timedelta(minutes=5)  # by then a process should have taken a run that was asked for
 _COLUMN = {State.NOT_SUBSCRIBED: "unsubscribed"}  # where a count's name is not its state's
 
 
 class RunReport(NamedTuple):
-    """One run; times are UTC, ``finished_at`` is None while it is open."""
+    """One run; times are UTC.
+
+    ``started_at`` of one that waits is when it was asked for, or last tried; ``asked_at`` is None of one that never
+    waited, and ``finished_at`` while it has no end. Of one that was shown or refused nothing was done.
+    """
 
     id: int
     handle: str
     kind: str
-    trigger: str
+    asked_by: str
+    asked_at: datetime | None
     host: str
     started_at: datetime
     finished_at: datetime | None
-    result: str
+    state: str
     message: str
     plan_id: str | None
     accepted: bool
@@ -41,6 +48,25 @@ class RunReport(NamedTuple):
     removed: int
     held: int
     refused: int
+
+    @property
+    def counts(self) -> list[tuple[int, str]]:
+        """Return what it did, as counts with the words for them."""
+        return counts_in_words(self._asdict()) if self.has_begun else []
+
+    @property
+    def has_begun(self) -> bool:
+        """Tell whether it was more than asked for and shown."""
+        return self.state not in NEVER_BEGUN
+
+    @property
+    def is_shown(self) -> bool:
+        """Tell whether it ended with a plan that may be applied."""
+        return self.state in SHOWS_PLAN and self.kind != RunKind.PLANNED
+
+    def is_overdue(self, now: datetime) -> bool:
+        """Tell whether it has waited for so long that no process seems to carry runs out."""
+        return self.state == RunState.ASKED and now - self.started_at > OVERDUE
 
 
 class ListReport(NamedTuple):
@@ -83,7 +109,7 @@ class Alarm(NamedTuple):
     is_late: bool
     last_good_at: datetime | None
     last_run_id: int | None
-    last_result: str | None
+    last_state: str | None
 
 
 class CatalogueLine(NamedTuple):
@@ -122,7 +148,7 @@ def lists(
     with reading(session):
         counts = {row.handle: row for row in session.execute(union_all(*(_counts(each) for each in chosen)))}
         last = _last_runs(session, [each.handle for each in chosen])
-        good = _last_runs(session, [each.handle for each in chosen], Run.result == "done")
+        good = _last_runs(session, [each.handle for each in chosen], Run.state == RunState.DONE)
     promise = timedelta(hours=catalogue.applied_within_hours)
     return tuple(
         _list_report(each, counts[each.handle], last.get(each.handle), good.get(each.handle), now=now, promise=promise)
@@ -136,10 +162,10 @@ def alarms(session: Session, *, catalogue: Catalogue, now: datetime) -> tuple[Al
         return ()
     with reading(session):
         last = _last_runs(session, list(catalogue.lists))
-        good = _last_runs(session, list(catalogue.lists), Run.result == "done")
+        good = _last_runs(session, list(catalogue.lists), Run.state == RunState.DONE)
     oldest = now - timedelta(hours=catalogue.applied_within_hours)
     found = (_alarm(each, last.get(each.handle), good.get(each.handle), oldest) for each in catalogue.lists.values())
-    return tuple(each for each in found if each.is_late or each.last_result == "refused")
+    return tuple(each for each in found if each.is_late or each.last_state == RunState.REFUSED)
 
 
 def _alarm(mailing_list: MailingList, last: RunReport | None, good: RunReport | None, oldest: datetime) -> Alarm:
@@ -151,7 +177,7 @@ def _alarm(mailing_list: MailingList, last: RunReport | None, good: RunReport | 
         is_late=is_late,
         last_good_at=good_at,
         last_run_id=last.id if last else None,
-        last_result=last.result if last else None,
+        last_state=last.state if last else None,
     )
 
 
@@ -259,11 +285,20 @@ def _counts(mailing_list: MailingList) -> Any:
 
 
 def _last_runs(session: Session, handles: list[str], *conditions: Any) -> dict[str, RunReport]:
-    latest = select(func.max(Run.id)).where(Run.list_handle.in_(handles), *conditions).group_by(Run.list_handle)
-    return {run.handle: run for run in map(RunReport._make, session.execute(_runs().where(Run.id.in_(latest))))}
+    """Return the run of each list that began last. One that waited has a lower number than others that began before."""
+    latest = [
+        select(Run.id)
+        .where(Run.list_handle == handle, Run.state.not_in(NEVER_BEGUN), *conditions)
+        .order_by(Run.started_at.desc(), Run.id.desc())
+        .limit(1)
+        .scalar_subquery()
+        for handle in handles
+    ]
+    return {run.handle: run for run in map(RunReport._make, session.execute(run_reports().where(Run.id.in_(latest))))}
 
 
-def _runs() -> Any:
+def run_reports() -> Any:
+    """Select runs as they are reported."""
     return select(Run.id, Run.list_handle, *(getattr(Run, name) for name in RunReport._fields[2:]))
 
 
@@ -271,7 +306,7 @@ def runs(
     session: Session, *, handle: str | None = None, before: int | None = None, limit: int = 50
 ) -> tuple[RunReport, ...]:
     """Return runs, the newest first; ``before`` is the number of a run that has been shown already."""
-    query = _runs().order_by(Run.id.desc()).limit(limit)
+    query = run_reports().order_by(Run.id.desc()).limit(limit)
     if handle is not None:
         query = query.where(Run.list_handle == handle)
     if before is not None:

@@ -4,35 +4,46 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, case, func, literal, or_, select, true
+from sqlalchemy import and_, case, exists, func, literal, or_, select, true, tuple_
 from sqlalchemy.orm import Session
 
 from portal import database
+from portal.domain.merge import Action
+from portal.domain.run import IN_PROGRESS, NEVER_BEGUN
 from portal.errors import UnknownRunError
-from portal.models import Run, RunLine, RunRequest
-from portal.services.reports.lists import RunReport
+from portal.models import Run, RunLine
+from portal.services.reports.lists import RunReport, run_reports
+from portal.services.sync import leases
+from portal.services.sync.runs import KEPT
 from portal.services.transaction import reading
 
 HELD = "held"  # what stands for the result of a line that was held back
 NOT_SENT = "not_sent"  # … and of one that no list manager was told about, or that nothing is known of
 
+_DANGEROUS_FIRST = (Action.REMOVE, Action.LEFT, Action.ADD, Action.JOINED)
+
 
 class RunFound(NamedTuple):
     """One run.
 
-    ``request_id``: what a superuser had asked for; ``is_last``: the list has no newer run; ``counts``: how many of its
-    lines are of which action and result.
+    ``is_last``: no run of the list began after it; ``is_interrupted``: it holds the list no more, though it has not
+    ended; ``counts``: how many of its lines are of which action and result.
     """
 
     run: RunReport
-    request_id: int | None
     is_last: bool
+    is_interrupted: bool
     counts: Mapping[tuple[str, str], int]
 
     @property
     def duration(self) -> timedelta | None:
-        """Return how long it took; None while it is open, or where it was cut short."""
+        """Return how long it took; None while it is in progress, or where it was interrupted."""
         return None if self.run.finished_at is None else self.run.finished_at - self.run.started_at
+
+    @property
+    def changes(self) -> int:
+        """Count the lines that its plan does not hold back."""
+        return self.how_many() - self.how_many(result=HELD)
 
     def how_many(self, *, action: str | None = None, result: str | None = None) -> int:
         """Count its lines of an action, of a result, or of both."""
@@ -54,19 +65,22 @@ class RunLineReport(NamedTuple):
 
 def find(session: Session, run_id: int) -> RunFound:
     """Return one run. Raise UnknownRunError."""
-    names = ("list_handle" if name == "handle" else name for name in RunReport._fields)
-    asked = select(RunRequest.id).where(RunRequest.run_id == Run.id).limit(1).scalar_subquery()
-    newest = Run.__table__.alias("newest")
-    last = select(func.max(newest.c.id)).where(newest.c.list_handle == Run.list_handle).scalar_subquery()
-    query = select(*(getattr(Run, name) for name in names), asked, last).where(Run.id == run_id)
+    newer = Run.__table__.alias("newer")
+    is_later = or_(newer.c.started_at > Run.started_at, and_(newer.c.started_at == Run.started_at, newer.c.id > Run.id))
+    has_newer = exists().where(newer.c.list_handle == Run.list_handle, newer.c.state.not_in(NEVER_BEGUN), is_later)
+    query = run_reports().add_columns(has_newer).where(Run.id == run_id)
     counts = select(RunLine.action, _result(), func.count()).where(RunLine.run_id == run_id).group_by("action", "ended")
     with reading(session):
         found = session.execute(query).first()
         if found is None:
-            raise UnknownRunError(f"no run has the number {run_id}")
+            raise UnknownRunError(
+                f"no run has the number {run_id}; one that is only shown is kept for {KEPT.days} days"
+            )
+        *columns, has_newer_one = found
+        run, is_last = RunReport._make(columns), not has_newer_one
         counted = {(action, ended): count for action, ended, count in session.execute(counts)}
-    *run, request_id, last_id = found
-    return RunFound(RunReport._make(run), request_id, last_id == run_id, counted)
+        is_interrupted = run.state in IN_PROGRESS and not (is_last and leases.is_held(session, run.handle))
+    return RunFound(run, is_last, is_interrupted, counted)
 
 
 def lines(
@@ -78,21 +92,33 @@ def lines(
     after: int | None = None,
     limit: int = 100,
 ) -> tuple[RunLineReport, ...]:
-    """Return lines of a run by address; ``after`` is the address id of the last one that has been shown already."""
-    address = RunLine.address.collate(database.code_points(session))
+    """Return lines of a run, what takes addresses off first, what is held back last, and by address.
+
+    ``after`` is the address id of the last one that has been shown already.
+    """
+    table = RunLine.__table__
+    order = _order(session, table)
     query = select(RunLine.address_id, RunLine.address, RunLine.action, RunLine.reason, _result(), RunLine.words).where(
         RunLine.run_id == run_id,
         RunLine.action == action if action else true(),
         _result() == result if result else true(),
     )
     if after is not None:
-        shown = RunLine.__table__.alias("shown")
-        last = select(shown.c.address).where(shown.c.run_id == run_id, shown.c.address_id == after).scalar_subquery()
-        query = query.where(or_(address > last, and_(address == last, RunLine.address_id > after)))
+        shown = table.alias("shown")
+        last = select(*_order(session, shown)).where(shown.c.run_id == run_id, shown.c.address_id == after)
+        query = query.where(tuple_(*order) > last.scalar_subquery())
     with reading(session):
-        return tuple(
-            map(RunLineReport._make, session.execute(query.order_by(address, RunLine.address_id).limit(limit)))
-        )
+        return tuple(map(RunLineReport._make, session.execute(query.order_by(*order).limit(limit))))
+
+
+def _order(session: Session, table: Any) -> tuple[Any, ...]:
+    danger = case(*((table.c.action == each, number) for number, each in enumerate(_DANGEROUS_FIRST)))
+    return (
+        case((table.c.held, 1), else_=0),
+        danger,
+        table.c.address.collate(database.code_points(session)),
+        table.c.address_id,
+    )
 
 
 def _result() -> Any:

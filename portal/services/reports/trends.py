@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import and_, case, func, select
 from sqlalchemy.orm import Session
 
+from portal.domain.run import RunState
 from portal.models import History, Run
 from portal.services.transaction import reading
 
@@ -57,7 +58,7 @@ def _last_good(handles: Sequence[str], begins: Sequence[datetime]) -> Any:
     week = _number(Run.finished_at, begins)
     latest = (
         select(func.max(Run.id).label("id"), week)
-        .where(Run.list_handle.in_(handles), Run.result == "done", Run.finished_at >= begins[0])
+        .where(Run.list_handle.in_(handles), Run.state == RunState.DONE, Run.finished_at >= begins[0])
         .group_by(Run.list_handle, "week")
         .subquery()
     )

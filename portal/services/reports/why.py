@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.domain.plan import Decision, Reason, decide_rows, rules_of
+from portal.domain.run import RunState
 from portal.models import Address, Preference, Run, User, UserAddress, UserGroup
 from portal.services.reports import lists as list_reports
 from portal.services.reports.lists import HistoryLine
@@ -124,7 +125,9 @@ def _load(
 ) -> _Known:
     our_acts = plans.unfinished_acts(session, mailing_list.handle)
     open_run = runs.open_planned(session, mailing_list.handle)
-    last_good = select(func.max(Run.finished_at)).where(Run.list_handle == mailing_list.handle, Run.result == "done")
+    last_good = select(func.max(Run.finished_at)).where(
+        Run.list_handle == mailing_list.handle, Run.state == RunState.DONE
+    )
     return _Known(
         mailing_list=mailing_list,
         row=row,

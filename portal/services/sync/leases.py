@@ -75,6 +75,12 @@ def is_gone(row: Any, host: str) -> bool:
     return False
 
 
+def is_held(session: Session, handle: str) -> bool:
+    """Tell whether a run holds a list; inside the caller's transaction."""
+    until = session.scalar(select(Lease.expires_at).where(Lease.list_handle == handle))
+    return until is not None and until > database.clock(session)
+
+
 def renew(session: Session, lease: Held, *, seconds: float = 0) -> None:
     """Hold on for ten minutes, or for a call's time-out and a minute where that is longer.
 

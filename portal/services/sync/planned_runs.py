@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy.orm import Session
 
 from portal.domain.mailinglist import MailingList
-from portal.domain.merge import Action
+from portal.domain.run import RunState
+from portal.services.history import COMMAND_LINE, Actor
 from portal.services.sync import list_init
 from portal.services.sync.list_init import Lines
 
@@ -21,7 +22,7 @@ class RosterUse:
     """What a roster is handed in for: ``plan`` begins a planned run, ``confirm`` ends it, neither is a list-init.
 
     ``abandon`` gives a planned run up, for which no roster is read.
-    ``accept`` is the id of a plan that may exceed the safety limits, ``trigger`` says who asked.
+    ``accept`` is the id of a plan that may exceed the safety limits, ``actor`` is who asked.
     """
 
     plan: bool = False
@@ -29,7 +30,7 @@ class RosterUse:
     abandon: bool = False
     accept: str | None = None
     allow_empty: bool = False
-    trigger: str = "command line"
+    actor: Actor = COMMAND_LINE
 
 
 class Taken(NamedTuple):
@@ -58,10 +59,11 @@ def _plan(
 ) -> Taken:
     from portal.services.sync.sync import Request, begin_planned_run  # a list-init pays nothing for it
 
-    request = Request(trigger=use.trigger, accept=use.accept, allow_empty=use.allow_empty)
+    request = Request(actor=use.actor, accept=use.accept, allow_empty=use.allow_empty)
     sync_result, invalid = begin_planned_run(session, mailing_list, lines, clock=clock, request=request)
     counts = list_init.counts_of_plan(session, mailing_list, sync_result.plan, invalid=invalid)
-    pushed = {"adds": len(sync_result.plan.of(Action.ADD)), "removals": len(sync_result.plan.of(Action.REMOVE))}
+    of_plan = sync_result.plan.counts
+    pushed = {"adds": of_plan["added"], "removals": of_plan["removed"]}
     return Taken({**asdict(counts), "plan": sync_result.plan.id, **pushed}, sync_result)
 
 
@@ -70,7 +72,7 @@ def _confirm(
 ) -> Taken:
     from portal.services.sync.sync import Request, confirm_planned_run  # as above
 
-    request = Request(trigger=use.trigger, allow_empty=use.allow_empty)
+    request = Request(actor=use.actor, allow_empty=use.allow_empty)
     sync_result = confirm_planned_run(session, mailing_list, lines, clock=clock, request=request)
     return Taken(dict(sync_result.tally), sync_result)
 
@@ -85,6 +87,7 @@ def abandon_planned_run(session: Session, mailing_list: MailingList, *, clock: C
     from portal.services.sync.sync import open_planned_run
 
     run, lease = open_planned_run(session, mailing_list.handle)
-    runs.finish(session, run, result="failed", now=clock(), message="it was given up, since a step of it failed")
+    message = "it was given up, since a step of it failed"
+    runs.finish(session, run, state=RunState.FAILED, now=clock(), message=message)
     leases.release(session, lease)
     return run.run_id

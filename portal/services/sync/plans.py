@@ -65,8 +65,9 @@ def unfinished_acts(session: Session, handle: str) -> dict[int, Action]:
     """Return the adds and removals that were planned and that no preference has taken in: address id to action."""
     rows = session.execute(
         select(RunLine.address_id, RunLine.action)
+        .join(Run, Run.id == RunLine.run_id)
         .where(RunLine.list_handle == handle, not_(RunLine.settled), RunLine.action.in_(["add", "remove"]))
-        .order_by(RunLine.run_id)
+        .order_by(Run.started_at, Run.id)  # a run that waited has a lower number than others that began before it
     )
     return {address_id: Action(action) for address_id, action in rows}
 

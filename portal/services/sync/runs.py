@@ -1,104 +1,247 @@
-"""Runs and their lines: written before the first push, finished after the last."""
+"""Runs and their lines: asked for, taken by one process, written before the first push, finished after the last."""
 
+import os
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, delete, insert, not_, select, update
+from sqlalchemy import and_, bindparam, delete, exists, insert, not_, or_, select, update
 from sqlalchemy.orm import Session
 
 from portal import database
 from portal.domain.merge import Action
 from portal.domain.plan import Decision, Plan
+from portal.domain.run import IN_PROGRESS, NEVER_BEGUN, RunKind, RunState
 from portal.listmanagers.base import Outcome
-from portal.models import Run, RunLine
-from portal.services.transaction import transaction
+from portal.models import Lease, Run, RunLine
+from portal.services.history import Actor
+from portal.services.sync import leases
+from portal.services.transaction import reading, transaction
+
+LONGEST = timedelta(hours=1)  # that a process of another host is believed to be running without a lease
+KEPT = timedelta(days=90)  # a run that was never begun
+
+_INTERRUPTED = "it was interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which list a run is for, of what kind it is, and who asked for it; ``run_id`` where it waited."""
+
+    handle: str
+    kind: RunKind
+    actor: Actor
+    run_id: int | None = None
+
+
+class AskedRun(NamedTuple):
+    """A run that waits. ``plan_id``: it applies that plan or none; ``was_held``: another run held the list before."""
+
+    id: int
+    handle: str
+    kind: RunKind
+    plan_id: str | None
+    actor: Actor
+    was_held: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A run that has been written and is not finished."""
+    """A run that has begun and is not finished."""
 
     run_id: int
     handle: str
 
 
-def begin(
-    session: Session, handle: str, *, kind: str, trigger: str, now: datetime, plan: Plan, is_accepted: bool
-) -> Begun:
-    """Write a run and the lines of its plan, before anything is pushed."""
+def ask(
+    session: Session, handle: str, *, kind: RunKind, actor: Actor, now: datetime, plan_id: str | None = None
+) -> int:
+    """Ask for a run and return its number: that of one that is to do the same and still waits, if there is one."""
+    slot = _slot(handle, kind, plan_id)
     with transaction(session):
-        run_id = _insert(
-            session, handle, kind=kind, trigger=trigger, now=now, plan=plan, accepted=is_accepted, **_counts(plan)
+        return int(
+            session.execute(
+                database.insert(session, Run)
+                .values(
+                    list_handle=handle,
+                    kind=kind,
+                    state=RunState.ASKED,
+                    plan_id=plan_id,
+                    asked_by_id=actor.user_id,
+                    asked_by=actor.name[:80],
+                    asked_at=now,
+                    started_at=now,
+                    slot=slot,
+                )
+                .on_conflict_do_update(index_elements=["slot"], set_={"slot": slot})
+                .returning(Run.id)
+            ).scalar_one()
         )
-        _insert_lines(session, run_id, plan)
-    return Begun(run_id, handle)
 
 
-def record_refusal(
-    session: Session,
-    handle: str,
-    *,
-    kind: str,
-    trigger: str,
-    now: datetime,
-    result: str,
-    message: str,
-    plan: Plan | None,
+def _slot(handle: str, kind: RunKind, plan_id: str | None) -> str:
+    return " ".join(filter(None, (kind, handle, plan_id)))
+
+
+def due(session: Session, *, now: datetime) -> list[AskedRun]:
+    """Return what waits, the oldest first; drop what was cut short, forget what is old. Mostly that is one query."""
+    columns = (
+        Run.id, Run.list_handle, Run.kind, Run.plan_id, Run.asked_by_id, Run.asked_by, Run.asked_at, Run.started_at,
+        Run.state, Run.message, Run.host, Run.pid,
+    )  # fmt: skip
+    is_old = and_(Run.state.in_(NEVER_BEGUN), Run.asked_at < now - KEPT)
+    waits = Run.state.in_([RunState.ASKED, RunState.TAKEN])
+    with reading(session):
+        found = session.execute(select(*columns).where(or_(waits, is_old)).order_by(Run.id)).all()
+    for each in found:
+        if each.state == RunState.TAKEN and (_is_gone(each) or now - each.started_at > LONGEST):
+            _drop_cut_short(session, each, now=now)
+    if any(each.asked_at < now - KEPT for each in found):
+        with transaction(session):
+            session.execute(delete(Run).where(is_old, Run.state != RunState.TAKEN))
+    return [
+        AskedRun(
+            each.id,
+            each.list_handle,
+            RunKind(each.kind),
+            each.plan_id,
+            Actor(each.asked_by_id, each.asked_by),
+            bool(each.message),
+        )
+        for each in found
+        if each.state == RunState.ASKED and each.asked_at >= now - KEPT
+    ]
+
+
+def _is_gone(row: Any) -> bool:
+    """Tell whether the process that took a run was one of this host and has ended.
+
+    This one has taken nothing yet: where a row names its number, that was another, before the host was restarted.
+    """
+    host = socket.gethostname()[:120]
+    return row.host == host and (row.pid == os.getpid() or leases.is_gone(row, host))
+
+
+def _drop_cut_short(session: Session, row: Any, *, now: datetime) -> None:
+    """Drop a run whose process is gone, or seems to be: it was taken long ago, and no run holds the list."""
+    still = [Run.id == row.id, Run.state == RunState.TAKEN, Run.started_at == row.started_at]
+    with transaction(session):
+        if not _is_gone(row):
+            held = exists().where(Lease.list_handle == row.list_handle, Lease.expires_at > database.clock(session))
+            still.append(not_(held))
+        session.execute(update(Run).where(*still).values(state=RunState.DROPPED, finished_at=now, message=_INTERRUPTED))
+
+
+def take(session: Session, asked: AskedRun, *, now: datetime) -> bool:
+    """Take a run for this process; return whether no other had taken it."""
+    with transaction(session):
+        taken = session.scalar(
+            update(Run)
+            .where(Run.id == asked.id, Run.state == RunState.ASKED)
+            .values(state=RunState.TAKEN, slot=None, host=socket.gethostname()[:120], pid=os.getpid())
+            .values(started_at=now, message="")
+            .returning(Run.id)
+        )
+    return taken is not None
+
+
+def put_back(session: Session, taken: AskedRun, *, message: str) -> bool:
+    """Let a run wait again that has not begun, unless another that is to do the same has been asked for since."""
+    slot = _slot(taken.handle, taken.kind, taken.plan_id)
+    with transaction(session):
+        if session.scalar(select(Run.id).where(Run.slot == slot)):
+            return False
+        waits = session.scalar(
+            update(Run)
+            .where(Run.id == taken.id, Run.state == RunState.TAKEN)
+            .values(state=RunState.ASKED, slot=slot, pid=None, message=message[:400])
+            .returning(Run.id)
+        )
+    return waits is not None
+
+
+def drop(session: Session, taken: AskedRun, *, now: datetime, message: str) -> None:
+    """Write why a run could not be begun; one that has begun has its own end."""
+    with transaction(session):
+        session.execute(
+            update(Run)
+            .where(Run.id == taken.id, Run.state == RunState.TAKEN)
+            .values(state=RunState.DROPPED, finished_at=now, message=message[:400])
+        )
+
+
+def show(session: Session, taken: AskedRun, plan: Plan, *, now: datetime, state: RunState, message: str) -> None:
+    """Keep the plan of a sync, line by line, instead of carrying it out."""
+    chunks = database.written_in_chunks(session, plan.lines)
+    for chunk in chunks:
+        with transaction(session):
+            _insert_lines(session, taken.id, plan.handle, chunk, is_carried_out=False)
+    with transaction(session):
+        session.execute(
+            update(Run)
+            .where(Run.id == taken.id, Run.state == RunState.TAKEN)
+            .values(state=state, finished_at=now, message=message[:400], **_found(plan), **_counts_of_plan(plan))
+        )
+
+
+def begin(session: Session, origin: Origin, *, now: datetime, plan: Plan, is_accepted: bool) -> Begun:
+    """Write a run and the lines of its plan, before anything is pushed."""
+    state = RunState.PLANNED if origin.kind is RunKind.PLANNED else RunState.OPEN
+    with transaction(session):
+        counts = _counts_of_plan(plan)
+        run_id = _write(session, origin, now=now, state=state, accepted=is_accepted, **_found(plan), **counts)
+        _insert_lines(session, run_id, plan.handle, plan.lines, is_carried_out=True)
+    return Begun(run_id, origin.handle)
+
+
+def refuse(
+    session: Session, origin: Origin, *, now: datetime, state: RunState, message: str, plan: Plan | None
 ) -> None:
-    """Write a run that ended before it began: by the safety limits, in doubt, or without a roster.
+    """Write a run that ended before anything was done: by the safety limits, in doubt, or without a roster.
 
     A plan that exceeds the safety limits is kept line by line, for who has to approve it; of a list, the last one.
     """
+    found = _found(plan) if plan else {}
     with transaction(session):
-        run_id = _insert(
-            session, handle, kind=kind, trigger=trigger, now=now, plan=plan,
-            finished_at=now, result=result, message=message[:400],
-        )  # fmt: skip
-        if plan is not None and result == "refused":
-            earlier = select(Run.id).where(Run.list_handle == handle, Run.result == "refused")
+        run_id = _write(session, origin, now=now, state=state, finished_at=now, message=message[:400], **found)
+        if plan is not None and state is RunState.REFUSED:
+            earlier = select(Run.id).where(Run.list_handle == origin.handle, Run.state == RunState.REFUSED)
             session.execute(delete(RunLine).where(RunLine.run_id.in_(earlier)))
-            _insert_lines(session, run_id, plan, settled=True)  # nothing was done, so nothing is left to explain
+            _insert_lines(session, run_id, plan.handle, plan.lines, is_carried_out=False)
 
 
-def _insert(
-    session: Session, handle: str, *, kind: str, trigger: str, now: datetime, plan: Plan | None, **columns: Any
-) -> int:
-    run = Run(
-        list_handle=handle,
-        kind=kind,
-        trigger=trigger[:80],
-        host=socket.gethostname()[:120],
-        started_at=now,
-        **(_found(plan) if plan else {}),
-        **columns,
-    )
+def _write(session: Session, origin: Origin, *, now: datetime, **columns: Any) -> int:
+    """Write what is known of a run now: into its row, where it waited, else into a new one."""
+    columns |= {"started_at": now, "host": socket.gethostname()[:120]}
+    if origin.run_id is not None:
+        session.execute(update(Run).where(Run.id == origin.run_id).values(**columns))
+        return origin.run_id
+    asked_by_id, name = origin.actor
+    run = Run(list_handle=origin.handle, kind=origin.kind, asked_by_id=asked_by_id, asked_by=name[:80], **columns)
     session.add(run)
     session.flush()
     return run.id
 
 
-def _insert_lines(session: Session, run_id: int, plan: Plan, **columns: Any) -> None:
-    for chunk in database.chunked(plan.lines, database.chunk_size(session)):
-        session.execute(insert(RunLine), [{**_line(run_id, plan.handle, each), **columns} for each in chunk])
+def _insert_lines(
+    session: Session, run_id: int, handle: str, lines: Iterable[Decision], *, is_carried_out: bool
+) -> None:
+    for chunk in database.chunked(lines, database.chunk_size(session)):
+        session.execute(insert(RunLine), [_line(run_id, handle, each, is_carried_out=is_carried_out) for each in chunk])
 
 
 def _found(plan: Plan) -> dict[str, Any]:
     return {"plan_id": plan.id, "on_roster": plan.on_roster, "without_account": plan.without_account}
 
 
-def _counts(plan: Plan) -> dict[str, int]:
-    return {
-        "initialised": len(plan.of(Action.INIT)),
-        "left": len(plan.of(Action.LEFT)),
-        "joined": len(plan.of(Action.JOINED)),
-        "held": sum(each.held_back for each in plan.lines),
-    }
+def _counts_of_plan(plan: Plan) -> dict[str, int]:
+    counts = plan.counts
+    return {name: counts[name] for name in ("initialised", "left", "joined", "held")}
 
 
-def _line(run_id: int, handle: str, decision: Decision) -> dict[str, Any]:
+def _line(run_id: int, handle: str, decision: Decision, *, is_carried_out: bool) -> dict[str, Any]:
     return {
         "run_id": run_id,
         "address_id": decision.row.address_id,
@@ -109,7 +252,8 @@ def _line(run_id: int, handle: str, decision: Decision) -> dict[str, Any]:
         "reason": str(decision.reason),
         "held": decision.held_back,
         "version": decision.row.version,
-        "settled": decision.held_back,  # nothing is done about it, so nothing is left to take in
+        # Where nothing is done, nothing is left to take in and nothing is explained.
+        "settled": decision.held_back or not is_carried_out,
     }
 
 
@@ -117,7 +261,7 @@ def finish(
     session: Session,
     run: Begun,
     *,
-    result: str,
+    state: RunState,
     now: datetime,
     message: str = "",
     counts: Mapping[str, int] | None = None,
@@ -126,8 +270,8 @@ def finish(
     with transaction(session):
         session.execute(
             update(Run)
-            .where(Run.id == run.run_id, Run.result == "open")
-            .values(result=result, finished_at=now, message=message[:400], **(counts or {}))
+            .where(Run.id == run.run_id, Run.state.in_(IN_PROGRESS))
+            .values(state=state, finished_at=now, message=message[:400], **(counts or {}))
         )
 
 
@@ -137,8 +281,8 @@ def abandon_open(session: Session, handle: str) -> list[int]:
         return list(
             session.scalars(
                 update(Run)
-                .where(Run.list_handle == handle, Run.result == "open")
-                .values(result="unfinished", message="it was interrupted")
+                .where(Run.list_handle == handle, Run.state.in_(IN_PROGRESS))
+                .values(state=RunState.UNFINISHED, message=_INTERRUPTED)
                 .returning(Run.id)
             )
         )
@@ -147,9 +291,7 @@ def abandon_open(session: Session, handle: str) -> list[int]:
 def open_planned(session: Session, handle: str) -> Begun | None:
     """Return the planned run of a list that waits for its confirmation."""
     run_id = session.scalars(
-        select(Run.id)
-        .where(Run.list_handle == handle, Run.kind == "planned", Run.result == "open")
-        .order_by(Run.id.desc())
+        select(Run.id).where(Run.list_handle == handle, Run.state == RunState.PLANNED).order_by(Run.id.desc())
     ).first()
     return Begun(run_id, handle) if run_id else None
 

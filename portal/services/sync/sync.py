@@ -17,6 +17,7 @@ from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.domain.plan import Decision, Plan, Reason, Row
 from portal.domain.roster_text import RosterText
+from portal.domain.run import RunKind, RunState, in_order
 from portal.errors import (
     InvalidAddressError,
     ListManagerUnavailableError,
@@ -28,10 +29,11 @@ from portal.errors import (
 )
 from portal.listmanagers.base import HoldsRequests, ListManager, Outcome, Result
 from portal.services import security_log
+from portal.services.history import COMMAND_LINE, Actor
 from portal.services.sync import leases, plans, runs
 from portal.services.sync.leases import Held
 from portal.services.sync.list_init import Lines, require_announced
-from portal.services.sync.runs import Begun, PushedLine
+from portal.services.sync.runs import Begun, Origin, PushedLine
 from portal.services.sync.settlement import Pushed, Refusal, Settled, settle
 from portal.services.transaction import reading
 
@@ -45,7 +47,7 @@ _UNSAID = Outcome(Result.PENDING)  # what is known of an address that somebody e
 
 @dataclass(frozen=True)
 class SyncResult:
-    """What came of one list's run: its plan, and what is news to an operator.
+    """What became of one list's run: its plan, and what is news to an operator.
 
     ``tally`` counts what was added, removed and refused; ``refusals`` are those that are new;
     ``repaired`` the numbers of earlier runs that had been interrupted; ``run_id`` is None for a dry run.
@@ -57,16 +59,22 @@ class SyncResult:
     refusals: tuple[Refusal, ...] = ()
     repaired: tuple[int, ...] = ()
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Count what was done, or what would be done in a dry run."""
+        return in_order({**self.plan.counts, **self.tally})
+
 
 @dataclass(frozen=True)
 class Request:
-    """How a run was asked for.
+    """Who asked for a run, and how; ``run_id`` where it waited.
 
-    ``accept`` is the id of a plan that may exceed the safety limits; ``only`` that of one that was looked at: it
+    ``accept`` is the id of a plan that may exceed the safety limits; ``only`` that of one that was shown before: it
     may exceed them too, and no other is carried out.
     """
 
-    trigger: str = "command line"
+    actor: Actor = COMMAND_LINE
+    run_id: int | None = None
     accept: str | None = None
     allow_empty: bool = False
     only: str | None = None
@@ -74,13 +82,17 @@ class Request:
 
 @dataclass(frozen=True)
 class _Work:
-    """One run at work: who holds the list, by which clock, for whom."""
+    """One run in progress: who holds the list, by which clock, for whom."""
 
     session: Session
     mailing_list: MailingList
     clock: Clock
-    kind: str
+    kind: RunKind
     request: Request
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.mailing_list.handle, self.kind, self.request.actor, self.request.run_id)
 
 
 def sync_list(
@@ -88,17 +100,17 @@ def sync_list(
 ) -> SyncResult:
     """Make the list manager agree with the portal, and the portal with what people did at the list.
 
-    Raise LeaseHeldError, RosterInDoubtError, BrakeError, PlanChangedError, ListManagerUnavailableError or
+    Raise LeaseHeldError, RosterInDoubtError, SafetyLimitError, PlanChangedError, ListManagerUnavailableError or
     NoSuchListError; nothing that the run had not finished is lost, the next one repairs it.
     """
-    work = _Work(session, mailing_list, clock, "sync", request)
+    work = _Work(session, mailing_list, clock, RunKind.SYNC, request)
     with leases.held(session, mailing_list.handle) as lease:
         repaired = runs.abandon_open(session, mailing_list.handle)
         with _refusals_recorded(work):
             leases.renew(session, lease, seconds=manager.timeout(0))
             roster = read_roster(manager.roster())
         plan, is_accepted = _checked_plan(work, roster)
-        run = _begin(work, plan, is_accepted=is_accepted)
+        run = runs.begin(session, work.origin, now=clock(), plan=plan, is_accepted=is_accepted)
         with _failure_recorded(work, run):
             plan = _withdraw(work, lease, manager, plan)
             pushed = _push(work, lease, manager, plan)
@@ -123,7 +135,7 @@ def begin_planned_run(
     Return the sync_result and the count of lines that were no address. Raise what ``sync_list`` raises, and
     NoAddressesError for input without an address that was not announced as such by ``request.allow_empty``.
     """
-    work = _Work(session, mailing_list, clock, "planned", request)
+    work = _Work(session, mailing_list, clock, RunKind.PLANNED, request)
     text = RosterText(lines)
     roster = dict(text)
     if not roster:
@@ -133,7 +145,7 @@ def begin_planned_run(
         repaired = runs.abandon_open(session, mailing_list.handle)
         # Announced or not, an empty roster that should not be empty is believed by its plan's id alone.
         plan, is_accepted = _checked_plan(replace(work, request=replace(request, allow_empty=False)), roster)
-        run = _begin(work, plan, is_accepted=is_accepted)
+        run = runs.begin(session, work.origin, now=clock(), plan=plan, is_accepted=is_accepted)
         with _failure_recorded(work, run):
             unpushed = [each for each in plan.decisions if not each.is_pushed]
             settled = settle(session, run, unpushed, {}, now=clock())
@@ -150,7 +162,7 @@ def confirm_planned_run(
 
     Raise NoPlannedRunError, NoAddressesError, RosterInDoubtError or LeaseHeldError; the run then stays open.
     """
-    work = _Work(session, mailing_list, clock, "planned", request)
+    work = _Work(session, mailing_list, clock, RunKind.PLANNED, request)
     text = RosterText(lines)
     roster = dict(text)
     run, lease = open_planned_run(session, mailing_list.handle)
@@ -196,11 +208,14 @@ def read_roster(addresses: Iterable[str]) -> Roster:
 
 
 def _checked_plan(work: _Work, roster: Roster) -> tuple[Plan, bool]:
-    """Return the plan and whether it was accepted by its id. Raise RosterInDoubtError, BrakeError, PlanChangedError."""
+    """Return the plan and whether it was accepted by its id.
+
+    Raise RosterInDoubtError, SafetyLimitError or PlanChangedError.
+    """
     session, request = work.session, work.request
     with reading(session):
         plan = plans.make_plan(
-            session, work.mailing_list, roster, now=work.clock(), is_planned_run=work.kind == "planned"
+            session, work.mailing_list, roster, now=work.clock(), is_planned_run=work.kind is RunKind.PLANNED
         )
         approved = plans.accepted_lines(session, plan.handle)
     if request.only not in {None, plan.id}:  # nothing went wrong, so it is no run: it is shown again
@@ -210,33 +225,17 @@ def _checked_plan(work: _Work, roster: Roster) -> tuple[Plan, bool]:
         )
     is_accepted = plan.id in {request.accept, request.only}
     with _refusals_recorded(work, plan):
-        if plan.is_in_doubt and not (is_accepted or request.allow_empty):
-            option = f"--accept {plan.id}" if work.kind == "planned" else "--allow-empty"
+        warning = plan.warning(work.mailing_list.safety_limits, approved=approved, is_announced=request.allow_empty)
+        if not warning or is_accepted:
+            return plan, is_accepted
+        if plan.is_in_doubt and not request.allow_empty:
+            option = f"--accept {plan.id}" if work.kind is RunKind.PLANNED else "--allow-empty"
             raise RosterInDoubtError(
-                f"{plan.handle}: the roster is empty although {plan.doubtful} subscribed addresses were on it; "
-                f"if it really is, run again with: {option}",
-                plan_id=plan.id,
+                f"{plan.handle}: {warning}; if it really is, run again with: {option}", plan_id=plan.id
             )
-        excess = plan.excess(work.mailing_list.safety_limits, approved=approved)
-        if excess and not is_accepted:
-            raise SafetyLimitError(
-                f"{plan.handle}: this plan exceeds the safety limits: {excess}; if that is right, "
-                f"run again with: --accept {plan.id}",
-                plan_id=plan.id,
-            )
-    return plan, is_accepted
-
-
-def _begin(work: _Work, plan: Plan, *, is_accepted: bool) -> Begun:
-    return runs.begin(
-        work.session,
-        plan.handle,
-        kind=work.kind,
-        trigger=work.request.trigger,
-        now=work.clock(),
-        plan=plan,
-        is_accepted=is_accepted,
-    )
+        raise SafetyLimitError(
+            f"{plan.handle}: {warning}; if that is right, run again with: --accept {plan.id}", plan_id=plan.id
+        )
 
 
 def _withdraw(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> Plan:
@@ -321,7 +320,7 @@ def _judged(decision: Decision, roster: Roster, outcome: Outcome = _UNSAID) -> P
 
 def _finish(work: _Work, run: Begun, pushed: Mapping[int, Pushed], settled: Settled) -> None:
     runs.settle_all_lines(work.session, run, except_for=settled.stale)
-    runs.finish(work.session, run, result="done", now=work.clock(), counts=_tally(pushed))
+    runs.finish(work.session, run, state=RunState.DONE, now=work.clock(), counts=_tally(pushed))
 
 
 def _tally(pushed: Mapping[int, Pushed]) -> dict[str, int]:
@@ -345,16 +344,8 @@ def _refusals_recorded(work: _Work, plan: Plan | None = None) -> Iterator[None]:
     try:
         yield
     except PortalError as error:
-        runs.record_refusal(
-            work.session,
-            work.mailing_list.handle,
-            kind=work.kind,
-            trigger=work.request.trigger,
-            now=work.clock(),
-            result="refused" if isinstance(error, SafetyLimitError) else "failed",
-            message=str(error),
-            plan=plan,
-        )
+        state = RunState.REFUSED if isinstance(error, SafetyLimitError) else RunState.FAILED
+        runs.refuse(work.session, work.origin, now=work.clock(), state=state, message=str(error), plan=plan)
         if isinstance(error, SafetyLimitError | RosterInDoubtError):
             security_log.log("sync refused", list=work.mailing_list.handle, plan=error.plan_id)
         raise
@@ -367,5 +358,5 @@ def _failure_recorded(work: _Work, run: Begun) -> Iterator[None]:
         yield
     except BaseException as error:
         message = str(error) if isinstance(error, PortalError) else f"interrupted: {type(error).__name__}"
-        runs.finish(work.session, run, result="failed", now=work.clock(), message=message)
+        runs.finish(work.session, run, state=RunState.FAILED, now=work.clock(), message=message)
         raise

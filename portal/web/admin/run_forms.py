@@ -4,7 +4,7 @@ from wtforms import IntegerField, StringField
 from wtforms.validators import AnyOf, InputRequired, NumberRange, Optional, Regexp
 
 from portal.domain.mailinglist import HANDLE
-from portal.services.sync.requests import Kind
+from portal.domain.run import RunKind
 from portal.web.forms import MAX_ID, PostedForm, QueryForm, trimmed
 
 ACTIONS = {
@@ -19,14 +19,14 @@ RESULTS = {
     "pending": "Waiting for approval",
     "rejected": "Refused by the list",
     "held": "Put off",
-    "not_sent": "The list was not told",
+    "not_sent": "Not sent to the list",
 }
 
 _is_handle = Regexp(rf"{HANDLE.pattern}\Z")
 
 
 class RunsForm(QueryForm):
-    """Which runs or requests to show."""
+    """Which runs to show."""
 
     handle = StringField(filters=[trimmed], validators=[Optional(), _is_handle])
     before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
@@ -45,19 +45,14 @@ class RunLinesForm(QueryForm):
         return {name: value for name in ("action", "result") if (value := self[name].data)}
 
 
-class PlanLinesForm(QueryForm):
-    """Which lines of a plan to show."""
-
-    after = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
-
-
 class AskForm(PostedForm):
-    """What is asked for, of which list; the plan, where it is to be applied."""
+    """What is asked for, of which list; the plan, where it is that one that is to be applied."""
 
     handle = StringField(validators=[InputRequired(), _is_handle])
-    kind = StringField(validators=[InputRequired(), AnyOf([str(each) for each in Kind])])
+    kind = StringField(validators=[InputRequired(), AnyOf([RunKind.SHOW.value, RunKind.SYNC.value])])
     plan_id = StringField(filters=[trimmed], validators=[Optional(), Regexp(r"[0-9a-f]{16}\Z")])
 
     def validate(self, extra_validators: object = None) -> bool:
-        """Tell whether it makes sense: a plan is named where one is to be applied, and nowhere else."""
-        return bool(super().validate(extra_validators)) and (self.kind.data == Kind.APPLY) == bool(self.plan_id.data)
+        """Tell whether it makes sense: where a plan is only to be shown, none is named."""
+        is_applied = self.kind.data == RunKind.SYNC
+        return bool(super().validate(extra_validators)) and (is_applied or not self.plan_id.data)

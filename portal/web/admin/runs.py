@@ -1,4 +1,4 @@
-"""Runs, for superusers: which there were, and one of them line by line."""
+"""Runs, for superusers: which there were, one of them line by line, and asking for one, which a command carries out."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -6,17 +6,20 @@ from datetime import timedelta
 from flask import Blueprint, abort, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
+from portal.domain.run import RunKind
 from portal.extensions import db, portal
+from portal.services import security_log
 from portal.services.reports import lists as list_reports
 from portal.services.reports import runs as run_reports
-from portal.web.admin.run_forms import ACTIONS, RESULTS, RunLinesForm, RunsForm
+from portal.services.sync import runs
+from portal.web import guards
+from portal.web.admin.run_forms import ACTIONS, RESULTS, AskForm, RunLinesForm, RunsForm
 from portal.web.forms import MAX_ID
 
 blueprint = Blueprint("runs", __name__, url_prefix="/runs")
 
 AT_ONCE = 50  # runs on a page
 LINES_AT_ONCE = 100
-NAMED = 20  # addresses that the page before a yes names of those that are taken off
 
 
 @blueprint.get("")
@@ -33,13 +36,33 @@ def index() -> ResponseReturnValue:
         has_older=len(found) > AT_ONCE,
         handle=handle,
         is_first=form.before.data is None,
-        names=names_of_lists(),
+        names=_names_of_lists(),
+        now=portal().clock(),
     )
+
+
+@blueprint.post("")
+def ask() -> ResponseReturnValue:
+    """Ask for a run, and lead to its page. Raise DisabledError or UnknownListError."""
+    form = AskForm()
+    if not form.validate():  # nothing that the pages offer is invalid
+        abort(400)
+    handle = portal().catalogue().get(form.handle.data).handle
+    run_id = runs.ask(
+        db.session(),
+        handle,
+        kind=RunKind(form.kind.data),
+        plan_id=form.plan_id.data or None,
+        actor=guards.actor(),
+        now=portal().clock(),
+    )
+    security_log.log("run asked for", list=handle, kind=form.kind.data, plan=form.plan_id.data or None, run=run_id)
+    return redirect(url_for("admin.runs.show", run_id=run_id), 303)
 
 
 @blueprint.get(f"/<int(max={MAX_ID}):run_id>")
 def show(run_id: int) -> ResponseReturnValue:
-    """Show one run and its lines: all, or those that a filter in the URL lets through."""
+    """Show one run, what to do next, and its lines: all, or those that a filter in the URL lets through."""
     form = RunLinesForm(request.args)
     if not form.validate():
         abort(400)
@@ -53,24 +76,14 @@ def show(run_id: int) -> ResponseReturnValue:
         form=form,
         lines=lines[:LINES_AT_ONCE],
         has_more=len(lines) > LINES_AT_ONCE,
-        names=names_of_lists(),
+        names=_names_of_lists(),
         actions=ACTIONS,
         result_words=RESULTS,
+        now=portal().clock(),
     )
 
 
-@blueprint.get(f"/<int(max={MAX_ID}):run_id>/apply")
-def confirm(run_id: int) -> ResponseReturnValue:
-    """Say what applying the plan that needs approval will do, before it is asked for."""
-    found = run_reports.find(db.session(), run_id)
-    names = names_of_lists()
-    if found.run.result != "refused" or not found.is_last or found.run.handle not in names:
-        return redirect(url_for("admin.runs.show", run_id=run_id))
-    removed = run_reports.lines(db.session(), run_id, action="remove", result=run_reports.NOT_SENT, limit=NAMED)
-    return render_template("admin/apply.html", found=found, run=found.run, removed=removed, names=names)
-
-
-def names_of_lists() -> Mapping[str, str]:
+def _names_of_lists() -> Mapping[str, str]:
     """Return the names of the lists that can be synced, by handle; none where the catalogue is off or invalid."""
     catalogue = portal().readable_catalogue()
     if catalogue is None or not catalogue.enabled:
@@ -84,5 +97,5 @@ def duration_text(duration: timedelta) -> str:
     if seconds < 1:
         return "less than a second"
     units = {"hour": seconds // 3600, "minute": seconds // 60 % 60, "second": seconds % 60}
-    told = [f"{count} {unit}{'' if count == 1 else 's'}" for unit, count in units.items() if count]
-    return " ".join(told[:2])
+    parts = [f"{count} {unit}{'' if count == 1 else 's'}" for unit, count in units.items() if count]
+    return " ".join(parts[:2])

@@ -47,7 +47,7 @@ def init(handle: str) -> Response:
         **dict.fromkeys(steps, True),
         accept=query.accept,
         allow_empty=query.is_set("allow_empty"),
-        trigger=guards.caller().trigger,
+        actor=guards.caller().actor,
     )
     lines = () if use.abandon else bodies.roster()
     taken = planned_runs.take(db.session(), mailing_list, lines, clock=portal().clock, use=use)

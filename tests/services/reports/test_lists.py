@@ -43,7 +43,7 @@ def report(session, catalogue, clock):
 
 
 def add_run(session, handle="members", **columns):
-    values = {"kind": "sync", "trigger": "", "host": "", "started_at": NOW, "result": "done", **columns}
+    values = {"kind": "sync", "asked_by": "", "host": "", "started_at": NOW, "state": "done", **columns}
     session.add(Run(list_handle=handle, **values))
     session.commit()
 
@@ -102,10 +102,10 @@ def test_only_managed_addresses_are_counted_and_each_once(session, report):
 def test_the_last_run_and_the_last_good_one_are_told(session, report):
     assert (report().last_run, report().last_good_at, report().without_account) == (None, None, None)
     add_run(session, finished_at=NOW, without_account=4)
-    add_run(session, result="failed", message="it broke down", without_account=9)
+    add_run(session, state="failed", message="it broke down", without_account=9)
     add_run(session, "tech", finished_at=NOW + timedelta(days=1), without_account=1)
     found = report()
-    assert (found.last_run.result, found.last_run.message) == ("failed", "it broke down")
+    assert (found.last_run.state, found.last_run.message) == ("failed", "it broke down")
     assert (found.last_good_at, found.without_account) == (NOW, 4)
 
 
@@ -116,7 +116,7 @@ def test_a_list_is_late_when_its_last_good_run_is_older_than_members_are_promise
     assert not report().is_late
     clock.advance(seconds=1)
     assert report().is_late
-    add_run(session, result="failed", finished_at=clock())
+    add_run(session, state="failed", finished_at=clock())
     assert report().is_late
 
 
@@ -216,9 +216,9 @@ def test_the_oldest_change_under_way_is_told_with_the_promise_that_was_made_for_
 def test_lists_that_are_late_or_wait_for_a_yes_are_alarms(session, catalogue, clock):
     add_run(session, "members", finished_at=clock())
     add_run(session, "tech", finished_at=clock())
-    add_run(session, "tech", result="refused", finished_at=clock())
+    add_run(session, "tech", state="refused", finished_at=clock())
     found = list_reports.alarms(session, catalogue=catalogue, now=clock())
-    assert [(each.handle, each.is_late, each.last_result) for each in found] == [
+    assert [(each.handle, each.is_late, each.last_state) for each in found] == [
         ("tech", False, "refused"), ("board", True, None),
     ]  # fmt: skip
     clock.advance(hours=13)

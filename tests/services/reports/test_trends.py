@@ -11,7 +11,7 @@ from tests.conftest import Clock
 
 
 def make_run(session: Session, at: Any, on_roster: int | None, handle: str = "members", result: str = "done") -> None:
-    values = {"kind": "sync", "trigger": "", "host": "", "started_at": at, "finished_at": at}
+    values = {"kind": "sync", "asked_by": "", "host": "", "started_at": at, "finished_at": at}
     session.add(Run(list_handle=handle, result=result, on_roster=on_roster, **values))
     session.commit()
 
@@ -28,7 +28,7 @@ def test_a_week_has_what_its_last_good_run_read(session: Session, clock: Clock) 
     make_run(session, now - timedelta(days=80), 5)
     make_run(session, now - timedelta(days=2), 7)
     make_run(session, now - timedelta(days=1), 8)
-    make_run(session, now, 9, result="failed")
+    make_run(session, now, 9, state="failed")
     make_run(session, now, 4, handle="tech")
     weeks = trends.weeks(session, ["members", "tech"], now=now)
     assert [each.on_list for each in weeks["members"]] == [5, *[None] * 10, 8]

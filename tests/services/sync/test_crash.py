@@ -153,18 +153,18 @@ class Stage:
                 "preferences": preferences,
                 "history": told,
                 "addresses": session.scalars(select(Address.canonical).order_by(Address.canonical)).all(),
-                "open runs": session.scalars(select(Run.id).where(Run.result == "open")).all(),
+                "open runs": session.scalars(select(Run.id).where(Run.state == "open")).all(),
                 "open lines": session.scalars(select(RunLine.address).where(~RunLine.settled)).all(),
                 "leases": session.scalars(select(Lease.list_handle)).all(),
             }
 
     def open_runs(self):
         with Session(db.engine) as session:
-            return tuple(session.scalars(select(Run.id).where(Run.result == "open").order_by(Run.id)))
+            return tuple(session.scalars(select(Run.id).where(Run.state == "open").order_by(Run.id)))
 
     def has_begun(self):
         with Session(db.engine) as session:
-            return session.scalar(select(Run.id).where(Run.plan_id.is_not(None), Run.result != "refused")) is not None
+            return session.scalar(select(Run.id).where(Run.plan_id.is_not(None), Run.state != "refused")) is not None
 
 
 def fill(session, portal, rosters, clock):

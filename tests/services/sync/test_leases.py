@@ -273,7 +273,7 @@ def test_a_run_that_lost_its_lease_after_the_last_call_settles_nothing(session, 
     with pytest.raises(LeaseHeldError):
         sync()
     assert session.execute(select(Preference.touched, Preference.seen)).all() == [(True, None)]
-    assert session.scalars(select(Run.result)).all() == ["failed"]
+    assert session.scalars(select(Run.state)).all() == ["failed"]
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_a_run_that_lost_its_lease_stops_before_the_next_call(session, sync, man
     with pytest.raises(LeaseHeldError):
         sync()
     assert [name for name, _told in manager.calls] == calls
-    assert session.scalars(select(Run.result)).all() == ["failed"]
+    assert session.scalars(select(Run.state)).all() == ["failed"]
     assert session.scalars(select(Preference.touched)).all() == [False, False]
     session.rollback()
     assert not is_free(session), "it is the other's"
@@ -350,7 +350,7 @@ def test_a_planned_run_is_over_after_an_hour(session, members, clock):
     with pytest.raises(NoPlannedRunError):
         confirm_planned_run(session, members, [b"x@example.net"], clock=clock, request=Request())
     begin(session, members, clock)
-    assert session.scalars(select(Run.result).order_by(Run.id)).all() == ["unfinished", "open"]
+    assert session.scalars(select(Run.state).order_by(Run.id)).all() == ["unfinished", "open"]
 
 
 def test_a_planned_run_that_another_run_has_taken_over_cannot_be_confirmed(session, members, sync, clock):

@@ -266,8 +266,8 @@ class Promises(RuleBasedStateMachine):
             last = select(func.max(Run.id)).where(Run.list_handle == handle).scalar_subquery()
             self.session.execute(
                 update(Run)
-                .where(Run.id == last, Run.result == "failed", Run.plan_id.is_not(None))
-                .values(result="open", finished_at=None)
+                .where(Run.id == last, Run.state == "failed", Run.plan_id.is_not(None))
+                .values(state="open", finished_at=None)
             )
             self.session.add(
                 Lease(

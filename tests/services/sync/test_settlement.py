@@ -233,7 +233,7 @@ def test_when_every_address_without_a_preference_is_given_up_the_run_is_good_all
     world.has(B)
     world.at("after add", lambda: world.delete(A))
     world.sync()
-    assert world.all(select(Run.result)) == ["done"]
+    assert world.all(select(Run.state)) == ["done"]
 
 
 def test_a_move_during_the_add_of_the_old_address_ends_with_the_new_one(world):
@@ -407,7 +407,7 @@ def test_an_address_is_counted_once_though_an_unfinished_run_was_about_to_remove
 
 def test_an_unfinished_run_of_another_list_explains_nothing(world):
     world.has(A, on=True)
-    run = Run(list_handle="tech", kind="sync", trigger="", host="", started_at=world.clock(), result="failed")
+    run = Run(list_handle="tech", kind="sync", asked_by="", host="", started_at=world.clock(), state="failed")
     world.session.add(run)
     world.session.flush()
     world.session.add(
@@ -819,7 +819,7 @@ def test_a_planned_run_that_is_abandoned_half_way_is_ours_and_said(world):
     assert len(sync_result.repaired) == 1
     assert world.on() == {B}
     assert [line for line in world.told() if line[2] == "list"] == []
-    assert world.all(select(Run.result).order_by(Run.id)) == ["unfinished", "done"]
+    assert world.all(select(Run.state).order_by(Run.id)) == ["unfinished", "done"]
 
 
 def test_a_planned_run_that_was_never_pushed_is_done_by_the_next(world):

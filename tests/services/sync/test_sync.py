@@ -452,7 +452,7 @@ def test_a_roster_in_doubt_counts_as_having_done_nothing(world: World) -> None:
     with pytest.raises(RosterInDoubtError):
         world.sync()
     run = world.runs()[-1]
-    assert (run.result, run.on_roster) == ("failed", 0)
+    assert (run.state, run.on_roster) == ("failed", 0)
     assert (run.initialised, run.left, run.joined, run.held) == (0, 0, 0, 0)
 
 
@@ -488,7 +488,7 @@ def test_an_interruption_is_written_down_and_goes_on(world: World) -> None:
 
 
 def test_a_run_left_open_is_repaired_and_said(world: World) -> None:
-    world.session.add(Run(list_handle="members", kind="sync", trigger="", host="", started_at=world.clock()))
+    world.session.add(Run(list_handle="members", kind="sync", asked_by="", host="", started_at=world.clock()))
     world.session.commit()
     sync_result = world.sync()
     assert len(sync_result.repaired) == 1
@@ -596,7 +596,7 @@ def test_an_end_of_a_planned_run_that_lost_the_list_meanwhile_writes_nothing(wor
             world.session, world.mailing_list, lines, clock=clock_while_another_ends_it, request=Request()
         )
     assert world.row("ada@example.org").seen is None
-    assert world.runs()[-1].result == "open"
+    assert world.runs()[-1].state == "planned"
 
 
 def test_there_is_nothing_to_print_or_to_confirm_without_a_planned_run(world: World) -> None:

@@ -19,8 +19,8 @@ def make_run(
 ) -> None:
     """Make a run that was some hours ago."""
     at = clock.now - timedelta(hours=hours)
-    values = {"kind": "sync", "trigger": "command line", "host": "lists.example.org", "finished_at": at, **columns}
-    session.add(Run(list_handle=handle, started_at=at, result=result, **values))
+    values = {"kind": "sync", "asked_by": "command line", "host": "lists.example.org", "finished_at": at, **columns}
+    session.add(Run(list_handle=handle, started_at=at, state=result, **values))
     session.commit()
 
 

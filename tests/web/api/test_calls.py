@@ -273,8 +273,8 @@ def test_the_report_is_answered_as_printed(twin, api):
 def test_a_run_says_which_key_asked_for_it(api, key, cast, session):
     api.post("/lists/members/init?plan=1", ROSTER)
     (run,) = api.get("/runs").json
-    assert run["trigger"].startswith(f"API key {key[:11]} of user ")
-    assert "@" not in run["trigger"]
+    assert run["asked_by"].startswith(f"API key {key[:11]} of user ")
+    assert "@" not in run["asked_by"]
 
 
 def test_a_planned_run_over_the_api_changes_what_a_run_changes(api, cast, session):
@@ -298,7 +298,7 @@ def test_a_planned_run_that_is_given_up_lets_the_list_go(api, cast, session):
     assert answer.json == {"abandoned": 1}
     session.rollback()
     assert session.scalars(select(Lease)).all() == []
-    assert [each["result"] for each in api.get("/runs").json] == ["failed"]
+    assert [each["state"] for each in api.get("/runs").json] == ["failed"]
 
 
 # what a roster may come as

@@ -1,0 +1,53 @@
+"""A run: its kinds and states, and the words for what it counts."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class RunKind(StrEnum):
+    """What a run is to do."""
+
+    SHOW = "show"  # the plan of a sync, and nothing else
+    SYNC = "sync"
+    PLANNED = "planned"  # a sync in steps, with the pushing left to a script or another host
+
+
+class RunState(StrEnum):
+    """How far a run has come."""
+
+    ASKED = "asked"  # it waits for a process
+    TAKEN = "taken"  # a process reads the roster and plans
+    SHOWN = "shown"  # its plan is shown, as was asked
+    CHANGED = "changed"  # the one plan that it was to apply is no longer what a sync would do; the new one is shown
+    DROPPED = "dropped"  # it could not be begun
+    REFUSED = "refused"  # its plan exceeds the safety limits
+    OPEN = "open"  # its plan is being carried out
+    PLANNED = "planned"  # a planned run that waits for its end
+    DONE = "done"
+    FAILED = "failed"
+    UNFINISHED = "unfinished"  # its process ended before it did
+
+
+NEVER_BEGUN = (RunState.ASKED, RunState.TAKEN, RunState.SHOWN, RunState.CHANGED, RunState.DROPPED)
+SHOWS_PLAN = (RunState.SHOWN, RunState.CHANGED, RunState.REFUSED)
+IN_PROGRESS = (RunState.OPEN, RunState.PLANNED)
+
+_COUNT_WORDS = {
+    "added": "added",
+    "removed": "removed",
+    "refused": "refused by the list",
+    "joined": "joined at the list",
+    "left": "left at the list",
+    "initialised": "taken over",
+    "held": "held back",
+}
+
+
+def in_order(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return all counts of a run in the order in which they are printed; one that is missing is 0."""
+    return {name: counts.get(name, 0) for name in _COUNT_WORDS}
+
+
+def counts_in_words(counts: Mapping[str, int]) -> list[tuple[int, str]]:
+    """Return the counts of a run that are not 0, each with the words for it."""
+    return [(count, _COUNT_WORDS[name]) for name, count in in_order(counts).items() if count]

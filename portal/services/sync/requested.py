@@ -1,0 +1,89 @@
+"""How a command carries out the runs that superusers asked for in the browser: the web never asks a list manager."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from portal.config import Catalogue
+from portal.domain.mailinglist import MailingList
+from portal.domain.run import RunKind, RunState
+from portal.errors import ForbiddenError, LeaseHeldError, PlanChangedError, PortalError
+from portal.listmanagers.base import ListManager
+from portal.models import User
+from portal.services.sync import runs
+from portal.services.sync.runs import AskedRun
+from portal.services.sync.sync import Request, SyncResult, dry_run, sync_list
+from portal.services.transaction import reading
+
+Clock = Callable[[], datetime]
+
+
+def carry_out(
+    session: Session,
+    taken: AskedRun,
+    *,
+    catalogue: Catalogue,
+    open_list_manager: Callable[[MailingList], ListManager],
+    clock: Clock,
+) -> SyncResult:
+    """Do what a run was asked for, and write what became of it.
+
+    Raise what ``sync_list`` raises, and ForbiddenError where who asked has lost the right to since. Where another run
+    held the list from the start, it waits again. Where its plan has changed, the new one is shown.
+    """
+    with _dropped_where_not_begun(session, taken, clock):
+        _require_right(session, taken)
+        mailing_list = catalogue.get(taken.handle)
+        manager = open_list_manager(mailing_list)
+        if taken.kind is RunKind.SHOW:
+            return _show(session, taken, mailing_list, manager, clock=clock)
+        request = Request(actor=taken.actor, run_id=taken.id, only=taken.plan_id)
+        try:
+            return sync_list(session, mailing_list, manager, clock=clock, request=request)
+        except PlanChangedError as error:
+            _show(session, taken, mailing_list, manager, clock=clock, change=str(error))
+            raise
+
+
+def _require_right(session: Session, taken: AskedRun) -> None:
+    if taken.actor.user_id is None:  # the command line
+        return
+    with reading(session):
+        may = select(User.id).where(User.id == taken.actor.user_id, User.is_superuser, User.is_active)
+        if session.scalar(may) is None:
+            raise ForbiddenError(
+                f"{taken.handle}: run {taken.id} is not carried out: who asked for it is no active superuser any more"
+            )
+
+
+def _show(
+    session: Session,
+    taken: AskedRun,
+    mailing_list: MailingList,
+    manager: ListManager,
+    *,
+    clock: Clock,
+    change: str = "",
+) -> SyncResult:
+    """Keep what a sync would do now; ``change`` says that another plan was to be applied."""
+    sync_result = dry_run(session, mailing_list, manager, clock=clock)
+    plan = sync_result.plan
+    message = "; ".join(filter(None, (change, plan.warning(mailing_list.safety_limits))))
+    state = RunState.CHANGED if change else RunState.SHOWN
+    runs.show(session, taken, plan, now=clock(), state=state, message=message)
+    return sync_result
+
+
+@contextmanager
+def _dropped_where_not_begun(session: Session, taken: AskedRun, clock: Clock) -> Iterator[None]:
+    """Write why a run was not begun; the sync itself writes how one ends that was."""
+    try:
+        yield
+    except BaseException as error:
+        message = str(error) if isinstance(error, PortalError) else f"interrupted: {type(error).__name__}"
+        if not (isinstance(error, LeaseHeldError) and runs.put_back(session, taken, message=message)):
+            runs.drop(session, taken, now=clock(), message=message)
+        raise
