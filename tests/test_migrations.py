@@ -148,3 +148,64 @@ def test_an_upgrade_of_an_up_to_date_database_does_nothing(app: Flask) -> None:
         result = app.test_cli_runner().invoke(args=["db", "upgrade"])
 
     assert (result.exit_code, result.output) == (0, "")
+
+
+def test_requests_become_runs_that_have_not_begun(app: Flask) -> None:
+    """One that led to a run says there who asked; lines of a plan that was only shown explain nothing."""
+    with app.app_context():
+        flask_db = app.test_cli_runner()
+        assert flask_db.invoke(args=["db", "downgrade", "0005"]).exit_code == 0
+        with db.engine.begin() as connection:
+            for statement in OF_REQUESTS:
+                connection.execute(text(statement))
+        upgraded = flask_db.invoke(args=["db", "upgrade", "0006"])
+        assert upgraded.exit_code == 0, upgraded.output
+        with db.engine.connect() as connection:
+            runs = connection.execute(
+                text("SELECT id, kind, state, asked_by, asked_by_id, plan_id, slot FROM runs ORDER BY id")
+            ).all()
+            lines = connection.execute(
+                text("SELECT run_id, address, action, settled FROM run_lines ORDER BY run_id, address_id")
+            ).all()
+        downgraded = flask_db.invoke(args=["db", "downgrade", "0005"])
+        assert downgraded.exit_code == 0, downgraded.output
+        with db.engine.connect() as connection:
+            left = connection.execute(text("SELECT id, trigger, result FROM runs ORDER BY id")).all()
+            kept = connection.execute(text("SELECT run_id FROM run_lines")).scalars().all()
+        assert flask_db.invoke(args=["db", "upgrade"]).exit_code == 0
+
+    assert [tuple(each) for each in runs] == [
+        (1, "sync", "done", "bob", 7, None, None),
+        (2, "planned", "planned", "command line", None, None, None),
+        (3, "show", "shown", "bob", 7, "b" * 16, None),
+        (4, "sync", "asked", "bob", 7, "c" * 16, f"sync members {'c' * 16}"),
+    ]
+    assert [tuple(each) for each in lines] == [
+        (2, "alice@example.org", "add", False),
+        (3, "alice@example.org", "remove", True),
+        (3, "erased-9", "left", True),
+    ]
+    assert [tuple(each) for each in left] == [(1, "bob", "done"), (2, "command line", "open")]
+    assert kept == [2]
+
+
+_AT = "'2026-11-22 06:00:00'"
+_RUN = "INSERT INTO runs (list_handle, kind, trigger, host, started_at, result, message, accepted, initialised, "
+_REQUEST = (
+    "INSERT INTO requests (id, list_handle, asked_by_id, asked_by, asked_at, host, message, initialised, adds, removals, "
+    '"left", joined, held, doubtful, warning, kind, state, slot, plan_id, found_plan_id, run_id) '
+    f"VALUES ({{}}, 'members', 7, 'bob', {_AT}, '', '', 0, 0, 0, 0, 0, 0, 0, '', {{}})"
+)
+OF_REQUESTS = (
+    "INSERT INTO addresses (id, canonical, spelling, erase) VALUES (5, 'alice@example.org', 'Alice@example.org', false)",
+    f'{_RUN} "left", joined, added, removed, held, refused) '
+    f"VALUES ('members', 'sync', 'request 1 of bob', 'h', {_AT}, 'done', '', false, 0, 0, 0, 0, 0, 0, 0), "
+    f"('tech', 'planned', 'command line', 'h', {_AT}, 'open', '', false, 0, 0, 0, 0, 0, 0, 0)",
+    "INSERT INTO run_lines (run_id, address_id, list_handle, address, spelling, action, reason, held, version, words, "
+    "settled) VALUES (2, 5, 'tech', 'alice@example.org', 'alice@example.org', 'add', 'chosen', false, 0, '', false)",
+    _REQUEST.format(1, "'sync', 'done', NULL, NULL, NULL, 1"),
+    _REQUEST.format(2, f"'show', 'done', NULL, NULL, '{'b' * 16}', NULL"),
+    _REQUEST.format(3, f"'apply', 'waiting', 'apply members {'c' * 16}', '{'c' * 16}', NULL, NULL"),
+    "INSERT INTO request_lines (request_id, position, address_id, action, reason, held) "
+    "VALUES (2, 1, 5, 'remove', 'chosen', false), (2, 2, 9, 'left', 'list', false)",
+)
