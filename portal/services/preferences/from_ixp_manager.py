@@ -145,6 +145,7 @@ def _canonical(email: str) -> str:
 def _wanted(records: Iterable[Record], known: _Known, catalogue: Catalogue, skips: _Skips) -> Mapping[_Key, _Wanted]:
     """Return what the file wants of each address on each list."""
     wanted: dict[_Key, _Wanted] = {}
+    chosen_for: dict[tuple[str, int], int] = {}  # a list sends to one address of a user, however often they are named
     for record in records:
         mailing_list = catalogue.lists.get(record.handle.lower())
         holders, chosen = _find(record, known)
@@ -156,6 +157,8 @@ def _wanted(records: Iterable[Record], known: _Known, catalogue: Catalogue, skip
         elif not any(each.is_active and mailing_list.is_offered_to(each.groups) for each in holders):
             skips.add("inactive, or outside the list's audience", f"{record.place}: {user} on {mailing_list.handle}")
         else:
+            if len(holders) == 1:
+                chosen = chosen_for.setdefault((mailing_list.handle, holders[0].user_id), chosen)
             for each in _by_address(record, mailing_list.handle, holders, chosen):
                 key = _Key(mailing_list.handle, each.change.address_id)
                 before = wanted.setdefault(key, each)

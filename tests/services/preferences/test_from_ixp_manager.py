@@ -164,6 +164,13 @@ def test_whoever_gets_the_list_at_another_address_already_keeps_it_there(session
     assert counts(found) == {"kept": 1, "unsubscribed": 1}
 
 
+def test_a_user_named_twice_gets_the_list_at_one_address(session, run):
+    make_user(session, "alice", "alice@example.org", "second@example.org")
+    found = run(ROWS + row("alice", "members", "1") + row("", "members", "1", email="second@example.org"))
+    assert stored(session) == {"alice": True, "second": False}
+    assert found.skipped == ()
+
+
 def test_a_row_with_an_address_alone_is_about_the_mailbox(session, run):
     make_user(session, "alice", "alice@example.org", "team@example.org")
     make_user(session, "bob", "bob@example.org", "team@example.org")
