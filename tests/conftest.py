@@ -201,7 +201,11 @@ def app(composed: Flask, instance: Path, rosters: Rosters, clock: Clock) -> Iter
     portal.catalogue.cache_clear()
     security_log.write_to(portal.settings.security_log_in(instance))
     composed.extensions["portal"] = replace(portal, clock=clock)
+    before = _shape(composed)
     yield composed
+    assert _shape(composed) == before, (
+        "what changes the application's routes, hooks or listeners takes one from make_app"
+    )
     _disconnect(composed)
     composed.config.clear()
     composed.config.update(config)
@@ -254,6 +258,14 @@ def _furnish(home: Path) -> None:
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir()
     (home / "mailinglists.toml").write_text(CATALOGUE)
+
+
+def _shape(app: Flask) -> tuple[object, ...]:
+    """Return what a test could leave changed for the tests after it."""
+    with app.app_context():
+        listeners = [*db.engine.dispatch.before_cursor_execute], [*db.engine.dispatch.commit]
+    hooks = {where: list(hooks) for where, hooks in app.before_request_funcs.items()}
+    return listeners, hooks, dict(app.view_functions), len(list(app.url_map.iter_rules()))
 
 
 def _disconnect(app: Flask) -> None:

@@ -10,7 +10,7 @@ from werkzeug.routing import AnyConverter, BaseConverter
 
 from portal.services.accounts import api_keys
 from tests.conftest import Clock
-from tests.web.conftest import Visitor, alice, bob, client, open_visitor, people, visitor  # noqa: F401 - fixtures
+from tests.web.conftest import Client, Visitor, alice, bob, client, open_visitor, people, visitor  # noqa: F401 - fixtures
 
 DOCUMENT = "/api/v1/openapi.json"
 PUBLIC = {"/healthz", "/readyz", "/login", "/static/1", DOCUMENT}

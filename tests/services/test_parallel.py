@@ -1,12 +1,11 @@
 """Members save while bulk work goes on: none fails, none is lost. SECURITY 28."""
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from threading import Barrier, Event, get_ident
 
 import pytest
-from sqlalchemy import event, func, insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from portal.domain.mailinglist import SafetyLimits
@@ -17,6 +16,7 @@ from portal.services.sync.list_init import list_init
 from portal.services.sync.sync import Request, sync_list
 from tests.factories import NOW, make_preference, make_user
 from tests.fakes.memory import MemoryList
+from tests.listening import listening
 from tests.waiting import wait_until
 
 MANY = 100_000
@@ -59,20 +59,6 @@ def mailbox(number):
     return f"u{number}@example.org"
 
 
-@contextmanager
-def commits_of_this_thread(found):
-    """Append to a list at each of them."""
-    thread = get_ident()
-
-    def committed(connection):
-        if get_ident() == thread:
-            found.append(connection)
-
-    event.listen(db.engine, "commit", committed)
-    yield
-    event.remove(db.engine, "commit", committed)
-
-
 def saver(app, catalogue, chunks):
     """Return what saves a member's form in a thread of its own: a tick, once so many chunks of the bulk work are done."""
 
@@ -93,7 +79,13 @@ def test_50_saves_during_a_list_init_of_100_000_addresses_none_fails_and_none_is
     chunks = []
 
     def init():
-        with app.app_context(), Session(db.engine) as own, commits_of_this_thread(chunks):
+        thread = get_ident()
+
+        def committed(connection):
+            if get_ident() == thread:
+                chunks.append(connection)
+
+        with app.app_context(), Session(db.engine) as own, listening(db.engine, "commit", committed):
             return list_init(own, catalogue.get("members"), lines, now=clock())
 
     members = [1 + number * (MANY // SAVES) for number in range(SAVES)]  # none of them on the roster

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import event, select, text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from portal import database
@@ -20,6 +20,7 @@ from portal.services.preferences.from_ixp_manager import Imported, ListCounts, i
 from portal.services.sync.sync import Request, sync_list
 from tests.conftest import SERVER, Clock, Rosters
 from tests.factories import NOW, make_address, make_preference, make_user
+from tests.listening import listening
 from tests.waiting import wait_until
 
 ROWS = "username,email,attribute,value\n"
@@ -242,12 +243,11 @@ def test_where_the_lists_are_not_enabled_nothing_is_taken_over(make_app, session
 def test_the_number_of_statements_does_not_grow_with_the_file(session, run):
     for number in range(60):
         make_user(session, f"user{number}")
-    statements: list[str] = []
-    event.listen(db.engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
 
     def size(first: int, last: int) -> int:
-        statements.clear()
-        run(ROWS + "".join(row(f"user{number}", "members", "1") for number in range(first, last)))
+        statements: list[object] = []
+        with listening(db.engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2])):
+            run(ROWS + "".join(row(f"user{number}", "members", "1") for number in range(first, last)))
         return len(statements)
 
     assert size(0, 5) == size(5, 55)
@@ -300,9 +300,10 @@ def test_a_save_and_an_import_that_meet_never_wait_for_each_other(app, session: 
             with app.app_context():
                 return run(ROWS + row("alice", "tech", "1") + row("alice", "members", "1"))
 
-        importing = pool.submit(import_both)
-        if SERVER:  # on SQLite the save is the only one who writes
-            wait_until(is_a_lock_awaited)
+        writes: list[object] = []
+        with listening(db.engine, "before_cursor_execute", lambda *arguments: writes.append(arguments[2])):
+            importing = pool.submit(import_both)
+            wait_until(is_a_lock_awaited if SERVER else lambda: "BEGIN IMMEDIATE" in writes)
         save.execute(first.values(list_handle="tech", **values))
         save.commit()
         found = importing.result(timeout=30)
