@@ -181,6 +181,8 @@ def load_catalogue(path: Path, read_manager: Callable[[str, Mapping[str, Any]], 
     file = _convert(path, found or {}, _File)
     managers = {name: _manager(path, name, table, read_manager) for name, table in file.managers.items()}
     lists = {handle: _mailing_list(path, file, handle, table) for handle, table in file.lists.items()}
+    never_added = frozenset(canonical(each.email) for each in lists.values())
+    lists = {handle: replace(each, never_added=never_added) for handle, each in lists.items()}
     return Catalogue(
         enabled=file.enabled is True,
         applied_within_hours=file.applied_within_hours,

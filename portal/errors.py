@@ -20,6 +20,10 @@ class NoAddressesError(BadInputError):
     """Roster input without a single address, which a broken pipe looks like."""
 
 
+class UnreadableRosterError(BadInputError):
+    """Roster input with lines that are not addresses; the message reports the first of them."""
+
+
 class UnknownUserError(BadInputError):
     """No account has that name."""
 

@@ -24,6 +24,7 @@ class Fault(NamedTuple):
 # The first class of an error's ancestry that stands here decides.
 FAULTS: dict[type[BaseException], Fault] = {
     errors.NoAddressesError: Fault(65, 422, "No address in the input"),
+    errors.UnreadableRosterError: Fault(65, 422, "Roster that cannot be read"),
     errors.DuplicateError: Fault(65, 409, "Taken already"),
     errors.NotOfferedError: Fault(65, 404, "Not offered"),
     errors.UnknownUserError: Fault(65, 404, "No such user"),

@@ -11,6 +11,7 @@ from flask import Flask
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from portal.domain.roster_text import RosterText
 from portal.domain.run import RunKind
 from portal.errors import RosterInDoubtError, SafetyLimitError
 from portal.extensions import Portal, db
@@ -102,10 +103,10 @@ def test_a_second_list_init_writes_nothing(app: Flask, session: Session, clock: 
     roster = [b"alice@example.org\n", b"Bob@example.org\n", b"stranger@example.net\n"]
 
     with traffic() as first:
-        list_init(session, members, roster, now=clock())
+        list_init(session, members, RosterText(roster), now=clock())
     clock.advance(hours=1)
     with traffic() as second:
-        list_init(session, members, roster, now=clock())
+        list_init(session, members, RosterText(roster), now=clock())
 
     assert {"preferences", "history"} <= first.written()  # the measurement works
     kept = {each for each in second.written() if not each.startswith("portal_")}  # those are temporary tables
@@ -160,7 +161,9 @@ def test_no_subquery_is_run_over_a_temporary_table_for_each_row(app: Flask, sess
 
     try:
         members = app.extensions["portal"].catalogue().get("members")
-        list_init(session, members, [f"user{number}@example.org\n".encode() for number in range(20)], now=clock())
+        list_init(
+            session, members, RosterText([f"user{number}@example.org\n".encode() for number in range(20)]), now=clock()
+        )
     finally:
         event.remove(db.engine, "before_cursor_execute", explain)
 

@@ -20,6 +20,7 @@ from portal.cli.report_tables import history_table, report_table, runs_table
 from portal.cli.sync import SyncOptions, code_of, print_news, run_lists, run_requested, show_endings
 from portal.domain.address import canonical
 from portal.domain.merge import Action
+from portal.domain.roster_text import RosterText
 from portal.extensions import db, portal
 
 # Services are imported where they are used: a cron job that runs every minute pays for none that it does not call.
@@ -59,6 +60,7 @@ def lists(*, form: str) -> None:
 
 @mailinglist.command("list-init")
 @click.option("--allow-empty", is_flag=True, help="Believe a roster without a single address.")
+@click.option("--skip-invalid", is_flag=True, help="Pass over lines that cannot be read, which you have checked.")
 @click.option("--plan", is_flag=True, help="Begin a planned run: plan from this roster, push nothing.")
 @click.option("--accept", metavar="ID", help="With --plan: approve exactly this plan.")
 @click.option("--confirm", is_flag=True, help="End the planned run by the roster read after pushing.")
@@ -71,6 +73,7 @@ def list_init(
     handle: str,
     file: BinaryIO,
     allow_empty: bool,
+    skip_invalid: bool,
     plan: bool,
     accept: str | None,
     confirm: bool,
@@ -80,6 +83,7 @@ def list_init(
     """Give every address without a preference the one that a roster says.
 
     The roster is read from FILE, or from standard input, one address a line. A preference that exists is never changed.
+    Nothing is changed where a line cannot be read.
 
     \b
     Example: list_members members | flask mailinglist list-init members
@@ -92,7 +96,9 @@ def list_init(
 
     mailing_list = portal().catalogue().get(handle)
     use = RosterUse(plan=plan, confirm=confirm, abandon=abandon, accept=accept, allow_empty=allow_empty)
-    counts, sync_result = take(db.session(), mailing_list, watched(file), clock=portal().clock, use=use)
+    is_piped = getattr(file, "name", "<stdin>") == "<stdin>"
+    text = RosterText(watched(file), ends_with_newline=is_piped, skip_invalid=skip_invalid)
+    counts, sync_result = take(db.session(), mailing_list, text, clock=portal().clock, use=use)
     if sync_result is not None:
         print_news(mailing_list, sync_result)
     if form == "json":

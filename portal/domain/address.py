@@ -11,24 +11,26 @@ from portal.errors import InvalidAddressError
 
 MAX_LENGTH = 254  # RFC 5321, 4.5.3.1.3
 
-# What a line protocol, a log or a list manager could misread is no address: white space, controls, separators, half a
-# surrogate pair.
-_FIT = r"[^\s\x00-\x1f\x7f-\x9f,<>@\ud800-\udfff]+"
-_SHAPE = re.compile(f"{_FIT}@{_FIT}")
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"  # RFC 5322, 3.2.3, and RFC 6532, 3.2
+_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"  # some list managers take an underscore
+_LOCAL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_ADDRESS = re.compile(f"{_LOCAL.pattern}@{_DOMAIN.pattern}")
 
 
 def canonical(spelling: str) -> str:
     """Return the form of an address that is compared and stored.
 
-    This is a check for the lines of a roster: cheap, and no stricter than list managers are. What a person types is
-    validated by ``services.addresses``. Raise InvalidAddressError.
+    An address is a dot-atom, one @ and a domain of labels, with nothing around them. This one definition serves
+    rosters from everywhere; what a person types has to be more than that: ``services.accounts.addresses.checked``.
+    Raise InvalidAddressError. Source: SEMANTICS, list-init, rule 5.
     """
     text = spelling.strip()
     if len(text) > MAX_LENGTH:
         raise InvalidAddressError(f"an e-mail address is at most {MAX_LENGTH} bytes long: {printable(text)}")
     if not text.isascii():
         return _canonical_unicode(text)
-    if not _SHAPE.fullmatch(text):
+    if not _ADDRESS.fullmatch(text):
         raise InvalidAddressError(f"not an e-mail address: {printable(text)}")
     return text.lower()
 
@@ -37,18 +39,30 @@ def _canonical_unicode(text: str) -> str:
     import idna  # only addresses beyond ASCII pay for its tables
 
     normal = unicodedata.normalize("NFC", text)
-    if not _SHAPE.fullmatch(normal):
-        raise InvalidAddressError(f"not an e-mail address: {printable(text)}")
     local, _, domain = normal.partition("@")
     try:
         ascii_domain = idna.encode(domain.lower(), uts46=True).decode("ascii") if not domain.isascii() else domain
     except UnicodeError as error:
         raise InvalidAddressError(f"not an e-mail address, its domain is not valid: {printable(text)}") from error
+    if not (_LOCAL.fullmatch(local) and _DOMAIN.fullmatch(ascii_domain)) or any(map(_is_unseen, normal)):
+        raise InvalidAddressError(f"not an e-mail address: {printable(text)}")
     # NFC once more: lower() can leave a letter and a combining mark that compose
     result = f"{unicodedata.normalize('NFC', local.lower())}@{ascii_domain.lower()}"
     if len(result.encode()) > MAX_LENGTH:
         raise InvalidAddressError(f"an e-mail address is at most {MAX_LENGTH} bytes long: {printable(text)}")
     return result
+
+
+def _is_unseen(letter: str) -> bool:
+    """Tell whether a character is a control, a format character, half a surrogate pair or white space."""
+    return letter.isspace() or unicodedata.category(letter) in {"Cc", "Cf", "Cs"}
+
+
+def outgoing(spelling: str) -> str:
+    """Return an address as list managers are given it: the local part as typed, the domain in its ASCII form."""
+    text = spelling.strip()
+    local, _, domain = text.rpartition("@")
+    return text if domain.isascii() else f"{local}@{canonical(text).rpartition('@')[2]}"
 
 
 def printable(text: str, *, limit: int = 100) -> str:

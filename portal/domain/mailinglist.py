@@ -36,6 +36,7 @@ class MailingList:
     honour_list_changes: bool
     remove_on_departure: bool
     safety_limits: SafetyLimits
+    never_added: frozenset[str] = frozenset()  # canonical addresses: those of all lists of the catalogue
 
     def is_offered_to(self, groups: frozenset[str]) -> bool:
         """Tell whether a user in these groups may see the list."""

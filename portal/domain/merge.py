@@ -24,6 +24,7 @@ class Rules:
 
     honour_list_changes: bool = True
     remove_on_departure: bool = True
+    never_added: frozenset[str] = frozenset()  # canonical addresses: those of the lists themselves
 
 
 @dataclass(frozen=True, slots=True)

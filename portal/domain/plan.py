@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
+from portal.domain.address import outgoing
 from portal.domain.mailinglist import MailingList, SafetyLimits
 from portal.domain.merge import Action, AddressState, Rules, decide, explain, follow_leave
 
@@ -16,6 +17,7 @@ class Reason(StrEnum):
     CHOSEN = "chosen"  # the portal changed: rule 3
     DEPARTED = "departed"  # nobody who may see the list holds the address: rule 4
     LIST = "list"  # the roster moved: rule 2
+    LIST_ADDRESS = "list address"  # held back: it is the address of a mailing list
     MOVED = "moved"  # the holder changed to another address
     REFUSED = "refused"  # held back: the list manager refused it less than a day ago
     SUCCESSOR = "successor"  # held back: the address that the holder changed to is not on the list yet
@@ -46,7 +48,8 @@ class Decision:
     """What a run makes of one row.
 
     ``state`` is the row's, with our own unfinished acts and a leave that follows the person taken into account.
-    ``spelling`` is as the list manager is told. ``after`` is the address whose add must be done first.
+    ``spelling`` is as the list manager is told, or the roster's spellings, one a line. ``after`` is the address whose
+    add must be done first.
     """
 
     row: Row
@@ -158,6 +161,7 @@ def rules_of(mailing_list: MailingList) -> Rules:
     return Rules(
         honour_list_changes=mailing_list.honour_list_changes,
         remove_on_departure=mailing_list.remove_on_departure,
+        never_added=mailing_list.never_added,
     )
 
 
@@ -171,8 +175,9 @@ def decide_rows(
 ) -> tuple[Decision, ...]:
     """Decide about rows; among them is the row of every address that somebody on the list moved to.
 
-    ``roster`` maps canonical addresses to the list manager's spelling; ``our_acts`` maps address ids to the adds and
-    removals of runs that were not finished. In a planned run an old address always waits for its successor.
+    ``roster`` maps canonical addresses to the list manager's spellings, one a line; ``our_acts`` maps address ids to
+    the adds and removals of runs that were not finished. In a planned run an old address always waits for its
+    successor.
     """
     known = {row.address_id: (row, _state(row, roster, our_acts)) for row in rows}
     followed = _successors_of_leavers(known.values(), roster, rules)
@@ -208,10 +213,13 @@ def _successors_of_leavers(
 def _decide(row: Row, state: AddressState, roster: Mapping[str, str], rules: Rules) -> Decision:
     on_roster = row.canonical in roster
     action = decide(state, on_roster=on_roster, rules=rules)
-    held_back = action in {Action.ADD, Action.REMOVE} and row.is_fresh_refusal
-    reason = Reason.REFUSED if held_back else _reason(row, action)
-    spelling = roster[row.canonical] if on_roster else row.spelling
-    return Decision(row, state, on_roster, action, reason, spelling, held_back=held_back)
+    spelling = roster[row.canonical] if on_roster else outgoing(row.spelling)
+    decision = Decision(row, state, on_roster, action, _reason(row, action), spelling)
+    if action is Action.ADD and row.canonical in rules.never_added:
+        return replace(decision, held_back=True, reason=Reason.LIST_ADDRESS)
+    if action in {Action.ADD, Action.REMOVE} and row.is_fresh_refusal:
+        return replace(decision, held_back=True, reason=Reason.REFUSED)
+    return decision
 
 
 def _reason(row: Row, action: Action) -> Reason:

@@ -1,10 +1,21 @@
-"""A roster as text: one address a line, as list managers print it and people edit it."""
+"""A roster as text: one address a line, as list managers print it and people edit it.
 
+The one reader of such text: of what is piped, posted, read from a file or printed by a command.
+"""
+
+import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from portal.domain.address import canonical
-from portal.errors import InvalidAddressError
+from portal.domain.address import canonical, printable
+from portal.errors import InvalidAddressError, UnreadableRosterError
+
+Lines = Iterable[bytes | str]
+
+_REPORTED = 5  # unreadable lines
+# An @ in a name may be another address, unless the name is in quotes: who is in such a line would be lost.
+_NAME_BEFORE = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^@>]*)\s*<([^<>]*)>')
+_NAME_BEHIND = re.compile(r"([^\s()]+)\s*\([^@]*\)")
 
 
 class RosterLine(NamedTuple):
@@ -14,26 +25,75 @@ class RosterLine(NamedTuple):
     spelling: str
 
 
-class RosterText:
-    """Read roster lines one at a time, counting the lines that are no address.
+class UnreadableLine(NamedTuple):
+    """A line that is not an address, for a message: its number, its text cut and harmless, and what is wrong."""
 
-    A byte-order mark, blank lines and ``#`` comments are skipped; ``Name <address>`` and CRLF are accepted. No line
-    stops the reading. Source: SEMANTICS, list-init, rule 4.
+    number: int
+    text: str
+    problem: str
+
+
+def read_line(text: str) -> RosterLine | None:
+    """Return the address of a line; None of a blank line or a comment. Raise InvalidAddressError.
+
+    ``Name <address>`` and ``address (Name)`` are accepted.
+    """
+    line = text.lstrip("\ufeff").strip()
+    if not line or line[0] == "#":
+        return None
+    spelling = without_name(line)
+    return RosterLine(canonical(spelling), spelling)
+
+
+def without_name(line: str) -> str:
+    """Return a line without the name before or behind an address, as far as it is certain that there is one."""
+    pattern = {">": _NAME_BEFORE, ")": _NAME_BEHIND}.get(line[-1])
+    found = pattern.fullmatch(line) if pattern else None
+    return found[1].strip() if found else line
+
+
+class RosterText:
+    """Read roster lines one at a time; the end of the reading is the verdict over all of them.
+
+    ``ends_with_newline`` says that a last line without a line end has been cut off. A line that cannot be read puts
+    all of the input in doubt: reading to the end raises UnreadableRosterError, which reports the first such lines,
+    unless ``skip_invalid`` says that a person has checked them. Then they are counted and passed over.
+    Source: SEMANTICS, list-init, rules 4 and 5.
     """
 
-    def __init__(self, lines: Iterable[bytes] | Iterable[str]) -> None:
+    def __init__(self, lines: Lines, *, ends_with_newline: bool = False, skip_invalid: bool = False) -> None:
         self._lines = lines
-        self.invalid = 0  # lines that are no address, so far
+        self._ends_with_newline = ends_with_newline
+        self._skip_invalid = skip_invalid
+        self.invalid = 0  # lines that cannot be read, so far
+        self.unreadable: list[UnreadableLine] = []  # the first of them
 
     def __iter__(self) -> Iterator[RosterLine]:
-        for raw in self._lines:
+        for number, raw in enumerate(self._lines, start=1):
             text = raw.decode("utf-8", "surrogateescape") if isinstance(raw, bytes) else raw
-            spelling = text.lstrip("\ufeff").strip()
-            if not spelling or spelling[0] == "#":
+            if self._ends_with_newline and not text.endswith("\n"):
+                self._note(number, text, "the last line has no line end, so the input may have been cut off")
                 continue
-            if spelling[-1] == ">":
-                spelling = spelling[spelling.rfind("<") + 1 : -1].strip()
             try:
-                yield RosterLine(canonical(spelling), spelling)
+                line = read_line(text)
             except InvalidAddressError:
-                self.invalid += 1
+                self._note(number, text, "not an address")
+            else:
+                if line is not None:
+                    yield line
+        if self.invalid and not self._skip_invalid:
+            raise UnreadableRosterError(self._complaint())
+
+    def _note(self, number: int, text: str, problem: str) -> None:
+        self.invalid += 1
+        if len(self.unreadable) < _REPORTED:
+            self.unreadable.append(UnreadableLine(number, printable(text.strip(), limit=60), problem))
+
+    def _complaint(self) -> str:
+        found = "; ".join(f"line {each.number}: {each.problem}: {each.text}" for each in self.unreadable)
+        more = self.invalid - len(self.unreadable)
+        return (
+            f"nothing was changed, since {self.invalid} of the input's lines cannot be read: {found}"
+            f"{f'; and {more} more' if more else ''}. Give one address a line. "
+            "To pass over these lines, run again with: --skip-invalid (API: skip_invalid=1)"
+        )

@@ -21,6 +21,12 @@ class Outcome(NamedTuple):
     words: str = ""
 
 
+class OddSubscriber(str):
+    """A subscriber that is not an address, which no account can hold. It is counted, and otherwise left alone."""
+
+    __slots__ = ()
+
+
 class ListManager(Protocol):
     """A list manager bound to one list.
 
@@ -40,7 +46,10 @@ class ListManager(Protocol):
         """Reach the list manager and find the list; return one line that says what answered."""
 
     def roster(self) -> Sequence[str]:
-        """Return every subscriber's address, in every delivery variant, as the list manager spells it."""
+        """Return every subscriber's address, in every delivery variant, as the list manager spells it.
+
+        A text that is not an address, unless it is an ``OddSubscriber``, shows that this is not a roster.
+        """
 
     def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Subscribe addresses, silently; return an outcome for each, keyed by the address as it was passed."""

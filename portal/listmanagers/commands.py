@@ -16,7 +16,7 @@ from portal.errors import ListManagerUnavailableError
 from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.call_limits import Pace, Paced
-from portal.listmanagers.lines import as_lines, one_line, read_roster, why_unsendable
+from portal.listmanagers.lines import as_lines, one_line, printed_roster, why_unsendable
 
 
 class Commands(Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,7 +76,7 @@ class ThreeCommands(Paced):
             raise ListManagerUnavailableError(
                 f"{finished.name}: printed fewer lines than the {self.settings.skip_lines} of skip_lines"
             )
-        return read_roster(lines[-1], comments=True, source=finished.name)
+        return printed_roster(lines[-1], source=finished.name)
 
     def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Pass the addresses to the add command."""

@@ -1,25 +1,32 @@
-"""Rosters in text files: one address a line, for the demo and for the ``:include:`` lists of Postfix and Exim.
+"""Rosters in text files: for the demo, and for the ``:include:`` lists of Postfix and the redirect lists of Exim.
 
-A file is written anew beside the old one and put in its place, under a lock on the folder: a reader sees the old
-roster or the new one, never half of either. What is no address in it is kept byte for byte.
+Several addresses may be on a line. What these programs deliver to is read, and nothing is guessed: a line of which it
+is not certain whom it reaches ends the run. Source: Postfix, deliver_token_stream() of local(8); Exim, "Items in
+redirection lists".
+
+A file is written beside the old one and put in its place, under a lock on the folder: a reader sees the old
+roster or the new one, never half of either. What else is in it is kept byte for byte.
 """
 
 import os
+import re
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from msgspec import Meta, Struct
 
 from portal.domain.address import canonical
+from portal.domain.roster_text import RosterLine, read_line
 from portal.errors import ConfigurationError, InvalidAddressError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers.base import Outcome, Result
-from portal.listmanagers.lines import address_in, one_line, why_unsendable
+from portal.listmanagers.lines import one_line, why_unsendable
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,12 +37,40 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     max_size: Annotated[int, Meta(ge=1024)] = 64 * 1024 * 1024  # bytes of one roster
 
 
-class Line(NamedTuple):
-    """A line of a roster as it stands in the file; without an address both texts are empty."""
+# What is between two commas; a # that begins a word ends it.
+_PART = re.compile(r'(?:"(?:[^"\\]|\\.)*"|\([^()]*\)|<[^<>]*>|[^",()<>#\s]|(?<=[^\s,])#|\s(?!\s*(?:#|$)))*')
+_TAIL = re.compile(r"\s*(?:#(?:\s.*)?)?", re.DOTALL)  # a comment and the line end
+# What stands for a file or a command in an :include: list of Postfix or a redirect list of Exim.
+_NO_MAILBOX = ("/", "|")
 
-    raw: bytes
-    canonical: str
-    spelling: str
+
+class Part(NamedTuple):
+    """What is between two commas of a line, as it is in the file, and the address in it, if there is one."""
+
+    text: str
+    address: RosterLine | None
+
+
+class Line(NamedTuple):
+    """A line of a roster: its parts, and what follows them."""
+
+    parts: tuple[Part, ...]
+    tail: str
+
+    @property
+    def addresses(self) -> list[RosterLine]:
+        """The addresses of the line."""
+        return [part.address for part in self.parts if part.address]
+
+    def without(self, unwanted: Collection[str]) -> "Line | None":
+        """Return what is left of the line without some canonical addresses; None where it held no other."""
+        kept = tuple(part for part in self.parts if not (part.address and part.address.canonical in unwanted))
+        if len(kept) == len(self.parts):
+            return self
+        return Line(kept, self.tail) if any(part.address for part in kept) else None
+
+    def __str__(self) -> str:
+        return ",".join(part.text for part in self.parts) + self.tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +104,14 @@ class TextFile:
 
     def roster(self) -> Sequence[str]:
         """Return the addresses of the file as they are spelled there."""
-        return [line.spelling for line in _lines(self._read()) if line.canonical]
+        return [each.spelling for line in self._lines() for each in line.addresses]
 
     def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Append the addresses that the file does not hold in any spelling."""
         outcomes: dict[str, Outcome] = {}
         with self._locked():
-            content = self._read()
-            held = {line.canonical for line in _lines(content)}
+            lines = self._lines()
+            held = {each.canonical for line in lines for each in line.addresses}
             fresh = []
             for address in addresses:
                 outcomes[address] = _refusal(address) or Outcome(Result.DONE)
@@ -88,22 +123,34 @@ class TextFile:
                 held.add(canonical(address))
                 fresh.append(address)
             if fresh:
-                self._replace(_appended(content, fresh))
+                self._replace(_appended("".join(map(str, lines)), fresh))
         return outcomes
 
     def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
-        """Drop every line that holds one of the addresses, in whatever spelling."""
+        """Drop every item that is one of the addresses, in whatever spelling, and a line that holds no other."""
         outcomes = {address: _refusal(address) or Outcome(Result.ALREADY) for address in addresses}
         wanted = {canonical(each): each for each, found in outcomes.items() if found.result is not Result.REJECTED}
         with self._locked():
-            lines = _lines(self._read())
-            kept = [line.raw for line in lines if line.canonical not in wanted]
-            if len(kept) < len(lines):
-                self._replace(b"".join(kept))
-        for line in lines:
-            if line.canonical in wanted:
-                outcomes[wanted[line.canonical]] = Outcome(Result.DONE)
-        return outcomes
+            lines = self._lines()
+            found = {each.canonical for line in lines for each in line.addresses} & wanted.keys()
+            if found:
+                kept = (line.without(found) for line in lines)
+                self._replace("".join(str(line) for line in kept if line))
+        return outcomes | {wanted[each]: Outcome(Result.DONE) for each in found}
+
+    def _lines(self) -> list[Line]:
+        """Return the lines of the file. Raise ListManagerUnavailableError for what is not certainly an address."""
+        lines = []
+        for number, raw in enumerate(BytesIO(self._read()), start=1):
+            text = raw.decode("utf-8", "surrogateescape")
+            try:
+                lines.append(_line(text))
+            except InvalidAddressError:
+                raise ListManagerUnavailableError(
+                    f"{self.path}: it is not certain whom line {number} reaches: {one_line(text)}; "
+                    "write addresses alone, with commas in between, or put a # in front of the line"
+                ) from None
+        return lines
 
     def _read(self) -> bytes:
         limit = self.settings.max_size
@@ -137,7 +184,7 @@ class TextFile:
         finally:
             os.close(descriptor)
 
-    def _replace(self, content: bytes) -> None:
+    def _replace(self, content: str) -> None:
         """Put new content in the file's place, with the old one's mode and owner; on any fault the old one stays."""
         target = Path(os.path.realpath(self.path))  # a link stays one
         fresh = target.with_name(f".{target.name}.new")  # one name, so that a crash leaves one file at most
@@ -146,7 +193,7 @@ class TextFile:
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 with os.fdopen(descriptor, "wb") as stream:
-                    stream.write(content)
+                    stream.write(content.encode("utf-8", "surrogateescape"))
                     stream.flush()
                     _dress(descriptor, target.stat())
                     os.fsync(descriptor)
@@ -169,32 +216,42 @@ def open_list(settings: Settings, list_name: str) -> TextFile:
     return TextFile(settings, list_name)
 
 
-def _lines(content: bytes) -> list[Line]:
-    return [_line(raw) for raw in content.splitlines(keepends=True)]
+def _line(text: str) -> Line:
+    """Return a line, of which no character is lost. Raise InvalidAddressError."""
+    if text.lstrip("\ufeff").lstrip().startswith("#"):
+        return Line((), text)
+    parts = [_part_at(text, 0)]
+    end = len(parts[0].text)
+    while text[end : end + 1] == ",":
+        parts.append(_part_at(text, end + 1))
+        end += 1 + len(parts[-1].text)
+    if not _TAIL.fullmatch(text, end):
+        raise InvalidAddressError("not a list of addresses")
+    return Line(tuple(parts), text[end:])
 
 
-def _line(raw: bytes) -> Line:
-    text = raw.decode("utf-8", "surrogateescape").lstrip("\ufeff").strip()
-    if not text or text[0] == "#":
-        return Line(raw, "", "")
-    spelling = address_in(text)
-    try:
-        return Line(raw, canonical(spelling), spelling)
-    except InvalidAddressError:
-        return Line(raw, "", "")
+def _part_at(text: str, start: int) -> Part:
+    found = _PART.match(text, start)
+    part = found[0] if found else ""
+    address = read_line(part)
+    if address and address.canonical.startswith(_NO_MAILBOX):
+        raise InvalidAddressError("a file or a command")
+    return Part(part, address)
 
 
-def _appended(content: bytes, addresses: Sequence[str]) -> bytes:
+def _appended(content: str, addresses: Sequence[str]) -> str:
     """Return content with addresses after it, in the line ends that it has."""
-    end = b"\r\n" if b"\r\n" in content else b"\n"
-    start = content if not content or content.endswith((b"\n", b"\r")) else content + end
-    return start + b"".join(address.encode() + end for address in addresses)
+    end = "\r\n" if "\r\n" in content else "\n"
+    start = content if not content or content.endswith("\n") else content + end
+    return start + "".join(address + end for address in addresses)
 
 
 def _refusal(address: str) -> Outcome | None:
     reason = why_unsendable(address)
     if not reason and address[0] == "#":
         reason = "a line that starts with # is a comment"
+    if not reason and address.startswith(_NO_MAILBOX):
+        reason = "Postfix and Exim take what starts with / or | for a file or a command"
     return Outcome(Result.REJECTED, reason) if reason else None
 
 

@@ -1,13 +1,12 @@
 """Addresses as lines of text: what may be sent to a program, and what it printed."""
 
-import re
 from collections.abc import Sequence
+from io import BytesIO
 
 from portal.domain.address import canonical, printable
-from portal.errors import InvalidAddressError, ListManagerUnavailableError
-
-# A subscriber whom no account can hold, such as "a b"@example.org. A sentence about an address does not look like it.
-_ODD = re.compile(r'(?:"[^"]*"|[^\s"]+)@\S+')
+from portal.domain.roster_text import RosterText, without_name
+from portal.errors import InvalidAddressError, ListManagerUnavailableError, UnreadableRosterError
+from portal.listmanagers.base import OddSubscriber
 
 
 def why_unsendable(address: str) -> str:
@@ -21,36 +20,47 @@ def why_unsendable(address: str) -> str:
     return ""
 
 
-def address_in(text: str) -> str:
-    """Return the address of a roster line: the line, or what stands in angle brackets at its end."""
-    line = text.strip()
-    return line[line.rfind("<") + 1 : -1].strip() if line.endswith(">") else line
-
-
-def read_roster(output: bytes, *, comments: bool, source: str) -> list[str]:
+def printed_roster(output: bytes, *, source: str) -> list[str]:
     """Return the addresses that a command printed, one a line, as it spells them.
 
-    Subscribers whom no account can hold are left out. With ``comments`` lines that start with # are too. Any other
-    line is not from a roster, and what is not a roster must not pass for a short one: raise
+    A line that cannot be read, or a last line that was cut off, shows that it is not a whole roster: raise
+    ListManagerUnavailableError, which names the source and the line.
+    """
+    text = RosterText(BytesIO(output), ends_with_newline=True)
+    try:
+        return [line.spelling for line in text]
+    except UnreadableRosterError:
+        number, line, problem = text.unreadable[0]
+        raise ListManagerUnavailableError(
+            f"{source}: line {number} of its output cannot be read: {problem}: {line}; "
+            "run it by hand to see what it prints"
+        ) from None
+
+
+def subscribers(output: bytes, *, source: str) -> list[str]:
+    """Return the subscribers of a roster that is known to hold one a line.
+
+    An odd line among addresses is an ``OddSubscriber``. Where no line is an address it is not a roster: raise
     ListManagerUnavailableError, which names the source.
     """
-    addresses = []
-    for number, raw in enumerate(output.split(b"\n"), start=1):
-        text = raw.decode("utf-8", "surrogateescape").strip()
-        if not text or (comments and text[0] == "#"):
-            continue
-        spelling = address_in(text)
-        try:
-            canonical(spelling)
-        except InvalidAddressError:
-            if not _ODD.fullmatch(spelling):
-                raise ListManagerUnavailableError(
-                    f"{source}: line {number} of its output is no address: {one_line(text)}; "
-                    "run it by hand to see what it prints"
-                ) from None
-        else:
-            addresses.append(spelling)
-    return addresses
+    lines = (raw.decode("utf-8", "surrogateescape").strip() for raw in output.split(b"\n"))
+    found = [subscriber(line) for line in lines if line]
+    if found and all(isinstance(each, OddSubscriber) for each in found):
+        raise ListManagerUnavailableError(
+            f"{source}: its output holds no address, it begins with: {one_line(found[0])}; "
+            "run it by hand to see what it prints"
+        )
+    return found
+
+
+def subscriber(text: str) -> str:
+    """Return a subscriber as the list manager spells it, as an ``OddSubscriber`` where it is not an address."""
+    spelling = without_name(text)
+    try:
+        canonical(spelling)
+    except InvalidAddressError:
+        return OddSubscriber(text)
+    return spelling
 
 
 def as_lines(addresses: Sequence[str]) -> bytes:

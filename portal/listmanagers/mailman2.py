@@ -17,7 +17,7 @@ from portal.errors import ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.call_limits import Pace, Paced
-from portal.listmanagers.lines import as_lines, one_line, read_roster, why_unsendable
+from portal.listmanagers.lines import as_lines, one_line, subscribers, why_unsendable
 
 _BIN = "/usr/local/mailman/bin"
 
@@ -54,13 +54,12 @@ _ANSWERS = {
 _BANNED = "Banned address"
 _NO_SUCH_LIST = (b"No such list", b"Unknown list")  # the latter is withlist's
 
-# What Mailman refuses, or takes for something else: parseaddr makes b@example.org of a:b@example.org, and $@example.org
-# of $(x)@example.org. Source: _badchars and ValidateEmail() of Mailman/Utils.py in 2.1.
-_MISREAD = re.compile(r'[][()<>|:;^,\\"]')
+# What of an address Mailman refuses. Source: _badchars and ValidateEmail() of Mailman/Utils.py in 2.1.
+_MISREAD = re.compile(r"[|^]")
 _DOMAIN = re.compile(r"[a-z0-9][-a-z0-9]*(\.[a-z0-9][-a-z0-9]*)+", re.IGNORECASE)
 
 # The same in shell, without the domain, which Mailman does not misread. Nothing is left where all are refused.
-_ONLY_WHAT_MAILMAN_READS_RIGHT = r"""    grep -v -e '[^ -~]' -e '[][()<>|:;^,\"]' >"$private/step_sendable"
+_ONLY_WHAT_MAILMAN_READS_RIGHT = r"""    grep -v -e '[^ -~]' -e '[|^]' >"$private/step_sendable"
     [ $? -le 1 ] || return
     [ -s "$private/step_sendable" ] || return 0
 """
@@ -82,7 +81,7 @@ class Mailman2(Paced):
     def roster(self) -> Sequence[str]:
         """Return the regular and the digest members."""
         finished = self._run("list_members")
-        return read_roster(finished.stdout, comments=False, source=finished.name)
+        return subscribers(finished.stdout, source=finished.name)
 
     def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Subscribe addresses as regular members, without a word to anybody."""

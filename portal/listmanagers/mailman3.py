@@ -21,7 +21,7 @@ from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuc
 from portal.listmanagers.base import Outcome, Result
 from portal.listmanagers.call_limits import Pace, Paced
 from portal.listmanagers.http import Answer, Client, Deadline, described, unusable
-from portal.listmanagers.lines import one_line, why_unsendable
+from portal.listmanagers.lines import one_line, subscriber, why_unsendable
 
 # A list that says no name of its own is known to Mailman by its address: ``open_list`` is told that too.
 WANTS_EMAIL = True
@@ -89,7 +89,8 @@ class Mailman3(Paced):
     def roster(self) -> Sequence[str]:
         """Return the members, in the lower case that Mailman shows."""
         until = self._deadline(0)
-        return [_text(entry, "email") for entry in self._entries("roster", "member", until=until, fields="email")]
+        entries = self._entries("roster", "member", until=until, fields="email")
+        return [subscriber(_text(entry, "email")) for entry in entries]
 
     def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Subscribe addresses, one by one, without a word to anybody."""

@@ -15,10 +15,10 @@ from pathlib import Path
 from portal.domain.address import canonical
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
-from portal.listmanagers.base import Outcome, Result, ShellSteps
+from portal.listmanagers.base import OddSubscriber, Outcome, Result, ShellSteps
 from portal.listmanagers.call_limits import Pace, Paced
 from portal.listmanagers.disk_space import require_room
-from portal.listmanagers.lines import one_line, read_roster, why_unsendable
+from portal.listmanagers.lines import one_line, subscribers, why_unsendable
 
 # Normal subscribers, those who get digests, those who get no mail: folder, and option of mlmmj-list.
 _ROSTERS = {"subscribers.d": "-s", "digesters.d": "-d", "nomailsubs.d": "-n"}
@@ -49,7 +49,7 @@ _READABLE = """    for step_folder in {folders}; do
 """
 # What mlmmj fails at, and who is on the list already: an add would make a normal subscriber of who gets digests.
 _PASSED_OVER = """        case $step_address in
-            [./]* | *@.* | *@*..* | *. | *[!\\ -~]*) continue ;;
+            /* | *[!\\ -~]*) continue ;;
             *@*.*) ;;
             *) continue ;;
         esac
@@ -116,7 +116,7 @@ class Mlmmj(Paced):
         if not sendable:
             return outcomes
         deadline = self._deadline(len(sendable))
-        before = {canonical(each) for each in self._read(deadline)}
+        before = _canonical(self._read(deadline))
         self._require_writable()
         adds = program == "mlmmj-sub"
         failures: dict[str, str] = {}
@@ -128,7 +128,7 @@ class Mlmmj(Paced):
             failures |= self._call(program, address, deadline)
             before ^= {canonical(address)}
             pushed.append(address)
-        after = {canonical(each) for each in self._read(deadline)} if pushed else before
+        after = _canonical(self._read(deadline)) if pushed else before
         failed = [address for address in pushed if (canonical(address) in after) is not adds]
         if 1 < len(failed) == len(pushed):
             raise ListManagerUnavailableError(
@@ -150,13 +150,12 @@ class Mlmmj(Paced):
 
     def _read(self, deadline: float) -> list[str]:
         """Return the addresses of all three rosters, each once."""
-        addresses: list[str] = []
         self._require_readable()
-        for option in _ROSTERS.values():
-            finished = self._run("mlmmj-list", option, deadline=deadline)
-            process.require_success(finished)
-            addresses += read_roster(finished.stdout, comments=False, source=finished.name)
-        return list(dict.fromkeys(addresses))
+        finished = [self._run("mlmmj-list", option, deadline=deadline) for option in _ROSTERS.values()]
+        for each in finished:
+            process.require_success(each)
+        output = b"\n".join(each.stdout for each in finished)
+        return list(dict.fromkeys(subscribers(output, source=finished[0].name)))
 
     def _run(self, program: str, *options: str, deadline: float) -> process.Finished:
         left = deadline - time.monotonic()
@@ -231,15 +230,18 @@ def open_list(settings: Settings, list_name: str) -> Mlmmj:
     return Mlmmj(settings, list_name)
 
 
+def _canonical(roster: Sequence[str]) -> set[str]:
+    return {canonical(each) for each in roster if not isinstance(each, OddSubscriber)}
+
+
 def _why_misread(address: str) -> str:
     """Return why mlmmj, which stores nearly anything, would fail at an address or never reach it by mail."""
-    domain = address.rpartition("@")[2]
     if not address.isascii():
         return "mlmmj takes only ASCII"
-    if address[0] in "./":
-        return f"mlmmj does not take an address that starts with {address[0]}"
-    if not all(domain.split(".")) or "." not in domain:
-        return "mlmmj takes only domains with a dot, and no empty part"
+    if address.startswith("/"):
+        return "mlmmj does not take an address that starts with /"
+    if "." not in address.rpartition("@")[2]:
+        return "mlmmj takes only domains with a dot"
     return ""
 
 

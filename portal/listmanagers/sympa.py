@@ -21,7 +21,7 @@ from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.call_limits import Pace, Paced
 from portal.listmanagers.disk_space import require_room
-from portal.listmanagers.lines import as_lines, one_line, read_roster, why_unsendable
+from portal.listmanagers.lines import as_lines, one_line, subscribers, why_unsendable
 
 
 class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -165,7 +165,7 @@ class Sympa(Paced):
         emails = [line[6:] for line in content.split(b"\n") if line.startswith(b"email ")]
         if content and not (emails and content.endswith(b"\n\n")):
             raise ListManagerUnavailableError(f"{fresh[0]}: not a whole roster; is its disk full?")
-        return list(dict.fromkeys(read_roster(b"\n".join(emails), comments=False, source=str(fresh[0]))))
+        return list(dict.fromkeys(subscribers(b"\n".join(emails), source=str(fresh[0]))))
 
     def _dumps(self) -> list[Dump]:
         """Return where the dump may be: below the domain, or, for Sympa's first domain, without it."""

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from portal.config import Catalogue
 from portal.domain.mailinglist import MailingList
+from portal.domain.roster_text import RosterText
 from portal.listmanagers.base import ListManager
 from portal.models import User
 from portal.services.accounts import addresses, users
@@ -214,10 +215,10 @@ def _run(stage: _Stage, handle: str, *, now: datetime) -> None:
 def _wait_for_the_moderator(stage: _Stage, *, now: datetime) -> None:
     """Do a planned run of a list whose moderator has not answered yet: the roster afterwards is that from before."""
     board = stage.lists["board"]
-    roster = [each.encode() for each in stage.tools.open_list_manager(board).roster()]
+    text = RosterText(stage.tools.open_list_manager(board).roster())
     request = Request(actor=DEMO)
-    begin_planned_run(stage.session, board, roster, clock=lambda: now, request=request)
-    confirm_planned_run(stage.session, board, roster, clock=lambda: now + timedelta(minutes=2), request=request)
+    begin_planned_run(stage.session, board, text, clock=lambda: now, request=request)
+    confirm_planned_run(stage.session, board, text, clock=lambda: now + timedelta(minutes=2), request=request)
 
 
 def _write(folder: Path, handle: str, roster: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
 
+from portal.domain.roster_text import RosterText
 from portal.services.sync import leases
 from portal.services.sync.sync import Request, begin_planned_run
 from tests.conftest import CATALOGUE, Clock, Rosters
@@ -123,7 +124,7 @@ def test_a_plan_that_waits_for_a_yes_is_told_with_its_id(make_app, check: Check,
 def test_a_run_at_work_is_in_order_and_an_interrupted_one_is_not(make_app, check: Check, synced, session, clock):
     make_user(session, "alice")
     members = make_app().extensions["portal"].catalogue().get("members")
-    begin_planned_run(session, members, [b"alice@example.org\n"], clock=clock, request=Request())
+    begin_planned_run(session, members, RosterText([b"alice@example.org\n"]), clock=clock, request=Request())
     assert check()[0] == 0
     lease = leases.of_planned_run(session, "members")
     session.rollback()

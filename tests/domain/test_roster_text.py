@@ -1,75 +1,90 @@
-"""Roster lines as list managers print them and people edit them: SEMANTICS, list-init, rule 4."""
+"""Roster lines as list managers print them and people edit them: SEMANTICS, list-init, rules 4 and 5."""
 
 import io
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from portal.domain.roster_text import RosterLine, RosterText
+from portal.errors import UnreadableRosterError
+from tests.roster_lines import READABLE, SKIPPED, UNREADABLE
+
+ENDS = ["", "\n", "\r\n"]
 
 
 def read(*lines: str | bytes) -> tuple[list[str], int]:
-    """Return the spellings that are read from lines, and how many lines were none."""
-    text = RosterText(lines)  # type: ignore[arg-type]
+    """Return the spellings that are read from lines, and how many lines were passed over."""
+    text = RosterText(lines, skip_invalid=True)  # type: ignore[arg-type]
     return [line.spelling for line in text], text.invalid
 
 
-@pytest.mark.parametrize(
-    ("line", "spelling"),
-    [
-        ("alice@example.org", "alice@example.org"),
-        ("alice@example.org\n", "alice@example.org"),
-        ("alice@example.org\r\n", "alice@example.org"),
-        ("  Alice@Example.org  \n", "Alice@Example.org"),
-        ("\ufeffalice@example.org\n", "alice@example.org"),
-        ("\ufeff  alice@example.org\n", "alice@example.org"),
-        ("Alice <Alice@example.org>\n", "Alice@example.org"),
-        ('"Smith, Alice" <alice@example.org>', "alice@example.org"),
-        ("A < B <alice@example.org >", "alice@example.org"),
-        ("<alice@example.org>", "alice@example.org"),
-        ("josé@exämple.org\n", "josé@exämple.org"),
-        ("-rf@example.org", "-rf@example.org"),
-    ],
-)
-def test_an_address_is_found_in_its_line(line: str, spelling: str) -> None:
-    assert read(line) == ([spelling], 0)
-    assert read(line.encode()) == ([spelling], 0)
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(("line", "spelling"), READABLE)
+def test_an_address_is_found_in_its_line(line: str, spelling: str, end: str) -> None:
+    assert read(line + end) == ([spelling], 0)
+    assert read((line + end).encode()) == ([spelling], 0)
 
 
-@pytest.mark.parametrize(
-    "line", ["", "\n", "\r\n", "   \t\n", "# alice@example.org\n", "  # a comment\n", "\ufeff\n", "\ufeff# x\n"]
-)
-def test_blank_lines_and_comments_are_not_lines_at_all(line: str) -> None:
-    assert read(line) == ([], 0)
-    assert read(line.encode()) == ([], 0)
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("line", SKIPPED)
+def test_blank_lines_and_comments_are_not_lines_at_all(line: str, end: str) -> None:
+    assert read(line + end) == ([], 0)
+    assert read((line + end).encode()) == ([], 0)
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "alice\n",
-        "No such list: members\n",
-        "alice@example.org bob@example.org\n",
-        "alice@example.org, bob@example.org\n",
-        "Alice <alice@example.org> (digest)\n",
-        "Alice <>\n",
-        ">\n",
-        "al\0ice@example.org\n",
-        "a" * 10_000 + "@example.org\n",
-        "x" * 10_000,
-        "<" * 10_000 + ">",
-        "\ud800@example.org",
-        b"al\xffice@example.org\n",
-        b"alice@ex\xe4mple.org\n",
-        b"\xff\xfea\0l\0i\0c\0e\0@\0",
-        b"alice@example.org\rbob@example.org\r",
-    ],
-)
-def test_a_line_that_is_no_address_is_counted_and_stops_nothing(line: str | bytes) -> None:
+OTHER_ENCODINGS: list[str | bytes] = [
+    "\ud800@example.org",
+    b"al\xffice@example.org\n",
+    b"alice@ex\xe4mple.org\n",
+    b"\xff\xfea\0l\0i\0c\0e\0@\0",
+]
+
+
+@pytest.mark.parametrize("line", UNREADABLE + OTHER_ENCODINGS)
+def test_a_line_that_cannot_be_read_puts_all_of_the_input_in_doubt(line: str | bytes) -> None:
+    good = "bob@example.org\n" if isinstance(line, str) else b"bob@example.org\n"
+    text = RosterText([good, line, good])  # type: ignore[list-item]
+
+    with pytest.raises(UnreadableRosterError, match=r"1 of the input's lines.* line 2:.*--skip-invalid"):
+        list(text)
+    assert text.invalid == 1
+
+
+@pytest.mark.parametrize("line", UNREADABLE + OTHER_ENCODINGS)
+def test_what_somebody_has_looked_at_is_counted_and_passed_over(line: str | bytes) -> None:
     good = "bob@example.org\n" if isinstance(line, str) else b"bob@example.org\n"
 
     assert read(good, line, good) == (["bob@example.org"] * 2, 1)
+
+
+def test_the_first_five_lines_are_reported_by_number_cut_and_harmless() -> None:
+    lines = ["# first\n", *[f"bad line {number} \x1b[31m{'x' * 1000}\n" for number in range(9)]]
+
+    with pytest.raises(UnreadableRosterError) as raised:
+        list(RosterText(lines))
+    message = str(raised.value)
+    assert re.findall(r"line (\d+):", message) == ["2", "3", "4", "5", "6"]
+    assert "9 of the input's lines" in message
+    assert "and 4 more" in message
+    assert message.isprintable()
+    assert len(message) < 1_000
+
+
+@pytest.mark.parametrize("last", [b"carol@example.org", b"carol@exam", b"# com", b" "])
+def test_piped_input_whose_last_line_has_no_end_was_cut_off(last: bytes) -> None:
+    lines = [b"bob@example.org\n", last]
+
+    with pytest.raises(UnreadableRosterError, match="line 2: the last line has no line end"):
+        list(RosterText(lines, ends_with_newline=True))
+    text = RosterText(lines, ends_with_newline=True, skip_invalid=True)
+    assert ([line.spelling for line in text], text.invalid) == (["bob@example.org"], 1)
+
+
+def test_piped_input_that_ends_with_a_line_end_is_whole_and_so_is_none() -> None:
+    assert len(list(RosterText([b"bob@example.org\r\n", b"\n"], ends_with_newline=True))) == 1
+    assert list(RosterText([], ends_with_newline=True)) == []
 
 
 def test_a_line_is_compared_by_its_canonical_form_and_sent_as_spelled() -> None:
@@ -94,7 +109,7 @@ def test_a_line_that_appears_twice_is_read_twice() -> None:
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_to_their_end(data: bytes) -> None:
-    text = RosterText(io.BytesIO(data))
+    text = RosterText(io.BytesIO(data), skip_invalid=True)
     found = list(text)
 
     assert len(found) + text.invalid <= data.count(b"\n") + 1
@@ -104,6 +119,6 @@ def test_any_bytes_are_read_to_their_end(data: bytes) -> None:
 
 @given(st.lists(st.text(max_size=40), max_size=10))
 def test_any_text_is_read_to_its_end(lines: list[str]) -> None:
-    text = RosterText(lines)
+    text = RosterText(lines, skip_invalid=True)
 
     assert len(list(text)) + text.invalid <= len(lines)

@@ -59,6 +59,7 @@ class File(Harness):
     kind = "file"
     limit = "max_size"
     has_batch = False
+    refuses = frozenset({"/etc/passwd@example.org"})
 
     def table(self) -> dict[str, Any]:
         return {"directory": str(self.folder)}
@@ -90,6 +91,9 @@ class File(Harness):
 
     def flood(self) -> None:
         self.path.write_text("x" * 100_000)
+
+    def print_garbage(self) -> None:
+        self.path.write_text("<html>Service for admin@example.org is down</html>\n")
 
 
 class Commands(Harness):

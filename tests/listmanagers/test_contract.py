@@ -249,9 +249,7 @@ def test_output_without_end_is_cut_off(breakable, call):
 
 
 @pytest.mark.parametrize("call", ["check", "roster"])
-@pytest.mark.parametrize(
-    "breakable", ["commands", "mailman2", "mlmmj", "sympa"], indirect=True
-)  # a file keeps unknown lines
+@pytest.mark.parametrize("breakable", ["commands", "file", "mailman2", "mlmmj", "sympa"], indirect=True)
 def test_output_that_is_no_roster_is_refused(breakable, call):
     breakable.print_garbage()
     with pytest.raises(ListManagerUnavailableError, match="html"):

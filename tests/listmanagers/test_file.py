@@ -19,7 +19,7 @@ from portal.listmanagers.base import Result
 
 ORIGINAL = (
     b"\xef\xbb\xbf# Ants of the garden\n\n  Zoe@Example.org  \nAlice A. <alice@example.org>\r\n"
-    b"# bob@example.org asked to come back later\nnot an address\n\xff\xfe latin\nALICE@example.org\ndora@example.org"
+    b"# bob@example.org asked to come back later\n# \xff\xfe latin\nALICE@example.org\ndora@example.org"
 )
 
 
@@ -52,8 +52,92 @@ def _as_nobody() -> Iterator[None]:
             os.seteuid(0)
 
 
-def test_comments_names_and_odd_lines_are_read_past(path, folder):
+def test_comments_and_names_are_read_past(path, folder):
     assert _open(folder).roster() == ["Zoe@Example.org", "alice@example.org", "ALICE@example.org", "dora@example.org"]
+
+
+DELIVERED = [  # a line, and whom Postfix and Exim deliver to
+    ("ada@example.org, bob@example.org", ["ada@example.org", "bob@example.org"]),
+    ("ada@example.org,bob@example.org,", ["ada@example.org", "bob@example.org"]),
+    ("ada@example.org,, ,bob@example.org", ["ada@example.org", "bob@example.org"]),
+    ('"Lovelace, Ada" <ada@example.org>, Bob <bob@example.org>', ["ada@example.org", "bob@example.org"]),
+    ("ada@example.org (Lovelace, Ada), bob@example.org", ["ada@example.org", "bob@example.org"]),
+    ("ada@example.org # since May, with bob@example.org", ["ada@example.org"]),
+    ("ada@example.org, # the next line goes on", ["ada@example.org"]),
+    ("  ada@example.org", ["ada@example.org"]),
+    ("\tada@example.org,", ["ada@example.org"]),
+    ("#ada@example.org, bob@example.org", []),
+    ("  # ada@example.org", []),
+    ("a#b@example.org", ["a#b@example.org"]),
+    (",", []),
+]
+UNCERTAIN = [  # what they deliver elsewhere, or each in its own way
+    "ada",
+    '"ada@example.org"',
+    "ada@example.org bob@example.org",
+    "ada@example.org; bob@example.org",
+    "friends: ada@example.org, bob@example.org;",
+    "ada@example.org,#bob@example.org",
+    ":include:/etc/mail/others",
+    "/var/mail/archive",
+    "/var/mail/archive@example.org",
+    "|/usr/bin/procmail",
+    "|procmail@example.org",
+    "ada@example.org, |/usr/bin/procmail",
+    "ada@example.org, bob",
+    "ada@example.org (Ada",
+    '"Ada <ada@example.org>',
+    "ada@example.org\rbob@example.org",
+]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+@pytest.mark.parametrize(("line", "addresses"), DELIVERED)
+def test_whom_postfix_and_exim_deliver_to_is_on_the_list(folder, line, addresses, end):
+    (folder / "ants.txt").write_bytes(f"first@example.org\n{line}{end}".encode())
+    assert _open(folder).roster() == ["first@example.org", *addresses]
+
+
+@pytest.mark.parametrize("line", UNCERTAIN)
+@pytest.mark.parametrize("call", ["check", "roster", "add", "remove"])
+def test_a_line_of_which_it_is_not_certain_whom_it_reaches_is_unavailable_and_stays(folder, line, call):
+    content = f"first@example.org\n{line}\n".encode()
+    (folder / "ants.txt").write_bytes(content)
+    arguments = [["first@example.org"]] if call in {"add", "remove"} else []
+    with pytest.raises(ListManagerUnavailableError, match=r"ants\.txt: .* line 2 "):
+        getattr(_open(folder), call)(*arguments)
+    assert (folder / "ants.txt").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("ada@example.org, bob@example.org\n", " bob@example.org\n"),
+        ("bob@example.org, Ada L. <ADA@example.org>\r\n", "bob@example.org\r\n"),
+        ("ada@example.org (Lovelace, Ada),bob@example.org # office\n", "bob@example.org # office\n"),
+        ("bob@example.org,ada@example.org,ada@example.org,eve@example.org\n", "bob@example.org,eve@example.org\n"),
+        ("ada@example.org, # alone\n", ""),
+        ("  ada@example.org,\n", ""),
+    ],
+)
+def test_an_address_leaves_a_line_and_the_others_stay(folder, line, left):
+    (folder / "ants.txt").write_bytes(f"# head\n{line}last@example.org\n".encode())
+    assert _open(folder).remove(["ada@example.org"])["ada@example.org"].result is Result.DONE
+    assert (folder / "ants.txt").read_bytes() == f"# head\n{left}last@example.org\n".encode()
+
+
+def test_an_address_that_shares_a_line_is_not_added_again(folder):
+    (folder / "ants.txt").write_text("ada@example.org, Bob <bob@example.org>\n")
+    assert _open(folder).add(["BOB@example.org"])["BOB@example.org"].result is Result.ALREADY
+
+
+@pytest.mark.parametrize("address", ["/etc/passwd@example.org", "|id@example.org"])
+def test_an_address_that_would_be_a_file_or_a_command_is_refused(folder, address):
+    (folder / "ants.txt").touch()
+    outcome = _open(folder).add([address])[address]
+    assert outcome.result is Result.REJECTED
+    assert "a file or a command" in outcome.words
+    assert (folder / "ants.txt").read_bytes() == b""
 
 
 def test_adding_keeps_every_byte_that_was_there(path, folder):
@@ -215,7 +299,17 @@ def test_processes_that_write_at_once_lose_nothing(folder):
 
 
 LINES = st.lists(
-    st.sampled_from([b"a@example.org", b"# c", b"", b"A@Example.org", b"X <b@example.org>", b"junk", b"c@example.org "])
+    st.sampled_from(
+        [
+            b"a@example.org",
+            b"# c",
+            b"",
+            b"A@Example.org",
+            b"X <b@example.org>",
+            b"d@example.org, e@example.org # both",
+            b"c@example.org ",
+        ]
+    )
 )
 
 

@@ -4,6 +4,7 @@ from flask import Flask
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from portal.domain.roster_text import RosterText
 from portal.models import Address, History
 from portal.services.accounts import users
 from portal.services.accounts.addresses import checked
@@ -22,7 +23,7 @@ def test_a_new_address_does_not_get_the_number_of_a_purged_one(session: Session,
         return users.create(session, username=name, address=address, now=clock(), rounds=4, lists=lists)
 
     alice = create("alice")
-    list_init(session, members, [], now=clock(), allow_empty=True)
+    list_init(session, members, RosterText([]), now=clock(), allow_empty=True)
     users.delete(session, "alice", erase=False, lists=lists)
     sync_list(session, members, portal.open_list_manager(members), clock=clock, request=Request())
     bob = create("bob")

@@ -9,6 +9,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from portal.domain.mailinglist import SafetyLimits
+from portal.domain.roster_text import RosterText
 from portal.extensions import db
 from portal.models import Address, History, Preference, Run, User, UserAddress
 from portal.services.preferences import preferences
@@ -86,7 +87,7 @@ def test_50_saves_during_a_list_init_of_100_000_addresses_none_fails_and_none_is
                 chunks.append(connection)
 
         with app.app_context(), Session(db.engine) as own, listening(db.engine, "commit", committed):
-            return list_init(own, catalogue.get("members"), lines, now=clock())
+            return list_init(own, catalogue.get("members"), RosterText(lines), now=clock())
 
     members = [1 + number * (MANY // SAVES) for number in range(SAVES)]  # none of them on the roster
     with ThreadPoolExecutor(SAVES + 1) as pool:

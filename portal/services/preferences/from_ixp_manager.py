@@ -16,6 +16,7 @@ from portal.config import Catalogue
 from portal.domain import ixp_manager
 from portal.domain.address import canonical, printable
 from portal.domain.ixp_manager import Record
+from portal.domain.mailinglist import MailingList
 from portal.errors import BadInputError, InvalidAddressError
 from portal.services import preference_rows
 from portal.services.accounts.sessions import name_key
@@ -156,10 +157,12 @@ def _wanted(records: Iterable[Record], known: _Known, catalogue: Catalogue, skip
             skips.add("unknown user", f"{record.place}: {user}")
         elif not any(each.is_active and mailing_list.is_offered_to(each.groups) for each in holders):
             skips.add("inactive, or outside the list's audience", f"{record.place}: {user} on {mailing_list.handle}")
+        elif record.subscribed and holders[0].canonicals.get(chosen) in mailing_list.never_added:
+            skips.add("the address of a mailing list", f"{record.place}: {user} on {mailing_list.handle}")
         else:
             if len(holders) == 1:
                 chosen = chosen_for.setdefault((mailing_list.handle, holders[0].user_id), chosen)
-            for each in _by_address(record, mailing_list.handle, holders, chosen):
+            for each in _by_address(record, mailing_list, holders, chosen):
                 key = _Key(mailing_list.handle, each.change.address_id)
                 before = wanted.setdefault(key, each)
                 if before.change.subscribed != each.change.subscribed:
@@ -178,17 +181,19 @@ def _find(record: Record, known: _Known) -> tuple[list[Holder], int]:
     return known.by_address.get(address, []), known.ids.get(address, 0)
 
 
-def _by_address(record: Record, handle: str, holders: Sequence[Holder], chosen: int) -> Iterator[_Wanted]:
+def _by_address(record: Record, mailing_list: MailingList, holders: Sequence[Holder], chosen: int) -> Iterator[_Wanted]:
     """Yield what a record wants of each address of one user, or of a mailbox alone where several hold it.
 
     A yes is for an address that the list is sent to already, else for the chosen one.
     """
-    holder = holders[0]
+    holder, handle = holders[0], mailing_list.handle
     if len(holders) > 1:
         by_address = {chosen: record.subscribed}
     else:
         subscribed = [each for each in (chosen, *holder.addresses) if holder.preference(handle, each)]
-        by_address = preferences.wanted_by(holder, ticked=record.subscribed, address_id=next(iter(subscribed), chosen))
+        by_address = preferences.wanted_by(
+            holder, mailing_list, ticked=record.subscribed, address_id=next(iter(subscribed), chosen)
+        )
     for address_id, is_wanted in by_address.items():
         change = Change(handle, address_id, holder.canonicals[address_id], is_wanted, "import")
         yield _Wanted(change, holder.preference(handle, address_id))

@@ -226,7 +226,7 @@ def choose(
 
     ``address_id`` is the one of the member's addresses that newly ticked lists send to, the main one by default.
     Lists outside the member's audience are passed over. Raise DisabledError, or BadInputError for an address that is
-    not the member's own.
+    not the member's own, or that is a mailing list's.
     """
     catalogue.require_enabled()
     changed = {handle: handle in ticked for handle, was_ticked in shown.items() if (handle in ticked) != was_ticked}
@@ -241,7 +241,9 @@ def choose(
             for handle in changed
             if (each := catalogue.lists.get(handle)) is not None and each.is_offered_to(holder.groups)
         ]
-        wanted = {each.handle: wanted_by(holder, ticked=changed[each.handle], address_id=address_id) for each in lists}
+        wanted = {
+            each.handle: wanted_by(holder, each, ticked=changed[each.handle], address_id=address_id) for each in lists
+        }
         actor = Actor(user_id, holder.username)
         written = _write(session, holder, wanted, source="user", actor=actor, now=now)
     return tuple(
@@ -278,20 +280,26 @@ def choose_for(
         if not mailing_list.is_offered_to(holder.groups):
             groups = ", ".join(sorted(mailing_list.audience or ()))
             raise NotOfferedError(f"{mailing_list.handle} is for {groups}, and {holder.username} is in none of them")
-        wanted = {mailing_list.handle: wanted_by(holder, ticked=is_subscribed, address_id=None)}
+        wanted = {mailing_list.handle: wanted_by(holder, mailing_list, ticked=is_subscribed, address_id=None)}
         written = _write(session, holder, wanted, source="superuser", actor=actor, now=now, reason=reason)
     return Choice(mailing_list.handle, mailing_list.name, is_subscribed, is_changed=bool(written))
 
 
-def wanted_by(holder: Holder, *, ticked: bool, address_id: int | None) -> dict[int, bool]:
+def wanted_by(holder: Holder, mailing_list: MailingList, *, ticked: bool, address_id: int | None) -> dict[int, bool]:
     """Return what a tick or an untick wants of each address of a user.
 
     A tick subscribes one address and unsubscribes the user's others that nobody else holds; an untick unsubscribes
-    all. Source: SEMANTICS, A subscription belongs to a mailbox.
+    all. Raise BadInputError for a tick for the address of a mailing list. Source: SEMANTICS, A subscription belongs to
+    a mailbox.
     """
     if not ticked:
         return dict.fromkeys(holder.addresses, False)
     chosen = holder.main if address_id is None else address_id
+    if holder.canonicals.get(chosen) in mailing_list.never_added:
+        raise BadInputError(
+            f"{holder.addresses[chosen].spelling} is the address of a mailing list, so it cannot be added to "
+            f"{mailing_list.name}: choose another address"
+        )
     return {each.id: each.id == chosen for each in holder.addresses.values() if each.id == chosen or not each.is_shared}
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from portal import database
 from portal.config import Catalogue
+from portal.domain.address import printable
 from portal.domain.mailinglist import MailingList
 from portal.domain.outlook import State
 from portal.domain.run import NEVER_BEGUN, SHOWS_PLAN, RunKind, RunState, counts_in_words
@@ -184,14 +185,14 @@ def _alarm(mailing_list: MailingList, last: RunReport | None, good: RunReport | 
 def without_account(session: Session, roster: Mapping[str, str]) -> tuple[str, ...]:
     """Return the addresses of a roster that no account here holds, as the list manager spells them, sorted.
 
-    ``roster`` maps canonical addresses to spellings. Nothing is stored.
+    ``roster`` maps canonical addresses to spellings, one a line. Nothing is stored.
     """
     left = dict(roster)
     with reading(session):
         for block in database.stream(session.connection(), select(Address.canonical).where(is_held())):
             for (canonical,) in block:
                 left.pop(canonical, None)
-    return tuple(left[canonical] for canonical in sorted(left))
+    return tuple(printable(each, limit=1_000) for canonical in sorted(left) for each in left[canonical].split("\n"))
 
 
 def catalogue(session: Session, catalogue: Catalogue, *, now: datetime) -> tuple[CatalogueLine, ...]:

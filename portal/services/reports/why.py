@@ -268,6 +268,8 @@ def _why_nothing(known: _Known) -> str:
 
 def _put_off(known: _Known) -> str:
     verb = "add" if known.decision.action is Action.ADD else "remove"
+    if known.decision.reason is Reason.LIST_ADDRESS:
+        return "It is the address of a mailing list, which is never added to a list."
     if known.decision.reason is Reason.SUCCESSOR:
         return f"The next run does not {verb} it yet: {known.successor} has to be on the list first."
     due = known.row.refused_at + plans.RETRY_AFTER

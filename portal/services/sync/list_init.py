@@ -4,7 +4,7 @@ Set-based and in chunks, so that a roster of a million lines takes little memory
 Source: docs/semantics.md, "list-init". It decides by rule 1 of the merge alone.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -38,8 +38,6 @@ from portal.services.accounts.addresses import is_managed, managed_ids
 from portal.services.sync import leases, plans
 from portal.services.transaction import reading, scratch, transaction
 
-Lines = Iterable[bytes] | Iterable[str]  # as RosterText takes them
-
 
 @dataclass(frozen=True)
 class Counts:
@@ -69,14 +67,13 @@ _ON_ROSTER = _KNOWN.c.address_id.is_not(None)
 
 
 def list_init(
-    session: Session, mailing_list: MailingList, lines: Lines, *, now: datetime, allow_empty: bool = False
+    session: Session, mailing_list: MailingList, text: RosterText, *, now: datetime, allow_empty: bool = False
 ) -> Counts:
     """Give every managed address without a preference the one that a roster says; never change one that exists.
 
-    Raise NoAddressesError for input without an address, unless ``allow_empty``; RosterInDoubtError where even then
-    nobody would believe it; LeaseHeldError. Nothing has been written then.
+    Raise UnreadableRosterError; NoAddressesError for input without an address, unless ``allow_empty``;
+    RosterInDoubtError where a list that should not be empty would be; LeaseHeldError. Nothing has been written then.
     """
-    text = RosterText(lines)
     with leases.held(session, mailing_list.handle) as lease, database.dedicated(session) as own:
         with scratch(own):
             on_roster = database.load_roster(own.connection(), (line.canonical for line in text))

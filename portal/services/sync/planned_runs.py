@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy.orm import Session
 
 from portal.domain.mailinglist import MailingList
+from portal.domain.merge import Action
+from portal.domain.roster_text import RosterText
 from portal.domain.run import RunState
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.sync import list_init
-from portal.services.sync.list_init import Lines
 
 if TYPE_CHECKING:
     from portal.services.sync.sync import SyncResult
@@ -41,39 +42,39 @@ class Taken(NamedTuple):
 
 
 def take(
-    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Callable[[], datetime], use: RosterUse
+    session: Session, mailing_list: MailingList, text: RosterText, *, clock: Callable[[], datetime], use: RosterUse
 ) -> Taken:
     """Do what a roster was handed in for. Raise what ``list_init``, ``begin_planned_run`` and its end raise."""
     if use.plan:
-        return _plan(session, mailing_list, lines, clock=clock, use=use)
+        return _plan(session, mailing_list, text, clock=clock, use=use)
     if use.confirm:
-        return _confirm(session, mailing_list, lines, clock=clock, use=use)
+        return _confirm(session, mailing_list, text, clock=clock, use=use)
     if use.abandon:
         return Taken({"abandoned": abandon_planned_run(session, mailing_list, clock=clock)}, None)
-    counts = list_init.list_init(session, mailing_list, lines, now=clock(), allow_empty=use.allow_empty)
+    counts = list_init.list_init(session, mailing_list, text, now=clock(), allow_empty=use.allow_empty)
     return Taken(asdict(counts), None)
 
 
 def _plan(
-    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Callable[[], datetime], use: RosterUse
+    session: Session, mailing_list: MailingList, text: RosterText, *, clock: Callable[[], datetime], use: RosterUse
 ) -> Taken:
     from portal.services.sync.sync import Request, begin_planned_run  # a list-init pays nothing for it
 
     request = Request(actor=use.actor, accept=use.accept, allow_empty=use.allow_empty)
-    sync_result, invalid = begin_planned_run(session, mailing_list, lines, clock=clock, request=request)
+    sync_result, invalid = begin_planned_run(session, mailing_list, text, clock=clock, request=request)
     counts = list_init.counts_of_plan(session, mailing_list, sync_result.plan, invalid=invalid)
-    of_plan = sync_result.plan.counts
-    pushed = {"adds": of_plan["added"], "removals": of_plan["removed"]}
+    removals = sum(len(each.spelling.split("\n")) for each in sync_result.plan.of(Action.REMOVE))
+    pushed = {"adds": sync_result.plan.counts["added"], "removals": removals}  # as many as are printed
     return Taken({**asdict(counts), "plan": sync_result.plan.id, **pushed}, sync_result)
 
 
 def _confirm(
-    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Callable[[], datetime], use: RosterUse
+    session: Session, mailing_list: MailingList, text: RosterText, *, clock: Callable[[], datetime], use: RosterUse
 ) -> Taken:
     from portal.services.sync.sync import Request, confirm_planned_run  # as above
 
     request = Request(actor=use.actor, allow_empty=use.allow_empty)
-    sync_result = confirm_planned_run(session, mailing_list, lines, clock=clock, request=request)
+    sync_result = confirm_planned_run(session, mailing_list, text, clock=clock, request=request)
     return Taken(dict(sync_result.tally), sync_result)
 
 

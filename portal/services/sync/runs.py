@@ -297,7 +297,7 @@ def open_planned(session: Session, handle: str) -> Begun | None:
 
 
 class PushedLine(NamedTuple):
-    """An add or removal of a run that the list manager was, or is to be, told about."""
+    """An add or removal of a run that the list manager was, or is to be, told about; spellings are one a line."""
 
     address_id: int
     spelling: str

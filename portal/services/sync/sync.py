@@ -12,11 +12,11 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from portal import database
-from portal.domain.address import canonical, printable
+from portal.domain.address import MAX_LENGTH, canonical, printable
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.domain.plan import Decision, Plan, Reason, Row
-from portal.domain.roster_text import RosterText
+from portal.domain.roster_text import RosterLine, RosterText
 from portal.domain.run import RunKind, RunState, in_order
 from portal.errors import (
     InvalidAddressError,
@@ -27,18 +27,18 @@ from portal.errors import (
     RosterInDoubtError,
     SafetyLimitError,
 )
-from portal.listmanagers.base import HoldsRequests, ListManager, Outcome, Result
+from portal.listmanagers.base import HoldsRequests, ListManager, OddSubscriber, Outcome, Result
 from portal.services import security_log
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.sync import leases, plans, runs
 from portal.services.sync.leases import Held
-from portal.services.sync.list_init import Lines, require_announced
+from portal.services.sync.list_init import require_announced
 from portal.services.sync.runs import Begun, Origin, PushedLine
 from portal.services.sync.settlement import Pushed, Refusal, Settled, settle
 from portal.services.transaction import reading
 
 Clock = Callable[[], datetime]
-Roster = Mapping[str, str]  # canonical address to the list manager's spelling
+Roster = Mapping[str, str]  # canonical address to the list manager's spellings of it, one a line
 
 PLANNED_RUN_SECONDS = 3600.0
 _TAKEN = {Result.DONE, Result.ALREADY}
@@ -113,7 +113,7 @@ def sync_list(
         run = runs.begin(session, work.origin, now=clock(), plan=plan, is_accepted=is_accepted)
         with _failure_recorded(work, run):
             plan = _withdraw(work, lease, manager, plan)
-            pushed = _push(work, lease, manager, plan)
+            pushed = _push(work, lease, manager, plan) | _never_added(plan)
             leases.renew(session, lease)  # what another run has settled meanwhile must not be overwritten
             settled = settle(session, run, plan.decisions, pushed, now=clock())
             _finish(work, run, pushed, settled)
@@ -128,16 +128,16 @@ def dry_run(session: Session, mailing_list: MailingList, manager: ListManager, *
 
 
 def begin_planned_run(
-    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Clock, request: Request
+    session: Session, mailing_list: MailingList, text: RosterText, *, clock: Clock, request: Request
 ) -> tuple[SyncResult, int]:
     """Plan from a roster on a stream: take over what the roster says, write the run, push nothing.
 
-    Return the sync_result and the count of lines that were no address. Raise what ``sync_list`` raises, and
-    NoAddressesError for input without an address that was not announced as such by ``request.allow_empty``.
+    Return the sync_result and the count of lines that were passed over. Raise what ``sync_list`` raises,
+    UnreadableRosterError, and NoAddressesError for input without an address that was not announced as such by
+    ``request.allow_empty``.
     """
     work = _Work(session, mailing_list, clock, RunKind.PLANNED, request)
-    text = RosterText(lines)
-    roster = dict(text)
+    roster = by_address(text)
     if not roster:
         require_announced(text, allow_empty=request.allow_empty)
     lease = leases.acquire(session, mailing_list.handle, seconds=PLANNED_RUN_SECONDS, outlives_process=True)
@@ -148,7 +148,7 @@ def begin_planned_run(
         run = runs.begin(session, work.origin, now=clock(), plan=plan, is_accepted=is_accepted)
         with _failure_recorded(work, run):
             unpushed = [each for each in plan.decisions if not each.is_pushed]
-            settled = settle(session, run, unpushed, {}, now=clock())
+            settled = settle(session, run, unpushed, _never_added(plan), now=clock())
     except BaseException:
         leases.release(session, lease)
         raise
@@ -156,15 +156,15 @@ def begin_planned_run(
 
 
 def confirm_planned_run(
-    session: Session, mailing_list: MailingList, lines: Lines, *, clock: Clock, request: Request
+    session: Session, mailing_list: MailingList, text: RosterText, *, clock: Clock, request: Request
 ) -> SyncResult:
     """End a planned run by the roster read after the pushing.
 
-    Raise NoPlannedRunError, NoAddressesError, RosterInDoubtError or LeaseHeldError; the run then stays open.
+    Raise NoPlannedRunError, UnreadableRosterError, NoAddressesError, RosterInDoubtError or LeaseHeldError; the run
+    then stays open.
     """
     work = _Work(session, mailing_list, clock, RunKind.PLANNED, request)
-    text = RosterText(lines)
-    roster = dict(text)
+    roster = by_address(text)
     run, lease = open_planned_run(session, mailing_list.handle)
     if not roster:
         require_announced(text, allow_empty=request.allow_empty)
@@ -189,21 +189,33 @@ def open_planned_run(session: Session, handle: str) -> tuple[Begun, Held]:
 
 
 def read_roster(addresses: Iterable[str]) -> Roster:
-    """Return a list manager's answer as canonical address to spelling.
+    """Return a list manager's answer, whatever its kind, as ``by_address`` does; an odd subscriber stands for itself.
 
-    A subscriber that is no address is passed over, as none of ours. Raise ListManagerUnavailableError where none is.
+    Raise ListManagerUnavailableError for what is not a roster.
     """
-    roster: dict[str, str] = {}
-    strange = ""
+    return by_address(_checked_lines(addresses))
+
+
+def _checked_lines(addresses: Iterable[str]) -> Iterator[RosterLine]:
     for spelling in addresses:
+        if isinstance(spelling, OddSubscriber):
+            yield RosterLine(spelling, spelling)
+            continue
         try:
-            roster.setdefault(canonical(spelling), spelling)
-        except InvalidAddressError:
-            strange = strange or spelling
-    if strange and not roster:
-        raise ListManagerUnavailableError(
-            f"the list manager's answer holds no address, it begins with: {printable(strange)}"
-        )
+            yield RosterLine(canonical(spelling), spelling)
+        except (InvalidAddressError, AttributeError, TypeError):
+            raise ListManagerUnavailableError(
+                f"the list manager's answer holds what is not an address: {printable(str(spelling))}"
+            ) from None
+
+
+def by_address(lines: Iterable[RosterLine]) -> Roster:
+    """Return the spellings of each address of a roster, one a line, as many as fit where they are stored."""
+    roster: dict[str, str] = {}
+    for address, spelling in lines:
+        known = roster.setdefault(address, spelling)
+        if known != spelling and spelling not in (spellings := known.split("\n")):
+            roster[address] = "\n".join([*spellings, spelling]) if len(known) + len(spelling) < MAX_LENGTH else known
     return roster
 
 
@@ -264,10 +276,13 @@ def _push(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> dict[in
     """Tell the list manager the difference, adds first, and read the roster again where anything was told."""
 
     def send(call: Callable[[Sequence[str]], Mapping[str, Outcome]], lines: Iterable[Decision]) -> None:
-        for batch in database.chunked(lines, manager.batch):
+        spelled = ((each.row.address_id, spelling) for each in lines for spelling in each.spelling.split("\n"))
+        for batch in database.chunked(spelled, manager.batch):
             leases.renew(work.session, lease, seconds=manager.timeout(len(batch)))
-            told = call([each.spelling for each in batch])
-            outcomes.update({each.row.address_id: told.get(each.spelling, Outcome(Result.DONE)) for each in batch})
+            answers = call([spelling for _, spelling in batch])
+            for address_id, spelling in batch:
+                if outcomes.get(address_id, _UNSAID).result in {Result.PENDING, *_TAKEN}:  # the first failure stays
+                    outcomes[address_id] = answers.get(spelling, Outcome(Result.DONE))
 
     outcomes: dict[int, Outcome] = {}
     send(manager.add, plan.of(Action.ADD))
@@ -282,6 +297,20 @@ def _push(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> dict[in
         each.row.address_id: _judged(each, roster, outcomes[each.row.address_id])
         for each in plan.lines
         if each.row.address_id in outcomes
+    }
+
+
+def _never_added(plan: Plan) -> dict[int, Pushed]:
+    """Return what a member and an operator are to read of adds that are never made, where they do not yet."""
+    refused = Pushed(
+        on_roster=False,
+        took=False,
+        outcome=Outcome(Result.REJECTED, "the address of a mailing list is never added to a list"),
+    )
+    return {
+        each.row.address_id: refused
+        for each in plan.lines
+        if each.reason is Reason.LIST_ADDRESS and not each.row.has_refusal
     }
 
 

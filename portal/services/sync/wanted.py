@@ -7,6 +7,7 @@ from sqlalchemy import and_, not_, or_, select
 from sqlalchemy.orm import Session
 
 from portal import database
+from portal.domain.address import outgoing
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.models import Address, Preference
@@ -22,8 +23,14 @@ def export(session: Session, mailing_list: MailingList, action: Action, *, is_pl
 
 
 def subscribed(session: Session, mailing_list: MailingList) -> Iterator[list[str]]:
-    """Yield blocks of the managed addresses that are subscribed, as spelled, sorted by canonical address."""
-    return _spellings(session, mailing_list, and_(Preference.subscribed, is_managed(mailing_list)))
+    """Yield blocks of the managed addresses that are subscribed, as list managers take them.
+
+    Sorted by canonical address. The address of a mailing list is not among them.
+    """
+    wanted = and_(
+        Preference.subscribed, is_managed(mailing_list), Address.canonical.not_in(sorted(mailing_list.never_added))
+    )
+    return _spellings(session, mailing_list, wanted)
 
 
 def unsubscribed(session: Session, mailing_list: MailingList) -> Iterator[list[str]]:
@@ -46,7 +53,11 @@ def planned(session: Session, mailing_list: MailingList, action: Action) -> Iter
 
     run, _lease = open_planned_run(session, mailing_list.handle)
     with reading(session):
-        lines = [each.spelling for each in runs.pushed_lines(session, run, action=action)]
+        lines = [
+            spelling
+            for each in runs.pushed_lines(session, run, action=action)
+            for spelling in each.spelling.split("\n")
+        ]
     yield lines
 
 
@@ -59,4 +70,4 @@ def _spellings(session: Session, mailing_list: MailingList, condition: Any) -> I
     )
     with reading(session):
         for block in database.stream(session.connection(), query):
-            yield [spelling for (spelling,) in block]
+            yield [outgoing(spelling) for (spelling,) in block]

@@ -13,6 +13,9 @@
 # Larger changes wait for a yes. The line that says so names the plan, and it is let through, once, by:
 #     {{ name }} --accept ID
 #
+# A roster with a line that is not an address changes nothing (65). Where you have checked the lines that are reported,
+# --skip-invalid passes over them.
+#
 # Variables: PORTAL_TIMEOUT, the seconds that one command or one answer may take (900);
 # PORTAL_PATH, where commands without a path are looked for.
 # {% block variables required %}{% endblock %}
@@ -40,15 +43,24 @@ complain() { # WORDS
 }
 
 usage() {
-    complain 'usage: {{ name }} [--accept ID], where ID is 16 digits and letters from a to f'
+    complain 'usage: {{ name }} [--skip-invalid] [--accept ID], where ID is 16 digits and letters from a to f'
     exit 2
 }
 
 accept=
-if [ $# -gt 0 ]; then
-    case $#:$1 in 2:--accept) accept=$2 ;; *) usage ;; esac
-    case $accept in '' | *[!0-9a-f]*) usage ;; esac
-fi
+skip_invalid=
+while [ $# -gt 0 ]; do
+    case $1 in
+        --skip-invalid) skip_invalid=1 ;;
+        --accept)
+            accept=${2:-}
+            case $accept in '' | *[!0-9a-f]*) usage ;; esac
+            shift
+            ;;
+        *) usage ;;
+    esac
+    shift
+done
 seconds=${PORTAL_TIMEOUT:-900}
 case $seconds in
     '' | *[!0-9]*)

@@ -75,7 +75,7 @@ refused() { # PATH STATUS: tell why, and return the portal's own exit code for i
 }
 
 send() { # FILE QUERY: the roster is the body
-    call "$list/init?$2&format=text" --header 'Content-Type: text/plain; charset=utf-8' --data-binary @"$1"
+    call "$list/init?$2${skip_invalid:+&skip_invalid=1}&format=text" --header 'Content-Type: text/plain; charset=utf-8' --data-binary @"$1"
 }
 count_of() { # NAME
     sed -n "s/^$1: //p" "$private/answer"

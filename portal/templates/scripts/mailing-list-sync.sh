@@ -25,7 +25,8 @@ mailinglist() { # COMMAND ARGUMENT...
 }
 # An empty roster is announced, since its command came to a good end; one that should not be empty is doubted all the same.
 plan() { # ROSTER
-    mailinglist list-init --plan --allow-empty ${accept:+--accept "$accept"} "$list" "$1" >/dev/null
+    mailinglist list-init --plan --allow-empty ${skip_invalid:+--skip-invalid} ${accept:+--accept "$accept"} "$list" \
+        <"$1" >/dev/null
 }
 planned_adds() {
     mailinglist get-subscribed --planned "$list"
@@ -34,7 +35,7 @@ planned_removals() {
     mailinglist get-unsubscribed --planned "$list"
 }
 confirm() { # ROSTER
-    mailinglist list-init --confirm --allow-empty "$list" "$1"
+    mailinglist list-init --confirm --allow-empty ${skip_invalid:+--skip-invalid} "$list" <"$1"
 }
 give_back() { # LIST
     mailinglist list-init --abandon "$1" >/dev/null

@@ -11,9 +11,9 @@ import msgspec
 from flask import request
 from werkzeug.exceptions import UnsupportedMediaType
 
+from portal.domain.roster_text import RosterText
 from portal.errors import BadInputError, NoAddressesError
 from portal.extensions import portal
-from portal.services.sync.list_init import Lines
 
 FORM, PLAIN, JSON = "application/x-www-form-urlencoded", "text/plain", "application/json"
 FIELD = "addresses"
@@ -23,18 +23,20 @@ _LONGEST = 4_096  # bytes of a line that can still be an address
 _END = re.compile(rb"(&|\n|%0[aA])")  # of a line of a form, as it is sent: the line ends are encoded as a rule
 
 
-def roster() -> Lines:
-    """Return the lines of a roster in any of the forms in which it may come.
+def roster(*, skip_invalid: bool) -> RosterText:
+    """Return a roster in any of the forms in which it may come.
 
-    They are read while they are used, so that a large roster takes little memory; JSON alone is read at once. What is
+    It is read while it is used, so that a large roster takes little memory; JSON alone is read at once. What is
     over the limit raises RequestEntityTooLarge, before anything is read where the caller says how large it is.
     """
     stream = _stream()
     kind = _kind(FORM, PLAIN, JSON)
     if kind == JSON:
         # In blocks: Werkzeug ends a reading of it all at the limit, and does not say so.
-        return _of_json(b"".join(iter(partial(stream.read, _BLOCK), b"")))
-    return _of_form(stream) if kind == FORM else stream
+        return RosterText(_of_json(b"".join(iter(partial(stream.read, _BLOCK), b""))), skip_invalid=skip_invalid)
+    if kind == FORM:
+        return RosterText(_of_form(stream), skip_invalid=skip_invalid)
+    return RosterText(stream, ends_with_newline=True, skip_invalid=skip_invalid)
 
 
 class PasswordLines:

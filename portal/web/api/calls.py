@@ -11,6 +11,7 @@ from flask import Blueprint, Response, abort, request
 from portal.domain.json_values import plain
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
+from portal.domain.roster_text import RosterText
 from portal.extensions import db, portal
 from portal.services import security_log
 from portal.services.reports import lists as list_reports
@@ -49,8 +50,8 @@ def init(handle: str) -> Response:
         allow_empty=query.is_set("allow_empty"),
         actor=guards.caller().actor,
     )
-    lines = () if use.abandon else bodies.roster()
-    taken = planned_runs.take(db.session(), mailing_list, lines, clock=portal().clock, use=use)
+    text = RosterText(()) if use.abandon else bodies.roster(skip_invalid=query.is_set("skip_invalid"))
+    taken = planned_runs.take(db.session(), mailing_list, text, clock=portal().clock, use=use)
     return _counts(taken.answer, query.format)
 
 

@@ -25,7 +25,7 @@ _ERRORS = {
     409: "Refused: by the safety limits, by a doubtful roster, by another run, or since no planned run is open.",
     413: "The body is larger than `max_roster` allows.",
     415: "The body is of a type that is not read here.",
-    422: "The body holds no address.",
+    422: "The body holds no address, or a line that cannot be read: the detail reports the first five.",
     428: "The list has `syncpws = false`.",
     429: "Too many tries with bad keys.",
     500: "Something went wrong.",
@@ -39,7 +39,7 @@ _PRIMITIVES: dict[Any, dict[str, Any]] = {
     datetime: {"type": "string", "format": "date-time"},
     type(None): {"type": "null"},
 }
-_LINES = {"type": "string", "description": "One address a line."}
+_LINES = {"type": "string", "description": "One address a line; as text/plain the last one ends with a line end, too."}
 _ADDRESSES = {"type": "array", "items": {"type": "string"}}
 _TEXT_COUNTS = {"type": "string", "description": "The same counts, `name: count` a line."}
 

@@ -33,6 +33,7 @@ class InitQuery(Query, frozen=True):
     confirm: Annotated[Flag, Meta(description="1: end the planned run by the roster read after pushing.")] = "0"
     abandon: Annotated[Flag, Meta(description="1: give the planned run up; the body is not read.")] = "0"
     allow_empty: Annotated[Flag, Meta(description="1: believe a roster without a single address.")] = "0"
+    skip_invalid: Annotated[Flag, Meta(description="1: pass over the lines that cannot be read.")] = "0"
     accept: (
         Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="With plan: approve exactly this plan.")] | None
     ) = None

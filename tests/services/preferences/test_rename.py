@@ -5,6 +5,7 @@ from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session
 
 from portal.config import load_catalogue
+from portal.domain.roster_text import RosterText
 from portal.errors import BadInputError, DuplicateError, LeaseHeldError, UnknownListError
 from portal.extensions import db
 from portal.listmanagers import registry
@@ -74,7 +75,7 @@ def test_an_interrupted_run_is_repaired_under_the_new_handle(
 ):
     make_user(session, "alice")
     make_preference(session, "members", "alice@example.org", True)
-    begin_planned_run(session, members, [b"stranger@example.net\n"], clock=clock, request=Request())
+    begin_planned_run(session, members, RosterText([b"stranger@example.net\n"]), clock=clock, request=Request())
     lease = leases.of_planned_run(session, "members")
     session.rollback()
     leases.release(session, lease)
@@ -96,7 +97,7 @@ def test_a_list_that_is_being_synced_is_not_renamed(session: Session, catalogue,
 
 def test_nor_is_one_with_an_open_planned_run(session: Session, catalogue, members, clock):
     make_user(session, "alice")
-    begin_planned_run(session, members, [b"alice@example.org\n"], clock=clock, request=Request())
+    begin_planned_run(session, members, RosterText([b"alice@example.org\n"]), clock=clock, request=Request())
     with pytest.raises(LeaseHeldError, match="planned run"):
         rename(session, "members", "everybody", catalogue=catalogue)
     assert "everybody" not in used(session)
@@ -116,8 +117,8 @@ def test_a_handle_that_is_not_in_the_catalogue_takes_nothing_over(session: Sessi
 
 def test_a_handle_that_was_used_takes_nothing_over(session: Session, catalogue, members, clock):
     make_user(session, "alice")
-    list_init(session, members, [b"alice@example.org\n"], now=clock())
-    list_init(session, catalogue.get("everybody"), [b"bob@example.org\n"], now=clock())
+    list_init(session, members, RosterText([b"alice@example.org\n"]), now=clock())
+    list_init(session, catalogue.get("everybody"), RosterText([b"bob@example.org\n"]), now=clock())
     before = used(session)
     with pytest.raises(DuplicateError, match=r"^everybody has been at work already \(preferences: 1, runs: 0\)"):
         rename(session, "members", "everybody", catalogue=catalogue)

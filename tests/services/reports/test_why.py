@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain.merge import Action
 from portal.domain.plan import Reason
+from portal.domain.roster_text import RosterText
 from portal.extensions import Portal
 from portal.models import Address, Preference
 from portal.services.accounts import addresses, users
@@ -195,7 +196,7 @@ def test_a_planned_run_that_is_open_is_told(session, story, clock):
     make_user(session, "alice")
     story.choose("alice", True)
     request = Request(allow_empty=True)
-    begin_planned_run(session, story.lists["members"], [], clock=clock, request=request)
+    begin_planned_run(session, story.lists["members"], RosterText([]), clock=clock, request=request)
     told = story.explain().sentences
     assert any(each.startswith("A run that has not ended was to add it") for each in told)
     assert any(each.startswith("The planned run 1 is open") for each in told)

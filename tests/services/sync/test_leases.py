@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from portal import database
 from portal.domain.merge import Action
+from portal.domain.roster_text import RosterText
 from portal.errors import LeaseHeldError, NoPlannedRunError
 from portal.extensions import db
 from portal.models import Lease, Preference, Run
@@ -331,14 +332,14 @@ def test_a_run_that_fails_gives_the_list_back(session, sync, manager):
 
 
 def begin(session, members, clock):
-    return begin_planned_run(session, members, [b"x@example.net"], clock=clock, request=Request())
+    return begin_planned_run(session, members, RosterText([b"x@example.net"]), clock=clock, request=Request())
 
 
 def test_a_planned_run_holds_the_list_between_its_halves_and_gives_it_back(session, members, clock):
     begin(session, members, clock)
     with pytest.raises(LeaseHeldError):
         begin(session, members, clock)
-    confirm_planned_run(session, members, [b"x@example.net"], clock=clock, request=Request())
+    confirm_planned_run(session, members, RosterText([b"x@example.net"]), clock=clock, request=Request())
     assert is_free(session)
 
 
@@ -348,7 +349,7 @@ def test_a_planned_run_is_over_after_an_hour(session, members, clock):
     with pytest.raises(NoPlannedRunError):
         list(planned(session, members, Action.ADD))
     with pytest.raises(NoPlannedRunError):
-        confirm_planned_run(session, members, [b"x@example.net"], clock=clock, request=Request())
+        confirm_planned_run(session, members, RosterText([b"x@example.net"]), clock=clock, request=Request())
     begin(session, members, clock)
     assert session.scalars(select(Run.state).order_by(Run.id)).all() == ["unfinished", "open"]
 
@@ -358,4 +359,4 @@ def test_a_planned_run_that_another_run_has_taken_over_cannot_be_confirmed(sessi
     alter(session, expires_at=now(session))
     sync()
     with pytest.raises(NoPlannedRunError):
-        confirm_planned_run(session, members, [b"x@example.net"], clock=clock, request=Request())
+        confirm_planned_run(session, members, RosterText([b"x@example.net"]), clock=clock, request=Request())

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from portal import database
 from portal.domain.mailinglist import MailingList
-from portal.errors import LeaseHeldError, NoAddressesError, RosterInDoubtError
+from portal.domain.roster_text import RosterText
+from portal.errors import LeaseHeldError, NoAddressesError, RosterInDoubtError, UnreadableRosterError
 from portal.extensions import db
 from portal.models import Address, Base, History, Lease, Preference
 from portal.services.accounts import addresses
@@ -40,9 +41,11 @@ def members(catalogue) -> MailingList:
 def init(session, members, clock):
     """Feed lines to list-init; return its counts: subscribed, unsubscribed, kept, unknown, invalid."""
 
-    def feed(*lines, mailing_list=members, **options):
+    def feed(*lines, mailing_list=members, skip_invalid=False, **options):
         raw = (line if isinstance(line, bytes) else f"{line}\n".encode() for line in lines)
-        return astuple(list_init(session, mailing_list, raw, now=clock(), **options))
+        return astuple(
+            list_init(session, mailing_list, RosterText(raw, skip_invalid=skip_invalid), now=clock(), **options)
+        )
 
     return feed
 
@@ -167,7 +170,7 @@ def test_seen_is_brought_up_to_date_for_the_departed_too(session, init, exported
 def test_dirty_input_is_read_to_its_end(session, init, rows):
     for name in ("alice", "bob", "charlie", "dora"):
         make_user(session, name)
-    counts = init(
+    lines = [
         b"\xef\xbb\xbfalice@example.org\r\n",
         b"\r\n",
         b"   \n",
@@ -179,17 +182,20 @@ def test_dirty_input_is_read_to_its_end(session, init, rows):
         b"a" * 300 + b"@example.org\n",
         b"alice@example.org\n",
         b"DORA@EXAMPLE.ORG",
-    )
-    assert counts == (3, 1, 0, 0, 4)
+    ]
+    with pytest.raises(UnreadableRosterError, match="4 of the input's lines"):
+        init(*lines)
+    assert rows() == {}
+    assert init(*lines, skip_invalid=True) == (3, 1, 0, 0, 4)
     assert {address: each[0] for address, each in rows().items()} == {
         ALICE: True, BOB: False, CHARLIE: True, DORA: True,
     }  # fmt: skip
 
 
-# Rule 5.
+# Rules 5 and 6.
 
 
-@pytest.mark.parametrize("lines", [(), ("",), ("# nobody",), ("rubbish",)])
+@pytest.mark.parametrize("lines", [(), ("",), ("# nobody",)])
 def test_input_without_an_address_is_refused_and_nothing_changed(session, init, rows, lines):
     make_user(session, "alice")
     with pytest.raises(NoAddressesError):
@@ -207,7 +213,7 @@ def test_an_announced_empty_roster_is_taken(session, init, rows):
 def test_input_of_nothing_but_rubbish_is_refused_even_when_announced(session, init, rows):
     make_user(session, "alice")
     with pytest.raises(NoAddressesError, match="only 2 lines"):
-        init("rubbish", "more", allow_empty=True)
+        init("rubbish", "more", allow_empty=True, skip_invalid=True)
     assert rows() == {}
 
 
@@ -327,7 +333,7 @@ def test_the_list_is_held_while_it_works_and_free_afterwards(session, members, c
             leases.acquire(own, "members")
         yield b"alice@example.org"
 
-    list_init(session, members, lines(), now=clock())
+    list_init(session, members, RosterText(lines()), now=clock())
     with leases.held(session, "members"):
         pass
 
@@ -342,7 +348,7 @@ def test_a_lease_that_was_lost_while_the_input_came_in_stops_it(session, members
             own.commit()
 
     with pytest.raises(LeaseHeldError):
-        list_init(session, members, lines(), now=clock())
+        list_init(session, members, RosterText(lines()), now=clock())
     assert rows() == {}
 
 
@@ -404,7 +410,7 @@ def test_a_sync_after_list_init_ends_as_a_sync_alone_for_managed_addresses(sessi
     for has_init in (False, True):
         manager = build(session, states)
         if has_init:
-            list_init(session, members, [each.encode() for each in manager.members], now=clock())
+            list_init(session, members, RosterText([each.encode() for each in manager.members]), now=clock())
         sync_list(session, members, manager, clock=clock, request=Request(allow_empty=True))
         endings.append((set(manager.members), *ending(session)))
     assert endings[0] == endings[1]

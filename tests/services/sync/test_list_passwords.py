@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import select, update
 
 from portal.config import Catalogue
+from portal.domain.roster_text import RosterText
 from portal.errors import BadInputError, LeaseHeldError, ListManagerUnavailableError
 from portal.listmanagers.base import Outcome, Result
 from portal.models import Address, Preference
@@ -227,7 +228,7 @@ def test_passwords_wait_for_nobody_who_syncs_the_list(session, members):
 def test_passwords_are_a_step_of_a_planned_run_which_keeps_its_lease(session, members, clock):
     make_member(session, "alice@example.org")
     keeper = Keeper(members={"alice@example.org": "alice@example.org"})
-    begin_planned_run(session, members, [b"alice@example.org\n"], clock=clock, request=Request())
+    begin_planned_run(session, members, RosterText([b"alice@example.org\n"]), clock=clock, request=Request())
     before = leases.of_planned_run(session, "members")
     session.rollback()
     assert push(session, members, keeper, key=KEY).done == ("alice@example.org",)
@@ -290,7 +291,7 @@ def test_who_was_off_a_list_that_pipes_keep_gets_the_password_again(session, app
     alice = make_member(session, "alice@example.org", password_pushed=0)
     make_member(session, "bob@example.org", password_pushed=0)
     choose(session, alice, shown={"members": True}, ticked=set(), catalogue=catalogue, now=clock())
-    list_init(session, members, [b"bob@example.org\n"], now=clock())
+    list_init(session, members, RosterText([b"bob@example.org\n"]), now=clock())
     choose(session, alice, shown={"members": False}, ticked={"members"}, catalogue=catalogue, now=clock())
-    list_init(session, members, [b"bob@example.org\n", b"alice@example.org\n"], now=clock())
+    list_init(session, members, RosterText([b"bob@example.org\n", b"alice@example.org\n"]), now=clock())
     assert due(session, members) == ["alice@example.org"]

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session, aliased
 from portal.config import Catalogue
 from portal.domain.address import canonical
 from portal.domain.mailinglist import MailingList, SafetyLimits
+from portal.domain.roster_text import RosterText
 from portal.errors import ListManagerUnavailableError, RosterInDoubtError, SafetyLimitError
 from portal.extensions import db
 from portal.models import Address, Base, History, Lease, Preference, Run, RunLine, User, UserAddress, UserGroup
@@ -315,7 +316,9 @@ class Promises(RuleBasedStateMachine):
         self._check_calls(handle, before)
         if is_confirmed:
             request = Request(allow_empty=True)
-            confirm_planned_run(self.session, mailing_list, self._lines(handle), clock=self.clock, request=request)
+            confirm_planned_run(
+                self.session, mailing_list, RosterText(self._lines(handle)), clock=self.clock, request=request
+            )
         else:  # abandoned after an hour
             with self.session.begin():
                 self.session.execute(text("DELETE FROM leases"))
@@ -327,7 +330,7 @@ class Promises(RuleBasedStateMachine):
                 sync_result, _invalid = begin_planned_run(
                     self.session,
                     self.catalogue.lists[handle],
-                    self._lines(handle),
+                    RosterText(self._lines(handle)),
                     clock=self.clock,
                     request=Request(accept=accept, allow_empty=True),
                 )

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from portal import database
 from portal.domain.merge import Action
+from portal.domain.roster_text import RosterText
 from portal.errors import ListManagerUnavailableError, NoPlannedRunError, RosterInDoubtError, SafetyLimitError
 from portal.extensions import db
 from portal.listmanagers.base import Outcome, Result
@@ -90,13 +91,17 @@ class World:
     def begin(self, **request):
         lines = [each.encode() for each in self.list.members.values()]
         return begin_planned_run(
-            self.session, self.members, lines, clock=self.clock, request=Request(allow_empty=True, **request)
+            self.session,
+            self.members,
+            RosterText(lines),
+            clock=self.clock,
+            request=Request(allow_empty=True, **request),
         )
 
     def confirm(self):
         lines = [each.encode() for each in self.list.members.values()]
         return confirm_planned_run(
-            self.session, self.members, lines, clock=self.clock, request=Request(allow_empty=True)
+            self.session, self.members, RosterText(lines), clock=self.clock, request=Request(allow_empty=True)
         )
 
     def printed(self, action):

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from portal.domain.address import canonical
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
+from portal.domain.roster_text import RosterText
 from portal.errors import (
     LeaseHeldError,
     ListManagerUnavailableError,
@@ -20,6 +21,7 @@ from portal.errors import (
     SafetyLimitError,
 )
 from portal.extensions import Portal
+from portal.listmanagers.base import OddSubscriber
 from portal.models import Address, Lease, Preference, Run, User, UserAddress
 from portal.services.accounts import addresses
 from portal.services.accounts.addresses import Checked
@@ -27,6 +29,7 @@ from portal.services.history import COMMAND_LINE
 from portal.services.preferences.preferences import choose
 from portal.services.sync import leases
 from portal.services.sync.list_init import list_init
+from portal.services.sync.planned_runs import RosterUse, take
 from portal.services.sync.sync import Request, SyncResult, begin_planned_run, confirm_planned_run, dry_run, sync_list
 from portal.services.sync.wanted import planned
 from tests.conftest import Clock, Rosters
@@ -137,9 +140,10 @@ def test_the_brake_stops_a_large_plan_and_its_id_lets_it_through(
 def test_list_init_twice_changes_nothing(session: Session, members: MailingList, clock: Clock) -> None:
     make_user(session, "alice")
     make_user(session, "bob")
-    counts = list_init(session, members, [b"ALICE@example.org\r\n", b"x@y.org\n", b"rubbish\n"], now=clock())
+    lines = [b"ALICE@example.org\r\n", b"x@y.org\n", b"rubbish\n"]
+    counts = list_init(session, members, RosterText(lines, skip_invalid=True), now=clock())
     assert (counts.subscribed, counts.unsubscribed, counts.kept, counts.unknown, counts.invalid) == (1, 1, 0, 1, 1)
-    again = list_init(session, members, [b"alice@example.org"], now=clock())
+    again = list_init(session, members, RosterText([b"alice@example.org"]), now=clock())
     assert (again.subscribed, again.unsubscribed, again.kept, again.unknown, again.invalid) == (0, 0, 2, 0, 0)
 
 
@@ -456,14 +460,54 @@ def test_a_roster_in_doubt_counts_as_having_done_nothing(world: World) -> None:
     assert (run.initialised, run.left, run.joined, run.held) == (0, 0, 0, 0)
 
 
-def test_an_answer_without_any_address_is_unavailable_and_a_strange_subscriber_is_passed_over(world: World) -> None:
+@pytest.mark.parametrize("strange", ["<html>", "no such thing", "", "a\nb@example.org", 7, None, b"x@example.net"])
+def test_what_any_kind_returns_is_checked_like_a_roster(world: World, strange: object) -> None:
     world.tick("ada@example.org")
-    world.list.members = {"x": "<html>", "y": "no such thing"}
-    with pytest.raises(ListManagerUnavailableError, match="<html>"):
+    world.list.members = {"x": "x@example.net", "y": strange}  # type: ignore[dict-item]
+    with pytest.raises(ListManagerUnavailableError, match="holds what is not an address"):
         world.sync()
-    world.list.members["z@example.net"] = "z@example.net"
+    assert world.runs()[-1].result == "failed"
+
+
+def test_an_odd_subscriber_is_counted_and_left_alone(world: World) -> None:
+    world.tick("ada@example.org")
+    world.list.members = {"y": OddSubscriber("no such thing")}
+    plan = world.sync().plan
+    assert (plan.on_roster, plan.without_account) == (1, 1)
+    assert set(world.list.members) == {"y", "ada@example.org"}
+
+
+def test_all_spellings_of_an_address_on_the_roster_are_removed(world: World) -> None:
+    world.tick("ada@example.org", subscribed=False, seen=True)
+    world.list.members = {name: name for name in ("Ada@example.org", "ADA@example.org", "ada@example.org")}
     world.sync()
-    assert "ada@example.org" in world.list.members
+    assert sorted(world.told("remove")) == ["ADA@example.org", "Ada@example.org", "ada@example.org"]
+
+
+def test_in_a_planned_run_all_spellings_are_printed_and_counted(world: World) -> None:
+    world.tick("ada@example.org", subscribed=False, seen=True)
+    text = RosterText(["Ada@example.org", "ada@example.org"])
+    taken = take(world.session, world.mailing_list, text, clock=world.clock, use=RosterUse(plan=True))
+    assert taken.answer["removals"] == 2
+    assert printed(world, Action.REMOVE) == ["Ada@example.org", "ada@example.org"]
+
+
+def test_a_domain_goes_out_in_its_ascii_form_and_the_local_part_as_typed(world: World) -> None:
+    world.tick("Ada@Bücher.example")
+    world.sync()
+    assert world.told("add") == ["Ada@xn--bcher-kva.example"]
+
+
+def test_the_address_of_a_mailing_list_is_never_added_and_reported_once(world: World) -> None:
+    own = canonical(world.mailing_list.email)
+    assert own in world.mailing_list.never_added
+    world.tick(own)
+    world.tick("ada@example.org")
+    ((_, address, words),) = world.sync().refusals
+    assert (address, words) == (own, world.row(own).refusal)
+    world.clock.advance(hours=25)
+    assert world.sync().refusals == ()
+    assert set(world.list.members) == {"ada@example.org"}
 
 
 def test_an_adapter_that_says_nothing_of_an_address_is_judged_by_the_roster(world: World) -> None:
@@ -500,12 +544,16 @@ def test_a_run_left_open_is_repaired_and_said(world: World) -> None:
 
 def plan_by_pipe(world: World, **request: object) -> tuple[SyncResult, int]:
     lines = [address.encode() for address in world.list.members.values()]
-    return begin_planned_run(world.session, world.mailing_list, lines, clock=world.clock, request=Request(**request))
+    return begin_planned_run(
+        world.session, world.mailing_list, RosterText(lines), clock=world.clock, request=Request(**request)
+    )
 
 
 def confirm_by_pipe(world: World, **request: object) -> SyncResult:
     lines = [address.encode() for address in world.list.members.values()]
-    return confirm_planned_run(world.session, world.mailing_list, lines, clock=world.clock, request=Request(**request))
+    return confirm_planned_run(
+        world.session, world.mailing_list, RosterText(lines), clock=world.clock, request=Request(**request)
+    )
 
 
 def printed(world: World, action: Action) -> list[str]:
@@ -573,7 +621,7 @@ def test_a_planned_run_that_ends_on_an_empty_roster_is_in_doubt_and_stays_open(w
         confirm_by_pipe(world)
     with pytest.raises(RosterInDoubtError):
         confirm_planned_run(
-            world.session, world.mailing_list, [], clock=world.clock, request=Request(allow_empty=True)
+            world.session, world.mailing_list, RosterText([]), clock=world.clock, request=Request(allow_empty=True)
         )  # fmt: skip
     world.list.join("ada@example.org")
     confirm_by_pipe(world)
@@ -593,7 +641,7 @@ def test_an_end_of_a_planned_run_that_lost_the_list_meanwhile_writes_nothing(wor
 
     with pytest.raises(LeaseHeldError, match="took the list over"):
         confirm_planned_run(
-            world.session, world.mailing_list, lines, clock=clock_while_another_ends_it, request=Request()
+            world.session, world.mailing_list, RosterText(lines), clock=clock_while_another_ends_it, request=Request()
         )
     assert world.row("ada@example.org").seen is None
     assert world.runs()[-1].state == "planned"

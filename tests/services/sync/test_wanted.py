@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy import delete
 
 from portal.domain.merge import Action, AddressState, Rules, decide
+from portal.domain.roster_text import RosterText
 from portal.errors import NoPlannedRunError
 from portal.models import Base
 from portal.services.sync.sync import Request, begin_planned_run
@@ -121,7 +122,7 @@ def test_an_open_planned_run_prints_what_is_to_be_pushed_as_the_list_manager_is_
     make_preference(session, "members", "bob@example.org", True)
     make_preference(session, "members", "alice@example.org", False, seen=True)
     make_preference(session, "members", "dora@example.org", True, refusal="banned", refused_at=clock())
-    begin_planned_run(session, members, [b"ALICE@example.org"], clock=clock, request=Request())
+    begin_planned_run(session, members, RosterText([b"ALICE@example.org"]), clock=clock, request=Request())
     assert printed(planned(session, members, Action.ADD)) == ["Bob@example.org", "Charlie@example.org"]
     assert printed(planned(session, members, Action.REMOVE)) == ["ALICE@example.org"]
 
