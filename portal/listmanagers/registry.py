@@ -17,6 +17,7 @@ import msgspec
 
 from portal.domain.mailinglist import MailingList
 from portal.errors import ConfigurationError
+from portal.listmanagers import guarded
 from portal.listmanagers.base import ListManager
 
 GROUP = "portal.listmanagers"
@@ -65,6 +66,10 @@ def open_list(settings: BoundSettings, list_name: str, *, email: str = "") -> Li
     ``email`` is the list's own address, where a kind may find the list by it.
     """
     known = {"email": email} if email and getattr(settings.module, "WANTS_EMAIL", False) else {}
+    if settings.kind not in BUILT_IN:
+        return guarded.open_list(
+            settings.kind, lambda: settings.module.open_list(settings.settings, list_name, **known)
+        )
     manager: ListManager = settings.module.open_list(settings.settings, list_name, **known)
     return manager
 
@@ -88,6 +93,10 @@ def _module(kind: str) -> Any:
         module = foreign[kind].load()
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(f'kind = "{kind}": {foreign[kind].value} cannot be imported: {error}') from None
+    except (Exception, SystemExit) as error:
+        raise ConfigurationError(
+            f'kind = "{kind}": {foreign[kind].value} cannot be imported: {guarded.place_of(error)}'
+        ) from None
     missing = [name for name in ("Settings", "open_list") if not hasattr(module, name)]
     if missing:
         raise ConfigurationError(f'kind = "{kind}": {foreign[kind].value} has no {" and no ".join(missing)}')

@@ -4,6 +4,7 @@ Each function works inside a transaction that the caller has begun, and writes t
 lock several rows take them in the order of list and address, so that no two of them wait for each other.
 """
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -191,11 +192,15 @@ _SETTLED = (
 )  # fmt: skip
 
 
-def settle(session: Session, handle: str, findings: Sequence[Finding], *, now: datetime) -> set[int]:
-    """Write what a run found where the preference still is of the version that the plan read.
+class Settled(NamedTuple):
+    """The ids of the addresses that were written, and what take-overs replaced: pairs of id and ``snapshot``."""
 
-    Return the ids of the addresses that were written.
-    """
+    ids: set[int]
+    replaced: list[tuple[int, str]]
+
+
+def settle(session: Session, handle: str, findings: Sequence[Finding], *, now: datetime) -> Settled:
+    """Write what a run found where the preference still is of the version that the plan read."""
     current = _locked(session, handle, [each.row.address_id for each in findings])
     fresh = [
         each
@@ -211,7 +216,24 @@ def settle(session: Session, handle: str, findings: Sequence[Finding], *, now: d
         if _is_changed(each)
     ]
     history.record(session, changes, actor=history.SYNC, now=now)
-    return {each.row.address_id for each in fresh}
+    taken_over = (each.row.address_id for each in fresh if _is_changed(each))
+    return Settled({each.row.address_id for each in fresh}, [(each, _snapshot(current[each])) for each in taken_over])
+
+
+def _snapshot(row: Any) -> str:
+    """Return a preference as text that ``restore`` takes. The version is left out: it only ever rises."""
+    return json.dumps({name: getattr(row, name) for name in _SETTLED if name != "version"}, default=datetime.isoformat)
+
+
+def restore(session: Session, handle: str, address_id: int, snapshot: str, *, version: int) -> tuple[bool, str]:
+    """Write a preference as it was when a take-over replaced it; return whether it is subscribed, and its source."""
+    columns: dict[str, Any] = json.loads(snapshot)
+    for name in ("changed_at", "waiting_since", "refused_at"):
+        if columns[name] is not None:
+            columns[name] = datetime.fromisoformat(columns[name])
+    of_one = and_(Preference.list_handle == handle, Preference.address_id == address_id)
+    session.execute(update(Preference).where(of_one).values(**columns, version=version))
+    return columns["subscribed"], columns["source"]
 
 
 def _locked(session: Session, handle: str, address_ids: Sequence[int]) -> dict[int, Any]:

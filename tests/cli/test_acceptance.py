@@ -320,12 +320,14 @@ def test_a_planned_run_pushes_the_difference_and_nothing_else(portal, mailman, s
     confirmed = portal("list-init", "--confirm", "members", stdin=f"bob@example.org\n{STRANGER}\n")
     assert confirmed == (0, "added: 1\nremoved: 1\nrefused: 0\n", "")
     assert "no planned run is open" in portal.refused(65, "get-subscribed", "--planned", "members")
-    assert "no planned run is open" in portal.refused(65, "list-init", "--confirm", "members", stdin="bob@example.org")
+    assert "no planned run is open" in portal.refused(
+        65, "list-init", "--confirm", "members", stdin="bob@example.org\n"
+    )
 
 
 def test_a_planned_run_is_under_the_brake(portal):
     everybody = make_crowd(portal)
-    roster = "\n".join(everybody)
+    roster = "".join(f"{each}\n" for each in everybody)
     told = portal.refused(77, "list-init", "--plan", "members", stdin=roster)
     plan = told.rpartition(" ")[2]
     assert portal.refused(65, "get-unsubscribed", "--planned", "members")
@@ -340,10 +342,14 @@ def test_dirty_input_is_read_to_its_end(portal, session):
         b"no address\n\xff\xfe\n\x00\nalice@example.org\nstranger@example.net\nSTRANGER@example.net\n@\n"
     )
     counts = "subscribed: 2\nunsubscribed: 1\nkept: 0\nunknown: 1\ninvalid: 4\n"
-    assert portal("list-init", "members", stdin=dirty) == (0, counts, "")
+    before = portal.dump()
+    message = portal.refused(65, "list-init", "members", stdin=dirty)
+    assert all(f"line {number}:" in message for number in (5, 6, 7, 11))
+    assert portal.dump() == before
+    assert portal("list-init", "--skip-invalid", "members", stdin=dirty) == (0, counts, "")
     again = "subscribed: 0\nunsubscribed: 0\nkept: 3\nunknown: 1\ninvalid: 4\n"
     before = portal.dump()
-    assert portal("list-init", "members", stdin=dirty) == (0, again, "")
+    assert portal("list-init", "--skip-invalid", "members", stdin=dirty) == (0, again, "")
     assert portal.dump() == before
 
 

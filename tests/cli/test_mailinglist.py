@@ -164,14 +164,27 @@ def test_list_init_reads_a_file_a_dash_and_standard_input(call, session, tmp_pat
     (tmp_path / "-roster").write_text("alice@example.org\n")
     assert call("list-init", "--", "members", str(tmp_path / "-roster"))[1].startswith("subscribed: 1\n")
     assert call("list-init", "members", "-", stdin="alice@example.org\n")[1].startswith("subscribed: 0\n")
-    code, stdout, _ = call("list-init", "members", "--format", "json", stdin="alice@example.org\nx\n")
+    (tmp_path / "no-end").write_text("alice@example.org")
+    assert call("list-init", "members", str(tmp_path / "no-end"))[0] == 0
+    assert call("list-init", "members", stdin="alice@example.org")[0] == 65  # may have been cut off
+
+
+def test_lines_that_cannot_be_read_change_nothing_unless_they_are_skipped(call, session):
+    make_user(session, "alice")
+    dirty = {"stdin": "alice@example.org\nx\n"}
+    for options in ([], ["--plan"], ["--allow-empty"]):
+        code, stdout, stderr = call("list-init", "members", *options, **dirty)
+        assert (code, stdout) == (65, "")
+        assert "line 2" in stderr
+        assert "--skip-invalid" in stderr
+    code, stdout, _ = call("list-init", "members", "--skip-invalid", "--format", "json", **dirty)
     assert code == 0
-    assert json.loads(stdout) == {"subscribed": 0, "unsubscribed": 0, "kept": 1, "unknown": 0, "invalid": 1}
+    assert json.loads(stdout) == {"subscribed": 1, "unsubscribed": 0, "kept": 0, "unknown": 0, "invalid": 1}
 
 
 def test_the_counts_of_a_plan_are_those_of_list_init(call, session, cast):
     roster = "alice@example.org\ncharlie@example.org\nstranger@example.net\nrubbish\n"
-    counts = json.loads(call("list-init", "--plan", "members", "--format", "json", stdin=roster)[1])
+    counts = json.loads(call("list-init", "--plan", "--skip-invalid", "members", "--format", "json", stdin=roster)[1])
     plan = counts.pop("plan")
     assert re.fullmatch("[0-9a-f]{16}", plan)
     assert counts == {

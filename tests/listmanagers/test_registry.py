@@ -24,8 +24,16 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     loud: bool = False
 
 
+class Pigeons:
+    def __init__(self, folder, name):
+        self.folder, self.name = folder, name
+
+    def check(self):
+        return f"{self.folder}: {self.name}"
+
+
 def open_list(settings, list_name):
-    return (settings.folder, list_name)
+    return Pigeons(settings.folder, list_name)
 """
 
 
@@ -81,7 +89,7 @@ def test_a_relative_folder_without_a_catalogue_is_refused():
 
 def test_a_kind_of_another_package_is_found_checked_and_opened(foreign, tmp_path):
     settings = registry.read_settings("pigeon", {"folder": "loft"}, folder=tmp_path)
-    assert registry.open_list(settings, "ants") == (tmp_path / "loft", "ants")
+    assert registry.open_list(settings, "ants").check() == f"{tmp_path / 'loft'}: ants"
     with pytest.raises(ConfigurationError, match="`wings`"):
         registry.read_settings("pigeon", {"folder": "/loft", "wings": 2})
 

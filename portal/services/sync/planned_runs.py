@@ -81,13 +81,14 @@ def _confirm(
 def abandon_planned_run(session: Session, mailing_list: MailingList, *, clock: Callable[[], datetime]) -> int:
     """End the planned run of a list, of which a step has failed, and let go of the list; return the run's number.
 
-    It is what a sync does where the list manager breaks down: the lines stay open, and the next run tells what of them
-    was pushed from what people did. Raise NoPlannedRunError.
+    What it took over from the list is taken back. The lines stay open, as where the list manager breaks down in a
+    sync: the next run tells what of them was pushed from what people did. Raise NoPlannedRunError.
     """
-    from portal.services.sync import leases, runs
+    from portal.services.sync import abandonment, leases, runs
     from portal.services.sync.sync import open_planned_run
 
     run, lease = open_planned_run(session, mailing_list.handle)
+    abandonment.take_back(session, run, now=clock())
     message = "it was given up, since a step of it failed"
     runs.finish(session, run, state=RunState.FAILED, now=clock(), message=message)
     leases.release(session, lease)

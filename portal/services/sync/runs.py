@@ -334,6 +334,19 @@ def record_outcomes(session: Session, run: Begun, outcomes: Sequence[tuple[int, 
     )
 
 
+def record_replaced(session: Session, run: Begun, replaced: Sequence[tuple[int, str]]) -> None:
+    """Write what take-overs replaced (address id, JSON); inside the caller's transaction."""
+    if not replaced:
+        return
+    table: Any = RunLine.__table__
+    session.execute(
+        update(table)
+        .where(table.c.run_id == run.run_id, table.c.address_id == bindparam("of_address"))
+        .values(replaced=bindparam("new_replaced")),
+        [{"of_address": address_id, "new_replaced": text} for address_id, text in replaced],
+    )
+
+
 def settle_all_lines(session: Session, run: Begun, *, except_for: Collection[int]) -> None:
     """Note, at the end of a good run, that nothing is left to explain but what a choice got in the way of."""
     with transaction(session):

@@ -105,17 +105,18 @@ def _settle_chunk(session: Session, run: Begun, chunk: list[Ending], settled: Se
     """Write endings whose preference is still of the version that the plan read."""
     findings = [Finding(each.decision.row, each.after, each.words, each.decision.held_back) for each in chunk]
     written = preference_rows.settle(session, run.handle, findings, now=now)
-    settled.stale |= {each.row.address_id for each in findings} - written
+    settled.stale |= {each.row.address_id for each in findings} - written.ids
     runs.record_outcomes(
         session,
         run,
         [(each.decision.row.address_id, each.pushed.outcome, each.words or "") for each in chunk if each.pushed],
     )
-    runs.settle_lines(session, run, sorted(written))
+    runs.record_replaced(session, run, written.replaced)
+    runs.settle_lines(session, run, sorted(written.ids))
     settled.refusals += [
         Refusal(each.decision.action, each.decision.row.canonical, each.words)
         for each in chunk
-        if each.decision.row.address_id in written and each.words and not each.decision.row.has_refusal
+        if each.decision.row.address_id in written.ids and each.words and not each.decision.row.has_refusal
     ]
 
 

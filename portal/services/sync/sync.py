@@ -31,6 +31,7 @@ from portal.listmanagers.base import HoldsRequests, ListManager, OddSubscriber, 
 from portal.services import security_log
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.sync import leases, plans, runs
+from portal.services.sync.abandonment import abandon_open, take_back
 from portal.services.sync.leases import Held
 from portal.services.sync.list_init import require_announced
 from portal.services.sync.runs import Begun, Origin, PushedLine
@@ -105,7 +106,7 @@ def sync_list(
     """
     work = _Work(session, mailing_list, clock, RunKind.SYNC, request)
     with leases.held(session, mailing_list.handle) as lease:
-        repaired = runs.abandon_open(session, mailing_list.handle)
+        repaired = abandon_open(session, mailing_list.handle, now=clock())
         with _refusals_recorded(work):
             leases.renew(session, lease, seconds=manager.timeout(0))
             roster = read_roster(manager.roster())
@@ -142,11 +143,11 @@ def begin_planned_run(
         require_announced(text, allow_empty=request.allow_empty)
     lease = leases.acquire(session, mailing_list.handle, seconds=PLANNED_RUN_SECONDS, outlives_process=True)
     try:
-        repaired = runs.abandon_open(session, mailing_list.handle)
+        repaired = abandon_open(session, mailing_list.handle, now=clock())
         # Announced or not, an empty roster that should not be empty is believed by its plan's id alone.
         plan, is_accepted = _checked_plan(replace(work, request=replace(request, allow_empty=False)), roster)
         run = runs.begin(session, work.origin, now=clock(), plan=plan, is_accepted=is_accepted)
-        with _failure_recorded(work, run):
+        with _failure_recorded(work, run), _taken_back_on_failure(work, run):
             unpushed = [each for each in plan.decisions if not each.is_pushed]
             settled = settle(session, run, unpushed, _never_added(plan), now=clock())
     except BaseException:
@@ -388,4 +389,14 @@ def _failure_recorded(work: _Work, run: Begun) -> Iterator[None]:
     except BaseException as error:
         message = str(error) if isinstance(error, PortalError) else f"interrupted: {type(error).__name__}"
         runs.finish(work.session, run, state=RunState.FAILED, now=work.clock(), message=message)
+        raise
+
+
+@contextmanager
+def _taken_back_on_failure(work: _Work, run: Begun) -> Iterator[None]:
+    """See to it that the first half of a planned run that fails has applied nothing but first preferences."""
+    try:
+        yield
+    except BaseException:
+        take_back(work.session, run, now=work.clock())
         raise

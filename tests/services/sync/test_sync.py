@@ -1,7 +1,7 @@
 """The sync against a list manager on text files, and the real database."""
 
 import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 from flask import Flask
@@ -29,7 +29,7 @@ from portal.services.history import COMMAND_LINE
 from portal.services.preferences.preferences import choose
 from portal.services.sync import leases
 from portal.services.sync.list_init import list_init
-from portal.services.sync.planned_runs import RosterUse, take
+from portal.services.sync.planned_runs import RosterUse, abandon_planned_run, take
 from portal.services.sync.sync import Request, SyncResult, begin_planned_run, confirm_planned_run, dry_run, sync_list
 from portal.services.sync.wanted import planned
 from tests.conftest import Clock, Rosters
@@ -591,6 +591,41 @@ def test_what_was_not_pushed_in_a_planned_run_is_recorded(world: World) -> None:
     assert sync_result.tally == {"added": 0, "removed": 0, "refused": 2}
     assert world.row("ada@example.org").waiting_since is not None
     assert world.row("bob@example.org").refusal == "still on the list after it was removed"
+
+
+@pytest.mark.parametrize("ends", ["by hand", "by time"])
+def test_an_abandoned_planned_run_takes_back_what_it_took_over_and_no_first_preference(world: World, ends: str) -> None:
+    world.tick("left@example.org")
+    world.tick("joined@example.org", subscribed=False)
+    world.tick("chose@example.org")
+    world.update("left@example.org", seen=True, touched=False, source="superuser")
+    world.update("joined@example.org", seen=False, touched=False, source="user")
+    world.update("chose@example.org", seen=True, touched=False)
+    make_user(world.session, "fresh")
+    before = {name: world.row(f"{name}@example.org") for name in ("left", "joined", "chose")}
+    world.list.members = {"joined@example.org": "joined@example.org", "x@example.net": "x@example.net"}
+    plan_by_pipe(world)
+    assert not world.row("left@example.org").subscribed
+    assert world.row("joined@example.org").subscribed
+    world.update(
+        "chose@example.org", subscribed=True, source="user", version=world.row("chose@example.org").version + 1
+    )
+    world.clock.advance(minutes=5)
+    if ends == "by hand":
+        abandon_planned_run(world.session, world.mailing_list, clock=world.clock)
+    else:
+        world.clock.advance(hours=2)
+        world.session.execute(update(Lease).values(expires_at=world.clock() - timedelta(hours=1)))
+        world.session.commit()
+        world.list.members = {"left@example.org": "left@example.org", "chose@example.org": "chose@example.org"}
+        world.sync()
+    for name in ("left", "joined"):
+        row = world.row(f"{name}@example.org")
+        kept = [(each.subscribed, each.source, each.changed_at, each.seen) for each in (row, before[name])]
+        assert kept[0] == kept[1]
+        assert row.version > before[name].version
+    assert world.row("chose@example.org").source == "user"
+    assert world.row("fresh@example.org").source == "init"
 
 
 def test_a_planned_run_needs_an_announcement_for_empty_input(world: World) -> None:

@@ -308,7 +308,7 @@ def test_a_planned_run_that_is_given_up_lets_the_list_go(api, cast, session):
     ("data", "kind"),
     [
         ("alice@example.org\nBob <bob@example.org>\r\n\ufeff# note\n\n", "text/plain"),
-        ("\ufeffalice@example.org\nbob@example.org", "text/plain; charset=UTF-8"),
+        ("\ufeffalice@example.org\nbob@example.org\n", "text/plain; charset=UTF-8"),
         ('["alice@example.org", "bob@example.org"]', "application/json"),
         ("addresses=alice%40example.org%0Abob%40example.org%0A", "application/x-www-form-urlencoded"),
         ("x=1&addresses=alice%40example.org%0D%0abob%40example.org&y", "application/x-www-form-urlencoded"),
@@ -352,8 +352,36 @@ def test_a_form_is_cut_into_its_lines_wherever_the_blocks_end(lines: list[str], 
 
 def test_a_line_of_a_form_without_an_end_takes_little_memory(api, cast):
     raw = b"addresses=" + b"a%40" * 500_000 + b"%0Aalice%40example.org"
-    answer = api.post("/lists/tech/init", raw, kind="application/x-www-form-urlencoded").json
+    answer = api.post("/lists/tech/init?skip_invalid=1", raw, kind="application/x-www-form-urlencoded").json
     assert (answer["subscribed"], answer["invalid"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"alice@example.org\n<html>\n", "text/plain"),
+        (b"alice@example.org\nbob@example.org", "text/plain"),
+        (b'["alice@example.org", "a;b"]', "application/json"),
+        (b'"alice@example.org"\n', "text/plain"),
+        (b"addresses=alice%40example.org%0Aa;b", "application/x-www-form-urlencoded"),
+    ],
+)
+@pytest.mark.parametrize("query", ["", "?plan=1", "?plan=1&allow_empty=1", "?allow_empty=1"])
+def test_a_body_that_cannot_be_read_is_a_422_that_names_the_lines_and_changes_nothing(
+    api, cast, session, data, kind, query
+):
+    before = preferences(session)
+    problem = api.post(f"/lists/members/init{query}", data, 422, kind).json
+    assert problem["exit_code"] == 65
+    assert "line " in problem["detail"]
+    assert "skip_invalid=1" in problem["detail"]
+    assert preferences(session) == before
+
+
+def test_a_confirmation_that_cannot_be_read_leaves_the_planned_run_open(api, cast):
+    api.post("/lists/members/init?plan=1", b"alice@example.org\n")
+    api.post("/lists/members/init?confirm=1", b"<html>\n", 422)
+    assert api.post("/lists/members/init?confirm=1", b"alice@example.org\n").json["refused"] >= 0
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,8 @@ from portal.web.api import openapi
 from tests.conftest import CATALOGUE
 from tests.factories import make_preference, make_user
 
-# A body that is any text, however strange, is a roster with lines that are no addresses, which is no error.
 UNFIT = [negative_data_rejection]
-# No schema tells a line that is an address from one that is none, nor that a list takes passwords.
+# No schema tells a line that is an address from one that is not, nor that a list takes passwords.
 CHOOSY = [*UNFIT, positive_data_acceptance]
 
 

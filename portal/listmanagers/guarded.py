@@ -1,0 +1,70 @@
+"""Kinds of other packages: whatever they raise, or answer, ends the run of their list alone, as list managers do.
+
+Their exceptions' words are shown nowhere: they may hold a password or a key.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import PurePath
+from traceback import extract_tb
+from typing import Any, cast
+
+from portal.errors import ListManagerUnavailableError, PortalError
+from portal.listmanagers.base import ListManager, Outcome
+
+_CALLS = (
+    "timeout", "check", "roster", "add", "remove", "withdraw", "password_call", "set_passwords", "shell_steps",
+)  # fmt: skip
+_ANSWERS_EACH = {"add", "remove", "set_passwords"}
+
+
+def open_list(kind: str, open_it: Callable[[], Any]) -> ListManager:
+    """Return a list manager of another package, with what it can do. Raise ListManagerUnavailableError."""
+    with _translated(kind):
+        manager = open_it()
+        calls = {name: _call(kind, manager, name) for name in _CALLS if hasattr(manager, name)}
+    calls["batch"] = property(lambda _self: _ask(kind, lambda: manager.batch))
+    # A class of its own, since what a list manager can do is told by the methods of its class.
+    return cast(ListManager, type("Guarded", (), calls)())
+
+
+def place_of(error: BaseException) -> str:
+    """Return what kind of error it is and where it was raised, without its words."""
+    frames = extract_tb(error.__traceback__)
+    where = f" in {PurePath(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
+
+
+def _call(kind: str, manager: Any, name: str) -> Any:
+    def call(_self: object, *arguments: Any) -> Any:
+        return _ask(kind, lambda: _checked(name, getattr(manager, name)(*arguments)))
+
+    return call
+
+
+def _ask(kind: str, question: Callable[[], Any]) -> Any:
+    with _translated(kind):
+        return question()
+
+
+def _checked(name: str, answer: Any) -> Any:
+    """Return an answer whose form is right; of a roster each line is checked where all rosters are."""
+    if name == "roster":
+        return list(answer)
+    if name in _ANSWERS_EACH and not (
+        isinstance(answer, Mapping) and all(isinstance(each, Outcome) for each in answer.values())
+    ):
+        raise ListManagerUnavailableError(f"{name} did not return an Outcome for each address")
+    return answer
+
+
+@contextmanager
+def _translated(kind: str) -> Iterator[None]:
+    try:
+        yield
+    except (PortalError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise ListManagerUnavailableError(
+            f'kind = "{kind}" failed with {place_of(error)}; its words are not shown, since they may hold a secret'
+        ) from None
