@@ -11,7 +11,6 @@ from sqlalchemy import (
     Integer,
     MetaData,
     String,
-    Text,
     TypeDecorator,
     text,
 )
@@ -235,7 +234,7 @@ class RunLine(Base):
     result: Mapped[str | None] = mapped_column(String(8))
     words: Mapped[str] = mapped_column(String(200), default="")
     settled: Mapped[bool] = mapped_column(default=False)
-    replaced: Mapped[str | None] = mapped_column(Text)  # of a take-over: the preference before it, as JSON
+    replaced: Mapped[str | None] = mapped_column(String(1000))  # of a take-over: the preference before it, as JSON
 
 
 class Lease(Base):

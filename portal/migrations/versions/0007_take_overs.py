@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("run_lines", sa.Column("replaced", sa.Text(), nullable=True))
+    op.add_column("run_lines", sa.Column("replaced", sa.String(length=1000), nullable=True))
 
 
 def downgrade() -> None:
