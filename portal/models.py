@@ -204,7 +204,8 @@ class Run(Base):
     asked_by_id: Mapped[int | None]  # a user's id; no foreign key, the user may go
     asked_at: Mapped[datetime | None]  # none of a run that did not wait
     slot: Mapped[str | None] = mapped_column(String(96), unique=True)
-    pid: Mapped[int | None]  # the process that has taken it
+    pid: Mapped[int | None]  # the process that has taken it; ``pid_space`` as in Lease
+    pid_space: Mapped[str] = mapped_column(String(64), default="", server_default=text("''"))
 
 
 class RunLine(Base):
@@ -238,7 +239,7 @@ class RunLine(Base):
 
 
 class Lease(Base):
-    """Who syncs a list at the moment."""
+    """Who syncs a list at the moment. ``pid_space`` is the boot and the namespace in which ``pid`` means a process."""
 
     __tablename__ = "leases"
 
@@ -248,6 +249,7 @@ class Lease(Base):
     host: Mapped[str] = mapped_column(String(120))
     pid: Mapped[int | None]  # none: a planned run, which outlives the processes of its steps
     expires_at: Mapped[datetime]
+    pid_space: Mapped[str] = mapped_column(String(64), default="", server_default=text("''"))
 
 
 class LoginSession(Base):

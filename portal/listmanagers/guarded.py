@@ -64,7 +64,7 @@ def _translated(kind: str) -> Iterator[None]:
         yield
     except (PortalError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # noqa: BLE001 - SystemExit too: it must not end the other lists
+    except BaseException as error:
         raise ListManagerUnavailableError(
             f'kind = "{kind}" failed with {place_of(error)}; its words are not shown, since they may hold a secret'
         ) from None

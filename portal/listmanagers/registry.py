@@ -93,7 +93,7 @@ def _module(kind: str) -> Any:
         module = foreign[kind].load()
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(f'kind = "{kind}": {foreign[kind].value} cannot be imported: {error}') from None
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - another package raises what it likes
+    except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f'kind = "{kind}": {foreign[kind].value} cannot be imported: {guarded.place_of(error)}'
         ) from None

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from portal import database
@@ -19,6 +20,10 @@ from portal.services.transaction import transaction
 
 MINUTE = 60.0
 LEAST = 10 * MINUTE  # seconds
+MOST = 24 * 60 * MINUTE  # no call of a list manager takes longer; what expires later was made by a clock that was ahead
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_NAMESPACE = Path("/proc/self/ns/pid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class Held:
 def acquire(session: Session, handle: str, *, seconds: float = LEAST, outlives_process: bool = False) -> Held:
     """Take the lease of a list, by the database's clock.
 
-    One that has expired, or whose holder was a process of this host that is gone, is taken over. ``outlives_process``:
+    One that has expired, or whose holder was a process of this boot that is gone, is taken over. ``outlives_process``:
     for a planned run, whose steps are processes of their own. Raise LeaseHeldError, which names holder and expiry.
     """
     host, pid = socket.gethostname(), os.getpid()
@@ -44,16 +49,17 @@ def acquire(session: Session, handle: str, *, seconds: float = LEAST, outlives_p
             "holder": f"a planned run begun on {host}" if outlives_process else f"process {pid} on {host}",
             "host": host[:120],
             "pid": None if outlives_process else pid,
-            "expires_at": now + timedelta(seconds=max(seconds, LEAST)),
+            "pid_space": pid_space(),
+            "expires_at": _until(now, seconds),
         }
         row = session.execute(
             database.insert(session, Lease)
             .values(list_handle=handle, **columns)
             .on_conflict_do_update(index_elements=["list_handle"], set_={"list_handle": handle})  # and so locked
-            .returning(Lease.token, Lease.holder, Lease.host, Lease.pid, Lease.expires_at)
+            .returning(Lease.token, Lease.holder, Lease.pid, Lease.pid_space, Lease.expires_at)
         ).one()
         if row.token != lease.token:
-            if row.expires_at > now and not is_gone(row, host):
+            if now < row.expires_at <= _latest(now) and not is_gone(row):
                 raise LeaseHeldError(
                     f"{handle} is held by {row.holder} until {row.expires_at:%Y-%m-%d %H:%M:%S} UTC; "
                     "wait for it, or try again after that"
@@ -62,9 +68,35 @@ def acquire(session: Session, handle: str, *, seconds: float = LEAST, outlives_p
     return lease
 
 
-def is_gone(row: Any, host: str) -> bool:
-    """Tell whether the process that a row names by host and pid was one of this host and has ended."""
-    if row.pid is None or row.host != host[:120]:
+def _until(now: datetime, seconds: float) -> datetime:
+    return now + timedelta(seconds=min(max(seconds, LEAST), MOST))
+
+
+def _latest(now: datetime) -> datetime:
+    """Return the latest expiry that a lease can have: its clock may have been a minute ahead."""
+    return now + timedelta(seconds=MOST + MINUTE)
+
+
+def is_open(now: datetime) -> ColumnElement[bool]:
+    """Return the condition that a lease is held at a time of the database's clock."""
+    return (Lease.expires_at > now) & (Lease.expires_at <= _latest(now))
+
+
+def pid_space() -> str:
+    """Return what tells apart the places in which a process id means another process: boot and pid namespace.
+
+    Containers on one machine may share a host name, and a machine numbers its processes anew at each boot. Empty where
+    the system does not say, and then no process is believed to be gone.
+    """
+    try:
+        return f"{_BOOT.read_text(encoding='ascii').strip()} {_NAMESPACE.stat().st_ino}"[:64]
+    except OSError:
+        return ""
+
+
+def is_gone(row: Any) -> bool:
+    """Tell whether the process that a row names by its pid and pid space has ended, as far as this process can see."""
+    if row.pid is None or not row.pid_space or row.pid_space != pid_space():
         return False
     try:
         os.kill(row.pid, 0)
@@ -77,8 +109,8 @@ def is_gone(row: Any, host: str) -> bool:
 
 def is_held(session: Session, handle: str) -> bool:
     """Tell whether a run holds a list; inside the caller's transaction."""
-    until = session.scalar(select(Lease.expires_at).where(Lease.list_handle == handle))
-    return until is not None and until > database.clock(session)
+    held = exists().where(Lease.list_handle == handle, is_open(database.clock(session)))
+    return bool(session.scalar(select(held)))
 
 
 def renew(session: Session, lease: Held, *, seconds: float = 0) -> None:
@@ -87,7 +119,7 @@ def renew(session: Session, lease: Held, *, seconds: float = 0) -> None:
     Raise LeaseHeldError where the lease was lost: the run must stop.
     """
     with transaction(session):
-        until = database.clock(session) + timedelta(seconds=max(LEAST, seconds + MINUTE))
+        until = _until(database.clock(session), seconds + MINUTE)
         is_ours = session.scalar(
             update(Lease)
             .where(Lease.list_handle == lease.handle, Lease.token == lease.token)
@@ -118,6 +150,6 @@ def of_planned_run(session: Session, handle: str) -> Held | None:
     """Return the lease of a planned run that is still open, if there is one."""
     now: datetime = database.clock(session)
     token = session.execute(
-        select(Lease.token).where(Lease.list_handle == handle, Lease.pid.is_(None), Lease.expires_at > now)
+        select(Lease.token).where(Lease.list_handle == handle, Lease.pid.is_(None), is_open(now))
     ).scalar()
     return Held(handle, token) if token else None

@@ -89,14 +89,14 @@ def due(session: Session, *, now: datetime) -> list[AskedRun]:
     """Return what waits, the oldest first; drop what was cut short, forget what is old. Mostly that is one query."""
     columns = (
         Run.id, Run.list_handle, Run.kind, Run.plan_id, Run.asked_by_id, Run.asked_by, Run.asked_at, Run.started_at,
-        Run.state, Run.message, Run.host, Run.pid,
+        Run.state, Run.message, Run.pid, Run.pid_space,
     )  # fmt: skip
     is_old = and_(Run.state.in_(NEVER_BEGUN), Run.asked_at < now - KEPT)
     waits = Run.state.in_([RunState.ASKED, RunState.TAKEN])
     with reading(session):
         found = session.execute(select(*columns).where(or_(waits, is_old)).order_by(Run.id)).all()
     for each in found:
-        if each.state == RunState.TAKEN and (_is_gone(each) or now - each.started_at > LONGEST):
+        if each.state == RunState.TAKEN and (_is_gone(each) or abs(now - each.started_at) > LONGEST):
             _drop_cut_short(session, each, now=now)
     if any(each.asked_at < now - KEPT for each in found):
         with transaction(session):
@@ -116,12 +116,12 @@ def due(session: Session, *, now: datetime) -> list[AskedRun]:
 
 
 def _is_gone(row: Any) -> bool:
-    """Tell whether the process that took a run was one of this host and has ended.
+    """Tell whether the process that took a run has ended.
 
-    This one has taken nothing yet: where a row names its number, that was another, before the host was restarted.
+    This one has taken nothing yet: where a row names its number, that was an earlier process with the same one.
     """
-    host = socket.gethostname()[:120]
-    return row.host == host and (row.pid == os.getpid() or leases.is_gone(row, host))
+    is_own = row.pid == os.getpid() and row.pid_space == leases.pid_space()
+    return is_own or leases.is_gone(row)
 
 
 def _drop_cut_short(session: Session, row: Any, *, now: datetime) -> None:
@@ -129,7 +129,7 @@ def _drop_cut_short(session: Session, row: Any, *, now: datetime) -> None:
     still = [Run.id == row.id, Run.state == RunState.TAKEN, Run.started_at == row.started_at]
     with transaction(session):
         if not _is_gone(row):
-            held = exists().where(Lease.list_handle == row.list_handle, Lease.expires_at > database.clock(session))
+            held = exists().where(Lease.list_handle == row.list_handle, leases.is_open(database.clock(session)))
             still.append(not_(held))
         session.execute(update(Run).where(*still).values(state=RunState.DROPPED, finished_at=now, message=_INTERRUPTED))
 
@@ -140,7 +140,8 @@ def take(session: Session, asked: AskedRun, *, now: datetime) -> bool:
         taken = session.scalar(
             update(Run)
             .where(Run.id == asked.id, Run.state == RunState.ASKED)
-            .values(state=RunState.TAKEN, slot=None, host=socket.gethostname()[:120], pid=os.getpid())
+            .values(state=RunState.TAKEN, slot=None, host=socket.gethostname()[:120])
+            .values(pid=os.getpid(), pid_space=leases.pid_space())
             .values(started_at=now, message="")
             .returning(Run.id)
         )

@@ -127,12 +127,41 @@ def test_a_holder_on_this_host_whose_process_is_somebody_elses_lives(session, mo
     assert not is_free(session)
 
 
-def test_a_holder_on_another_host_is_believed_until_its_time_is_up(session):
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_process_of_another_boot_or_container_is_believed_until_its_time_is_up(session, number):
     leases.acquire(session, "members")
-    alter(session, pid=GONE, host="elsewhere")
+    parts = leases.pid_space().split()
+    assert len(parts) == 2
+    parts[number] = "7"
+    alter(session, pid=GONE, pid_space=" ".join(parts))  # of the same host name
     assert not is_free(session)
     alter(session, expires_at=now(session))
     assert is_free(session)
+
+
+def test_where_the_system_does_not_say_which_boot_it_is_no_process_is_believed_to_be_gone(
+    session, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(leases, "_BOOT", tmp_path / "boot_id")
+    leases.acquire(session, "members")
+    alter(session, pid=GONE)
+    assert not is_free(session)
+
+
+@pytest.mark.parametrize(("ahead", "expected"), [({"hours": 24}, False), ({"hours": 24, "minutes": 2}, True)])
+def test_a_lease_that_a_clock_years_ahead_has_left_is_void(session, ahead, expected):
+    leases.acquire(session, "members", outlives_process=True)
+    alter(session, expires_at=now(session) + timedelta(**ahead))
+    assert (leases.of_planned_run(session, "members") is None) == expected
+    session.rollback()
+    assert is_free(session) == expected
+
+
+def test_no_call_makes_a_lease_that_would_be_void(session, row):
+    lease = leases.acquire(session, "members")
+    leases.renew(session, lease, seconds=10**9)
+    assert 0 < seconds_left(session, row) <= leases.MOST
+    assert not is_free(session)
 
 
 def test_a_planned_run_outlives_the_process_that_began_it(session, row):

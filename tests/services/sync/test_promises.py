@@ -31,6 +31,7 @@ from portal.services.accounts import addresses
 from portal.services.accounts.addresses import Checked
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences import preferences
+from portal.services.sync import leases
 from portal.services.sync.sync import Request, begin_planned_run, confirm_planned_run, sync_list
 from portal.services.transaction import transaction
 from tests.conftest import Clock, is_nightly
@@ -277,6 +278,7 @@ class Promises(RuleBasedStateMachine):
                     holder="a dead process",
                     host=socket.gethostname(),
                     pid=GONE,
+                    pid_space=leases.pid_space(),
                     expires_at=datetime.now(UTC) + timedelta(hours=1),
                 )
             )

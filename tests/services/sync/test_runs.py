@@ -1,7 +1,6 @@
 """Runs that superusers ask for: written by the web, taken once, carried out by a command; and lines of runs."""
 
 import os
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Barrier
@@ -427,27 +426,28 @@ def test_a_run_whose_process_is_gone_half_way_is_said_to_be_interrupted_and_repa
 
 
 @pytest.mark.parametrize(
-    ("host", "pid", "minutes", "is_held", "state"),
+    ("place", "pid", "minutes", "is_held", "state"),
     [
         ("here", "parent", 59, False, "taken"),
         ("here", "parent", 61, False, "dropped"),  # its number is another's by now
         ("here", "parent", 61, True, "taken"),
         ("here", "own", 1, False, "dropped"),  # of before the host was started anew
         ("here", 2**22 + 1, 1, True, "dropped"),
+        ("here", "parent", -61, False, "dropped"),  # taken by a clock that was ahead
         ("elsewhere", 2**22 + 1, 59, False, "taken"),
         ("elsewhere", 2**22 + 1, 61, False, "dropped"),
         ("elsewhere", 2**22 + 1, 61, True, "taken"),
     ],
 )
 def test_a_process_that_may_be_running_is_believed(
-    office: Office, host: str, pid: int | str, minutes: int, is_held: bool, state: str
+    office: Office, place: str, pid: int | str, minutes: int, is_held: bool, state: str
 ) -> None:
     pid = {"parent": os.getppid(), "own": os.getpid()}.get(str(pid), pid)
     if is_held:
         leases.acquire(office.session, "members", outlives_process=True)
     run_id = office.ask()
     office.take()
-    office.set(run_id, host=socket.gethostname() if host == "here" else host, pid=pid)
+    office.set(run_id, pid_space=leases.pid_space() if place == "here" else "another boot 1", pid=pid)
     office.clock.advance(minutes=minutes)
     assert office.due() == []
     assert office.find(run_id).state == state
