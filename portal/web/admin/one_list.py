@@ -7,7 +7,7 @@ from datetime import timedelta
 from flask import Blueprint, Response, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from portal.domain.csv_text import line
+from portal.domain.csv_text import BOM, line
 from portal.domain.mailinglist import MailingList
 from portal.errors import ChangedMeanwhileError
 from portal.extensions import db, portal
@@ -158,7 +158,7 @@ def _row(each: Subscriber) -> dict[str, object]:
 
 
 def _csv(blocks: Iterable[list[Subscriber]]) -> Iterator[str]:
-    yield line(COLUMNS)
+    yield BOM + line(COLUMNS)
     for block in blocks:
         yield "".join(line(_cell(value) for value in _row(each).values()) for each in block)
 

@@ -179,7 +179,7 @@ def test_a_file_holds_what_the_filter_finds(bob: Visitor, session: Session, cloc
     assert response.mimetype == "text/csv"
     assert response.headers["Content-Disposition"] == 'attachment; filename="members-2026-11-22.csv"'
     assert response.headers["X-Content-Type-Options"] == "nosniff"
-    rows = list(csv.DictReader(io.StringIO(response.text)))
+    rows = list(csv.DictReader(io.StringIO(response.data.decode("utf-8-sig"))))
     assert [(each["address"], each["holders"], each["wanted"], each["refusal"]) for each in rows] == [
         ("alice@example.org", "alice", "yes", "banned")
     ]
