@@ -34,8 +34,9 @@ BEGIN;
 CREATE TEMPORARY TABLE person AS
     WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {count})
     SELECT n, printf('Member.%08x@Example.org', n * 2654435761 % 4294967296) AS spelling FROM number;
-INSERT INTO users (id, username, username_key, name, password_hash, is_superuser, is_active, created_at)
-    SELECT n, 'member' || n, 'member' || n, 'Member ' || n, '$2b$12$' || printf('%053d', n), 0, 1, {at} FROM person;
+INSERT INTO users (id, username, username_key, name, search_key, password_hash, is_superuser, is_active, created_at)
+    SELECT n, 'member' || n, 'member' || n, 'Member ' || n, 'member' || n || ' member ' || n,
+        '$2b$12$' || printf('%053d', n), 0, 1, {at} FROM person;
 INSERT INTO addresses (id, canonical, spelling, erase)
     SELECT n, lower(spelling), spelling, 0 FROM person ORDER BY lower(spelling);
 INSERT INTO user_addresses (address_id, user_id, is_main) SELECT n, n, 1 FROM person;

@@ -21,8 +21,9 @@ SET synchronous_commit = off;
 CREATE TEMPORARY TABLE person AS
     SELECT n, 'Member.' || lpad(to_hex(n * 2654435761 % 4294967296), 8, '0') || '@Example.org' AS spelling
     FROM generate_series(1, {count}::bigint) AS n;
-INSERT INTO users (id, username, username_key, name, password_hash, is_superuser, is_active, created_at)
-    SELECT n, 'member' || n, 'member' || n, 'Member ' || n, 'x', false, true, now() FROM person;
+INSERT INTO users (id, username, username_key, name, search_key, password_hash, is_superuser, is_active, created_at)
+    SELECT n, 'member' || n, 'member' || n, 'Member ' || n, 'member' || n || ' member ' || n,
+        'x', false, true, now() FROM person;
 INSERT INTO addresses (id, canonical, spelling, erase)
     SELECT n, lower(spelling), spelling, false FROM person;
 INSERT INTO user_addresses (address_id, user_id, is_main) SELECT n, n, true FROM person;

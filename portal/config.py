@@ -49,6 +49,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     bcrypt_rounds: Annotated[int, Meta(ge=4, le=17)] = 12
     max_body: Annotated[int, Meta(ge=1024, le=1024**3)] = 1024**2
     max_roster: Annotated[int, Meta(ge=1024, le=1024**3)] = 32 * 1024**2
+    log_ins_per_hour_from_one_place: Annotated[int, Meta(ge=1, le=1_000_000)] = 60
     trusted_proxies: Annotated[int, Meta(ge=0, le=10)] = 0
     sqlalchemy_database_uri: Annotated[str, Meta(pattern=_DATABASE)] | None = None
     security_log: Line = "security.log"

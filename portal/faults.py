@@ -69,12 +69,22 @@ _WORDS = {
 
 
 _EXIT_CODES = {400: 65, 404: 78, 413: 65, 415: 65, 428: 78}  # of what ends a call before a service is asked
-_WATCHED = {403: "forbidden", 429: "limited"}  # refusals that the security log tells of
+_WATCHED = {403: "forbidden"}  # what the security log has of every request; limits have a line a minute of their own
 
 
 def fault_of(error: BaseException) -> Fault:
     """Return what an error is in the table."""
     return next((FAULTS[kind] for kind in type(error).__mro__ if kind in FAULTS), UNFORESEEN)
+
+
+def status_and_headers(error: BaseException) -> tuple[int, dict[str, str]]:
+    """Return the status of an answer to an error, and the headers that say what to do."""
+    headers = {}
+    if isinstance(error, errors.LimitedError):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, errors.KeyRefusedError):
+        headers["WWW-Authenticate"] = 'Bearer realm="API"'
+    return fault_of(error).status, headers
 
 
 # What SQLite leaves unsaid.
@@ -118,10 +128,7 @@ def _refusal(error: Exception) -> Response:
         fault = fault._replace(title="Not available right now")
     message = "Please try again later, or tell the help desk." if private else str(known)
     response = _answer(fault, message, plan=getattr(known, "plan_id", ""))
-    if isinstance(known, errors.LimitedError):
-        response.headers["Retry-After"] = str(known.retry_after)
-    if isinstance(known, errors.KeyRefusedError):
-        response.headers["WWW-Authenticate"] = 'Bearer realm="API"'
+    response.headers.update(status_and_headers(known)[1])
     if fault.status in _WATCHED:
         security_log.log(_WATCHED[fault.status], endpoint=request.endpoint)
     return response

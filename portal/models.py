@@ -12,6 +12,7 @@ from sqlalchemy import (
     MetaData,
     String,
     TypeDecorator,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
@@ -57,7 +58,11 @@ _NUMBERED_ONCE = {"sqlite_autoincrement": True}
 
 
 class User(Base):
-    """A person's account. ``username_key`` is the name as it is compared, without case."""
+    """A person's account.
+
+    ``username_key`` is the username as it is compared, without case; ``search_key`` username and name as they are
+    searched.
+    """
 
     __tablename__ = "users"
     __table_args__ = _NUMBERED_ONCE
@@ -71,6 +76,7 @@ class User(Base):
     is_active: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime]
     last_login_at: Mapped[datetime | None]
+    search_key: Mapped[str] = mapped_column(String(400), default="", server_default=text("''"))
 
 
 class UserGroup(Base):
@@ -253,7 +259,10 @@ class Lease(Base):
 
 
 class LoginSession(Base):
-    """A log-in. The cookie holds the token, the row its SHA-256."""
+    """A log-in. The cookie holds the token, the row its SHA-256.
+
+    ``is_forwarded``: it came with X-Forwarded-For. ``confirmed_at``: when the password was typed last.
+    """
 
     __tablename__ = "login_sessions"
 
@@ -264,6 +273,11 @@ class LoginSession(Base):
     seen_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     remembered: Mapped[bool] = mapped_column(default=False)
+    browser: Mapped[str] = mapped_column(String(16), default="", server_default=text("''"))
+    system: Mapped[str] = mapped_column(String(16), default="", server_default=text("''"))
+    place: Mapped[str] = mapped_column(String(45), default="", server_default=text("''"))  # an IP address
+    is_forwarded: Mapped[bool] = mapped_column(default=False, server_default=false())
+    confirmed_at: Mapped[datetime | None]
 
 
 class AccountChange(Base):

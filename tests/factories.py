@@ -25,6 +25,7 @@ def make_user(
         username=username,
         username_key=username.lower(),
         name=username.title(),
+        search_key=username.lower(),
         password_hash=password_hash,
         is_superuser=is_superuser,
         is_active=is_active,

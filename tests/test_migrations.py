@@ -143,6 +143,22 @@ def test_every_migration_can_be_undone_and_done_again(app: Flask) -> None:
     assert tables() == before
 
 
+def test_names_from_before_they_were_searched_by_a_key_get_one(app: Flask) -> None:
+    with app.app_context():
+        result = app.test_cli_runner().invoke(args=["db", "downgrade", "0010"])
+        assert result.exit_code == 0, result.output
+        with db.engine.begin() as connection:
+            columns = "id, username, username_key, name, password_hash, is_superuser, is_active, created_at"
+            for number, name in ((1, "Zoë ŠŤASTNÁ"), (2, "")):
+                values = f"{number}, 'U{number}', 'u{number}', '{name}', '!', false, true, '2026-11-01 12:00:00'"
+                connection.execute(text(f"INSERT INTO users ({columns}) VALUES ({values})"))
+        result = app.test_cli_runner().invoke(args=["db", "upgrade"])
+        assert result.exit_code == 0, result.output
+        with db.engine.connect() as connection:
+            found = connection.execute(text("SELECT search_key FROM users ORDER BY id")).scalars().all()
+    assert found == ["u1 zoe stastna", "u2"]
+
+
 def test_an_upgrade_of_an_up_to_date_database_does_nothing(app: Flask) -> None:
     with app.app_context():
         result = app.test_cli_runner().invoke(args=["db", "upgrade"])

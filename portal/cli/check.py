@@ -29,7 +29,11 @@ def check(*, form: str) -> None:
     from portal.services.reports import check as service
 
     evidence = service.Evidence(
-        Path(current_app.instance_path), portal().catalogue, portal().open_list_manager, portal().clock
+        Path(current_app.instance_path),
+        portal().catalogue,
+        portal().open_list_manager,
+        portal().clock,
+        portal().settings.trusted_proxies,
     )
     findings = [_as_record(each) for each in service.check(db.session(), evidence)]
     if form == "json":

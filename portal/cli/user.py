@@ -6,6 +6,7 @@ from typing import BinaryIO
 import click
 
 from portal.cli.output import CommandGroup, as_text_or_json, print_json, print_message, print_table
+from portal.domain import usernames
 from portal.errors import BadInputError
 from portal.extensions import db, portal
 from portal.services.accounts import addresses, imports, passwords, users
@@ -41,12 +42,15 @@ def create(
     """Make an account that holds an address.
 
     The password is asked for. An empty answer, or no terminal to ask at, makes a random one, which is printed, alone on
-    a line, this once.
+    a line, this once. Where other accounts hold the address too, they are named first.
 
     \b
     Example: flask user create --group board alice alice@example.org
     """
     address = addresses.checked(email, special_domains=portal().settings.allowed_special_domains)
+    usernames.checked(username, own=[address.canonical])  # rather now than after two prompts
+    if shared := addresses.holders(db.session(), address):
+        print_message(f"{address.spelling} is also held by {', '.join(shared)}: they share its subscriptions")
     password, is_random = _new_password(password_stdin=password_stdin)
     users.create(
         db.session(),
@@ -133,6 +137,21 @@ def set_address(*, username: str, email: str) -> None:
     address = addresses.checked(email, special_domains=portal().settings.allowed_special_domains)
     addresses.change(db.session(), user_id, address, actor=COMMAND_LINE, now=portal().clock(), lists=_lists())
     print_message(f"{username} has the address {address.spelling}")
+
+
+@user.command()
+@click.argument("username", metavar="OLD")
+@click.argument("renamed", metavar="NEW")
+def rename(*, username: str, renamed: str) -> None:
+    """Give a user another username.
+
+    They log in with the new one; their password, addresses and log-ins stay. A username with an @ has to be one of
+    their own addresses.
+
+    \b
+    Example: flask user rename alice alice.liddell
+    """
+    print_message(f"{username} is now called {users.rename(db.session(), username, to=renamed)}")
 
 
 @user.command("set-groups")

@@ -1,18 +1,18 @@
 """A member's own account: its addresses, log-ins, password, list passwords and history."""
 
-from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 
 from portal.config import Catalogue
 from portal.domain.mailinglist import MailingList
-from portal.errors import WeakPasswordError, WrongPasswordError
+from portal.errors import LimitedError, WeakPasswordError, WrongPasswordError
 from portal.extensions import db, portal
-from portal.faults import fault_of
+from portal.faults import fault_of, status_and_headers
 from portal.services.accounts import sessions, users
 from portal.services.accounts.users import Profile
 from portal.services.preferences import own_history
 from portal.services.sync import list_passwords
-from portal.web import guards
+from portal.web import guards, sign_in
 from portal.web.forms import ChangePasswordForm, EndLogInForm, OwnAddressForm, OwnHistoryForm
 from portal.web.template_filters import sentence
 
@@ -27,26 +27,28 @@ def show() -> ResponseReturnValue:
 
 @blueprint.post("/account")
 def change_password() -> ResponseReturnValue:
-    """Change the password; every other log-in of the account ends."""
+    """Change the password; every other log-in of the account ends, and this one gets another token."""
     form = ChangePasswordForm()
     if not form.validate():
         return _page(form), 422
     try:
-        users.change_password(
+        token = users.change_password(
             db.session(),
             guards.member().id,
             current=form.current.data,
             new=form.new.data,
-            keep_token=guards.token(),
+            token=guards.token(),
             now=portal().clock(),
             rounds=portal().settings.bcrypt_rounds,
         )
-    except WrongPasswordError as error:
-        form.current.errors.append("This is not your current password.")
-        return _page(form), fault_of(error).status
+    except (WrongPasswordError, LimitedError) as error:
+        is_wrong = isinstance(error, WrongPasswordError)
+        form.current.errors.append("This is not your current password." if is_wrong else sentence(str(error)))
+        return _page(form), *status_and_headers(error)
     except WeakPasswordError as error:
         form.new.errors.append(sentence(str(error)))
         return _page(form), fault_of(error).status
+    sign_in.begin(token, remember=session.permanent)
     flash("Your password is changed. You are logged out everywhere else.")
     return redirect(url_for("account.show"), 303)
 

@@ -62,6 +62,14 @@ class ChangePasswordForm(PostedForm):
     )
 
 
+class ConfirmPasswordForm(PostedForm):
+    """The member's own password, which some changes need. Its field has a name that no other form has."""
+
+    own_password = PasswordField(
+        "Your password", validators=[InputRequired("Enter your password."), Length(max=LONGEST_PASSWORD)]
+    )
+
+
 class OwnAddressForm(PostedForm):
     """One of the member's own addresses."""
 

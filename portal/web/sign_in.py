@@ -4,12 +4,14 @@ from flask import Blueprint, flash, redirect, render_template, request, session,
 from flask.typing import ResponseReturnValue
 from flask_login import login_user, logout_user
 
-from portal.errors import LogInFailedError
+from portal.errors import LimitedError, LogInFailedError
 from portal.extensions import db, portal
-from portal.faults import fault_of
+from portal.faults import status_and_headers
 from portal.services.accounts import sessions
+from portal.services.accounts.sessions import Origin
 from portal.web import guards
 from portal.web.forms import LogInForm
+from portal.web.template_filters import sentence
 
 blueprint = Blueprint("sign_in", __name__)
 
@@ -27,19 +29,33 @@ def log_in() -> ResponseReturnValue:
             db.session(),
             name=form.username.data,
             password=form.password.data,
-            ip=request.remote_addr or "",
+            origin=_origin(),
             remember=form.remember.data,
             now=portal().clock(),
             rounds=portal().settings.bcrypt_rounds,
+            tries_per_hour=portal().settings.log_ins_per_hour_from_one_place,
         )
-    except LogInFailedError as error:
-        form.form_errors.append("Username and password do not match. Check both and try again.")
-        return render_template("sign_in/log_in.html", form=form), fault_of(error).status
-    _begin(token, remember=form.remember.data)
+    except (LogInFailedError, LimitedError) as error:
+        form.form_errors.append(_refusal(error, form))
+        return render_template("sign_in/log_in.html", form=form), *status_and_headers(error)
+    begin(token, remember=form.remember.data)
     return redirect(_next_page(), 303)
 
 
-def _begin(token: str, *, remember: bool) -> None:
+def _origin() -> Origin:
+    agent, is_forwarded = request.headers.get("User-Agent", ""), "X-Forwarded-For" in request.headers
+    return Origin(request.remote_addr or "", agent, is_forwarded)
+
+
+def _refusal(error: LogInFailedError | LimitedError, form: LogInForm) -> str:
+    """Say what to do. Of what was typed alone, so that the words tell nothing about an account."""
+    if isinstance(error, LimitedError):
+        return sentence(str(error))
+    shared = " If several people share this address, use your username." if "@" in form.username.data else ""
+    return f"Username and password do not match. Check both and try again.{shared}"
+
+
+def begin(token: str, *, remember: bool) -> None:
     """Put the token, and nothing of what was there before, into the cookie."""
     session.clear()
     found = sessions.member(db.session(), token, now=portal().clock())

@@ -53,8 +53,29 @@ def test_where_all_is_well_it_says_so_and_ends_with_0(check: Check, synced: None
     code, told = check()
     assert (code, wrong(told)) == (0, {})
     of_lists = {(handle, what) for handle in ("members", "tech", "board") for what in ("list manager", "runs")}
-    own = {(None, what) for what in ("portal.toml", "secret_key", "database", "clock", "mailinglists.toml")}
+    own = {
+        (None, what)
+        for what in ("portal.toml", "secret_key", "database", "clock", "trusted_proxies", "mailinglists.toml")
+    }
     assert told.keys() - {(None, "portal.db"), (None, "list_password_key")} == own | of_lists
+
+
+def test_log_ins_through_a_web_server_that_is_not_trusted_are_78(make_app, check: Check, synced: None):
+    app = make_app()
+    create = ["user", "create", "--password-stdin", "alice", "alice@example.org"]
+    assert app.test_cli_runner().invoke(args=create, input="correct horse battery\n").exit_code == 0
+    app.config["WTF_CSRF_ENABLED"] = False
+
+    def log_in(password: str) -> int:
+        form, headers = {"username": "alice", "password": password}, {"X-Forwarded-For": "198.51.100.7"}
+        return app.test_client().post("/login", data=form, headers=headers).status_code
+
+    assert log_in("wrong") == 401
+    assert check()[0] == 0, "anyone can send a header"
+    assert log_in("correct horse battery") == 303
+    code, told = check()
+    assert (code, wrong(told).keys()) == (78, {(None, "trusted_proxies")})
+    assert wrong(check(PORTAL_TRUSTED_PROXIES="1")[1]) == {}
 
 
 def test_it_prints_a_table_that_a_tired_person_can_read(make_app, check: Check, synced: None, instance: Path):

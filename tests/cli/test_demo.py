@@ -62,7 +62,13 @@ def test_those_whom_it_names_can_log_in(runner, session, clock):
     for username in ("alice", "bob", "charlie", "dora"):
         assert username in told
         assert sessions.log_in(
-            session, name=username, password=PASSWORD, ip="192.0.2.1", remember=False, now=clock(), rounds=4
+            session,
+            name=username,
+            password=PASSWORD,
+            origin=sessions.Origin("192.0.2.1"),
+            remember=False,
+            now=clock(),
+            rounds=4,
         )
 
 

@@ -34,7 +34,7 @@ def flask_user(runner: FlaskCliRunner):
 
 
 def log_in(session: Session, clock: Clock, password: str, name: str = "alice") -> str:
-    values = {"ip": "192.0.2.1", "remember": False, "now": clock(), "rounds": 4}
+    values = {"origin": sessions.Origin("192.0.2.1"), "remember": False, "now": clock(), "rounds": 4}
     return sessions.log_in(session, name=name, password=password, **values)
 
 
@@ -45,6 +45,22 @@ def test_create_without_a_terminal_prints_a_random_password_once(flask_user, ses
     assert len(password) == 20
     assert "\n" not in password
     assert log_in(session, clock, password)
+
+
+def test_create_says_whose_an_address_is_already(flask_user, session):
+    make_user(session, "alice")
+    make_user(session, "bob", "bob@example.org", "alice@example.org")
+    result = flask_user("create", "charlie", "Alice@example.org")
+    first, *_rest = result.stderr.splitlines()
+    assert (result.exit_code, "held by alice, bob" in first) == (0, True)
+
+
+def test_rename_gives_another_username(flask_user, session):
+    user_id = make_user(session, "alice")
+    result = flask_user("rename", "alice", "alice.liddell")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "alice is now called alice.liddell\n")
+    assert users.find(session, "alice.liddell") == user_id
+    assert flask_user("rename", "alice", "bob").exit_code == 65
 
 
 def test_create_takes_all_that_an_account_has(flask_user, session, clock):
@@ -239,7 +255,7 @@ def test_import_tells_twenty_bad_lines_and_how_many_more(flask_user, session):
 
 def test_every_command_has_help_with_an_example(flask_user):
     commands = [line.split()[0] for line in flask_user("--help").stdout.partition("Commands:")[2].splitlines() if line]
-    assert len(commands) == 12
+    assert len(commands) == 13
     for command in commands:
         result = flask_user(command, "--help")
         assert result.exit_code == 0

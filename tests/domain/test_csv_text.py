@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from portal.domain.csv_text import line, neutral
 
-SIGNS = "=+-@＝＋－＠﹦﹢﹣﹫"
+SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"
 
 
 @pytest.mark.parametrize(

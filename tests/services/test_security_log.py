@@ -143,7 +143,15 @@ def test_log_ins_are_told_by_number_and_never_by_name_or_password(session, event
     user_id = make_user(session, "alice", password_hash=hash_password("correct horse battery", rounds=4))
 
     def log_in(name: str, password: str) -> None:
-        sessions.log_in(session, name=name, password=password, ip="192.0.2.1", remember=False, now=NOW, rounds=4)
+        sessions.log_in(
+            session,
+            name=name,
+            password=password,
+            origin=sessions.Origin("192.0.2.1"),
+            remember=False,
+            now=NOW,
+            rounds=4,
+        )
 
     log_in("alice@example.org", "correct horse battery")
     for name in ("alice@example.org", "stranger@example.net"):
@@ -203,7 +211,7 @@ def test_a_limit_that_is_hit_is_told_of_pages(app, session, events):
     app.config["WTF_CSRF_ENABLED"] = False
     assert client.post("/login", data={"username": "alice", "password": "x"}).status_code == 429
     (event,) = events()
-    assert (event["event"], event["ip"], event["endpoint"]) == ("limited", "127.0.0.1", "sign_in.log_in")
+    assert (event["event"], event["ip"], event["tries"]) == ("limited", "127.0.0.1", "ip")
     with pytest.raises(LimitedError):
         rate_limits.count(session, [rate_limits.by_ip("127.0.0.1")], now=portal().clock())
 

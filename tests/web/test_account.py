@@ -17,6 +17,15 @@ from tests.factories import NOW, make_address, make_user
 from tests.web.conftest import HASH, PASSWORD, Client, Page, Visitor
 
 
+def test_too_many_tries_of_the_current_password_keep_the_form(alice: Visitor) -> None:
+    form = {"current": "wrong horse battery", "new": "three quiet green boats", "again": "three quiet green boats"}
+    for _ in range(5):
+        alice.post("/account", form, status=422)
+    page = alice.post("/account", form, status=429)
+    assert int(page.response.headers["Retry-After"]) > 0
+    assert 'id="current-error1"' in page.html
+
+
 def test_the_account_page_says_which_addresses_are_held_and_shared(
     visitor: Visitor, people: dict[str, int], session: Session
 ) -> None:
@@ -36,6 +45,17 @@ def test_a_member_changes_the_password(alice: Visitor, open_visitor: Callable[[]
     assert "Your password is changed." in page.text
     assert elsewhere.client.get("/account").status_code == 302
     elsewhere.log_in("alice", new)
+
+
+def test_a_new_password_gives_the_own_log_in_another_token(alice: Visitor, open_visitor: Callable[[], Visitor]) -> None:
+    thief = open_visitor()
+    thief.client.set_cookie("portal", alice.cookie())
+    assert thief.client.get("/account").status_code == 200
+    alice.follow(
+        "/account", {"current": PASSWORD, "new": "three quiet green boats", "again": "three quiet green boats"}
+    )
+    assert thief.client.get("/account").status_code == 302
+    alice.get("/account")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +183,7 @@ def test_the_log_ins_are_listed_and_this_one_is_marked(
     elsewhere.log_in("alice")
     clock.advance(minutes=30)
     page = alice.get("/account")
-    assert "22 Nov, 06:00 22 Nov, 07:30 This browser" in page.text
+    assert "Other on Other, 127.0.0.1 22 Nov, 06:00 22 Nov, 07:30 This browser" in page.text
     assert "22 Nov, 07:00 22 Nov, 07:00 End the log-in of 22 Nov, 07:00" in page.text
     assert "Log out everywhere else" in page.text
 

@@ -1,5 +1,6 @@
 """Logging in and out."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from portal.models import LoginSession
 from tests.conftest import Clock
-from tests.web.conftest import PASSWORD, Visitor
+from tests.factories import make_user
+from tests.web.conftest import HASH, PASSWORD, Visitor
 
 
 def test_a_member_logs_in_and_sees_the_lists(visitor: Visitor, people: dict[str, int]) -> None:
@@ -51,8 +53,10 @@ def test_too_many_tries_are_told_how_long_to_wait(visitor: Visitor, people: dict
     for _ in range(5):
         visitor.post("/login", {"username": "alice", "password": "wrong"}, status=401)
     page = visitor.post("/login", {"username": "alice", "password": PASSWORD}, status=429)
-    assert int(page.response.headers["Retry-After"]) > 0
-    assert page.title.startswith("Too many tries")
+    assert page.response.headers["Retry-After"] == "60"
+    assert page.title.startswith("Error: Log in")
+    assert "wait 60 seconds" in page.text
+    assert page.value("username") == "alice"
 
 
 def test_whoever_is_logged_in_is_not_asked_again(alice: Visitor) -> None:
@@ -105,3 +109,21 @@ def test_the_cookie_ends_with_the_browser_otherwise_and_for_superusers(
     data = {"csrf_token": visitor.get("/login").token, "username": username, "password": PASSWORD}
     response = visitor.client.post("/login", data=data | ({"remember": remember} if remember else {}))
     assert "Expires=" not in response.headers["Set-Cookie"]
+
+
+def test_a_shared_address_is_told_what_to_do_in_the_words_for_any_address(
+    visitor: Visitor, people: dict[str, int], session: Session
+) -> None:
+    make_user(session, "dora", "dora@example.org", "alice@example.org", password_hash=HASH)
+    pages = [
+        visitor.post("/login", {"username": name, "password": password}, status=401)
+        for name, password in (
+            ("alice@example.org", PASSWORD),
+            ("alice@example.org", "wrong"),
+            ("bob@example.org", "wrong"),
+            ("nobody@example.org", "wrong"),
+        )
+    ]
+    unnamed = {re.sub(r"[a-z]+@example.org|value=\"[^\"]*\"", "", page.html) for page in pages}
+    assert len(unnamed) == 1
+    assert "use your username" in unnamed.pop()

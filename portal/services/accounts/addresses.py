@@ -15,9 +15,10 @@ from portal.errors import InvalidAddressError, UnknownUserError
 from portal.models import Address, History, Preference, Run, RunLine, User, UserAddress, UserGroup
 from portal.services import history, preference_rows, security_log
 from portal.services.accounts import log as account_log
+from portal.services.accounts import names
 from portal.services.history import Actor
 from portal.services.preference_rows import Mailbox
-from portal.services.transaction import transaction
+from portal.services.transaction import reading, transaction
 
 Lists = Mapping[str, MailingList] | None  # None: the catalogue cannot be read; every list counts as offered
 
@@ -83,6 +84,19 @@ def may_see(mailing_list: MailingList | None) -> ColumnElement[bool]:
     groups = sorted(mailing_list.audience)
     in_audience = exists().where(UserGroup.user_id == User.id, UserGroup.name.in_(groups)).correlate(User)
     return and_(User.is_active, in_audience)
+
+
+def holders(session: Session, address: Checked) -> tuple[str, ...]:
+    """Return the usernames of the accounts, active or not, that hold an address."""
+    query = (
+        select(User.username)
+        .join(UserAddress, UserAddress.user_id == User.id)
+        .join(Address, Address.id == UserAddress.address_id)
+        .where(Address.canonical == address.canonical)
+        .order_by(User.username_key)
+    )
+    with reading(session):
+        return tuple(session.scalars(query))
 
 
 # The functions from here to ``change`` work inside a transaction that the caller has begun.
@@ -228,6 +242,7 @@ def change(session: Session, user_id: int, address: Checked, *, actor: Actor, no
         forget_unused(session, [old.id])
         username = session.execute(select(User.username).where(User.id == user_id)).scalar_one()
         account_log.record(session, [(user_id, username)], "address changed", actor=actor)
+        names.follow(session, user_id, old=old.canonical, new=address.canonical, spelling=address.spelling, actor=actor)
     security_log.log("address changed", user=user_id)
 
 

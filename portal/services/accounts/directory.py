@@ -3,19 +3,20 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select, true
 from sqlalchemy.orm import Session, aliased
 
+from portal.domain import usernames
 from portal.domain.mailinglist import MailingList
+from portal.domain.search_text import search_key, search_words
 from portal.models import Address, Preference, User, UserAddress, UserGroup
 from portal.services.accounts import users
-from portal.services.accounts.sessions import name_key
 from portal.services.accounts.users import Profile
 from portal.services.transaction import reading
 
 
 class Wanted(NamedTuple):
-    """Which accounts: a part of name, username or address; a group; a role and a state, None for either."""
+    """Which accounts: words, each part of name, username or address; a group; a role and a state, None for either."""
 
     text: str = ""
     group: str = ""
@@ -56,26 +57,16 @@ def find(session: Session, wanted: Wanted, *, after: str = "", limit: int = 50) 
     condition = _condition(wanted)
     with reading(session):
         total = session.execute(select(func.count()).select_from(User).where(condition)).scalar_one()
-        beyond = and_(condition, User.username_key > name_key(after)) if after else condition
+        beyond = and_(condition, User.username_key > usernames.key(after)) if after else condition
         profiles = users.profiles(session, beyond, limit=limit + 1)
     return Found(tuple(profiles[:limit]), total, len(profiles) > limit)
 
 
 def _condition(wanted: Wanted) -> ColumnElement[bool]:
     conditions: list[ColumnElement[bool]] = [true()]
-    if wanted.text:
-        held = (
-            exists()
-            .where(UserAddress.user_id == User.id, Address.id == UserAddress.address_id)
-            .where(Address.canonical.contains(wanted.text.lower(), autoescape=True))
-        )
-        conditions.append(
-            or_(
-                User.username_key.contains(name_key(wanted.text), autoescape=True),
-                User.name.icontains(wanted.text, autoescape=True),
-                held,
-            )
-        )
+    for word in search_words(wanted.text):
+        held = exists().where(UserAddress.user_id == User.id, Address.id == UserAddress.address_id)
+        conditions.append(or_(is_named(word), held.where(is_spelled(word))))
     if wanted.group:
         conditions.append(exists().where(UserGroup.user_id == User.id, UserGroup.name == wanted.group))
     if wanted.is_superuser is not None:
@@ -83,6 +74,20 @@ def _condition(wanted: Wanted) -> ColumnElement[bool]:
     if wanted.is_active is not None:
         conditions.append(User.is_active.is_(wanted.is_active))
     return and_(*conditions)
+
+
+def is_named(word: str) -> ColumnElement[bool]:
+    """Return the condition that a word is part of a user's name or username, without regard to case and accents."""
+    key = search_key(word)
+    return User.search_key.contains(key, autoescape=True) if key else false()  # an accent alone is no word
+
+
+def is_spelled(word: str) -> ColumnElement[bool]:
+    """Return the condition that a word is part of an address, as compared or as spelled, without regard to case."""
+    compared = usernames.key(word)
+    return or_(
+        Address.canonical.contains(compared, autoescape=True), Address.spelling.icontains(compared, autoescape=True)
+    )
 
 
 def groups(session: Session) -> tuple[str, ...]:
@@ -111,18 +116,12 @@ def subscriptions(session: Session, user_id: int, *, lists: Mapping[str, Mailing
 
 
 def search(session: Session, text: str, *, limit: int = 50) -> tuple[Match, ...]:
-    """Return addresses and their holders by a part of an address, of a username or of a name."""
+    """Return addresses and their holders by words that are parts of address, username or name, in any order."""
     query = (
         select(Address.canonical, Address.spelling, User.username, User.name, User.id)
         .outerjoin(UserAddress, UserAddress.address_id == Address.id)
         .outerjoin(User, User.id == UserAddress.user_id)
-        .where(
-            or_(
-                Address.canonical.contains(text.lower(), autoescape=True),
-                User.username_key.contains(name_key(text), autoescape=True),
-                User.name.icontains(text, autoescape=True),
-            )
-        )
+        .where(*(or_(is_spelled(word), is_named(word)) for word in search_words(text)))
         .order_by(Address.canonical, User.username_key)
         .limit(limit)
     )

@@ -9,11 +9,12 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from portal import database
+from portal.domain import usernames
 from portal.domain.address import printable
 from portal.errors import BadInputError
 from portal.models import Address, User, UserAddress, UserGroup
 from portal.services import security_log
-from portal.services.accounts import addresses, passwords, sessions, users
+from portal.services.accounts import addresses, passwords, users
 from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import Checked, Lists
 from portal.services.history import COMMAND_LINE, Actor
@@ -58,7 +59,7 @@ class _Row(NamedTuple):
 
     @property
     def key(self) -> str:
-        return sessions.name_key(self.username)
+        return usernames.key(self.username)
 
 
 def import_users(
@@ -170,7 +171,7 @@ def _row(number: int, cells: dict[str, str], special_domains: Collection[str]) -
         raise BadInputError("the password_hash is no bcrypt hash ($2a$, $2b$, $2y$) and none of the portal's (v1$)")
     return _Row(
         line=number,
-        username=users.checked_username(cells["username"], address=address),
+        username=usernames.checked(cells["username"], own=[address.canonical]),
         address=address,
         name=users.checked_name(cells["name"]),
         groups=users.checked_groups(part for part in cells["groups"].split(";") if part.strip()),

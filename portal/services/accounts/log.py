@@ -1,6 +1,6 @@
 """The append-only history of accounts: who made, changed, locked out or deleted whom."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -32,14 +32,21 @@ def record(session: Session, accounts: Iterable[tuple[int, str]], what: str, *, 
         session.execute(insert(AccountChange), rows)
 
 
-def forget_name(session: Session, user_id: int) -> None:
-    """Name an account by its number alone, as the one changed and as the one who changed others."""
+def forget_name(session: Session, user_id: int) -> Sequence[str]:
+    """Name an account by its number alone, as the one changed and as the one who changed others.
+
+    Return the usernames that it has had.
+    """
     name = f"user {user_id}"
+    own = AccountChange.user_id == user_id
+    had = session.scalars(select(AccountChange.username).where(own).distinct()).all()
+    session.execute(update(AccountChange).where(own, AccountChange.what.startswith("renamed: ")).values(what="renamed"))
     for number, text in (
         (AccountChange.user_id, AccountChange.username),
         (AccountChange.actor_id, AccountChange.actor),
     ):
         session.execute(update(AccountChange).where(number == user_id).values({text.key: name}))
+    return had
 
 
 def recent(

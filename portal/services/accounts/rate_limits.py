@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from portal import database
 from portal.errors import LimitedError
 from portal.models import Attempt
+from portal.services import security_log
 from portal.services.transaction import reading, transaction
 
 
@@ -29,8 +30,10 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
     "ip": (Limit(60, 3600),),
     "api key": (Limit(10, 60), Limit(60, 3600)),
     "current password": (Limit(5, 60), Limit(20, 3600)),
+    "refusal": (Limit(1, 60),),  # lines of the security log about refusals past a limit
 }
 _KEPT = timedelta(seconds=max(limit.seconds for limits in LIMITS.values() for limit in limits))
+_AHEAD = timedelta(minutes=1)  # clocks of several hosts differ; a row from further ahead was made by a wrong one
 
 # A row that counts nothing. Who counts writes it first, and so waits until nobody else is counting: on SQLite the
 # transaction does that by itself, other databases lock the row. Its time never comes, so that no purge takes it.
@@ -38,10 +41,11 @@ _TURN = {"id": 0, "key": "0" * 64, "at": datetime(9999, 1, 1, tzinfo=UTC)}
 
 
 class Key(NamedTuple):
-    """Whose tries are counted together: a kind of LIMITS, and a hash from which nobody can be read."""
+    """Whose tries are counted together, and their limits; ``digest`` is a hash from which nobody can be read."""
 
     kind: str
     digest: str
+    limits: tuple[Limit, ...]
 
 
 class Counted(NamedTuple):
@@ -54,17 +58,18 @@ class Counted(NamedTuple):
 def key(kind: str, *parts: str) -> Key:
     """Return the key of a kind of LIMITS for what tells its subjects apart."""
     text = "\0".join((kind, *parts))
-    return Key(kind, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
+    return Key(kind, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(), LIMITS[kind])
 
 
-def account_and_ip(name: str, ip: str) -> Key:
-    """Return the key of one log-in name, as names are compared, tried from one place; the name need not exist."""
-    return key("account and ip", name, place(ip))
+def account_and_ip(account: int | str, ip: str) -> Key:
+    """Return the key of one account tried from one place: its number, or a name that no account has."""
+    return key("account and ip", "number" if isinstance(account, int) else "name", str(account), place(ip))
 
 
-def by_ip(ip: str, *, kind: str = "ip") -> Key:
-    """Return the key of everything tried from one place."""
-    return key(kind, place(ip))
+def by_ip(ip: str, *, kind: str = "ip", per_hour: int | None = None) -> Key:
+    """Return the key of everything tried from one place; ``per_hour`` tries, where that is a setting."""
+    found = key(kind, place(ip))
+    return found if per_hour is None else found._replace(limits=(Limit(per_hour, 3600),))
 
 
 def place(ip: str) -> str:
@@ -84,18 +89,35 @@ def count(session: Session, keys: Sequence[Key], *, now: datetime) -> Counted:
     """Count one try under each of its keys, or refuse it without counting; in a transaction of its own.
 
     Call it before what is tried is looked at. No two are let through on the same count, in whatever processes they
-    run. Raise LimitedError.
+    run. The last key is the place: of what is refused there, the security log has a line a minute. Raise LimitedError.
     """
+    try:
+        return _count(session, keys, now)
+    except LimitedError:
+        _log_refusal(session, keys[-1], now)
+        raise
+
+
+def _count(session: Session, keys: Sequence[Key], now: datetime) -> Counted:
     with reading(session):
         _refuse(session, keys, now)  # a flood is turned away without waiting for a turn, and without a write
     with transaction(session):
         _take_turn(session)
         _refuse(session, keys, now)
-        session.execute(delete(Attempt).where(Attempt.at <= now - _KEPT))
+        useless = or_(Attempt.at <= now - _KEPT, Attempt.at > now + _AHEAD)
+        session.execute(delete(Attempt).where(Attempt.id != _TURN["id"], useless))
         rows = [Attempt(key=each.digest, at=now) for each in keys]
         session.add_all(rows)
         session.flush()
         return Counted(tuple(keys), tuple(row.id for row in rows))
+
+
+def _log_refusal(session: Session, place: Key, now: datetime) -> None:
+    try:
+        _count(session, [key("refusal", place.digest)], now)
+    except LimitedError:
+        return
+    security_log.log("limited", tries=place.kind)
 
 
 def forgive(session: Session, counted: Counted, *, cleared: Sequence[Key]) -> None:
@@ -115,7 +137,7 @@ def _take_turn(session: Session) -> None:
 
 
 def _refuse(session: Session, keys: Sequence[Key], now: datetime) -> None:
-    waits = [_wait(session, digest, limit, now) for kind, digest in keys for limit in LIMITS[kind]]
+    waits = [_wait(session, each.digest, limit, now) for each in keys for limit in each.limits]
     seconds = max(waits, default=0)
     if seconds:
         raise LimitedError(f"too many tries: wait {_in_words(seconds)}, then try again", retry_after=seconds)
@@ -126,7 +148,7 @@ def _wait(session: Session, digest: str, limit: Limit, now: datetime) -> int:
     window = timedelta(seconds=limit.seconds)
     last_that_fits = session.execute(
         select(Attempt.at)
-        .where(Attempt.key == digest, Attempt.at > now - window)
+        .where(Attempt.key == digest, Attempt.at > now - window, Attempt.at <= now + _AHEAD)
         .order_by(Attempt.at.desc())
         .offset(limit.tries - 1)
         .limit(1)
@@ -138,5 +160,5 @@ def _wait(session: Session, digest: str, limit: Limit, now: datetime) -> int:
 
 def _in_words(seconds: int) -> str:
     if seconds < 100:
-        return "a second" if seconds == 1 else f"{seconds} seconds"
+        return "1 second" if seconds == 1 else f"{seconds} seconds"
     return f"{math.ceil(seconds / 60)} minutes"

@@ -2,15 +2,16 @@
 
 import hashlib
 import secrets
-import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, exists, func, insert, select, update
 from sqlalchemy.orm import Session
 
+from portal.domain import usernames
 from portal.domain.address import canonical
+from portal.domain.user_agent import agent
 from portal.errors import InvalidAddressError, LogInFailedError
 from portal.models import Address, LoginSession, User, UserAddress
 from portal.services import security_log
@@ -20,6 +21,7 @@ from portal.services.transaction import reading, transaction
 IDLE = timedelta(hours=12)
 ABSOLUTE = timedelta(hours=24)
 REMEMBERED = timedelta(days=30)  # instead of both, where the member asked for it; never for superusers
+CONFIRMED = timedelta(minutes=15)  # for so long a typed password is good for a superuser's changes of access
 _SEEN_EVERY = timedelta(minutes=5)
 _LONGEST_NAME = 254  # an address
 
@@ -51,9 +53,12 @@ class _Account(NamedTuple):
     is_superuser: bool
 
 
-def name_key(name: str) -> str:
-    """Return the form in which usernames are compared and stored: NFC, lower case."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
+class Origin(NamedTuple):
+    """Where a log-in comes from: its IP address, its User-Agent, and whether it came with X-Forwarded-For."""
+
+    ip: str
+    user_agent: str = ""
+    is_forwarded: bool = False
 
 
 def _compared(name: str) -> str:
@@ -61,36 +66,60 @@ def _compared(name: str) -> str:
     try:
         return canonical(name)
     except InvalidAddressError:
-        return name_key(name)
+        return usernames.key(name)
 
 
-def log_in(session: Session, *, name: str, password: str, ip: str, remember: bool, now: datetime, rounds: int) -> str:
+def log_in(
+    session: Session,
+    *,
+    name: str,
+    password: str,
+    origin: Origin,
+    remember: bool,
+    now: datetime,
+    rounds: int,
+    tries_per_hour: int | None = None,
+) -> str:
     """Compare a password and open a session; return its token.
 
-    ``name`` is a username, or an address that only one account holds. The try is counted before anything is looked at,
-    and bcrypt runs once whatever the answer is. ``rounds`` is its cost; a hash that was imported or made at another
-    cost is replaced. Raise LimitedError, or LogInFailedError, which is the same for unknown, inactive and wrong.
+    ``name`` is a username, or an address that only one account holds. The try is counted before the password is looked
+    at, for the account whatever name of it was typed, and each refusal takes the same CPU. ``rounds`` is the cost of
+    bcrypt; a hash that was imported or made at another cost is replaced. ``tries_per_hour`` limits one place. Raise
+    LimitedError, or LogInFailedError, which is the same for unknown, inactive and wrong.
     """
-    account_and_ip = rate_limits.account_and_ip(_compared(name.strip()), ip)
-    counted = rate_limits.count(session, [account_and_ip, rate_limits.by_ip(ip)], now=now)
+    name = name.strip()
+    with reading(session):
+        account = _account(session, name)
+    account_and_ip = rate_limits.account_and_ip(account.id if account else _compared(name), origin.ip)
+    by_ip = rate_limits.by_ip(origin.ip, per_hour=tries_per_hour)
+    counted = rate_limits.count(session, [account_and_ip, by_ip], now=now)
     for _ in range(2):  # again where another log-in of theirs replaced an imported hash in the meantime
-        with reading(session):
-            account = _account(session, name.strip())
-        verdict = passwords.verify(password, account.password_hash if account else None, rounds=rounds)
-        if account is None or not account.is_active or not verdict.is_right:
+        account, kept_hash = _verify(session, name, password, rounds=rounds)
+        if account is None or kept_hash is None:
             break
-        replaced = passwords.hash_password(password, rounds=rounds) if verdict.needs_rehash else account.password_hash
         token = secrets.token_urlsafe(32)
         with transaction(session):
-            is_stamped = _stamp(session, account, password_hash=replaced, now=now)
+            is_stamped = _stamp(session, account, password_hash=kept_hash, now=now)
             if is_stamped:
                 rate_limits.forgive(session, counted, cleared=[account_and_ip])
-                _begin(session, account, token=token, is_remembered=remember and not account.is_superuser, now=now)
+                is_remembered = remember and not account.is_superuser
+                _begin(session, account.id, token=token, origin=origin, is_remembered=is_remembered, now=now)
         if is_stamped:
             security_log.log("log-in", user=account.id)
             return token
     security_log.log("log-in failed", user=account and account.id)
     raise LogInFailedError(REFUSAL)
+
+
+def _verify(session: Session, name: str, password: str, *, rounds: int) -> tuple[_Account | None, str | None]:
+    """Return the account of a log-in name and, where the password opens it, the hash to keep of it."""
+    with reading(session):
+        account, cost = _account(session, name), _cost(session, rounds)
+    stored = account.password_hash if account and account.is_active else None
+    verdict = passwords.verify(password, stored, rounds=rounds, cost=cost)
+    if not verdict.is_right:
+        return account, None
+    return account, passwords.hash_password(password, rounds=rounds) if verdict.needs_rehash else stored
 
 
 # Built once: every request runs it, and building takes longer than running.
@@ -129,11 +158,18 @@ def log_out(session: Session, token: str) -> None:
 
 
 class OpenLogIn(NamedTuple):
-    """A log-in that has not ended; ``is_this``: the one that asks. ``seen_at`` is five minutes late at most."""
+    """A log-in that has not ended; ``is_this``: the one that asks. ``seen_at`` is five minutes late at most.
+
+    ``browser`` and ``system`` are families, ``place`` is an IP address; all empty where a log-in is from before they
+    were kept.
+    """
 
     id: int
     begun_at: datetime
     seen_at: datetime
+    browser: str
+    system: str
+    place: str
     is_this: bool
 
 
@@ -142,6 +178,7 @@ def log_ins(session: Session, member: Member, *, now: datetime) -> tuple[OpenLog
     table = LoginSession
     query = (
         select(table.id, table.created_at, table.seen_at, table.expires_at, table.remembered, table.token_hash)
+        .add_columns(table.browser, table.system, table.place)
         .where(table.user_id == member.id)
         .order_by(table.seen_at.desc(), table.id.desc())
     )
@@ -149,7 +186,10 @@ def log_ins(session: Session, member: Member, *, now: datetime) -> tuple[OpenLog
         found = session.execute(query).all()
     own = _hashed(member.token)
     alive = (
-        OpenLogIn(row.id, row.created_at, row.seen_at, is_this=row.token_hash == own)
+        OpenLogIn(
+            *(row.id, row.created_at, row.seen_at, row.browser, row.system, row.place),
+            is_this=row.token_hash == own,
+        )
         for row in found
         if not _is_over(_LogIn(*row[:5]), is_superuser=member.is_superuser, now=now)
     )
@@ -181,23 +221,39 @@ def end(session: Session, user_id: int, *, keep_token: str | None = None) -> Non
 
 
 def _account(session: Session, name: str) -> _Account | None:
+    """Return the account that a log-in name stands for: the user of that name, or the only holder of that address.
+
+    A username that is an address counts while its user holds it: the next holder logs in with it, not the last one.
+    """
     if len(name) > _LONGEST_NAME or not name.isprintable():
         return None
-    columns = select(User.id, User.password_hash, User.is_active, User.is_superuser)
-    row = session.execute(columns.where(User.username_key == name_key(name))).one_or_none()
-    if row is None and "@" in name:
+    query = select(User.id, User.password_hash, User.is_active, User.is_superuser)
+    is_called_so = User.username_key == usernames.key(name)
+    if "@" not in name:
+        rows = session.execute(query.where(is_called_so)).all()
+    else:
         try:
             address = canonical(name)
         except InvalidAddressError:
             return None
-        rows = session.execute(
-            columns.join(UserAddress, UserAddress.user_id == User.id)
+        holders = (
+            query.join(UserAddress, UserAddress.user_id == User.id)
             .join(Address, Address.id == UserAddress.address_id)
             .where(Address.canonical == address)
             .limit(2)
-        ).all()
-        row = rows[0] if len(rows) == 1 else None
-    return None if row is None else _Account(*row)
+        )
+        rows = session.execute(holders.where(is_called_so)).all() or session.execute(holders).all()
+    return _Account(*rows[0]) if len(rows) == 1 else None
+
+
+def _cost(session: Session, rounds: int) -> int:
+    """Return the cost that every comparison takes: one more than ``rounds`` while a stored hash has a higher one.
+
+    No log-in takes longer than that for the sake of being alike: each step doubles it.
+    """
+    bare = func.replace(User.password_hash, passwords.VERSION, "")
+    is_higher = func.substr(bare, 5, 2) > f"{rounds:02}"  # $2b$12$…
+    return rounds + 1 if session.scalar(select(exists().where(is_higher))) else rounds
 
 
 def _stamp(session: Session, account: _Account, *, password_hash: str, now: datetime) -> bool:
@@ -214,18 +270,46 @@ def _stamp(session: Session, account: _Account, *, password_hash: str, now: date
     return stamped is not None
 
 
-def _begin(session: Session, account: _Account, *, token: str, is_remembered: bool, now: datetime) -> None:
+def _begin(session: Session, user_id: int, *, token: str, origin: Origin, is_remembered: bool, now: datetime) -> None:
+    browser, system = agent(origin.user_agent)
     session.execute(delete(LoginSession).where(LoginSession.expires_at <= now))
     session.execute(
         insert(LoginSession).values(
             token_hash=_hashed(token),
-            user_id=account.id,
+            user_id=user_id,
             created_at=now,
             seen_at=now,
             expires_at=now + (REMEMBERED if is_remembered else ABSOLUTE),
             remembered=is_remembered,
+            browser=browser,
+            system=system,
+            place=origin.ip[:45],
+            is_forwarded=origin.is_forwarded,
+            confirmed_at=now,
         )
     )
+
+
+def renew(session: Session, token: str, *, now: datetime) -> str:
+    """Give a session another token, as its password was just typed; return it. The caller's transaction is open."""
+    renewed = secrets.token_urlsafe(32)
+    own = LoginSession.token_hash == _hashed(token)
+    session.execute(update(LoginSession).where(own).values(token_hash=_hashed(renewed), confirmed_at=now))
+    return renewed
+
+
+def confirm(session: Session, token: str, *, now: datetime) -> None:
+    """Write down that a session's password was just typed. The caller's transaction is open."""
+    own = LoginSession.token_hash == _hashed(token)
+    session.execute(update(LoginSession).where(own).values(confirmed_at=now))
+
+
+def is_confirmed(session: Session, token: str, *, now: datetime) -> bool:
+    """Tell whether a session's password was typed within the last 15 minutes."""
+    with reading(session):
+        query = select(LoginSession.confirmed_at).where(LoginSession.token_hash == _hashed(token))
+        confirmed_at = session.execute(query).scalar()
+    return confirmed_at is not None and abs(now - confirmed_at) < CONFIRMED
 
 
 class _LogIn(NamedTuple):

@@ -10,23 +10,24 @@ from sqlalchemy import delete as delete_from
 from sqlalchemy.orm import Session, aliased
 
 from portal import database
-from portal.domain.address import canonical, printable
+from portal.domain import usernames
+from portal.domain.address import printable
+from portal.domain.search_text import search_key
 from portal.errors import (
     BadInputError,
     DuplicateError,
-    InvalidAddressError,
     UnknownUserError,
     WrongPasswordError,
 )
 from portal.models import Address, Run, User, UserAddress, UserGroup
 from portal.services import history, security_log
-from portal.services.accounts import addresses, passwords, rate_limits, sessions
+from portal.services.accounts import addresses, names, passwords, rate_limits, sessions
 from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import Checked, Lists
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.transaction import reading, transaction
 
-_LONGEST_USERNAME = 64  # characters, as of a group's name
+_LONGEST_GROUP = 64  # characters
 _LONGEST_NAME = 120
 _BLOCK = 1_000  # accounts read at once
 
@@ -46,22 +47,6 @@ class Profile(NamedTuple):
     last_login_at: datetime | None
 
 
-def checked_username(text: str, *, address: Checked) -> str:
-    """Return a username as it is stored, in NFC. Raise BadInputError.
-
-    Up to 64 printable characters, no white space. With an @ it must be the user's own address: as somebody else's it
-    would take over their log-in.
-    """
-    username = unicodedata.normalize("NFC", text)
-    if not 0 < len(username) <= _LONGEST_USERNAME or not username.isprintable() or " " in username:
-        raise BadInputError(
-            f"not a username: {printable(text)!r} (1 to {_LONGEST_USERNAME} printable characters without white space)"
-        )
-    if "@" in username and _canonical(username) != address.canonical:
-        raise BadInputError(f"a username with an @ must be the user's own address: {printable(username)}")
-    return username
-
-
 def checked_name(text: str) -> str:
     """Return a person's name as it is stored: trimmed, in NFC. Raise BadInputError."""
     name = unicodedata.normalize("NFC", text.strip())
@@ -72,13 +57,13 @@ def checked_name(text: str) -> str:
 
 def checked_groups(texts: Iterable[str]) -> tuple[str, ...]:
     """Return names of groups as they are stored and compared: trimmed, in NFC, each once. Raise BadInputError."""
-    names = {unicodedata.normalize("NFC", text.strip()): text for text in texts}
-    for name, text in names.items():
-        if not 0 < len(name) <= _LONGEST_USERNAME or not name.isprintable() or ";" in name:
+    found = {unicodedata.normalize("NFC", text.strip()): text for text in texts}
+    for name, text in found.items():
+        if not 0 < len(name) <= _LONGEST_GROUP or not name.isprintable() or ";" in name:
             raise BadInputError(
-                f"not a group: {printable(text)!r} (1 to {_LONGEST_USERNAME} printable characters, no semicolon)"
+                f"not a group: {printable(text)!r} (1 to {_LONGEST_GROUP} printable characters, no semicolon)"
             )
-    return tuple(sorted(names))
+    return tuple(sorted(found))
 
 
 def create(
@@ -99,8 +84,8 @@ def create(
 
     Raise BadInputError, WeakPasswordError or DuplicateError.
     """
-    username, name = checked_username(username, address=address), checked_name(name)
-    names = checked_groups(groups)
+    username, name = usernames.checked(username, own=[address.canonical]), checked_name(name)
+    group_names = checked_groups(groups)
     stored = passwords.UNUSABLE
     if password is not None:
         passwords.check_strength(password, own=[username, name, address.spelling])
@@ -108,7 +93,7 @@ def create(
     values = {"username": username, "name": name, "password_hash": stored, "is_superuser": is_superuser}
     with transaction(session):
         (user_id,) = insert_accounts(session, [values], now=now).values()
-        _put_into(session, user_id, names)
+        _put_into(session, user_id, group_names)
         addresses.give(session, user_id, address, lists=lists)
         made = "made, a superuser" if is_superuser else "made"
         account_log.record(session, [(user_id, username)], made, actor=actor)
@@ -128,7 +113,13 @@ def insert_accounts(session: Session, accounts: Iterable[Mapping[str, Any]], *, 
     ids: dict[str, int] = {}
     for block in database.chunked(accounts, _BLOCK):
         rows = [
-            {**each, "username_key": sessions.name_key(each["username"]), "is_active": True, "created_at": now}
+            {
+                **each,
+                "username_key": usernames.key(each["username"]),
+                "search_key": search_key(each["username"], each["name"]),
+                "is_active": True,
+                "created_at": now,
+            }
             for each in block
         ]
         made = session.execute(statement.returning(table.c.username_key, table.c.id), rows)
@@ -185,7 +176,7 @@ def list_users(session: Session) -> Iterator[Profile]:
         yield from block
         if len(block) < _BLOCK:
             return
-        last = sessions.name_key(block[-1].username)
+        last = usernames.key(block[-1].username)
 
 
 def set_password(session: Session, username: str, *, password: str, rounds: int, actor: Actor = COMMAND_LINE) -> None:
@@ -203,35 +194,72 @@ def set_password(session: Session, username: str, *, password: str, rounds: int,
 
 
 def change_password(
-    session: Session, user_id: int, *, current: str, new: str, keep_token: str, now: datetime, rounds: int
-) -> None:
-    """Change a member's own password; every session of theirs but the one of ``keep_token`` ends.
+    session: Session, user_id: int, *, current: str, new: str, token: str, now: datetime, rounds: int
+) -> str:
+    """Change a member's own password; return the token that the session of ``token`` has from now on.
 
-    Tries of the current password are limited as those of a log-in are. Raise WeakPasswordError, WrongPasswordError or
-    LimitedError.
+    Every other session of theirs ends. Raise WeakPasswordError, WrongPasswordError or LimitedError.
     """
     passwords.check_strength(new, own=_own(profile(session, user_id)))
-    tried = rate_limits.key("current password", str(user_id))
-    counted = rate_limits.count(session, [tried], now=now)
-    with reading(session):
-        stored = session.execute(select(User.password_hash).where(User.id == user_id)).scalar()
-    if not passwords.verify(current, stored, rounds=rounds).is_right:
-        raise WrongPasswordError("this is not the current password")
+    typed = _type_password(session, user_id, current, now=now, rounds=rounds)
     replaced = passwords.hash_password(new, rounds=rounds)
     with transaction(session):
         changed = session.execute(
             update(User)
-            .where(User.id == user_id, User.is_active, User.password_hash == stored)
+            .where(User.id == user_id, User.is_active, User.password_hash == typed.stored)
             .values(password_hash=replaced)
             .returning(User.id)
         ).scalar()
         if changed is None:  # changed elsewhere while bcrypt was at work
             raise WrongPasswordError("this is not the current password")
-        rate_limits.forgive(session, counted, cleared=[tried])
-        sessions.end(session, user_id, keep_token=keep_token)
+        rate_limits.forgive(session, typed.counted, cleared=typed.counted.keys)
+        sessions.end(session, user_id, keep_token=token)
+        renewed = sessions.renew(session, token, now=now)
         user = session.get_one(User, user_id)
         _record(session, user, "password changed", actor=Actor(user_id, user.username))
     security_log.log("password changed", user=user_id)
+    return renewed
+
+
+def confirm_password(session: Session, user_id: int, *, password: str, token: str, now: datetime, rounds: int) -> None:
+    """Let a session make changes of access for the next 15 minutes. Raise WrongPasswordError or LimitedError."""
+    typed = _type_password(session, user_id, password, now=now, rounds=rounds)
+    with transaction(session):
+        rate_limits.forgive(session, typed.counted, cleared=typed.counted.keys)
+        sessions.confirm(session, token, now=now)
+    security_log.log("password confirmed", user=user_id)
+
+
+class _Typed(NamedTuple):
+    stored: str | None
+    counted: rate_limits.Counted
+
+
+def _type_password(session: Session, user_id: int, password: str, *, now: datetime, rounds: int) -> _Typed:
+    """Compare a member's own password; tries are limited as those of a log-in are."""
+    counted = rate_limits.count(session, [rate_limits.key("current password", str(user_id))], now=now)
+    with reading(session):
+        stored = session.execute(select(User.password_hash).where(User.id == user_id)).scalar()
+    if not passwords.verify(password, stored, rounds=rounds).is_right:
+        security_log.log("password refused", user=user_id)
+        raise WrongPasswordError("this is not the current password")
+    return _Typed(stored, counted)
+
+
+def rename(session: Session, username: str, *, to: str, actor: Actor = COMMAND_LINE) -> str:
+    """Give a user another username, by which they log in; return it as it is stored.
+
+    Raise UnknownUserError, BadInputError, or DuplicateError where another user is called so.
+    """
+    with transaction(session):
+        user = _row(session, username)
+        held = select(Address.canonical).join(UserAddress, UserAddress.address_id == Address.id)
+        own = session.scalars(held.where(UserAddress.user_id == user.id)).all()
+        renamed, user_id = usernames.checked(to, own=own), user.id
+        if not names.give(session, user, renamed, actor=actor):
+            raise DuplicateError(f"a user is called {renamed} already")
+    security_log.log("user renamed", user=user_id)
+    return renamed
 
 
 def set_name(session: Session, username: str, *, name: str, actor: Actor = COMMAND_LINE) -> None:
@@ -239,7 +267,7 @@ def set_name(session: Session, username: str, *, name: str, actor: Actor = COMMA
     name = checked_name(name)
     with transaction(session):
         user = _row(session, username)
-        user.name, user_id = name, user.id
+        user.name, user.search_key, user_id = name, search_key(user.username, name), user.id
         _record(session, user, "name changed", actor=actor)
     security_log.log("name changed", user=user_id)
 
@@ -248,14 +276,14 @@ def set_groups(
     session: Session, username: str, *, groups: Iterable[str], lists: Lists, actor: Actor = COMMAND_LINE
 ) -> None:
     """Put a user into these groups and no others. Raise UnknownUserError or BadInputError."""
-    names = checked_groups(groups)
+    group_names = checked_groups(groups)
     with transaction(session):
         user = _row(session, username)
         session.execute(delete_from(UserGroup).where(UserGroup.user_id == user.id))
         user_id = user.id
-        _put_into(session, user_id, names)
+        _put_into(session, user_id, group_names)
         addresses.clear_departures(session, user_id, lists=lists)
-        _record(session, user, f"groups: {'; '.join(names) or 'none'}", actor=actor)
+        _record(session, user, f"groups: {'; '.join(group_names) or 'none'}", actor=actor)
     security_log.log("groups changed", user=user_id)
 
 
@@ -293,19 +321,18 @@ def delete(session: Session, username: str, *, erase: bool, lists: Lists, actor:
         addresses.release(session, user.id, erase=erase, lists=lists)
         _record(session, user, "deleted", actor=actor)
         if erase:
-            account_log.forget_name(session, gone.id)
-        if erase and "@" in gone.username:  # the name is the address, or was it once
-            _forget_name(session, gone)
+            _forget_name(session, gone.id, account_log.forget_name(session, gone.id))
         session.execute(delete_from(User).where(User.id == gone.id))  # sessions and groups go with the row
     security_log.log("user deleted", user=gone.id)
     return gone
 
 
-def _forget_name(session: Session, gone: Profile) -> None:
-    """Name an account by its number alone where it chose for others, or asked for runs."""
-    name = f"user {gone.id}"
-    history.forget_actor(session, gone.id, name=name)
-    session.execute(update(Run).where(Run.asked_by_id == gone.id).values(asked_by=name))
+def _forget_name(session: Session, user_id: int, usernames_so_far: Iterable[str]) -> None:
+    """Name an account by its number alone where it chose for others, or asked for runs, if a name was an address."""
+    if any("@" in each for each in usernames_so_far):
+        name = f"user {user_id}"
+        history.forget_actor(session, user_id, name=name)
+        session.execute(update(Run).where(Run.asked_by_id == user_id).values(asked_by=name))
 
 
 def grant(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> None:
@@ -355,7 +382,7 @@ def _row_of_one_who_may_go(session: Session, username: str) -> User:
 def _key(username: str) -> str:
     if not username.isprintable():  # no database stores a NUL or a lone surrogate, so none is asked for one
         raise _unknown(username)
-    return sessions.name_key(username)
+    return usernames.key(username)
 
 
 def _unknown(username: str) -> UnknownUserError:
@@ -369,13 +396,6 @@ def _put_into(session: Session, user_id: int, groups: Sequence[str]) -> None:
 
 def _own(found: Profile) -> list[str]:
     return [found.username, found.name, *found.addresses]
-
-
-def _canonical(text: str) -> str | None:
-    try:
-        return canonical(text)
-    except InvalidAddressError:
-        return None
 
 
 def profiles(session: Session, condition: ColumnElement[bool], *, limit: int = _BLOCK) -> list[Profile]:

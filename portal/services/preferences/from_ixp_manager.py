@@ -13,13 +13,12 @@ from sqlalchemy.orm import Session
 
 from portal import database
 from portal.config import Catalogue
-from portal.domain import ixp_manager
+from portal.domain import ixp_manager, usernames
 from portal.domain.address import canonical, printable
 from portal.domain.ixp_manager import Record
 from portal.domain.mailinglist import MailingList
 from portal.errors import BadInputError, InvalidAddressError
 from portal.services import preference_rows
-from portal.services.accounts.sessions import name_key
 from portal.services.history import COMMAND_LINE, Change
 from portal.services.preferences import preferences
 from portal.services.preferences.preferences import Holder
@@ -126,10 +125,10 @@ def _write(session: Session, changes: Iterable[Change], *, now: datetime) -> lis
 
 
 def _look_up(session: Session, records: Iterable[Record], catalogue: Catalogue) -> _Known:
-    names = {text for each in records for text in (name_key(each.username), _canonical(each.email)) if text}
+    names = {text for each in records for text in (usernames.key(each.username), _canonical(each.email)) if text}
     known = _Known()
     for holder in preferences.load_named(session, names, catalogue.lists):
-        known.by_name[name_key(holder.username)] = holder
+        known.by_name[usernames.key(holder.username)] = holder
         for address_id, address in holder.canonicals.items():
             known.ids[address] = address_id
             known.by_address.setdefault(address, []).append(holder)
@@ -174,7 +173,7 @@ def _wanted(records: Iterable[Record], known: _Known, catalogue: Catalogue, skip
 
 def _find(record: Record, known: _Known) -> tuple[list[Holder], int]:
     """Return the user of a record's name and their main address, else all who hold its address, and that."""
-    named = known.by_name.get(name_key(record.username))
+    named = known.by_name.get(usernames.key(record.username))
     if named is not None and named.addresses:
         return [named], named.main
     address = _canonical(record.email)

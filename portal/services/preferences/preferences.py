@@ -12,13 +12,13 @@ from sqlalchemy.orm import Session, aliased
 from portal import database
 from portal.config import Catalogue
 from portal.database import ROSTER
+from portal.domain import usernames
 from portal.domain.address import printable
 from portal.domain.mailinglist import MailingList
 from portal.domain.outlook import Detail, Known, State, outlook
 from portal.errors import BadInputError, NotOfferedError, UnknownUserError
 from portal.models import Address, Preference, User, UserAddress, UserGroup
 from portal.services import preference_rows
-from portal.services.accounts.sessions import name_key
 from portal.services.history import Actor, Change
 from portal.services.transaction import reading, scratch, transaction
 
@@ -272,7 +272,7 @@ def choose_for(
         raise BadInputError("the reason is not one line of text")
     with transaction(session):
         try:
-            holder = _load(session, _of_name(mailing_list.handle), name=name_key(username))
+            holder = _load(session, _of_name(mailing_list.handle), name=usernames.key(username))
         except UnknownUserError:
             raise UnknownUserError(f"unknown user: {username}") from None
         if not holder.is_active:

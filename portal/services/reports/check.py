@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import literal, select
+from sqlalchemy import exists, literal, select
 from sqlalchemy.orm import Session
 
 from portal import database
@@ -15,6 +15,7 @@ from portal.domain.mailinglist import MailingList
 from portal.domain.run import IN_PROGRESS, RunState
 from portal.errors import ConfigurationError, NotMigratedError, UnavailableError
 from portal.listmanagers.base import ListManager
+from portal.models import LoginSession
 from portal.services.reports import lists as list_reports
 from portal.services.reports import readiness
 from portal.services.reports.lists import ListReport, RunReport
@@ -47,6 +48,7 @@ class Evidence(NamedTuple):
     catalogue: Callable[[], Catalogue]
     open_list_manager: Callable[[MailingList], ListManager]
     clock: Callable[[], datetime]
+    trusted_proxies: int
 
 
 def check(session: Session, evidence: Evidence) -> Iterator[Finding]:
@@ -59,6 +61,7 @@ def check(session: Session, evidence: Evidence) -> Iterator[Finding]:
     yield tables
     if tables.error is None:
         yield _look("clock", partial(_clock, session, evidence.clock))
+        yield _look("trusted_proxies", partial(_proxies, session, evidence.trusted_proxies))
     yield _look("mailinglists.toml", partial(_catalogue, evidence.catalogue))
     try:
         lists = evidence.catalogue().lists
@@ -111,6 +114,23 @@ def _clock(session: Session, clock: Callable[[], datetime]) -> str:
             f"this host's clock is {seconds} seconds {way} the database's, by which lists are held; put them in step"
         )
     return "in step with the database's" if seconds == 0 else f"{seconds} seconds off the database's"
+
+
+def _proxies(session: Session, trusted: int) -> str:
+    """Say whether log-ins are limited by where people are, or by a web server in front that is taken for all of them.
+
+    Only log-ins that succeeded count: anyone can send the header, and must not trouble operators with it.
+    """
+    if trusted:
+        return f"web servers in front: {trusted}"
+    with reading(session):
+        is_forwarded = session.scalar(select(exists().where(LoginSession.is_forwarded)))
+    if is_forwarded:
+        raise ConfigurationError(
+            "log-ins come with X-Forwarded-For, but trusted_proxies is 0, so all of them count as coming from the web "
+            "server in front; set trusted_proxies in portal.toml to the number of web servers in front"
+        )
+    return "no web server in front adds to X-Forwarded-For"
 
 
 def _catalogue(load: Callable[[], Catalogue]) -> str:

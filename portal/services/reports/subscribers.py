@@ -9,7 +9,9 @@ from sqlalchemy.orm import Session
 
 from portal.domain.mailinglist import MailingList
 from portal.domain.outlook import Detail, Known, State, outlook
+from portal.domain.search_text import search_words
 from portal.models import Address, Preference, User, UserAddress, UserGroup
+from portal.services.accounts import directory
 from portal.services.accounts.addresses import is_managed
 from portal.services.reports import lists as list_reports
 from portal.services.transaction import reading
@@ -123,7 +125,7 @@ def joined(mailing_list: MailingList, *columns: Any) -> Any:
 def matching(mailing_list: MailingList, wanted: Filter) -> ColumnElement[bool]:
     """Return the condition that a filter finds an address: one that is managed, or that something is stored for."""
     found = [or_(Preference.list_handle.is_not(None), is_managed(mailing_list))]
-    if wanted.text:
+    if wanted.text.strip():
         found.append(_holds_text(wanted.text))
     if wanted.group:
         found.append(_held_by(UserGroup.name == wanted.group, UserGroup.user_id == UserAddress.user_id))
@@ -141,12 +143,11 @@ def state_of(mailing_list: MailingList) -> Any:
 
 
 def _holds_text(text: str) -> ColumnElement[bool]:
-    wanted = text.strip()
-    named = or_(User.username.icontains(wanted, autoescape=True), User.name.icontains(wanted, autoescape=True))
-    return or_(
-        Address.canonical.contains(wanted.lower(), autoescape=True),
-        Address.spelling.icontains(wanted, autoescape=True),
-        _held_by(User.id == UserAddress.user_id, named),
+    return and_(
+        *(
+            or_(directory.is_spelled(word), _held_by(User.id == UserAddress.user_id, directory.is_named(word)))
+            for word in search_words(text)
+        )
     )
 
 

@@ -6,7 +6,7 @@ from flask.typing import ResponseReturnValue
 from portal.errors import BadInputError
 from portal.extensions import db, portal
 from portal.services.accounts import api_keys
-from portal.web import guards
+from portal.web import guards, recent_password
 from portal.web.admin.user_forms import NewKeyForm
 from portal.web.template_filters import sentence
 
@@ -20,6 +20,7 @@ def index() -> ResponseReturnValue:
 
 
 @blueprint.post("")
+@recent_password.needed
 def create() -> ResponseReturnValue:
     """Make a key for whoever asks, and show it this once."""
     form = NewKeyForm()
@@ -33,6 +34,7 @@ def create() -> ResponseReturnValue:
 
 
 @blueprint.post("/<prefix>/revoke")
+@recent_password.needed
 def revoke(prefix: str) -> ResponseReturnValue:
     """End a key, at once and for good."""
     try:

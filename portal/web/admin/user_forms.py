@@ -63,6 +63,7 @@ class NewUserForm(UserForm):
         validators=[InputRequired("Enter a username."), Length(max=64), is_readable],
     )
     superuser = BooleanField("Superuser: sees reports and works for others")
+    shared = BooleanField("Make the account all the same; they share the mailbox and its subscriptions")
 
 
 class DeleteUserForm(PostedForm):

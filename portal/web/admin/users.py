@@ -15,7 +15,7 @@ from portal.services.accounts.addresses import Checked
 from portal.services.accounts.directory import Wanted
 from portal.services.accounts.users import Profile
 from portal.services.preferences import preferences
-from portal.web import guards
+from portal.web import guards, recent_password
 from portal.web.admin.user_forms import (
     AccountHistoryForm,
     DeleteUserForm,
@@ -26,7 +26,7 @@ from portal.web.admin.user_forms import (
     UserForm,
 )
 from portal.web.forms import MAX_ID
-from portal.web.template_filters import sentence
+from portal.web.template_filters import listed, sentence
 
 blueprint = Blueprint("users", __name__, url_prefix="/users")
 
@@ -70,17 +70,23 @@ def history() -> ResponseReturnValue:
 
 
 @blueprint.route("/new", methods=["GET", "POST"])
+@recent_password.needed
 def new() -> ResponseReturnValue:
     """Make an account; its random password is shown this once."""
     form = NewUserForm()
     if not form.validate_on_submit() or not _is_acceptable(form):
-        return render_template("admin/users/new.html", form=form), 422 if form.errors else 200
+        return render_template("admin/users/new.html", form=form, is_shared=False), 422 if form.errors else 200
+    address = _checked(form.email.data)
+    holders = addresses.holders(db.session(), address)
+    if holders and not form.shared.data:
+        form.email.errors.append(f"{address.spelling} is held by {listed(holders)}.")
+        return render_template("admin/users/new.html", form=form, is_shared=True), 409
     password = passwords.random_password()
     try:
         user_id = users.create(
             db.session(),
             username=form.username.data,
-            address=_checked(form.email.data),
+            address=address,
             password=password,
             name=form.name.data or "",
             is_superuser=form.superuser.data,
@@ -92,7 +98,7 @@ def new() -> ResponseReturnValue:
         )
     except BadInputError as error:  # the name is taken, or is none
         form.username.errors.append(sentence(str(error)))
-        return render_template("admin/users/new.html", form=form), fault_of(error).status
+        return render_template("admin/users/new.html", form=form, is_shared=bool(holders)), fault_of(error).status
     return _password_page(users.profile(db.session(), user_id), password, is_new=True)
 
 
@@ -111,6 +117,8 @@ def edit(user_id: int) -> ResponseReturnValue:
     form = UserForm()
     if not form.validate() or not _is_acceptable(form):
         return _page(profile, form), 422
+    if _checked(form.email.data).spelling != profile.email and (asked := recent_password.ask()) is not None:
+        return asked
     _save(profile, form)
     flash("Saved.", "good")
     return redirect(url_for("admin.users.show", user_id=user_id), 303)
@@ -148,6 +156,7 @@ _ACTIONS: dict[str, tuple[Callable[[str], None], str, str]] = {
 
 
 @blueprint.post(_USER + "/<any(activate, deactivate, grant, revoke):act>")
+@recent_password.needed
 def change(user_id: int, act: str) -> ResponseReturnValue:
     """Activate or deactivate an account, give or take the role."""
     profile = _profile(user_id)
@@ -162,6 +171,7 @@ def change(user_id: int, act: str) -> ResponseReturnValue:
 
 
 @blueprint.post(_USER + "/password")
+@recent_password.needed
 def reset_password(user_id: int) -> ResponseReturnValue:
     """Give an account a random password, which is shown this once; all its log-ins end."""
     profile = _profile(user_id)
@@ -213,6 +223,7 @@ def import_file() -> ResponseReturnValue:
 
 
 @blueprint.post("/import/confirm")
+@recent_password.needed
 def import_text() -> ResponseReturnValue:
     """Make the accounts of a file that was shown first: all of them, or none."""
     form = ImportTextForm()

@@ -145,7 +145,7 @@ def test_hashes_may_be_brought_along(session, prefix):
     if prefix != "v1$":
         stored = prefix + bcrypt.hashpw(b"old password", bcrypt.gensalt(4)).decode()[4:]
     assert run(session, f"username,email,password_hash\nalice,alice@example.org,{stored}\n").created == 1
-    values = {"ip": "", "remember": False, "now": NOW, "rounds": 4}
+    values = {"origin": sessions.Origin(""), "remember": False, "now": NOW, "rounds": 4}
     assert sessions.log_in(session, name="alice", password="old password", **values)
 
 

@@ -54,6 +54,20 @@ def test_an_imported_hash_is_compared_and_asks_for_another(prefix):
     assert passwords.verify("falsch", imported(b"geheim", prefix)) == (False, False)
 
 
+@pytest.mark.parametrize("typed", ["caf\u00e9 au lait", "cafe\u0301 au lait"])
+def test_a_password_opens_in_whichever_form_it_is_typed(typed):
+    for stored in (hashed("caf\u00e9 au lait"), hashed("cafe\u0301 au lait")):
+        assert passwords.verify(typed, stored, rounds=4) == (True, False)
+
+
+def test_a_hash_of_what_was_typed_before_passwords_were_nfc_opens_and_asks_for_another():
+    typed = "cafe\u0301 au lait"
+    before = "v1$" + bcrypt.hashpw(passwords._shortened(typed), bcrypt.gensalt(4)).decode()
+    for stored in (before, imported(typed.encode())):
+        assert passwords.verify(typed, stored, rounds=4) == (True, True)
+        assert not passwords.verify("cafe au lait", stored, rounds=4).is_right
+
+
 def test_an_imported_hash_of_a_long_password_was_made_of_72_bytes():
     assert passwords.verify("x" * 100, imported(b"x" * 72)) == (True, True)
     assert passwords.verify("é" * 50, imported(("é" * 50).encode()[:72])) == (True, True)

@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import event, func, select, update
 from sqlalchemy.orm import Session
 
-from portal.errors import LimitedError, LogInFailedError
+from portal.errors import LimitedError, LogInFailedError, WrongPasswordError
 from portal.models import LoginSession, User
 from portal.services.accounts import passwords, sessions, users
+from portal.services.accounts.sessions import Origin
 from portal.services.transaction import transaction
 from tests.conftest import Clock
 from tests.factories import make_user
@@ -28,7 +29,7 @@ def alice(session: Session) -> int:
 @pytest.fixture
 def log_in(session: Session, clock: Clock) -> Callable[..., str]:
     def call(name: str = "alice", password: str = PASSWORD, **changed: Any) -> str:
-        values = {"ip": "192.0.2.1", "remember": False, "now": clock(), "rounds": 4, **changed}
+        values = {"origin": Origin("192.0.2.1"), "remember": False, "now": clock(), "rounds": 4, **changed}
         return sessions.log_in(session, name=name, password=password, **values)
 
     return call
@@ -107,10 +108,125 @@ def test_an_address_of_two_accounts_logs_nobody_in(session, log_in, clock):
     assert who(session, log_in("bob"), clock) == "bob"
 
 
-def test_a_username_comes_before_somebody_elses_address(session, log_in, clock):
-    make_user(session, "bob@example.org", "other@example.org", password_hash=HASH)
+def test_a_username_that_is_its_users_address_comes_before_another_holder(session, log_in, clock):
+    make_user(session, "bob@example.org", "other@example.org", "bob@example.org", password_hash=HASH)
     make_user(session, "bob", "bob@example.org", password_hash=HASH)
-    assert who(session, log_in("bob@example.org"), clock) == "bob@example.org"
+    assert who(session, log_in("Bob@example.org"), clock) == "bob@example.org"
+
+
+def test_the_successor_logs_in_with_an_address_and_the_predecessor_who_is_called_so_does_not(session, log_in, clock):
+    predecessors = passwords.hash_password("the predecessor's own", rounds=4)
+    make_user(session, "chair@example.org", "former@example.org", password_hash=predecessors)
+    with pytest.raises(LogInFailedError):
+        log_in("chair@example.org", "the predecessor's own")
+    make_user(session, "dora", "chair@example.org", password_hash=HASH)
+    with pytest.raises(LogInFailedError):
+        log_in("chair@example.org", "the predecessor's own")
+    assert who(session, log_in("chair@example.org"), clock) == "dora"
+    assert who(session, log_in("former@example.org", "the predecessor's own"), clock) == "chair@example.org"
+
+
+def test_tries_count_for_the_account_whatever_name_of_it_is_typed(session, log_in, clock):
+    make_user(session, "alice", "alice@example.org", "a.liddell@example.org", password_hash=HASH)
+    for name in ("alice", "ALICE", "alice@example.org", "a.liddell@example.org", "A.Liddell@EXAMPLE.org"):
+        with pytest.raises(LogInFailedError):
+            log_in(name, "wrong")
+    with pytest.raises(LimitedError):
+        log_in("alice")
+
+
+def test_the_tries_of_one_place_have_a_limit_that_can_be_set(session, log_in):
+    for number in range(3):
+        with pytest.raises(LogInFailedError):
+            log_in(f"unknown{number}", "wrong", tries_per_hour=3)
+    with pytest.raises(LimitedError):
+        log_in("another", "wrong", tries_per_hour=3)
+
+
+def test_a_log_in_is_listed_with_its_browser_system_and_place(session, alice, log_in, clock):
+    firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+    token = log_in(origin=Origin("2001:db8::1", firefox))
+    log_in(origin=Origin("x" * 500, "<b>" * 5_000))
+    found = sessions.log_ins(session, sessions.member(session, token, now=clock()), now=clock())
+    assert [(each.browser, each.system, each.place) for each in found] == [
+        ("Firefox", "Linux", "2001:db8::1"),
+        ("Other", "Other", "x" * 45),
+    ]
+
+
+def test_a_password_is_confirmed_for_fifteen_minutes(session, alice, log_in, clock):
+    token = log_in()
+    assert sessions.is_confirmed(session, token, now=clock())
+    clock.advance(minutes=15)
+    assert not sessions.is_confirmed(session, token, now=clock())
+    with pytest.raises(WrongPasswordError):
+        users.confirm_password(session, alice, password="wrong", token=token, now=clock(), rounds=4)
+    assert not sessions.is_confirmed(session, token, now=clock())
+    users.confirm_password(session, alice, password=PASSWORD, token=token, now=clock(), rounds=4)
+    assert sessions.is_confirmed(session, token, now=clock())
+    clock.advance(days=-1)
+    assert not sessions.is_confirmed(session, token, now=clock()), "the clock was ahead"
+    assert not sessions.is_confirmed(session, "another", now=clock())
+
+
+@pytest.fixture
+def spent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What bcrypt has cost, in rounds, counted where the outside begins."""
+    costs: list[int] = []
+    check, make = bcrypt.checkpw, bcrypt.hashpw
+
+    def checkpw(password: bytes, stored: bytes) -> bool:
+        costs.append(2 ** int(stored[4:6]))
+        return check(password, stored)
+
+    def hashpw(password: bytes, salt: bytes) -> bytes:
+        costs.append(2 ** int(salt[4:6]))
+        return make(password, salt)
+
+    monkeypatch.setattr(bcrypt, "checkpw", checkpw)
+    monkeypatch.setattr(bcrypt, "hashpw", hashpw)
+    return costs
+
+
+@pytest.mark.parametrize("highest", [6, 7])
+def test_what_is_refused_takes_the_same_cpu_whatever_is_stored(session, log_in, spent, highest):
+    rounds = 6
+    imported = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+    make_user(session, "imported", password_hash=imported)
+    make_user(session, "inactive", password_hash=passwords.hash_password(PASSWORD, rounds=4), is_active=False)
+    make_user(session, "without", password_hash=passwords.UNUSABLE)
+    for cost in {4, 5, 6, highest}:
+        make_user(session, f"cost{cost}", password_hash=passwords.hash_password(PASSWORD, rounds=cost))
+    tries = {("inactive", PASSWORD), ("unknown", PASSWORD), ("nobody@example.org", PASSWORD), ("imported", "nul \0")}
+    tries |= {(name, "wrong") for name in ("imported", "without", "inactive", "cost4", "cost5", "cost6", "unknown")}
+    tries |= {(f"cost{highest}", "wrong")}
+    found = set()
+    for name, password in tries:
+        spent.clear()
+        refusal(log_in, name=name, password=password, rounds=rounds)
+        found.add(sum(spent))
+    assert found == {2**highest}
+
+
+def test_what_is_not_typed_in_nfc_costs_twice_whoever_it_is_for(session, alice, log_in, spent):
+    for name in ("alice", "unknown"):
+        spent.clear()
+        refusal(log_in, name=name, password="cafe\u0301 au lait")
+        assert spent == [2**4, 2**4]
+
+
+@pytest.mark.parametrize("cost", [4, 6, 7])
+def test_a_hash_of_another_cost_is_replaced_once_by_a_log_in(session, log_in, clock, spent, cost):
+    alice = make_user(session, "alice", password_hash=passwords.hash_password(PASSWORD, rounds=cost))
+    spent.clear()
+    log_in(rounds=6)
+    assert sum(spent) == (2**6 if cost == 6 else 2**cost + 2**6)
+    stored = session.scalars(select(User.password_hash).where(User.id == alice)).one()
+    session.rollback()
+    assert stored.startswith("v1$$2b$06$")
+    spent.clear()
+    log_in(rounds=6)
+    assert spent == [2**6]
 
 
 def refusal(log_in: Callable[..., str], **values: Any) -> tuple[type, str]:
@@ -309,8 +425,8 @@ def test_the_sixth_try_within_a_minute_is_refused_even_with_the_right_password(s
 
 def test_a_stranger_locks_nobody_out_elsewhere(session, alice, log_in, clock):
     for _ in range(5):
-        refusal(log_in, password="wrong", ip="203.0.113.9")
-    assert who(session, log_in(ip="192.0.2.1"), clock) == "alice"
+        refusal(log_in, password="wrong", origin=Origin("203.0.113.9"))
+    assert who(session, log_in(origin=Origin("192.0.2.1")), clock) == "alice"
 
 
 def test_a_log_in_clears_the_accounts_tries_but_not_the_places(session, alice, log_in, clock):

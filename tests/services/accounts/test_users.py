@@ -36,7 +36,7 @@ def create(session: Session, username: str = "alice", email: str = "", **values:
 
 
 def log_in(session: Session, name: str = "alice", password: str = PASSWORD, **changed: Any) -> str:
-    values = {"ip": "192.0.2.1", "remember": True, "now": NOW, "rounds": 4, **changed}
+    values = {"origin": sessions.Origin("192.0.2.1"), "remember": True, "now": NOW, "rounds": 4, **changed}
     return sessions.log_in(session, name=name, password=password, **values)
 
 
@@ -183,16 +183,15 @@ def test_another_password_ends_every_session(session):
         users.set_password(session, "alice", password="alice@example.org", rounds=4)
 
 
-def change(session: Session, user_id: int, current: str = PASSWORD, new: str = OTHER, keep_token: str = "") -> None:
-    users.change_password(session, user_id, current=current, new=new, keep_token=keep_token, now=NOW, rounds=4)
+def change(session: Session, user_id: int, current: str = PASSWORD, new: str = OTHER, token: str = "") -> str:
+    return users.change_password(session, user_id, current=current, new=new, token=token, now=NOW, rounds=4)
 
 
 def test_a_member_changes_the_password_and_stays_logged_in_here_only(session):
     alice = make_user(session, "alice", password_hash=HASH)
-    kept, other = log_in(session), log_in(session)
-    change(session, alice, keep_token=kept)
-    assert is_alive(session, kept)
-    assert not is_alive(session, other)
+    own, other = log_in(session), log_in(session)
+    renewed = change(session, alice, token=own)
+    assert [is_alive(session, each) for each in (renewed, own, other)] == [True, False, False]
     assert is_alive(session, log_in(session, password=OTHER))
 
 

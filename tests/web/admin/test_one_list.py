@@ -214,7 +214,7 @@ def test_hostile_addresses_are_no_formulas_in_a_file(bob: Visitor, session: Sess
     hostile = ["=cmd|'/C'!A0@example.org", "-rf@example.org", "+1@example.org", "@at"]
     make_user(session, "dora", *hostile[:3])
     make_preference(session, "members", "dora@example.org", True, refusal="=1+1", seen=False)
-    rows = list(csv.reader(io.StringIO(bob.client.get(f"{LIST}/export").text)))
+    rows = list(csv.reader(io.StringIO(bob.client.get(f"{LIST}/export").data.decode("utf-8-sig"))))
     assert {f"'{each}" for each in hostile[:3]} <= {row[0] for row in rows}
     assert "'=1+1" in {row[7] for row in rows}
     found = json.loads(bob.client.get(f"{LIST}/export?format=json").text)

@@ -98,6 +98,20 @@ def test_a_new_account_has_a_random_password_that_is_shown_once(bob: Visitor, ap
     Visitor(app.test_client()).log_in("erin", password)
 
 
+def test_a_new_account_with_an_address_that_somebody_holds_says_whose_before_it_is_made(
+    bob: Visitor, alice: Visitor, session: Session
+) -> None:
+    form = {"username": "erin", "email": "Alice@example.org"}
+    page = bob.post("/admin/users/new", form, status=409)
+    assert isinstance(page, Page)
+    assert "held by alice" in page.text
+    assert 'id="email-error1"' in page.html
+    assert session.scalar(select(User.id).where(User.username == "erin")) is None
+    session.rollback()
+    bob.post("/admin/users/new", {**form, "shared": "y"}, status=200)
+    assert profile(session, "erin").email == "alice@example.org"
+
+
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [

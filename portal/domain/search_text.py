@@ -1,0 +1,15 @@
+"""How names are searched: without regard to case, to accents and to the order of words, in every script."""
+
+import unicodedata
+
+
+def search_key(*texts: str, limit: int = 400) -> str:
+    """Return the form in which names are stored to be searched: NFKD without combining marks, casefolded."""
+    letters = unicodedata.normalize("NFKD", " ".join(filter(None, texts)))
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return unicodedata.normalize("NFKD", plain.casefold())[:limit]
+
+
+def search_words(text: str) -> list[str]:
+    """Return the words of a search, each as it was typed."""
+    return text.split()

@@ -1,0 +1,62 @@
+"""Usernames: which may be given, and how they are compared."""
+
+import unicodedata
+from collections.abc import Collection
+
+from portal.domain.address import canonical, printable
+from portal.errors import BadInputError, InvalidAddressError
+
+MAX_LENGTH = 64  # characters
+
+# Categories of Unicode: marks and modifiers go with any script.
+_LETTERS = {"Lu", "Ll", "Lt", "Lo"}
+
+# Scripts that are written together. All others stand alone: an a of Cyrillic among Latin letters is another name
+# that looks the same. Source: UTS 39, Restriction Levels, "highly restrictive".
+_TOGETHER = (
+    frozenset({"LATIN", "CJK", "HIRAGANA", "KATAKANA"}),
+    frozenset({"LATIN", "CJK", "HANGUL"}),
+    frozenset({"LATIN", "CJK", "BOPOMOFO"}),
+)
+
+
+def checked(text: str, *, own: Collection[str]) -> str:
+    """Return a username as it is stored, in NFC. Raise BadInputError.
+
+    Up to 64 printable characters, no white space, letters of one script. With an @ it must be one of the user's
+    ``own`` addresses, which are canonical: as somebody else's it would take over their log-in.
+    """
+    username = unicodedata.normalize("NFC", text)
+    if not 0 < len(username) <= MAX_LENGTH or not username.isprintable() or " " in username:
+        raise BadInputError(
+            f"not a username: {printable(text)!r} (1 to {MAX_LENGTH} printable characters without white space)"
+        )
+    if not is_of_one_script(username.partition("@")[0]):
+        raise BadInputError(f"a username has letters of one script; this one mixes some: {printable(text)!r}")
+    if "@" in username and _canonical(username) not in own:
+        raise BadInputError(f"a username with an @ must be the user's own address: {printable(username)}")
+    return username
+
+
+def is_of_one_script(text: str) -> bool:
+    """Tell whether the letters of a text are of one script, or of scripts that are written together."""
+    letters = (letter for letter in unicodedata.normalize("NFKD", text) if unicodedata.category(letter) in _LETTERS)
+    scripts = {unicodedata.name(letter, "").partition(" ")[0] for letter in letters}
+    return len(scripts) <= 1 or any(scripts <= together for together in _TOGETHER)
+
+
+def key(username: str) -> str:
+    """Return the form in which usernames are compared and stored: NFC, lower case."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", username).lower())
+
+
+def is_address(username: str, address: str) -> bool:
+    """Tell whether a username is a canonical address."""
+    return "@" in username and _canonical(username) == address
+
+
+def _canonical(text: str) -> str | None:
+    try:
+        return canonical(text)
+    except InvalidAddressError:
+        return None

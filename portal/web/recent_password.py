@@ -1,0 +1,65 @@
+"""A superuser's changes of addresses, roles, passwords and keys need the password, typed within the last 15 minutes.
+
+Where it was not, the password is asked for in place: the page holds what was posted, and its button posts that again
+to where it was going, with the password. So nothing that was typed is lost, and no view has a second way in.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+from flask import render_template, request
+from flask.typing import ResponseReturnValue
+
+from portal.errors import LimitedError, WrongPasswordError
+from portal.extensions import db, portal
+from portal.faults import status_and_headers
+from portal.services.accounts import sessions, users
+from portal.web import guards
+from portal.web.forms import ConfirmPasswordForm
+from portal.web.template_filters import sentence
+
+_P = ParamSpec("_P")
+
+
+def needed(view: Callable[_P, ResponseReturnValue]) -> Callable[_P, ResponseReturnValue]:
+    """Have a view carry out a POST only after the password was typed."""
+
+    @wraps(view)
+    def guarded(*args: _P.args, **values: _P.kwargs) -> ResponseReturnValue:
+        asked = ask() if request.method == "POST" else None
+        return view(*args, **values) if asked is None else asked
+
+    return guarded
+
+
+def ask() -> ResponseReturnValue | None:
+    """Return the page that asks for the password, or None where it was typed a short time ago, or just now."""
+    now = portal().clock()
+    if sessions.is_confirmed(db.session(), guards.token(), now=now):
+        return None
+    form = ConfirmPasswordForm()
+    if form.own_password.name not in request.form:
+        return _page(ConfirmPasswordForm(None), 403, {})
+    if not form.validate():
+        return _page(form, 422, {})
+    try:
+        users.confirm_password(
+            db.session(),
+            guards.member().id,
+            password=form.own_password.data,
+            token=guards.token(),
+            now=now,
+            rounds=portal().settings.bcrypt_rounds,
+        )
+    except (WrongPasswordError, LimitedError) as error:
+        is_wrong = isinstance(error, WrongPasswordError)
+        form.own_password.errors.append("This is not your password." if is_wrong else sentence(str(error)))
+        return _page(form, *status_and_headers(error))
+    return None
+
+
+def _page(form: ConfirmPasswordForm, status: int, headers: dict[str, str]) -> ResponseReturnValue:
+    own = {form.own_password.name, "csrf_token"}
+    posted = [(name, value) for name, value in request.form.items(multi=True) if name not in own]
+    return render_template("account/confirm_password.html", form=form, posted=posted), status, headers
