@@ -325,7 +325,9 @@ class Shell:
 def stable(text: str) -> str:
     """Return output without plan ids, passwords and the prompts for them."""
     lines = re.sub(r"\b[0-9a-f]{16}\b", "ID", text).splitlines()
-    return "\n".join(line for line in lines if not re.fullmatch(r"Password \(.*|Once more:|[A-Za-z0-9]{20}", line))
+    return "\n".join(
+        line for line in lines if not re.fullmatch(r"Password \(.*|Repeat password:|[A-Za-z0-9]{20}", line)
+    )
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from portal.extensions import db, portal
 
 @click.group("mailinglist", cls=CommandGroup)
 def mailinglist() -> None:
-    """Keep the lists of mailinglists.toml in step with what members chose.
+    """Keep the lists of mailinglists.toml up to date with what members chose.
 
     Options end at `--`, for addresses that begin with a dash.
     """
@@ -265,7 +265,7 @@ def report(*, handle: str | None, without_account: bool, form: str) -> None:
     from portal.services.reports import lists as list_reports
 
     if without_account:
-        _print_strangers(handle, form=form)
+        _print_without_account(handle, form=form)
         return
     catalogue = portal().catalogue()
     catalogue.require_enabled()
@@ -277,8 +277,8 @@ def report(*, handle: str | None, without_account: bool, form: str) -> None:
         print_table(*report_table(found))
 
 
-def _print_strangers(handle: str | None, *, form: str) -> None:
-    """Print who is on a list and nobody's here. They are read from the list each time, and never stored."""
+def _print_without_account(handle: str | None, *, form: str) -> None:
+    """Print the subscribers of a list without an account. They are read from the list each time, and never stored."""
     from portal.services.reports import lists as list_reports
     from portal.services.sync.sync import read_roster
 

@@ -276,9 +276,9 @@ def _new_password(*, password_stdin: bool) -> tuple[str, bool]:
 def _asked_password() -> str:
     while True:
         answer = _ask("Password (empty: a random one)")
-        if not answer or answer == _ask("Once more"):
+        if not answer or answer == _ask("Repeat password"):
             return answer
-        print_message("the two are not the same; again, please")
+        print_message("the two passwords differ; try again")
 
 
 def _ask(words: str) -> str:

@@ -28,8 +28,8 @@ DEMO = Actor(None, "demo")
 PASSWORD = "a walk in the demo"  # noqa: S105 - it opens nothing but the demo
 
 CATALOGUE = """\
-# The lists of the demo. Their rosters are the text files in rosters/, which stand for a list manager: whoever is added
-# to one of them, or taken off it, has joined or left at the list.
+# The lists of the demo. Their rosters are the text files in rosters/, which stand for a list manager: an address that
+# is added to one of them, or taken off it, has joined or left at the list.
 
 enabled = true
 applied_within_hours = 12

@@ -57,9 +57,7 @@ class ChangePasswordForm(PostedForm):
     new = PasswordField(
         "New password", validators=[InputRequired("Enter a new password."), Length(max=LONGEST_PASSWORD)]
     )
-    again = PasswordField(
-        "New password, once more", validators=[EqualTo("new", "The two new passwords are not the same.")]
-    )
+    again = PasswordField("Repeat new password", validators=[EqualTo("new", "The two new passwords are not the same.")])
 
 
 class ConfirmPasswordForm(PostedForm):

@@ -462,7 +462,7 @@ def test_the_help_of_the_commands_imports_nothing_heavy(app, instance, rosters):
     argv = [sys.executable, "-c", script]
     environ = {name: value for name, value in _environ(instance).items() if name != "PORTAL_SQLALCHEMY_DATABASE_URI"}
     done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=True)
-    assert "Keep the lists of mailinglists.toml in step" in done.stdout
+    assert "Keep the lists of mailinglists.toml up to date" in done.stdout
     assert done.stderr == "[]\n"
 
 

@@ -320,7 +320,7 @@ def test_what_mailman_would_take_for_somebody_else_is_not_sent_to_it(portal):
         portal.choose(f"user{number}", ticked=True)
     code, told = portal.run()
     assert code == 0
-    assert "did not do what it was told for 3 addresses" in told
+    assert "did not carry out the changes of 3 addresses" in told
     assert portal.mailman.roster("members") == {"bob@example.org"}
     assert portal.run() == (0, "")
 

@@ -37,7 +37,7 @@ def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> Car
         raise BadInputError(f"not a handle: {printable(old)}")
     if old in catalogue.lists:
         raise BadInputError(
-            f"{old} is still in mailinglists.toml, so its next run would begin anew: "
+            f"{old} is still in mailinglists.toml, so its next run would start from nothing: "
             f"take its table out, restart the portal, and rename it then"
         )
     with leases.held(session, old), leases.held(session, new), transaction(session):
@@ -54,7 +54,7 @@ def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> Car
 
 
 def _require_unused(session: Session, new: str, *, old: str) -> None:
-    """Refuse a list that has been at work: whose choice would hold, where the two differ?"""
+    """Refuse a list that has been used: whose choice would hold, where the two differ?"""
     preferences, runs = (
         session.scalar(select(func.count()).where(*conditions))
         for conditions in (
@@ -64,7 +64,7 @@ def _require_unused(session: Session, new: str, *, old: str) -> None:
     )
     if preferences or runs:
         raise DuplicateError(
-            f"{new} has been at work already (preferences: {preferences}, runs: {runs}), "
+            f"{new} has been used already (preferences: {preferences}, runs: {runs}), "
             f"and two lists cannot become one; take a handle that was never used, or keep {old} and give it "
             f"the list manager's name by list ="
         )

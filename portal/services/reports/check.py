@@ -111,9 +111,9 @@ def _clock(session: Session, clock: Callable[[], datetime]) -> str:
     if abs(difference) > _CLOCKS_DIFFER:
         way = "ahead of" if difference > timedelta(0) else "behind"
         raise ConfigurationError(
-            f"this host's clock is {seconds} seconds {way} the database's, by which lists are held; put them in step"
+            f"this host's clock is {seconds} seconds {way} the database's, by which lists are held; synchronise the two"
         )
-    return "in step with the database's" if seconds == 0 else f"{seconds} seconds off the database's"
+    return "the same as the database's" if seconds == 0 else f"{seconds} seconds off the database's"
 
 
 def _proxies(session: Session, trusted: int) -> str:

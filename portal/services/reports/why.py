@@ -223,7 +223,7 @@ def _at_the_list(known: _Known) -> tuple[str, ...]:
         sentences.append(f"Its add has been waiting for approval at the list since {known.moment(row.waiting_since)}.")
     if row.refusal:
         when = f" on {known.moment(row.refused_at)}" if row.refused_at else ", and it is to be tried again"
-        sentences.append(f"The list manager did not do it{when}: {row.refusal}.")
+        sentences.append(f"The list manager refused it{when}: {row.refusal}.")
     if known.successor:
         sentences.append(f"Its holder changed to {known.successor}.")
     if row.departed:

@@ -127,7 +127,7 @@ def renew(session: Session, lease: Held, *, seconds: float = 0) -> None:
             .returning(Lease.token)
         )
         if not is_ours:
-            raise LeaseHeldError(f"{lease.handle}: another run took the list over while this one was at work")
+            raise LeaseHeldError(f"{lease.handle}: another run took the list over while this one was running")
 
 
 def release(session: Session, lease: Held) -> None:

@@ -1,16 +1,16 @@
 #!/bin/sh
 # {{ name }}
 #
-# Keeps the mailing lists in step with what members chose in the portal, and tells the portal who left or joined at
+# Keeps the mailing lists up to date with what members chose in the portal, and tells the portal who left or joined at
 # the list. {% block summary required %}{% endblock %}
 #
-# Printed by: flask mailinglist sync-script{{ option }}. Print it anew after every change of mailinglists.toml.
+# Printed by: flask mailinglist sync-script{{ option }}. Print it again after every change of mailinglists.toml.
 #
 # For cron, once an hour, at a minute of your own. It prints nothing where all is well:
 #     MAILTO=postmaster@example.org
 #     17 * * * * {% block cron required %}{% endblock %}
 #
-# Larger changes wait for a yes. The line that says so names the plan, and it is let through, once, by:
+# Larger changes need approval. The line that says so names the plan, and it is let through, once, by:
 #     {{ name }} --accept ID
 #
 # A roster with a line that is not an address changes nothing (65). Where you have checked the lines that are reported,
@@ -21,7 +21,7 @@
 # {% block variables required %}{% endblock %}
 #
 # Exit codes, of several lists 1 if there is any, else the largest: 0 done, 1 unforeseen, 2 usage, 65 bad input,
-# 69 list manager or portal unavailable, 75 another run holds the list, 77 not allowed, or waiting for a yes,
+# 69 list manager or portal unavailable, 75 another run holds the list, 77 not allowed, or needs approval,
 # 78 configuration.
 #
 # It runs under every POSIX shell. A dollar in a name is meant as one, and functions are called by traps, too:
@@ -175,7 +175,7 @@ push_and_confirm() {
     planned_removals >"$private/removals" || return
     tell add "$private/adds" || return
     tell remove "$private/removals" || return
-    # The list passwords that are new. A failure is told, and does not stand in the way of the rest.
+    # The list passwords that are new. A failure is reported, and does not stop the rest.
     push_passwords || failed $?
     # Who is on the list afterwards: by that the portal judges what took, and ends the run.
     read_roster "$private/after" || return
@@ -183,7 +183,7 @@ push_and_confirm() {
     open=
     refused=$(sed -n 's/^refused: //p' "$private/counts")
     [ "$refused" = 0 ] || {
-        complain "$list: the list manager did not do what it was told for ${refused:-some} addresses, which"
+        complain "$list: the list manager did not carry out the changes of ${refused:-some} addresses, which"
         complain "the portal's report of it names; its commands said:"
         mv "$private/said_of_pushing" "$private/said"
         show_said

@@ -127,11 +127,11 @@ send_passwords() {
         complain "$list: the command that sets list passwords ended with exit code $?"
         return 69
     }
-    sed -n 's/^No such member: //p' "$private/said" >"$private/strangers"
-    if [ -s "$private/strangers" ]; then
+    sed -n 's/^No such member: //p' "$private/said" >"$private/unknown"
+    if [ -s "$private/unknown" ]; then
         complain "$list: no list password could be set for these, who are no members:"
-        shown <"$private/strangers" >&2
-        grep -v -F -f "$private/strangers" "$private/passwords" >"$private/set"
+        shown <"$private/unknown" >&2
+        grep -v -F -f "$private/unknown" "$private/passwords" >"$private/set"
     else
         mv "$private/passwords" "$private/set"
     fi

@@ -130,7 +130,7 @@ def test_a_refused_address_is_told_with_the_words_and_the_time_of_the_next_try(s
     found = story.explain("#alice@example.org")
     assert found.held_back
     assert found.sentences[-2:] == (
-        "The list manager did not do it on 2026-11-22 06:00 GMT: a line that starts with # is a comment.",
+        "The list manager refused it on 2026-11-22 06:00 GMT: a line that starts with # is a comment.",
         "The next run does not add it before 2026-11-23 06:00 GMT, a day after the list manager's no, "
         "unless the choice changes.",
     )

@@ -58,7 +58,7 @@ def test_a_form_that_cannot_be_makes_no_key(bob: Visitor, session: Session, form
 
 
 def test_no_key_yet_and_no_such_key_are_said_to_be_so(bob: Visitor) -> None:
-    assert "There is no key yet." in bob.get("/admin/api-keys").text
+    assert "There are no keys yet." in bob.get("/admin/api-keys").text
     for prefix in ("mp_aaaaaaaa", "x", "%00"):
         page = bob.follow(f"/admin/api-keys/{prefix}/revoke", {}, page="/admin/api-keys")
         assert "No key begins with" in page.text or "Not the prefix" in page.text

@@ -29,7 +29,7 @@ def test_lists_are_shown_in_numbers(bob: Visitor, session: Session, clock: Clock
     for handle in ("members", "tech", "board"):
         make_run(session, clock, handle, on_roster=7, without_account=6)
     page = bob.get("/admin/")
-    assert "All lists are in step." in page.text
+    assert "All lists are up to date." in page.text
     assert 'data-label="Subscribed" class="n">1</td>' in page.html
     assert 'data-label="No account" class="n">6</td>' in page.html
     assert "Done 22 Nov, 05:00" in page.text
@@ -41,16 +41,16 @@ def test_a_list_that_never_ran_is_said_to_be_so(bob: Visitor) -> None:
 
 def test_a_list_whose_last_good_run_is_too_old_is_red(bob: Visitor, session: Session, clock: Clock) -> None:
     make_run(session, clock, "tech", hours=13)
-    assert '<span class="state bad">Not in step</span>' in bob.get("/admin/").html
+    assert '<span class="state bad">Out of sync</span>' in bob.get("/admin/").html
 
 
 def test_what_is_wrong_stands_first(bob: Visitor, session: Session, clock: Clock) -> None:
     make_run(session, clock, "tech", hours=30)
     make_run(session, clock, "tech", "failed", message="mailman: connection refused")
     page = bob.get("/admin/")
-    assert "Tech has not been in step since 21 Nov, 00:00" in page.text
+    assert "Tech was last up to date at 21 Nov, 00:00" in page.text
     assert page.text.index("mailman: connection refused") < page.text.index("Unsubscribed")
-    assert "All lists are in step." not in page.text
+    assert "All lists are up to date." not in page.text
 
 
 def test_a_refused_run_says_how_to_say_yes(bob: Visitor, session: Session, clock: Clock) -> None:
@@ -65,7 +65,7 @@ def test_a_refused_run_says_how_to_say_yes(bob: Visitor, session: Session, clock
     )
     text = bob.get("/admin/").text
     assert "run again with: --accept 0123456789abcdef" in text
-    assert "Needs a yes" in text
+    assert "Needs approval" in text
 
 
 def test_runs_are_shown_newest_first_and_lead_to_older_ones(bob: Visitor, session: Session, clock: Clock) -> None:

@@ -55,7 +55,7 @@ def test_a_list_is_shown_in_numbers_and_by_address(bob: Visitor, session: Sessio
     assert "Being added By 22 Nov, 18:00 ." in page.text
     assert "On the list without an account 6" in page.text
     assert "flask mailinglist report members --without-account" in page.text
-    assert "Not in step 1" in page.text
+    assert "Out of sync 1" in page.text
 
 
 def test_whoever_is_departed_is_shown_as_such(bob: Visitor, session: Session) -> None:
@@ -102,7 +102,7 @@ def test_pages_lead_to_each_other(bob: Visitor, session: Session) -> None:
 
 
 def test_a_filter_that_finds_nothing_says_so(bob: Visitor) -> None:
-    assert "No address is like that." in bob.get(f"{LIST}?q=nobody").text
+    assert "No matching addresses." in bob.get(f"{LIST}?q=nobody").text
 
 
 def test_an_unknown_list_is_not_found(bob: Visitor) -> None:

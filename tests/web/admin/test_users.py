@@ -323,4 +323,4 @@ def test_changes_of_accounts_come_a_page_at_a_time(bob: Visitor, session: Sessio
 def test_a_change_that_fails_leaves_no_line(bob: Visitor, session: Session) -> None:
     found = number(session, "bob")
     bob.follow(f"/admin/users/{found}/deactivate", {}, page=f"/admin/users/{found}")
-    assert "No change is known." in bob.get("/admin/users/history").text
+    assert "There are no changes yet." in bob.get("/admin/users/history").text
