@@ -145,7 +145,7 @@ def test_every_migration_can_be_undone_and_done_again(app: Flask) -> None:
 
 def test_names_from_before_they_were_searched_by_a_key_get_one(app: Flask) -> None:
     with app.app_context():
-        result = app.test_cli_runner().invoke(args=["db", "downgrade", "0010"])
+        result = app.test_cli_runner().invoke(args=["db", "downgrade", "0009"])
         assert result.exit_code == 0, result.output
         with db.engine.begin() as connection:
             columns = "id, username, username_key, name, password_hash, is_superuser, is_active, created_at"

@@ -15,6 +15,7 @@ import pytest
 
 from portal.errors import ConfigurationError, ListManagerUnavailableError
 from portal.listmanagers.http import Answer, Client, Deadline, described
+from tests.waiting import wait_until
 
 SECRET = "pass\r\nX-Evil: wörd:@/"
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -246,10 +247,7 @@ def test_no_thread_is_left_behind_by_a_request():
         get(server.url, seconds=60)
         with pytest.raises(ListManagerUnavailableError):
             get(server.url, seconds=60)
-        deadline = time.monotonic() + 2
-        while set(threading.enumerate()) - before and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert set(threading.enumerate()) - before == set()
+        wait_until(lambda: set(threading.enumerate()) <= before)
 
 
 def test_a_request_carries_what_it_is_given_and_nothing_that_breaks_a_line():
