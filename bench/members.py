@@ -52,8 +52,8 @@ INSERT INTO preferences (list_handle, address_id, subscribed, seen, source, chan
     FROM preferences WHERE list_handle = 'agreed'
 """
 _RUN = """
-INSERT INTO runs (list_handle, kind, trigger, host, started_at, finished_at, result, message, accepted, on_roster,
-        strangers, initialised, left, joined, added, removed, held, refused)
+INSERT INTO runs (list_handle, kind, asked_by, host, started_at, finished_at, state, message, accepted, on_roster,
+        without_account, initialised, left, joined, added, removed, held, refused)
     VALUES ('agreed', 'sync', 'command line', 'lists', ?, ?, 'done', '', 0, 5000, 0, 0, 1, 1, 5, 5, 0, 0)
 """
 _ROSTER = "SELECT spelling FROM person WHERE n % 2 ORDER BY lower(spelling)"  # sorted, as list managers print it
