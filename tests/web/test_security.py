@@ -329,6 +329,7 @@ def test_a_hostile_word_in_any_field_is_never_a_500(
         assert response.status_code < 500, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["\0", "\ud800", "\u2028", "9" * 19])
 def test_a_hostile_word_in_any_field_of_a_superuser_is_never_a_500(app: Flask, bob: Visitor, word: str) -> None:
     """One field at a time is hostile: a form that is refused for one says nothing of the others."""
