@@ -97,7 +97,7 @@ def show(*, username: str, form: str) -> None:
     \b
     Example: flask user show alice
     """
-    found = users.show(db.session(), username)
+    found = users.get_profile(db.session(), username)
     if form == "json":
         print_json(found)
     else:
@@ -116,7 +116,7 @@ def set_password(*, username: str, password_stdin: bool) -> None:
     \b
     Example: flask user set-password alice
     """
-    users.find(db.session(), username)  # rather now than after two prompts
+    users.id_of(db.session(), username)  # rather now than after two prompts
     password, is_random = _new_password(password_stdin=password_stdin)
     users.set_password(db.session(), username, password=password, rounds=portal().settings.bcrypt_rounds)
     print_message(f"set the password of {username}; their sessions have ended")
@@ -133,7 +133,7 @@ def set_address(*, username: str, email: str) -> None:
     \b
     Example: flask user set-address alice alice@example.net
     """
-    user_id = users.find(db.session(), username)
+    user_id = users.id_of(db.session(), username)
     address = addresses.checked(email, special_domains=portal().settings.allowed_special_domains)
     addresses.change(db.session(), user_id, address, actor=COMMAND_LINE, now=portal().clock(), lists=_lists())
     print_message(f"{username} has the address {address.spelling}")
@@ -204,7 +204,7 @@ def delete(*, username: str, yes: bool, erase: bool) -> None:
     \b
     Example: flask user delete --yes --erase alice
     """
-    found = users.show(db.session(), username)
+    found = users.get_profile(db.session(), username)
     if not yes:
         if not _has_terminal():
             raise click.UsageError("there is no terminal to ask at: give --yes to delete the account")

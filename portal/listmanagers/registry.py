@@ -56,7 +56,7 @@ def read_settings(kind: str, table: Mapping[str, Any], *, folder: Path | None = 
     try:
         settings = msgspec.convert(dict(table), module.Settings, dec_hook=path_setting)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f'kind = "{kind}": {_in_words(error)}') from None
+        raise ConfigurationError(f'kind = "{kind}": {_problem(error)}') from None
     return BoundSettings(kind, module, settings)
 
 
@@ -114,7 +114,7 @@ def _path(value: Any, folder: Path | None) -> Path:
     return folder / path
 
 
-def _in_words(error: msgspec.ValidationError) -> str:
+def _problem(error: msgspec.ValidationError) -> str:
     words = str(error).replace("`$.", "`").replace(" - at `$`", "")
     words = words.replace("Object contains unknown field", "there is no setting")
     return words.replace("Object missing required field", "it needs the setting")

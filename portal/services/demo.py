@@ -166,7 +166,7 @@ def _leave_work_for_the_next_run(stage: _Stage, now: datetime) -> None:
     _choose(stage, "erin", "tech", ticked=True, now=now - timedelta(minutes=25))
     addresses.change(
         stage.session,
-        users.find(stage.session, "judy"),
+        users.id_of(stage.session, "judy"),
         addresses.checked("judy@home.example.org"),
         actor=COMMAND_LINE,
         now=now - timedelta(minutes=20),
@@ -198,7 +198,7 @@ def _choose(stage: _Stage, username: str, handle: str, *, ticked: bool, now: dat
     """Save the form that the person sees, with one box changed."""
     preferences.choose(
         stage.session,
-        users.find(stage.session, username),
+        users.id_of(stage.session, username),
         shown={handle: not ticked},
         ticked={handle} if ticked else set(),
         catalogue=stage.tools.catalogue(),

@@ -58,7 +58,7 @@ def show_list_password() -> ResponseReturnValue:
     """Show the list password of one of the member's addresses, this once. Raise BadInputError."""
     address_id = _asked_address()
     key = portal().list_password_key()
-    password = list_passwords.show(db.session(), guards.member().id, address_id, key=key)
+    password = list_passwords.show_password(db.session(), guards.member().id, address_id, key=key)
     return _page(ChangePasswordForm(formdata=None), list_password=(address_id, password))
 
 

@@ -74,7 +74,7 @@ class Operated:
         """Save the member's form, with one box changed."""
         preferences.choose(
             self.session,
-            users.find(self.session, username),
+            users.id_of(self.session, username),
             shown={"members": not ticked},
             ticked={"members"} if ticked else set(),
             catalogue=self.portal.catalogue(),
@@ -242,7 +242,7 @@ def act_out(portal: Operated) -> None:
     users.deactivate(portal.session, "charlie")
     addresses.change(
         portal.session,
-        users.find(portal.session, "dora"),
+        users.id_of(portal.session, "dora"),
         checked("Dora@home.example.org"),
         actor=COMMAND_LINE,
         now=portal.clock(),

@@ -44,7 +44,7 @@ def call(runner: FlaskCliRunner, *args: str) -> str:
 
 def offers(runner, session, clock, username):
     catalogue = runner.app.extensions["portal"].catalogue()
-    page = preferences.page(session, users.find(session, username), catalogue=catalogue, now=clock())
+    page = preferences.page(session, users.id_of(session, username), catalogue=catalogue, now=clock())
     return {offer.mailing_list.handle: offer for offer in page.offers}
 
 

@@ -157,7 +157,7 @@ class Operated:
     def choose(self, username: str, *, ticked: bool, handle: str = "members") -> None:
         preferences.choose(
             self.session,
-            users.find(self.session, username),
+            users.id_of(self.session, username),
             shown={handle: not ticked},
             ticked={handle} if ticked else set(),
             catalogue=self.app.extensions["portal"].catalogue(),
@@ -249,7 +249,7 @@ def act_out(portal: Operated) -> None:
     users.deactivate(portal.session, "charlie")
     addresses.change(
         portal.session,
-        users.find(portal.session, "dora"),
+        users.id_of(portal.session, "dora"),
         checked("Dora@home.example.org"),
         actor=COMMAND_LINE,
         now=portal.clock(),

@@ -59,7 +59,7 @@ def test_rename_gives_another_username(flask_user, session):
     user_id = make_user(session, "alice")
     result = flask_user("rename", "alice", "alice.liddell")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "alice is now called alice.liddell\n")
-    assert users.find(session, "alice.liddell") == user_id
+    assert users.id_of(session, "alice.liddell") == user_id
     assert flask_user("rename", "alice", "bob").exit_code == 65
 
 
@@ -67,7 +67,7 @@ def test_create_takes_all_that_an_account_has(flask_user, session, clock):
     args = ["--password-stdin", "--superuser", "--group", "board", "--group", "tech", "--name", "Alice Liddell"]
     result = flask_user("create", *args, "--", "-alice", "-rf@example.org", input=f"{PASSWORD}\n")
     assert (result.exit_code, result.stdout) == (0, "")
-    found = users.show(session, "-alice")
+    found = users.get_profile(session, "-alice")
     assert (found.name, found.email, found.groups) == ("Alice Liddell", "-rf@example.org", ("board", "tech"))
     assert found.is_superuser
     assert log_in(session, clock, PASSWORD, "-alice")
@@ -188,12 +188,12 @@ def test_the_rest_of_the_account_is_changed(flask_user, session):
     ):
         result = flask_user(*args)
         assert (result.exit_code, result.stdout) == (0, "")
-    found = users.show(session, "alice")
+    found = users.get_profile(session, "alice")
     assert (found.email, found.groups) == ("new@Example.net", ("board", "full members"))
     assert (found.is_superuser, found.is_active) == (True, False)
     for args in (["activate", "alice"], ["revoke", "alice"], ["set-groups", "alice"]):
         assert flask_user(*args).exit_code == 0
-    found = users.show(session, "alice")
+    found = users.get_profile(session, "alice")
     assert (found.is_superuser, found.is_active, found.groups) == (False, True, ())
 
 

@@ -85,13 +85,13 @@ def test_a_superuser_sees_the_pages_that_lead_to_accounts(superuser: Visitor, pa
 def test_an_account_is_made(superuser: Visitor, session: Session) -> None:
     form = {"username": "erin", "email": "erin@example.org"}
     superuser.post("/admin/users/new", form, status=200)
-    assert users.show(session, "erin").email == "erin@example.org"
+    assert users.get_profile(session, "erin").email == "erin@example.org"
 
 
 def test_an_account_is_changed(superuser: Visitor, session: Session, people: dict[str, int]) -> None:
     path = f"/admin/users/{people['alice']}"
     assert admits_it(superuser.follow(path, USER))
-    assert users.show(session, "alice").email == USER["email"]
+    assert users.get_profile(session, "alice").email == USER["email"]
     page = superuser.post(path, {**USER, "email": "none"}, status=422)
     assert isinstance(page, Page)
     assert admits_it(page)
@@ -102,7 +102,7 @@ def test_an_account_is_deactivated_and_activated(superuser: Visitor, session: Se
     for act, is_active in (("deactivate", False), ("activate", True)):
         page = superuser.follow(f"{path}/{act}", {}, page=path)
         assert admits_it(page)
-        assert users.show(session, "alice").is_active is is_active
+        assert users.get_profile(session, "alice").is_active is is_active
         note = page.html.partition('role="status">')[2].partition("<")[0]
         assert "alice" in note
         assert "list" not in note
@@ -133,4 +133,4 @@ def test_accounts_are_imported(superuser: Visitor, session: Session) -> None:
     assert isinstance(page, Page)
     assert admits_it(page)
     superuser.follow("/admin/users/import/confirm", {"text": CSV}, page="/admin/users/import")
-    assert users.show(session, "erin").email == "erin@example.org"
+    assert users.get_profile(session, "erin").email == "erin@example.org"

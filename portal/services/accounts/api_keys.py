@@ -60,7 +60,7 @@ def create(session: Session, username: str, *, label: str, expires_days: int | N
     label = label.strip()
     if not 0 < len(label) <= LONGEST_LABEL or not label.isprintable():
         raise BadInputError(f"not a label: {printable(label)!r} (1 to {LONGEST_LABEL} printable characters)")
-    owner = users.show(session, username)
+    owner = users.get_profile(session, username)
     if not (owner.is_superuser and owner.is_active):
         raise BadInputError(f"{printable(username)} is no active superuser, and only those may have keys")
     prefix = "mp_" + "".join(secrets.choice(_LETTERS) for _ in range(8))

@@ -52,7 +52,7 @@ class Match(NamedTuple):
     user_id: int | None
 
 
-def find(session: Session, wanted: Wanted, *, after: str = "", limit: int = 50) -> Found:
+def find_accounts(session: Session, wanted: Wanted, *, after: str = "", limit: int = 50) -> Found:
     """Return a page of accounts; ``after`` is the last username of the page before."""
     condition = _condition(wanted)
     with reading(session):

@@ -140,7 +140,7 @@ def _refuse(session: Session, keys: Sequence[Key], now: datetime) -> None:
     waits = [_wait(session, each.digest, limit, now) for each in keys for limit in each.limits]
     seconds = max(waits, default=0)
     if seconds:
-        raise LimitedError(f"too many tries: wait {_in_words(seconds)}, then try again", retry_after=seconds)
+        raise LimitedError(f"too many tries: wait {_duration(seconds)}, then try again", retry_after=seconds)
 
 
 def _wait(session: Session, digest: str, limit: Limit, now: datetime) -> int:
@@ -158,7 +158,7 @@ def _wait(session: Session, digest: str, limit: Limit, now: datetime) -> int:
     return min(limit.seconds, max(1, math.ceil((last_that_fits + window - now).total_seconds())))
 
 
-def _in_words(seconds: int) -> str:
+def _duration(seconds: int) -> str:
     if seconds < 100:
         return "1 second" if seconds == 1 else f"{seconds} seconds"
     return f"{math.ceil(seconds / 60)} minutes"

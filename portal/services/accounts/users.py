@@ -130,12 +130,12 @@ def insert_accounts(session: Session, accounts: Iterable[Mapping[str, Any]], *, 
     return ids
 
 
-def find(session: Session, username: str) -> int:
+def id_of(session: Session, username: str) -> int:
     """Return the id of the user of a name. Raise UnknownUserError."""
-    return show(session, username).id
+    return get_profile(session, username).id
 
 
-def show(session: Session, username: str) -> Profile:
+def get_profile(session: Session, username: str) -> Profile:
     """Return the account of a username. Raise UnknownUserError."""
     with reading(session):
         found = profiles(session, User.username_key == _key(username))
@@ -181,7 +181,7 @@ def list_users(session: Session) -> Iterator[Profile]:
 
 def set_password(session: Session, username: str, *, password: str, rounds: int, actor: Actor = COMMAND_LINE) -> None:
     """Give a user another password; all their sessions end. Raise UnknownUserError or WeakPasswordError."""
-    found = show(session, username)
+    found = get_profile(session, username)
     passwords.check_strength(password, own=_own(found))
     stored = passwords.hash_password(password, rounds=rounds)
     with transaction(session):

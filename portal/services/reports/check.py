@@ -53,27 +53,27 @@ class Evidence(NamedTuple):
 
 def check(session: Session, evidence: Evidence) -> Iterator[Finding]:
     """Yield what was found, one thing after the other. Nothing is written, and nothing that is wrong stops the rest."""
-    yield _look("portal.toml", partial(_settings, evidence.instance))
+    yield _check_line("portal.toml", partial(_settings, evidence.instance))
     for name, bits in _FILES.items():
         if (evidence.instance / name).exists():
-            yield _look(name, partial(_mode, evidence.instance / name, bits))
-    tables = _look("database", partial(_database, session))
+            yield _check_line(name, partial(_mode, evidence.instance / name, bits))
+    tables = _check_line("database", partial(_database, session))
     yield tables
     if tables.error is None:
-        yield _look("clock", partial(_clock, session, evidence.clock))
-        yield _look("trusted_proxies", partial(_proxies, session, evidence.trusted_proxies))
-    yield _look("mailinglists.toml", partial(_catalogue, evidence.catalogue))
+        yield _check_line("clock", partial(_clock, session, evidence.clock))
+        yield _check_line("trusted_proxies", partial(_proxies, session, evidence.trusted_proxies))
+    yield _check_line("mailinglists.toml", partial(_catalogue, evidence.catalogue))
     try:
         lists = evidence.catalogue().lists
     except ConfigurationError:
         return  # it has been told
     for handle, mailing_list in lists.items():
-        yield _look("list manager", partial(_list_manager, evidence, mailing_list), handle)
+        yield _check_line("list manager", partial(_list_manager, evidence, mailing_list), handle)
         if tables.error is None:
-            yield _look("runs", partial(_runs, session, evidence, handle), handle)
+            yield _check_line("runs", partial(_runs, session, evidence, handle), handle)
 
 
-def _look(what: str, at: Callable[[], str], handle: str | None = None) -> Finding:
+def _check_line(what: str, at: Callable[[], str], handle: str | None = None) -> Finding:
     try:
         return Finding(what, handle, at(), None)
     except Exception as error:  # noqa: BLE001 - whatever it is, the rest is looked at

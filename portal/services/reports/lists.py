@@ -147,7 +147,7 @@ def lists(
     if not chosen:
         return ()
     with reading(session):
-        counts = {row.handle: row for row in session.execute(union_all(*(_counts(each) for each in chosen)))}
+        counts = {row.handle: row for row in session.execute(union_all(*(_count_by_state(each) for each in chosen)))}
         last = _last_runs(session, [each.handle for each in chosen])
         good = _last_runs(session, [each.handle for each in chosen], Run.state == RunState.DONE)
     promise = timedelta(hours=catalogue.applied_within_hours)
@@ -260,7 +260,7 @@ def conditions() -> dict[State, Any]:
     }
 
 
-def _counts(mailing_list: MailingList) -> Any:
+def _count_by_state(mailing_list: MailingList) -> Any:
     """Count managed addresses by state; a change is under way until the list manager refused it or holds it."""
     states = conditions()
     sums = [

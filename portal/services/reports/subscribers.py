@@ -86,7 +86,7 @@ def page(
     order = column[sort].desc() if is_descending else column[sort]
     rows = _rows(mailing_list, wanted).order_by(order, Address.canonical).limit(size).offset((number - 1) * size)
     with reading(session):
-        counts = dict(map(tuple, session.execute(_counts(mailing_list, wanted))))
+        counts = dict(map(tuple, session.execute(_count_found(mailing_list, wanted))))
         subscribers = tuple(_subscriber(row, now=now, promise=promise) for row in session.execute(rows))
     total = counts.get(wanted.state, 0) if wanted.state else sum(counts.values())
     return Page(subscribers, counts, total)
@@ -155,7 +155,7 @@ def _held_by(*conditions: Any) -> ColumnElement[bool]:
     return exists().where(UserAddress.address_id == Address.id, *conditions).correlate(Address)
 
 
-def _counts(mailing_list: MailingList, wanted: Filter) -> Any:
+def _count_found(mailing_list: MailingList, wanted: Filter) -> Any:
     of_any_state = matching(mailing_list, wanted._replace(state=""))
     found = joined(mailing_list, state_of(mailing_list).label("state")).where(of_any_state).subquery()
     return select(found.c.state, func.count()).group_by(found.c.state)

@@ -205,7 +205,7 @@ def mailboxes(session: Session, user_id: int) -> tuple[Mailbox, ...]:
         return tuple(Mailbox(*row) for row in session.execute(query))
 
 
-def show(session: Session, user_id: int, address_id: int, *, key: bytes) -> str:
+def show_password(session: Session, user_id: int, address_id: int, *, key: bytes) -> str:
     """Return the list password of one of a user's addresses. Raise BadInputError where it is none of theirs."""
     with reading(session):
         return _derived(session.execute(_own(user_id, address_id)).one_or_none(), key)

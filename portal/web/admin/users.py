@@ -47,7 +47,7 @@ def index() -> ResponseReturnValue:
         is_superuser=_EITHER.get(form.superuser.data),
         is_active=_EITHER.get(form.active.data),
     )
-    found = directory.find(db.session(), wanted, after=form.after.data or "", limit=AT_ONCE)
+    found = directory.find_accounts(db.session(), wanted, after=form.after.data or "", limit=AT_ONCE)
     kept = {name: value for name, value in request.args.items() if name != "after" and value}
     groups = directory.groups(db.session())
     return render_template("admin/users/index.html", form=form, found=found, groups=groups, kept=kept)

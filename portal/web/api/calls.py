@@ -52,7 +52,7 @@ def init(handle: str) -> Response:
     )
     text = RosterText(()) if use.abandon else bodies.roster(skip_invalid=query.is_set("skip_invalid"))
     taken = planned_runs.take(db.session(), mailing_list, text, clock=portal().clock, use=use)
-    return _counts(taken.answer, query.format)
+    return _answer_counts(taken.answer, query.format)
 
 
 @blueprint.get("/lists/<handle>/subscribed")
@@ -100,7 +100,7 @@ def confirm_passwords(handle: str) -> Response:
     mailing_list = _with_passwords(handle)
     lines = bodies.PasswordLines()
     confirmed = list_passwords.confirm(db.session(), mailing_list, lines, key=portal().list_password_key())
-    return _counts({"confirmed": confirmed, "invalid": lines.invalid}, query.format)
+    return _answer_counts({"confirmed": confirmed, "invalid": lines.invalid}, query.format)
 
 
 def _with_passwords(handle: str) -> MailingList:
@@ -151,7 +151,7 @@ def _json(value: object) -> Response:
     return Response(msgspec.json.encode(plain(value)) + b"\n", mimetype=bodies.JSON)
 
 
-def _counts(counts: Mapping[str, int | str], wanted: str | None) -> Response:
+def _answer_counts(counts: Mapping[str, int | str], wanted: str | None) -> Response:
     """Answer with counts as the command prints them."""
     if _form(wanted, otherwise="json") == "json":
         return _json(dict(counts))

@@ -55,7 +55,7 @@ class Call(NamedTuple):
     is_open: bool = False
 
 
-def _counts(*names: str, **more: Any) -> dict[str, Any]:
+def _counts_schema(*names: str, **more: Any) -> dict[str, Any]:
     properties = {**{name: {"type": "integer", "minimum": 0} for name in names}, **more}
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
@@ -63,10 +63,13 @@ def _counts(*names: str, **more: Any) -> dict[str, Any]:
 _TAKEN = ("subscribed", "unsubscribed", "kept", "unknown", "invalid")
 _INITIATED = {
     "oneOf": [
-        {"title": "list-init", **_counts(*_TAKEN)},
-        {"title": "plan", **_counts(*_TAKEN, "adds", "removals", plan={"type": "string", "pattern": "^[0-9a-f]{16}$"})},
-        {"title": "confirm", **_counts("added", "removed", "refused")},
-        {"title": "abandon", **_counts("abandoned")},
+        {"title": "list-init", **_counts_schema(*_TAKEN)},
+        {
+            "title": "plan",
+            **_counts_schema(*_TAKEN, "adds", "removals", plan={"type": "string", "pattern": "^[0-9a-f]{16}$"}),
+        },
+        {"title": "confirm", **_counts_schema("added", "removed", "refused")},
+        {"title": "abandon", **_counts_schema("abandoned")},
     ]
 }
 _ROSTER = {
@@ -101,7 +104,7 @@ def calls() -> dict[tuple[str, str], Call]:
         ),
         ("/lists/{handle}/passwords", "post"): Call(
             "Mark list passwords as set",
-            {JSON: _counts("confirmed", "invalid"), PLAIN: _TEXT_COUNTS},
+            {JSON: _counts_schema("confirmed", "invalid"), PLAIN: _TEXT_COUNTS},
             FormatQuery,
             {PLAIN: _PASSWORDS},
             (404, 413, 415, 422, 428),

@@ -36,11 +36,11 @@ def test_each_line_makes_an_account(session):
         "李小龙,bruce@example.org,李小龙,board,0\n"
     )
     assert run(session, text) == imports.Imported(3, ())
-    alice = users.show(session, "alice")
+    alice = users.get_profile(session, "alice")
     assert (alice.name, alice.email, alice.groups) == ("Liddell, Alice", "Alice@Example.org", ("board", "full members"))
     assert (alice.is_superuser, alice.is_active, alice.created_at) == (True, True, NOW)
-    assert users.show(session, "bob").groups == ()
-    assert users.show(session, "李小龙").groups == ("board",)
+    assert users.get_profile(session, "bob").groups == ()
+    assert users.get_profile(session, "李小龙").groups == ("board",)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_a_user_is_renamed_and_logs_in_by_the_new_name(session: Session) -> None
     user_id = make_user(session, "alice", password_hash=HASH)
     token = log_in(session, "alice")
     assert users.rename(session, "ALICE", to="Zoë") == "Zoë"
-    assert users.find(session, "zoë") == user_id
+    assert users.id_of(session, "zoë") == user_id
     assert sessions.member(session, token, now=NOW).username == "Zoë"
     assert log_in(session, "zoe\u0308")
     with pytest.raises(LogInFailedError):

@@ -52,7 +52,7 @@ def column(session: Session, statement: Any) -> list[Any]:
 
 def test_a_new_account_holds_its_address_and_logs_in(session):
     user_id = create(session, name=" Alice Liddell ", password=PASSWORD, groups=["board", " tech ", "board"])
-    assert users.show(session, "ALICE") == users.Profile(
+    assert users.get_profile(session, "ALICE") == users.Profile(
         id=user_id,
         username="alice",
         name="Alice Liddell",
@@ -64,7 +64,7 @@ def test_a_new_account_holds_its_address_and_logs_in(session):
         created_at=NOW,
         last_login_at=None,
     )
-    assert users.find(session, "alice") == user_id
+    assert users.id_of(session, "alice") == user_id
     assert is_alive(session, log_in(session))
     assert users.profile(session, user_id).last_login_at == NOW
 
@@ -91,7 +91,7 @@ def test_a_username_is_taken_whatever_the_case(session, username):
 
 def test_usernames_are_compared_in_nfc(session):
     create(session, "zo\N{LATIN SMALL LETTER E WITH DIAERESIS}", "zoe@example.org")
-    assert users.find(session, "ZOE\N{COMBINING DIAERESIS}")
+    assert users.id_of(session, "ZOE\N{COMBINING DIAERESIS}")
     with pytest.raises(DuplicateError):
         create(session, "Zoe\N{COMBINING DIAERESIS}", "zoe@example.org")
 
@@ -109,7 +109,7 @@ def test_these_are_no_usernames(session, username):
 @pytest.mark.parametrize("username", ["-rf", "=cmd|'/C'!A0", "$HOME", "`id`", "../etc/passwd", "李小龙", "x" * 64])
 def test_these_are_usernames(session, username):
     create(session, username, "alice@example.org")
-    assert users.show(session, username).username == username
+    assert users.get_profile(session, username).username == username
 
 
 def test_a_username_with_an_at_is_the_users_own_address_or_refused(session):
@@ -141,8 +141,8 @@ def test_a_weak_password_makes_no_account(session, password):
 @pytest.mark.parametrize("username", ["nobody", "", "\0", "\ud800", "x" * 1000])
 def test_who_does_not_exist_is_said_to_be_unknown(session, username):
     calls: list[Callable[[], object]] = [
-        lambda: users.show(session, username),
-        lambda: users.find(session, username),
+        lambda: users.get_profile(session, username),
+        lambda: users.id_of(session, username),
         lambda: users.set_password(session, username, password=PASSWORD, rounds=4),
         lambda: users.set_groups(session, username, groups=[], lists=None),
         lambda: users.activate(session, username, lists=None),
@@ -225,9 +225,9 @@ def test_a_weak_new_password_is_no_try(session):
 def test_groups_are_replaced(session):
     make_user(session, "alice", groups=("board", "tech"))
     users.set_groups(session, "alice", groups=["tech", "full members"], lists=None)
-    assert users.show(session, "alice").groups == ("full members", "tech")
+    assert users.get_profile(session, "alice").groups == ("full members", "tech")
     users.set_groups(session, "alice", groups=[], lists=None)
-    assert users.show(session, "alice").groups == ()
+    assert users.get_profile(session, "alice").groups == ()
 
 
 def departed(session: Session, handle: str) -> bool:
@@ -285,7 +285,7 @@ def test_the_last_active_superuser_stays(session, act):
         act(session, "alice")
     act(session, "charlie")
     act(session, "bob")
-    found = users.show(session, "alice")
+    found = users.get_profile(session, "alice")
     assert (found.is_active, found.is_superuser) == (True, True)
 
 

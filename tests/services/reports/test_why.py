@@ -35,7 +35,7 @@ class Story:
         sync_list(self.session, mailing_list, manager, clock=self.clock, request=Request(allow_empty=True))
 
     def choose(self, username: str, ticked: bool, handle: str = "members") -> None:
-        user_id = users.find(self.session, username)
+        user_id = users.id_of(self.session, username)
         shown, boxes = {handle: not ticked}, {handle} if ticked else set()
         catalogue = self.portal.catalogue()
         preferences.choose(self.session, user_id, shown=shown, ticked=boxes, catalogue=catalogue, now=self.clock())

@@ -25,7 +25,7 @@ def number(session: Session, username: str) -> int:
 
 
 def profile(session: Session, username: str) -> users.Profile:
-    return users.show(session, username)
+    return users.get_profile(session, username)
 
 
 def names(page: Page) -> list[str]:
