@@ -16,6 +16,14 @@ DOCUMENT = "/api/v1/openapi.json"
 PUBLIC = {"/healthz", "/readyz", "/login", "/static/1", DOCUMENT}
 
 
+def logged_in(app: Flask, username: str) -> Visitor:
+    """Return somebody who is logged in to an application of the test's own."""
+    app.test_client_class = Client
+    found = Visitor(app.test_client())
+    found.log_in(username)
+    return found
+
+
 def paths(app: Flask, *below: str) -> list[tuple[str, str]]:
     """Return every method and path; given ``below``, of those that begin so."""
     found = []
@@ -107,21 +115,23 @@ def test_a_key_reaches_the_api_and_no_page(
 @pytest.mark.parametrize("endpoint", ["forgotten", "sign_in.forgotten", "health.forgotten", "static.forgotten"])
 @pytest.mark.parametrize("path", ["/forgotten", "/admin/forgotten", "/login/forgotten"])
 def test_an_endpoint_that_nobody_named_is_closed_wherever_it_is(
-    app: Flask,
-    alice: Visitor,  # noqa: F811
-    bob: Visitor,  # noqa: F811
+    make_app: Callable[..., Flask],
+    people: dict[str, int],  # noqa: F811
     path: str,
     endpoint: str,
 ) -> None:
+    app = make_app()
     plant(app, path, endpoint)
+    member, superuser = logged_in(app, "alice"), logged_in(app, "bob")
     for method in ("GET", "HEAD", "POST"):
         assert app.test_client().open(path, method=method).status_code == 302
-        for each in (alice, bob):
+        for each in (member, superuser):
             assert each.client.open(path, method=method).status_code == 403
 
 
 @pytest.mark.parametrize("endpoint", ["forgotten", "api.forgotten", "api.calls.forgotten"])
-def test_a_call_that_nobody_named_is_a_401_and_no_redirect(app: Flask, endpoint: str) -> None:
+def test_a_call_that_nobody_named_is_a_401_and_no_redirect(make_app: Callable[..., Flask], endpoint: str) -> None:
+    app = make_app()
     plant(app, "/api/v1/forgotten", endpoint)
     for method in ("GET", "HEAD", "POST"):
         response = app.test_client().open("/api/v1/forgotten", method=method)
@@ -130,13 +140,14 @@ def test_a_call_that_nobody_named_is_a_401_and_no_redirect(app: Flask, endpoint:
 
 
 def test_a_page_that_registers_below_admin_is_for_superusers_from_the_start(
-    app: Flask,
-    alice: Visitor,  # noqa: F811
-    bob: Visitor,  # noqa: F811
+    make_app: Callable[..., Flask],
+    people: dict[str, int],  # noqa: F811
 ) -> None:
+    app = make_app()
     plant(app, "/admin/new", "admin.new.index")
-    assert alice.client.get("/admin/new").status_code == 403
-    assert bob.client.get("/admin/new").status_code == 200
+    member, superuser = logged_in(app, "alice"), logged_in(app, "bob")
+    assert member.client.get("/admin/new").status_code == 403
+    assert superuser.client.get("/admin/new").status_code == 200
 
 
 def plant(app: Flask, path: str, endpoint: str, view: Callable[[], str] = lambda: "open") -> None:

@@ -84,5 +84,5 @@ def test_nothing_to_write_writes_nothing(session):
     with transaction(session):
         assert preference_rows.write_choices(session, [], actor=ALICE, now=NOW) == []
         assert preference_rows.write_firsts(session, [], actor=ALICE, now=NOW) == []
-        assert preference_rows.settle(session, "members", [], now=NOW) == set()
+        assert preference_rows.settle(session, "members", [], now=NOW).ids == set()
     assert session.scalars(select(History)).all() == []

@@ -62,7 +62,7 @@ def test_a_key_holds_256_random_bits_and_none_of_them_is_stored(session, bob):
 def test_a_key_stands_for_its_owner(session, bob, key):
     caller = api_keys.authenticate(session, key, ip=HOME, now=NOW)
     assert (caller.user_id, caller.prefix) == (bob, key[:11])
-    assert caller.trigger == f"API key {key[:11]} of user {bob}"
+    assert caller.actor.name == f"API key {key[:11]} of user {bob}"
 
 
 @pytest.mark.parametrize("username", ["alice", "charlie"])

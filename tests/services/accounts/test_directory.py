@@ -37,14 +37,14 @@ TEXTS = [
 def test_people_are_found_by_words_in_any_case_form_and_order(
     session: Session, cast: None, text: str, username: str
 ) -> None:
-    assert [each.username for each in directory.find(session, Wanted(text)).profiles] == [username]
+    assert [each.username for each in directory.find_accounts(session, Wanted(text)).profiles] == [username]
     assert [each.username for each in directory.search(session, text)] == [username]
 
 
 @pytest.mark.parametrize("text", ["zoe nikos", "%", "100_", "\u0301", "zo\\"])
 def test_each_word_must_fit_and_signs_of_a_pattern_are_signs(session: Session, cast: None, text: str) -> None:
     expected = ["charlie"] if text == "%" else []
-    assert [each.username for each in directory.find(session, Wanted(text)).profiles] == expected
+    assert [each.username for each in directory.find_accounts(session, Wanted(text)).profiles] == expected
     assert [each.username for each in directory.search(session, text)] == expected
 
 
@@ -52,5 +52,5 @@ def test_accounts_are_found_however_they_were_made(session: Session) -> None:
     address = users.addresses.checked("erin@example.org")
     users.create(session, username="Ëérin", address=address, name="Ünal", now=NOW, rounds=4, lists=None)
     import_users(session, [b"username,email,name\n", "frañk,f@example.org,Gül\n".encode()], now=NOW, lists=None)
-    assert [each.username for each in directory.find(session, Wanted("eerin unal")).profiles] == ["Ëérin"]
-    assert [each.username for each in directory.find(session, Wanted("GUL frank")).profiles] == ["frañk"]
+    assert [each.username for each in directory.find_accounts(session, Wanted("eerin unal")).profiles] == ["Ëérin"]
+    assert [each.username for each in directory.find_accounts(session, Wanted("GUL frank")).profiles] == ["frañk"]

@@ -31,7 +31,7 @@ def test_a_username_that_is_the_main_address_changes_with_it(session: Session) -
     assert log_in(session, "alice@new.example.org")
     with pytest.raises(LogInFailedError):
         log_in(session, "alice@example.org")
-    found = directory.find(session, directory.Wanted("alice@new"))
+    found = directory.find_accounts(session, directory.Wanted("alice@new"))
     assert [each.id for each in found.profiles] == [user_id]
     assert [each.what for each in log.recent(session, user_id=user_id)] == [
         "renamed: Alice@new.example.org",
@@ -94,7 +94,7 @@ def test_an_erased_account_is_in_no_table_under_any_name_that_it_had(session: Se
     user_id = make_user(session, "first@example.org", "first@example.org")
     move(session, user_id, "second@example.org")
     session.add(
-        Run(list_handle="members", kind="sync", trigger="request 1 of first@example.org", host="h", started_at=NOW)
+        Run(list_handle="members", kind="sync", asked_by_id=user_id, asked_by="first@example.org", started_at=NOW)
     )
     session.commit()
     users.rename(session, "second@example.org", to="third")

@@ -10,9 +10,9 @@ from portal.services.reports import trends
 from tests.conftest import Clock
 
 
-def make_run(session: Session, at: Any, on_roster: int | None, handle: str = "members", result: str = "done") -> None:
+def make_run(session: Session, at: Any, on_roster: int | None, handle: str = "members", state: str = "done") -> None:
     values = {"kind": "sync", "asked_by": "", "host": "", "started_at": at, "finished_at": at}
-    session.add(Run(list_handle=handle, result=result, on_roster=on_roster, **values))
+    session.add(Run(list_handle=handle, state=state, on_roster=on_roster, **values))
     session.commit()
 
 

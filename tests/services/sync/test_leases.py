@@ -380,7 +380,7 @@ def test_a_planned_run_is_over_after_an_hour(session, members, clock):
     with pytest.raises(NoPlannedRunError):
         confirm_planned_run(session, members, RosterText([b"x@example.net"]), clock=clock, request=Request())
     begin(session, members, clock)
-    assert session.scalars(select(Run.state).order_by(Run.id)).all() == ["unfinished", "open"]
+    assert session.scalars(select(Run.state).order_by(Run.id)).all() == ["unfinished", "planned"]
 
 
 def test_a_planned_run_that_another_run_has_taken_over_cannot_be_confirmed(session, members, sync, clock):

@@ -21,7 +21,7 @@ from portal.services.sync.list_passwords import (
     pending,
     push,
     replace_password,
-    show,
+    show_password,
     takes,
     why_none,
 )
@@ -255,14 +255,14 @@ def test_a_member_sees_and_replaces_the_list_password_of_their_own_addresses_alo
     make_user(session, "bob", "bob@example.org", "shared@example.org")
     own, shared = mailboxes(session, alice)
     assert [own[1:], shared[1:]] == [("alice@example.org", False), ("shared@example.org", True)]
-    assert show(session, alice, own.address_id, key=KEY) == derive(KEY, "alice@example.org", 0)
+    assert show_password(session, alice, own.address_id, key=KEY) == derive(KEY, "alice@example.org", 0)
     assert replace_password(session, alice, own.address_id, key=KEY) == derive(KEY, "alice@example.org", 1)
-    assert show(session, alice, own.address_id, key=KEY) == derive(KEY, "alice@example.org", 1)
+    assert show_password(session, alice, own.address_id, key=KEY) == derive(KEY, "alice@example.org", 1)
     bobs = make_address(session, "bob@example.org")
     session.rollback()
     for refused in (bobs, 999):
         with pytest.raises(BadInputError):
-            show(session, alice, refused, key=KEY)
+            show_password(session, alice, refused, key=KEY)
         with pytest.raises(BadInputError):
             replace_password(session, alice, refused, key=KEY)
 

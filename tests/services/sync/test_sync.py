@@ -339,11 +339,11 @@ def test_a_list_manager_that_breaks_down_loses_nothing_and_the_next_run_heals(wo
     with pytest.raises(ListManagerUnavailableError):
         world.sync()
     assert (world.row("ada@example.org").touched, world.row("bob@example.org").touched) == (True, True)
-    assert world.runs()[-1].result == "failed"
+    assert world.runs()[-1].state == "failed"
     world.list.watcher = lambda _moment: None
     world.sync()
     assert set(world.list.members) == {"ada@example.org"}
-    assert world.runs()[-1].result == "done"
+    assert world.runs()[-1].state == "done"
     assert world.row("ada@example.org").source == "user"
 
 
@@ -438,7 +438,7 @@ def test_the_brake_stops_many_adds(world: World) -> None:
         world.tick(f"user{number}@example.org")
     with pytest.raises(SafetyLimitError, match="adds 26"):
         world.sync()
-    assert world.runs()[-1].result == "refused"
+    assert world.runs()[-1].state == "refused"
 
 
 def test_the_brake_stops_many_leaves(world: World) -> None:
@@ -466,7 +466,7 @@ def test_what_any_kind_returns_is_checked_like_a_roster(world: World, strange: o
     world.list.members = {"x": "x@example.net", "y": strange}  # type: ignore[dict-item]
     with pytest.raises(ListManagerUnavailableError, match="holds what is not an address"):
         world.sync()
-    assert world.runs()[-1].result == "failed"
+    assert world.runs()[-1].state == "failed"
 
 
 def test_an_odd_subscriber_is_counted_and_left_alone(world: World) -> None:
@@ -536,7 +536,7 @@ def test_a_run_left_open_is_repaired_and_said(world: World) -> None:
     world.session.commit()
     sync_result = world.sync()
     assert len(sync_result.repaired) == 1
-    assert world.runs()[0].result == "unfinished"
+    assert world.runs()[0].state == "unfinished"
 
 
 # Planned runs.
