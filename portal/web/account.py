@@ -12,6 +12,7 @@ from portal.services.accounts import sessions, users
 from portal.services.accounts.users import Profile
 from portal.services.preferences import own_history
 from portal.services.sync import list_passwords
+from portal.translation import gettext
 from portal.web import guards, sign_in
 from portal.web.forms import ChangePasswordForm, EndLogInForm, OwnAddressForm, OwnHistoryForm
 from portal.web.template_filters import sentence
@@ -43,13 +44,13 @@ def change_password() -> ResponseReturnValue:
         )
     except (WrongPasswordError, LimitedError) as error:
         is_wrong = isinstance(error, WrongPasswordError)
-        form.current.errors.append("This is not your current password." if is_wrong else sentence(str(error)))
+        form.current.errors.append(gettext("This is not your current password.") if is_wrong else sentence(str(error)))
         return _page(form), *status_and_headers(error)
     except WeakPasswordError as error:
         form.new.errors.append(sentence(str(error)))
         return _page(form), fault_of(error).status
     sign_in.begin(token, remember=session.permanent)
-    flash("Your password is changed. You are logged out everywhere else.")
+    flash(gettext("Your password is changed. You are logged out everywhere else."))
     return redirect(url_for("account.show"), 303)
 
 
@@ -68,7 +69,7 @@ def replace_list_password() -> ResponseReturnValue:
     list_passwords.replace_password(
         db.session(), guards.member().id, _asked_address(), key=portal().list_password_key()
     )
-    flash("The list password is replaced. The lists take the new one with their next update.", "good")
+    flash(gettext("The list password is replaced. The lists take the new one with their next update."), "good")
     return redirect(url_for("account.show", _anchor="list-password"), 303)
 
 
@@ -87,7 +88,7 @@ def end_log_in() -> ResponseReturnValue:
     if not form.validate():
         abort(400)
     sessions.end_one(db.session(), guards.member().id, form.log_in.data)
-    flash("That log-in is ended.", "good")
+    flash(gettext("That log-in is ended."), "good")
     return redirect(url_for("account.show", _anchor="log-ins"), 303)
 
 
@@ -95,7 +96,7 @@ def end_log_in() -> ResponseReturnValue:
 def end_other_log_ins() -> ResponseReturnValue:
     """End every log-in of the member but this one."""
     sessions.end_others(db.session(), guards.member().id, keep_token=guards.token())
-    flash("You are logged out everywhere else.", "good")
+    flash(gettext("You are logged out everywhere else."), "good")
     return redirect(url_for("account.show", _anchor="log-ins"), 303)
 
 

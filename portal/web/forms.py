@@ -7,6 +7,10 @@ from flask_wtf import FlaskForm
 from wtforms import BooleanField, HiddenField, IntegerField, PasswordField, SelectMultipleField, StringField
 from wtforms.validators import EqualTo, InputRequired, Length, NumberRange, Optional, ValidationError
 
+from portal import translation
+from portal.translation import gettext
+from portal.translation import lazy_gettext as _
+
 MAX_ID = 2**31 - 1  # what every database takes for a key
 LONGEST_PASSWORD = 1024
 
@@ -20,13 +24,24 @@ def is_readable(_form: FlaskForm, field: Any) -> None:
     """Refuse control characters, which no database and no log should meet. Raise ValidationError."""
     if not (field.data or "").isprintable():
         field.data = ""  # no page repeats them either
-        raise ValidationError("This contains characters that cannot be typed. Type it again.")
+        raise ValidationError(gettext("This contains characters that cannot be typed. Type it again."))
 
 
-class PostedForm(FlaskForm):
-    """A form that takes fields and nothing else: a file, or JSON, in the place of a text would be a fault."""
+class TranslatedForm(FlaskForm):
+    """A form whose own messages, those of WTForms, are translated like ours."""
 
     class Meta(FlaskForm.Meta):
+        """Where the messages come from."""
+
+        def get_translations(self, _form: FlaskForm) -> Any:
+            """Return what has ``gettext`` and ``ngettext``."""
+            return translation
+
+
+class PostedForm(TranslatedForm):
+    """A form that takes fields and nothing else: a file, or JSON, in the place of a text would be a fault."""
+
+    class Meta(TranslatedForm.Meta):
         """Where the fields come from."""
 
         def wrap_formdata(self, _form: FlaskForm, _formdata: object) -> Any:
@@ -38,33 +53,36 @@ class LogInForm(PostedForm):
     """Username or address, and password."""
 
     username = StringField(
-        "Username or e-mail address",
+        _("Username or e-mail address"),
         filters=[trimmed],
-        validators=[InputRequired("Enter your username or e-mail address."), Length(max=254), is_readable],
+        validators=[InputRequired(_("Enter your username or e-mail address.")), Length(max=254), is_readable],
     )
     password = PasswordField(
-        "Password", validators=[InputRequired("Enter your password."), Length(max=LONGEST_PASSWORD)]
+        _("Password"), validators=[InputRequired(_("Enter your password.")), Length(max=LONGEST_PASSWORD)]
     )
-    remember = BooleanField("Stay logged in for 30 days")
+    remember = BooleanField(_("Stay logged in for 30 days"))
 
 
 class ChangePasswordForm(PostedForm):
     """The current password, and the new one twice."""
 
     current = PasswordField(
-        "Current password", validators=[InputRequired("Enter your current password."), Length(max=LONGEST_PASSWORD)]
+        _("Current password"),
+        validators=[InputRequired(_("Enter your current password.")), Length(max=LONGEST_PASSWORD)],
     )
     new = PasswordField(
-        "New password", validators=[InputRequired("Enter a new password."), Length(max=LONGEST_PASSWORD)]
+        _("New password"), validators=[InputRequired(_("Enter a new password.")), Length(max=LONGEST_PASSWORD)]
     )
-    again = PasswordField("Repeat new password", validators=[EqualTo("new", "The two new passwords are not the same.")])
+    again = PasswordField(
+        _("Repeat new password"), validators=[EqualTo("new", _("The two new passwords are not the same."))]
+    )
 
 
 class ConfirmPasswordForm(PostedForm):
     """The member's own password, which some changes need. Its field has a name that no other form has."""
 
     own_password = PasswordField(
-        "Your password", validators=[InputRequired("Enter your password."), Length(max=LONGEST_PASSWORD)]
+        _("Your password"), validators=[InputRequired(_("Enter your password.")), Length(max=LONGEST_PASSWORD)]
     )
 
 
@@ -94,10 +112,10 @@ class LeaveForm(PostedForm):
     shown = HiddenField()
 
 
-class QueryForm(FlaskForm):
+class QueryForm(TranslatedForm):
     """What stands in a URL: it changes nothing, and needs no token."""
 
-    class Meta(FlaskForm.Meta):
+    class Meta(TranslatedForm.Meta):
         """No CSRF on a GET."""
 
         csrf = False

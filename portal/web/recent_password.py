@@ -15,6 +15,7 @@ from portal.errors import LimitedError, WrongPasswordError
 from portal.extensions import db, portal
 from portal.faults import status_and_headers
 from portal.services.accounts import sessions, users
+from portal.translation import gettext
 from portal.web import guards
 from portal.web.forms import ConfirmPasswordForm
 from portal.web.template_filters import sentence
@@ -54,7 +55,7 @@ def ask() -> ResponseReturnValue | None:
         )
     except (WrongPasswordError, LimitedError) as error:
         is_wrong = isinstance(error, WrongPasswordError)
-        form.own_password.errors.append("This is not your password." if is_wrong else sentence(str(error)))
+        form.own_password.errors.append(gettext("This is not your password.") if is_wrong else sentence(str(error)))
         return _page(form, *status_and_headers(error))
     return None
 

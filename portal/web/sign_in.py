@@ -9,6 +9,7 @@ from portal.extensions import db, portal
 from portal.faults import status_and_headers
 from portal.services.accounts import sessions
 from portal.services.accounts.sessions import Origin
+from portal.translation import gettext
 from portal.web import guards
 from portal.web.forms import LogInForm
 from portal.web.template_filters import sentence
@@ -51,8 +52,10 @@ def _refusal(error: LogInFailedError | LimitedError, form: LogInForm) -> str:
     """Say what to do. Of what was typed alone, so that the words tell nothing about an account."""
     if isinstance(error, LimitedError):
         return sentence(str(error))
-    shared = " If several people share this address, use your username." if "@" in form.username.data else ""
-    return f"Username and password do not match. Check both and try again.{shared}"
+    sentences = [gettext("Username and password do not match. Check both and try again.")]
+    if "@" in form.username.data:
+        sentences.append(gettext("If several people share this address, use your username."))
+    return " ".join(sentences)
 
 
 def begin(token: str, *, remember: bool) -> None:
@@ -76,5 +79,5 @@ def log_out() -> ResponseReturnValue:
     sessions.log_out(db.session(), guards.token())
     logout_user()
     session.clear()
-    flash("You are logged out.")
+    flash(gettext("You are logged out."))
     return redirect(url_for("sign_in.log_in"), 303)

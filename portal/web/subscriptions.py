@@ -12,6 +12,7 @@ from portal.extensions import db, portal
 from portal.faults import fault_of
 from portal.services.preferences import preferences
 from portal.services.preferences.preferences import Choice, Offer
+from portal.translation import gettext, ngettext
 from portal.web import guards
 from portal.web.forms import LeaveForm, SubscriptionsForm
 from portal.web.template_filters import listed
@@ -52,7 +53,7 @@ def choose() -> ResponseReturnValue:
             now=portal().clock(),
         )
     except StaleFormError as error:
-        form.form_errors.append("This page was out of date, and nothing was saved. Choose again.")
+        form.form_errors.append(gettext("This page was out of date, and nothing was saved. Choose again."))
         return _page(form), fault_of(error).status
     flash(_told(choices, hours=catalogue.applied_within_hours), "good" if choices else "message")
     return redirect(url_for("subscriptions.show"), 303)
@@ -75,7 +76,7 @@ def leave() -> ResponseReturnValue:
     try:
         named = _opened(form.shown.data or "")
     except StaleFormError as error:
-        form.form_errors.append("This page was out of date, and nothing was saved. Look at it again.")
+        form.form_errors.append(gettext("This page was out of date, and nothing was saved. Look at it again."))
         return _leave_page(form), fault_of(error).status
     choices = preferences.choose(
         db.session(), guards.member().id, shown=named, ticked=(), catalogue=catalogue, now=portal().clock()
@@ -147,13 +148,22 @@ def _told(choices: Iterable[Choice], *, hours: int) -> str:
     added = [choice.name for choice in changed if choice.is_ticked]
     removed = [choice.name for choice in changed if not choice.is_ticked]
     if not changed:
-        return "Nothing was changed."
-    parts = [f"added to {_spelled(added)}"] if added else []
-    parts += [f"taken off {_spelled(removed)}"] if removed else []
-    unit = "hour" if hours == 1 else "hours"
-    return f"Saved. You will be {' and '.join(parts)}. Changes are applied within {hours} {unit}."
+        return gettext("Nothing was changed.")
+    names = {"added": _spelled(added), "removed": _spelled(removed)}
+    if added and removed:
+        saved = gettext("Saved. You will be added to %(added)s and taken off %(removed)s.", **names)
+    elif added:
+        saved = gettext("Saved. You will be added to %(added)s.", **names)
+    else:
+        saved = gettext("Saved. You will be taken off %(removed)s.", **names)
+    within = ngettext(
+        "Changes are applied within %(count)s hour.", "Changes are applied within %(count)s hours.", hours, count=hours
+    )
+    return f"{saved} {within}"
 
 
 def _spelled(names: Sequence[str]) -> str:
     size = sum(len(name.encode("ascii", "backslashreplace")) for name in names)
-    return listed(names) if size <= NAMED or len(names) == 1 else f"{len(names)} lists"
+    if size <= NAMED or len(names) <= 1:
+        return listed(names)
+    return ngettext("%(count)s list", "%(count)s lists", len(names), count=len(names))

@@ -13,14 +13,21 @@ from jinja2 import StrictUndefined
 from portal.config import Settings
 from portal.domain.address import printable
 from portal.extensions import portal
+from portal.translation import gettext, lazy_gettext, ngettext
 
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")  # whatever the locale
+# Of the language of the page, whatever the locale of the process.
+MONTHS = tuple(map(lazy_gettext, ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")))
 YEAR = 365 * 24 * 3600  # seconds
 
 
 def prepare(app: Flask, settings: Settings) -> None:
     """Make templates strict and give them their words."""
-    app.jinja_options = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    app.jinja_options = {
+        "undefined": StrictUndefined,
+        "trim_blocks": True,
+        "lstrip_blocks": True,
+        "extensions": ["jinja2.ext.i18n"],
+    }
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = YEAR  # an asset's URL changes with its content
     versions = {path.name: _version(path) for path in Path(app.static_folder or "").iterdir()}
     zone = ZoneInfo(settings.timezone)
@@ -31,6 +38,9 @@ def prepare(app: Flask, settings: Settings) -> None:
     def local(at: datetime) -> tuple[datetime, datetime]:
         return at.astimezone(zone), portal().clock().astimezone(zone)
 
+    app.jinja_env.policies["ext.i18n.trimmed"] = True
+    # Texts with values in them, so what a template hands to _ is HTML: only literals. Other texts: |gettext.
+    app.jinja_env.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]
     app.jinja_env.globals.update(
         site_name=settings.site_name,
         asset=asset,
@@ -41,6 +51,7 @@ def prepare(app: Flask, settings: Settings) -> None:
         moment=lambda at: f"{day_text(*local(at))}, {local(at)[0]:%H:%M}",
         iso=lambda at: local(at)[0].isoformat(timespec="seconds"),
         number="{:,}".format,
+        gettext=gettext,
         sentence=sentence,
         printable=lambda text: printable(text, limit=400),
         listed=listed,
@@ -59,17 +70,20 @@ def _version(path: Path) -> str:
 
 def day_text(at: datetime, now: datetime) -> str:
     """Return a day as ``22 Nov``, and with its year where that is not this one. Both are in one time zone."""
-    year = "" if at.year == now.year else f" {at.year}"
-    return f"{at.day} {MONTHS[at.month - 1]}{year}"
+    month = MONTHS[at.month - 1]
+    if at.year == now.year:
+        return gettext("%(day)s %(month)s", day=at.day, month=month)
+    return gettext("%(day)s %(month)s %(year)s", day=at.day, month=month, year=at.year)
 
 
 def listed(names: Sequence[str]) -> str:
     """Return names as ``A``, ``A and B`` or ``A, B and C``."""
     *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
+    return gettext("%(names)s and %(last)s", names=", ".join(first), last=last) if first else last
 
 
 def sentence(text: str) -> str:
-    """Return the line of an error as a sentence."""
+    """Return the line of an error as a sentence. Services raise it in English; here alone it is translated."""
+    text = gettext(text)
     ended = text if text.endswith((".", "!", "?")) or not text else f"{text}."
     return ended[:1].upper() + ended[1:]

@@ -6,6 +6,7 @@ from flask.typing import ResponseReturnValue
 from portal.errors import BadInputError
 from portal.extensions import db, portal
 from portal.services.accounts import api_keys
+from portal.translation import gettext
 from portal.web import guards, recent_password
 from portal.web.admin.user_forms import NewKeyForm
 from portal.web.template_filters import sentence
@@ -42,7 +43,8 @@ def revoke(prefix: str) -> ResponseReturnValue:
     except BadInputError as error:
         flash(sentence(str(error)), "bad")
     else:
-        flash(f"{prefix} is revoked." if is_new else f"{prefix} had been revoked before.", "good")
+        text = gettext("%(key)s is revoked.", key=prefix)
+        flash(text if is_new else gettext("%(key)s had been revoked before.", key=prefix), "good")
     return redirect(url_for("admin.api_keys.index"), 303)
 
 

@@ -8,18 +8,19 @@ from wtforms.validators import AnyOf, DataRequired, InputRequired, Length, Numbe
 
 from portal.services.preferences.on_behalf import LONGEST_REASON, BulkAction
 from portal.services.reports.subscribers import DEPARTED, SORTS, Filter
+from portal.translation import lazy_gettext as _
 from portal.web.forms import MAX_ID, PostedForm, QueryForm, is_readable, trimmed
 
 # The words of the pills on the members' page, and one that no member sees.
 STATE_WORDS = {
-    "subscribed": "Subscribed",
-    "not_subscribed": "Not subscribed",
-    "being_added": "Being added",
-    "being_removed": "Being removed",
-    "waiting": "Waiting for approval",
-    "refused": "Refused",
-    "not_chosen": "Not chosen yet",
-    DEPARTED: "Departed",
+    "subscribed": _("Subscribed"),
+    "not_subscribed": _("Not subscribed"),
+    "being_added": _("Being added"),
+    "being_removed": _("Being removed"),
+    "waiting": _("Waiting for approval"),
+    "refused": _("Refused"),
+    "not_chosen": _("Not chosen yet"),
+    DEPARTED: _("Departed"),
 }
 _MOST_PAGES = 100_000
 _ORDERS = (*SORTS, *(f"-{each}" for each in SORTS))
@@ -29,12 +30,12 @@ class FilterForm(QueryForm):
     """Which addresses of a list."""
 
     q = SearchField(
-        "Address, name or username", filters=[trimmed], validators=[Optional(), Length(max=254), is_readable]
+        _("Address, name or username"), filters=[trimmed], validators=[Optional(), Length(max=254), is_readable]
     )
     state = StringField(
-        "State", filters=[trimmed], validators=[Optional(), AnyOf([*STATE_WORDS], "There is no such state.")]
+        _("State"), filters=[trimmed], validators=[Optional(), AnyOf([*STATE_WORDS], _("There is no such state."))]
     )
-    group = StringField("Group", filters=[trimmed], validators=[Optional(), Length(max=64), is_readable])
+    group = StringField(_("Group"), filters=[trimmed], validators=[Optional(), Length(max=64), is_readable])
 
     @property
     def wanted(self) -> Filter:
@@ -50,8 +51,10 @@ class FilterForm(QueryForm):
 class SubscribersForm(FilterForm):
     """A page of the addresses of a list."""
 
-    sort = StringField("Order", filters=[trimmed], validators=[Optional(), AnyOf(_ORDERS, "There is no such order.")])
-    page = IntegerField("Page", validators=[Optional(), NumberRange(1, _MOST_PAGES, "There is no such page.")])
+    sort = StringField(
+        _("Order"), filters=[trimmed], validators=[Optional(), AnyOf(_ORDERS, _("There is no such order."))]
+    )
+    page = IntegerField(_("Page"), validators=[Optional(), NumberRange(1, _MOST_PAGES, _("There is no such page."))])
 
     @property
     def order(self) -> str:
@@ -63,15 +66,17 @@ class ExportForm(FilterForm):
     """The addresses of a list as a file."""
 
     format = StringField(
-        "Format", filters=[trimmed], validators=[Optional(), AnyOf(("csv", "json"), "It is csv or json.")]
+        _("Format"), filters=[trimmed], validators=[Optional(), AnyOf(("csv", "json"), _("It is csv or json."))]
     )
 
 
 class BulkActionForm(FilterForm):
     """What to do, and to which addresses: those of a filter, or one alone."""
 
-    bulk_action = StringField("Action", validators=[InputRequired(), AnyOf([*BulkAction], "There is no such action.")])
-    address = IntegerField("Address", validators=[Optional(), NumberRange(1, MAX_ID)])
+    bulk_action = StringField(
+        _("Action"), validators=[InputRequired(), AnyOf([*BulkAction], _("There is no such action."))]
+    )
+    address = IntegerField(_("Address"), validators=[Optional(), NumberRange(1, MAX_ID)])
 
     @property
     def wanted(self) -> Filter:
@@ -84,9 +89,9 @@ class ReasonForm(PostedForm):
 
     preview_id = HiddenField(validators=[Optional(), Length(max=64)])
     reason = StringField(
-        "Reason",
+        _("Reason"),
         filters=[trimmed],
-        validators=[DataRequired("Say why: it stands in the history."), Length(max=LONGEST_REASON), is_readable],
+        validators=[DataRequired(_("Say why: it stands in the history.")), Length(max=LONGEST_REASON), is_readable],
     )
 
 

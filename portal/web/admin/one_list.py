@@ -19,6 +19,7 @@ from portal.services.preferences.on_behalf import BulkAction
 from portal.services.reports import lists as list_reports
 from portal.services.reports import subscribers, trends
 from portal.services.reports.subscribers import Subscriber
+from portal.translation import gettext, ngettext
 from portal.web import guards
 from portal.web.admin.list_forms import STATE_WORDS, BulkActionForm, ExportForm, SubscribersForm, reason_form
 
@@ -26,11 +27,6 @@ blueprint = Blueprint("one_list", __name__, url_prefix="/lists/<handle>")
 
 AT_ONCE = 50  # addresses on a page
 COLUMNS = ("address", "holders", "state", "wanted", "source", "since", "seen", "refusal", "refused_at")
-_DONE = {
-    BulkAction.SUBSCRIBE: "subscribed",
-    BulkAction.UNSUBSCRIBE: "unsubscribed",
-    BulkAction.RETRY: "marked to be tried again",
-}
 
 
 @blueprint.get("")
@@ -119,10 +115,28 @@ def change(handle: str) -> ResponseReturnValue:
             reason=form.reason.data if "reason" in form else "",
         )
     except ChangedMeanwhileError as error:
-        form.form_errors.append("The addresses have changed since they were shown, and nothing was done. Look again.")
+        form.form_errors.append(
+            gettext("The addresses have changed since they were shown, and nothing was done. Look again.")
+        )
         return _preview_page(mailing_list, asked, form), fault_of(error).status
-    flash(f"{done:,} {'address was' if done == 1 else 'addresses were'} {_DONE[bulk_action]}.", "good")
+    flash(_done_text(bulk_action, done), "good")
     return redirect(url_for("admin.one_list.show", handle=handle, **asked.query), 303)
+
+
+def _done_text(bulk_action: BulkAction, count: int) -> str:
+    values = {"number": f"{count:,}"}
+    if bulk_action is BulkAction.SUBSCRIBE:
+        return ngettext("%(number)s address was subscribed.", "%(number)s addresses were subscribed.", count, **values)
+    if bulk_action is BulkAction.UNSUBSCRIBE:
+        return ngettext(
+            "%(number)s address was unsubscribed.", "%(number)s addresses were unsubscribed.", count, **values
+        )
+    return ngettext(
+        "%(number)s address was marked to be tried again.",
+        "%(number)s addresses were marked to be tried again.",
+        count,
+        **values,
+    )
 
 
 def _preview_page(mailing_list: MailingList, asked: BulkActionForm, form: object = None) -> str:

@@ -5,21 +5,22 @@ from wtforms.validators import AnyOf, InputRequired, NumberRange, Optional, Rege
 
 from portal.domain.mailinglist import HANDLE
 from portal.domain.run import RunKind
+from portal.translation import lazy_gettext as _
 from portal.web.forms import MAX_ID, PostedForm, QueryForm, trimmed
 
 ACTIONS = {
-    "remove": "Take off the list",
-    "left": "Take over a leave",
-    "add": "Add to the list",
-    "joined": "Take over a join",
+    "remove": _("Take off the list"),
+    "left": _("Take over a leave"),
+    "add": _("Add to the list"),
+    "joined": _("Take over a join"),
 }
 RESULTS = {
-    "done": "Done",
-    "already": "Was so already",
-    "pending": "Waiting for approval",
-    "rejected": "Refused by the list",
-    "held": "Put off",
-    "not_sent": "Not sent to the list",
+    "done": _("Done"),
+    "already": _("Was so already"),
+    "pending": _("Waiting for approval"),
+    "rejected": _("Refused by the list"),
+    "held": _("Put off"),
+    "not_sent": _("Not sent to the list"),
 }
 
 _is_handle = Regexp(rf"{HANDLE.pattern}\Z")

@@ -12,6 +12,7 @@ from portal.services import security_log
 from portal.services.reports import lists as list_reports
 from portal.services.reports import runs as run_reports
 from portal.services.sync import runs
+from portal.translation import gettext, ngettext
 from portal.web import guards
 from portal.web.admin.run_forms import ACTIONS, RESULTS, AskForm, RunLinesForm, RunsForm
 from portal.web.forms import MAX_ID
@@ -95,7 +96,11 @@ def duration_text(duration: timedelta) -> str:
     """Return a duration as people say it, by its two largest units."""
     seconds = round(duration.total_seconds())
     if seconds < 1:
-        return "less than a second"
-    units = {"hour": seconds // 3600, "minute": seconds // 60 % 60, "second": seconds % 60}
-    parts = [f"{count} {unit}{'' if count == 1 else 's'}" for unit, count in units.items() if count]
-    return " ".join(parts[:2])
+        return gettext("less than a second")
+    hours, minutes, seconds = seconds // 3600, seconds // 60 % 60, seconds % 60
+    parts = [
+        ngettext("%(count)s hour", "%(count)s hours", hours, count=hours) if hours else "",
+        ngettext("%(count)s minute", "%(count)s minutes", minutes, count=minutes) if minutes else "",
+        ngettext("%(count)s second", "%(count)s seconds", seconds, count=seconds) if seconds else "",
+    ]
+    return " ".join([part for part in parts if part][:2])

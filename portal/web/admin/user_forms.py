@@ -10,18 +10,19 @@ from wtforms import BooleanField, HiddenField, IntegerField, SelectField, String
 from wtforms.validators import InputRequired, Length, NumberRange, Optional
 
 from portal.services.accounts.api_keys import LONGEST_LABEL, LONGEST_LIFE
+from portal.translation import lazy_gettext as _
 from portal.web.forms import MAX_ID, PostedForm, QueryForm, is_readable, trimmed
 
-_EITHER = ("any", "yes", "no")
+_EITHER = [("any", _("any")), ("yes", _("yes")), ("no", _("no"))]
 
 
 class UserFilterForm(QueryForm):
     """Which accounts to show."""
 
-    q = StringField("Name, username or address", filters=[trimmed], validators=[Length(max=254), is_readable])
-    group = StringField("Group", filters=[trimmed], validators=[Length(max=64), is_readable])
-    superuser = SelectField("Superuser", choices=_EITHER, default="any")
-    active = SelectField("Active", choices=_EITHER, default="any")
+    q = StringField(_("Name, username or address"), filters=[trimmed], validators=[Length(max=254), is_readable])
+    group = StringField(_("Group"), filters=[trimmed], validators=[Length(max=64), is_readable])
+    superuser = SelectField(_("Superuser"), choices=_EITHER, default="any")
+    active = SelectField(_("Active"), choices=_EITHER, default="any")
     after = StringField(validators=[Length(max=64), is_readable])
 
 
@@ -35,19 +36,19 @@ class AccountHistoryForm(QueryForm):
 class SearchForm(QueryForm):
     """A part of an address or of a name."""
 
-    q = StringField("Address, name or username", filters=[trimmed], validators=[Length(max=254), is_readable])
+    q = StringField(_("Address, name or username"), filters=[trimmed], validators=[Length(max=254), is_readable])
 
 
 class UserForm(PostedForm):
     """What can be changed of an account."""
 
-    name = StringField("Name", filters=[trimmed], validators=[Length(max=120), is_readable])
+    name = StringField(_("Name"), filters=[trimmed], validators=[Length(max=120), is_readable])
     email = StringField(
-        "E-mail address",
+        _("E-mail address"),
         filters=[trimmed],
-        validators=[InputRequired("Enter an e-mail address."), Length(max=254), is_readable],
+        validators=[InputRequired(_("Enter an e-mail address.")), Length(max=254), is_readable],
     )
-    groups = StringField("Groups", filters=[trimmed], validators=[Length(max=1000), is_readable])
+    groups = StringField(_("Groups"), filters=[trimmed], validators=[Length(max=1000), is_readable])
 
     def group_names(self) -> list[str]:
         """Return the groups, which semicolons separate."""
@@ -58,24 +59,24 @@ class NewUserForm(UserForm):
     """An account to be made."""
 
     username = StringField(
-        "Username",
+        _("Username"),
         filters=[trimmed],
-        validators=[InputRequired("Enter a username."), Length(max=64), is_readable],
+        validators=[InputRequired(_("Enter a username.")), Length(max=64), is_readable],
     )
-    superuser = BooleanField("Superuser: sees reports and works for others")
-    shared = BooleanField("Make the account all the same; they share the mailbox and its subscriptions")
+    superuser = BooleanField(_("Superuser: sees reports and works for others"))
+    shared = BooleanField(_("Make the account all the same; they share the mailbox and its subscriptions"))
 
 
 class DeleteUserForm(PostedForm):
     """The yes to a deletion."""
 
-    erase = BooleanField("Forget the address as well, once it is on no list")
+    erase = BooleanField(_("Forget the address as well, once it is on no list"))
 
 
 class ImportFileForm(PostedForm):
     """A CSV file with accounts."""
 
-    file = FileField("CSV file", validators=[FileRequired("Choose a file.")])
+    file = FileField(_("CSV file"), validators=[FileRequired(_("Choose a file."))])
 
     class Meta(PostedForm.Meta):
         """Where the file comes from."""
@@ -95,11 +96,11 @@ class NewKeyForm(PostedForm):
     """A key to the API to be made."""
 
     label = StringField(
-        "What it is for",
+        _("What it is for"),
         filters=[trimmed],
-        validators=[InputRequired("Say what it is for."), Length(max=LONGEST_LABEL), is_readable],
+        validators=[InputRequired(_("Say what it is for.")), Length(max=LONGEST_LABEL), is_readable],
     )
     days = IntegerField(
-        "Days until it expires",
-        validators=[Optional(), NumberRange(1, LONGEST_LIFE, "Enter a number of days, at most %(max)s.")],
+        _("Days until it expires"),
+        validators=[Optional(), NumberRange(1, LONGEST_LIFE, _("Enter a number of days, at most %(max)s."))],
     )

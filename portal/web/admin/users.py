@@ -15,6 +15,8 @@ from portal.services.accounts.addresses import Checked
 from portal.services.accounts.directory import Wanted
 from portal.services.accounts.users import Profile
 from portal.services.preferences import preferences
+from portal.translation import LazyText, gettext, ngettext
+from portal.translation import lazy_gettext as _
 from portal.web import guards, recent_password
 from portal.web.admin.user_forms import (
     AccountHistoryForm,
@@ -79,7 +81,9 @@ def new() -> ResponseReturnValue:
     address = _checked(form.email.data)
     holders = addresses.holders(db.session(), address)
     if holders and not form.shared.data:
-        form.email.errors.append(f"{address.spelling} is held by {listed(holders)}.")
+        form.email.errors.append(
+            gettext("%(address)s is held by %(holders)s.", address=address.spelling, holders=listed(holders))
+        )
         return render_template("admin/users/new.html", form=form, is_shared=True), 409
     password = passwords.random_password()
     try:
@@ -120,7 +124,7 @@ def edit(user_id: int) -> ResponseReturnValue:
     if _checked(form.email.data).spelling != profile.email and (asked := recent_password.ask()) is not None:
         return asked
     _save(profile, form)
-    flash("Saved.", "good")
+    flash(gettext("Saved."), "good")
     return redirect(url_for("admin.users.show", user_id=user_id), 303)
 
 
@@ -139,19 +143,27 @@ def _save(profile: Profile, form: UserForm) -> None:
 
 
 # What one button does to an account, what is said afterwards, and what is added where the lists are known.
-_ACTIONS: dict[str, tuple[Callable[[str], None], str, str]] = {
+_ACTIONS: dict[str, tuple[Callable[[str], None], LazyText, LazyText | None]] = {
     "activate": (
         lambda name: users.activate(db.session(), name, lists=portal().known_lists(), actor=guards.actor()),
-        "{} is active again.",
-        " Their subscriptions are as before.",
+        _("%(username)s is active again."),
+        _("Their subscriptions are as before."),
     ),
     "deactivate": (
         lambda name: users.deactivate(db.session(), name, actor=guards.actor()),
-        "{} is deactivated.",
-        " Their addresses leave the lists with the next sync.",
+        _("%(username)s is deactivated."),
+        _("Their addresses leave the lists with the next sync."),
     ),
-    "grant": (lambda name: users.grant(db.session(), name, actor=guards.actor()), "{} is a superuser.", ""),
-    "revoke": (lambda name: users.revoke(db.session(), name, actor=guards.actor()), "{} is no longer a superuser.", ""),
+    "grant": (
+        lambda name: users.grant(db.session(), name, actor=guards.actor()),
+        _("%(username)s is a superuser."),
+        None,
+    ),
+    "revoke": (
+        lambda name: users.revoke(db.session(), name, actor=guards.actor()),
+        _("%(username)s is no longer a superuser."),
+        None,
+    ),
 }
 
 
@@ -166,7 +178,10 @@ def change(user_id: int, act: str) -> ResponseReturnValue:
     except BadInputError as error:  # the last superuser stays
         flash(sentence(str(error)), "bad")
     else:
-        flash(words.format(profile.username) + (about_lists if portal().readable_catalogue() else ""), "good")
+        sentences = [str(words) % {"username": profile.username}]
+        if about_lists and portal().readable_catalogue():
+            sentences.append(str(about_lists))
+        flash(" ".join(sentences), "good")
     return redirect(url_for("admin.users.show", user_id=user_id), 303)
 
 
@@ -198,7 +213,7 @@ def delete(user_id: int) -> ResponseReturnValue:
         except BadInputError as error:
             flash(sentence(str(error)), "bad")
             return redirect(url_for("admin.users.show", user_id=user_id), 303)
-        flash(f"{profile.username} is deleted.", "good")
+        flash(gettext("%(username)s is deleted.", username=profile.username), "good")
         return redirect(url_for("admin.users.index"), 303)
     on = directory.subscriptions(db.session(), user_id, lists=portal().known_lists() or {})
     return render_template("admin/users/delete.html", form=form, profile=profile, subscriptions=on)
@@ -216,7 +231,7 @@ def import_file() -> ResponseReturnValue:
         preview = imports.preview(db.session(), raw.splitlines(keepends=True), special_domains=special)
         text = raw.decode("utf-8-sig")
     except (BadInputError, UnicodeDecodeError) as error:
-        words = "The file is not UTF-8." if isinstance(error, UnicodeDecodeError) else sentence(str(error))
+        words = gettext("The file is not UTF-8.") if isinstance(error, UnicodeDecodeError) else sentence(str(error))
         form.file.errors.append(words)
         return render_template("admin/users/import.html", form=form), 422
     return render_template("admin/users/preview.html", form=ImportTextForm(None, text=text), preview=preview)
@@ -244,9 +259,12 @@ def import_text() -> ResponseReturnValue:
         flash(sentence(str(error)), "bad")
         return redirect(url_for("admin.users.import_file"), 303)
     if result.problems:
-        flash("Nothing was imported: the accounts have changed since the file was shown. Choose it again.", "bad")
+        flash(
+            gettext("Nothing was imported: the accounts have changed since the file was shown. Choose it again."), "bad"
+        )
         return redirect(url_for("admin.users.import_file"), 303)
-    flash(f"{result.created} accounts are made. Each needs a password before anybody can log in to it.", "good")
+    made = ngettext("%(count)s account is made.", "%(count)s accounts are made.", result.created, count=result.created)
+    flash(f"{made} {gettext('Each needs a password before anybody can log in to it.')}", "good")
     return redirect(url_for("admin.users.index"), 303)
 
 
