@@ -172,7 +172,7 @@ def test_a_failing_list_manager_is_69_and_changes_nothing(portal, mailman, sessi
     assert mailman.roster("members") == {"alice@example.org", "bob@example.org"}
 
 
-def test_eight_of_forty_are_refused_by_the_brake_until_their_plan_is_accepted(portal, mailman):
+def test_eight_of_forty_are_held_by_the_safety_limits_until_their_plan_is_accepted(portal, mailman):
     everybody = make_crowd(portal)
     told = portal.refused(77, "sync")
     plan = re.search(r"run again with: --accept ([0-9a-f]{16})$", told)
@@ -200,7 +200,7 @@ def test_an_emptied_roster_is_in_doubt_until_it_is_announced(portal, mailman, se
     assert portal("get-subscribed", "members") == (0, "", "")
 
 
-def test_an_announced_empty_roster_is_still_under_the_brake(portal, mailman):
+def test_an_announced_empty_roster_is_still_under_the_limits(portal, mailman):
     make_crowd(portal)
     mailman.set_roster("members", [])
     told = portal.refused(77, "sync", "--allow-empty")
@@ -325,7 +325,7 @@ def test_a_planned_run_pushes_the_difference_and_nothing_else(portal, mailman, s
     )
 
 
-def test_a_planned_run_is_under_the_brake(portal):
+def test_a_planned_run_is_under_the_limits(portal):
     everybody = make_crowd(portal)
     roster = "".join(f"{each}\n" for each in everybody)
     told = portal.refused(77, "list-init", "--plan", "members", stdin=roster)

@@ -94,7 +94,7 @@ def test_a_take_over_is_never_held_back():
     assert (left.action, left.held_back) == (Action.LEFT, False)
 
 
-def test_held_back_lines_stand_in_the_plan_and_count_neither_in_brake_nor_id():
+def test_held_back_lines_stand_in_the_plan_and_count_neither_in_limits_nor_id():
     plan = plan_of([*lines(30, Action.ADD, held_back=True)], on_roster=1)
     assert len(plan.lines) == 30
     assert plan.of(Action.ADD) == []

@@ -337,7 +337,7 @@ def test_an_accepted_plan_that_was_carried_out_is_no_yes_for_the_next(world):
         world.sync()
 
 
-def test_lines_that_were_refused_by_the_brake_explain_nothing(world):
+def test_lines_that_were_held_by_the_safety_limits_explain_nothing(world):
     for number in range(8):
         world.has(f"u{number}@example.org", False, on=True)
     with pytest.raises(SafetyLimitError):

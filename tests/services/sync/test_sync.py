@@ -119,7 +119,7 @@ def test_an_empty_roster_is_in_doubt(session: Session, sync: Sync, rosters: Rost
     assert list(preferences(session).values()) == [(False, False, "list")]
 
 
-def test_the_brake_stops_a_large_plan_and_its_id_lets_it_through(
+def test_the_safety_limits_stop_a_large_plan_and_its_id_lets_it_through(
     session: Session, sync: Sync, rosters: Rosters
 ) -> None:
     names = [f"user{number}" for number in range(40)]
@@ -243,7 +243,7 @@ def test_a_refused_address_is_tried_again_when_the_preference_changes(world: Wor
     assert world.told("add") == ["ada@example.org"]
 
 
-def test_held_back_lines_stand_in_the_plan_and_count_neither_in_brake_nor_id(world: World) -> None:
+def test_held_back_lines_stand_in_the_plan_and_count_neither_in_limits_nor_id(world: World) -> None:
     world.tick("ada@example.org")
     nothing = world.sync().plan.id  # the add is pushed
     world.update("ada@example.org", refusal="banned", refused_at=world.clock(), seen=False)
@@ -433,7 +433,7 @@ def test_a_plan_that_changed_is_not_let_through_by_an_old_id(world: World) -> No
         world.sync(accept=refusal.value.plan_id)
 
 
-def test_the_brake_stops_many_adds(world: World) -> None:
+def test_the_safety_limits_stop_many_adds(world: World) -> None:
     for number in range(26):
         world.tick(f"user{number}@example.org")
     with pytest.raises(SafetyLimitError, match="adds 26"):
@@ -441,7 +441,7 @@ def test_the_brake_stops_many_adds(world: World) -> None:
     assert world.runs()[-1].state == "refused"
 
 
-def test_the_brake_stops_many_leaves(world: World) -> None:
+def test_the_safety_limits_stop_many_leaves(world: World) -> None:
     for number in range(8):
         world.tick(f"user{number}@example.org", seen=True)
     world.list.join("user0@example.org")

@@ -568,7 +568,7 @@ def test_another_method_is_a_405(api, method):
     assert "GET" in api(method, "/lists", 405).headers["Allow"]
 
 
-def test_the_brake_is_a_409_with_the_id_that_lets_the_plan_through(api, many, session):
+def test_exceeded_limits_are_a_409_with_the_id_that_lets_the_plan_through(api, many, session):
     refused = api.post("/lists/members/init?plan=1", MANY, 409).json
     assert (refused["exit_code"], refused["title"]) == (77, "Needs approval")
     api.post("/lists/members/init?plan=1&accept=0123456789abcdef", MANY, 409)
