@@ -1,6 +1,6 @@
 """Where every text that people read passes through on its way to them, so that one place decides its language.
 
-There is no catalogue yet: a text is its own translation. Whoever reads commands, logs and the API reads English.
+There is no catalogue yet: a text is its own translation. Commands, logs and the API are in English.
 """
 
 from collections import UserString

@@ -16,6 +16,7 @@ ALLOWED = {
     "models.py": {"sqlalchemy"},
     "database.py": {"sqlalchemy"},
     "secrets.py": {"portal.errors"},
+    "translation.py": set(),
     "config.py": {"msgspec", "portal.domain", "portal.errors"},
     "listmanagers": {"msgspec", "urllib3", "portal.domain", "portal.errors"},
     "services": {
@@ -45,6 +46,7 @@ ALLOWED = {
         "portal.extensions",
         "portal.faults",
         "portal.services",
+        "portal.translation",
     },
     "cli": {
         "click",

@@ -149,13 +149,16 @@ def _told(choices: Iterable[Choice], *, hours: int) -> str:
     removed = [choice.name for choice in changed if not choice.is_ticked]
     if not changed:
         return gettext("Nothing was changed.")
-    names = {"added": _spelled(added), "removed": _spelled(removed)}
-    if added and removed:
-        saved = gettext("Saved. You will be added to %(added)s and taken off %(removed)s.", **names)
-    elif added:
-        saved = gettext("Saved. You will be added to %(added)s.", **names)
+    if not removed:
+        saved = gettext("Saved. You will be added to %(added)s.", added=_spelled(added))
+    elif not added:
+        saved = gettext("Saved. You will be taken off %(removed)s.", removed=_spelled(removed))
     else:
-        saved = gettext("Saved. You will be taken off %(removed)s.", **names)
+        saved = gettext(
+            "Saved. You will be added to %(added)s and taken off %(removed)s.",
+            added=_spelled(added),
+            removed=_spelled(removed),
+        )
     within = ngettext(
         "Changes are applied within %(count)s hour.", "Changes are applied within %(count)s hours.", hours, count=hours
     )
@@ -164,6 +167,6 @@ def _told(choices: Iterable[Choice], *, hours: int) -> str:
 
 def _spelled(names: Sequence[str]) -> str:
     size = sum(len(name.encode("ascii", "backslashreplace")) for name in names)
-    if size <= NAMED or len(names) <= 1:
+    if size <= NAMED or len(names) == 1:
         return listed(names)
     return ngettext("%(count)s list", "%(count)s lists", len(names), count=len(names))

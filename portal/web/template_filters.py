@@ -13,10 +13,24 @@ from jinja2 import StrictUndefined
 from portal.config import Settings
 from portal.domain.address import printable
 from portal.extensions import portal
-from portal.translation import gettext, lazy_gettext, ngettext
+from portal.translation import gettext, ngettext
+from portal.translation import lazy_gettext as _
 
 # Of the language of the page, whatever the locale of the process.
-MONTHS = tuple(map(lazy_gettext, ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")))
+MONTHS = (
+    _("Jan"),
+    _("Feb"),
+    _("Mar"),
+    _("Apr"),
+    _("May"),
+    _("Jun"),
+    _("Jul"),
+    _("Aug"),
+    _("Sep"),
+    _("Oct"),
+    _("Nov"),
+    _("Dec"),
+)
 YEAR = 365 * 24 * 3600  # seconds
 
 

@@ -7,13 +7,14 @@ from flask_wtf import FlaskForm
 from flask_wtf.file import FileField, FileRequired
 from werkzeug.datastructures import CombinedMultiDict
 from wtforms import BooleanField, HiddenField, IntegerField, SelectField, StringField
+from wtforms.fields import SelectChoice
 from wtforms.validators import InputRequired, Length, NumberRange, Optional
 
 from portal.services.accounts.api_keys import LONGEST_LABEL, LONGEST_LIFE
 from portal.translation import lazy_gettext as _
 from portal.web.forms import MAX_ID, PostedForm, QueryForm, is_readable, trimmed
 
-_EITHER = [("any", _("any")), ("yes", _("yes")), ("no", _("no"))]
+_EITHER = [SelectChoice("any", _("any")), SelectChoice("yes", _("yes")), SelectChoice("no", _("no"))]
 
 
 class UserFilterForm(QueryForm):
