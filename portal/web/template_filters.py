@@ -52,20 +52,23 @@ def prepare(app: Flask, settings: Settings) -> None:
     def local(at: datetime) -> tuple[datetime, datetime]:
         return at.astimezone(zone), portal().clock().astimezone(zone)
 
+    def moment(at: datetime) -> str:
+        there, now = local(at)
+        return f"{day_text(there, now)}, {there:%H:%M}"
+
     app.jinja_env.policies["ext.i18n.trimmed"] = True
-    # Texts with values in them, so what a template hands to _ is HTML: only literals. Other texts: |gettext.
-    app.jinja_env.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]
+    app.jinja_env.install_gettext_callables(gettext, ngettext)  # type: ignore[attr-defined]
     app.jinja_env.globals.update(
+        _=gettext,
         site_name=settings.site_name,
         asset=asset,
         are_lists_known=lambda: portal().readable_catalogue() is not None,
     )
     app.jinja_env.filters.update(
         day=lambda at: day_text(*local(at)),
-        moment=lambda at: f"{day_text(*local(at))}, {local(at)[0]:%H:%M}",
-        iso=lambda at: local(at)[0].isoformat(timespec="seconds"),
+        moment=moment,
+        iso=lambda at: at.astimezone(zone).isoformat(timespec="seconds"),
         number="{:,}".format,
-        gettext=gettext,
         sentence=sentence,
         printable=lambda text: printable(text, limit=400),
         listed=listed,
