@@ -287,7 +287,9 @@ def test_a_list_is_kept_right_by_every_shell(portal, every_shell):
 def test_hostile_addresses_and_names_reach_the_commands_byte_for_byte(over_api, make_app, every_shell, each_alone):
     portal = over_api
     portal.shell = every_shell
-    catalogue = MAILMAN + f"list = {json.dumps(HOSTILE_NAME)}\nsafety_limits = {{ removals = 99, removals_percent = 99 }}\n"
+    catalogue = (
+        MAILMAN + f"list = {json.dumps(HOSTILE_NAME)}\nsafety_limits = {{ removals = 99, removals_percent = 99 }}\n"
+    )
     option = "-a {address}" if each_alone else ""
     with_catalogue(portal, make_app, catalogue + plain_toml(portal, option=option, one_address_per_call=each_alone))
     portal.plain.set_roster(HOSTILE_NAME, [STRANGER])
