@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.orm import Session
@@ -34,6 +34,15 @@ hypothesis_settings.register_profile(
     "portal", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 hypothesis_settings.register_profile("nightly", hypothesis_settings.get_profile("portal"))
+# A fault is to be noticed by examples that are there each time; the smallest one interests nobody.
+hypothesis_settings.register_profile(
+    "faults",
+    hypothesis_settings.get_profile("portal"),
+    max_examples=30,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
+)
 hypothesis_settings.load_profile("portal")
 
 

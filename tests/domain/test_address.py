@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.domain.address import MAX_LENGTH, canonical, printable
+from portal.domain.address import MAX_LENGTH, canonical, outgoing, printable
 from portal.errors import InvalidAddressError
 
 # Valid, every one, and a trap for a shell, a spreadsheet or an option parser.
@@ -46,6 +46,7 @@ def is_address(text: str) -> bool:
         ("alice@例え。jp", "alice@例え.jp"),
         ("groß@GROẞ.org", "GROẞ@groß.org"),
         ("\N{KELVIN SIGN}elvin@example.org", "kelvin@example.org"),
+        ("\u03aa\N{COMBINING ACUTE ACCENT}@example.org", "\u0390@example.org"),  # one letter in lower case alone
     ],
 )
 def test_spellings_of_one_mailbox_are_one_address(one: str, other: str) -> None:
@@ -65,6 +66,17 @@ def test_spellings_of_one_mailbox_are_one_address(one: str, other: str) -> None:
 )
 def test_mailboxes_that_merely_look_alike_are_two(one: str, other: str) -> None:
     assert canonical(one) != canonical(other)
+
+
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        (" Alice@Example.org", "Alice@Example.org"),
+        ("José@EXÄMPLE.org", "José@xn--exmple-cua.org"),
+    ],
+)
+def test_an_address_goes_out_with_its_local_part_as_typed_and_its_domain_in_ascii(typed: str, sent: str) -> None:
+    assert outgoing(typed) == sent
 
 
 @pytest.mark.parametrize("address", HOSTILE)

@@ -22,7 +22,12 @@ sys.path.insert(0, str(ROOT))
 from tests.faults.faults import FAULTS, Fault  # noqa: E402 - the script may be started from anywhere
 
 LONGEST = 300  # seconds that the tests of one fault may take
-TESTS_FAILED = 1  # pytest's exit code
+PASSED, TESTS_FAILED = 0, 1  # pytest's exit codes
+# Of all that is installed beside pytest only what the tests need: to load the rest takes longer than most faults.
+PYTEST = [
+    *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "pytest_socket"),
+    *("-p", "_hypothesis_pytestplugin", "--hypothesis-profile=faults"),
+]
 
 
 class Trial(NamedTuple):
@@ -39,22 +44,28 @@ def main(words: Sequence[str]) -> int:
     if not chosen:
         print("no fault has such a name", file=sys.stderr)
         return 2
-    results = []
-    for each in _trials(chosen):
-        results.append(each)
-        print(f"{each.result:8}  {each.seconds:5.1f} s  {each.fault.name}", flush=True)
-    bad = [each for each in results if each.result != "caught"]
-    print(f"{len(results) - len(bad)} passed, {len(bad)} failed")
-    return 1 if bad else 0
+    workers = min(os.cpu_count() or 1, len(chosen))
+    with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
+        copies = [_copy(Path(scratch) / str(number)) for number in range(workers)]
+        caught = sum(each.result == "caught" for each in _trials(chosen, copies))
+    print(f"{caught} passed, {len(chosen) - caught} failed")
+    return 0 if caught == len(chosen) else 1
 
 
-def _trials(faults: Sequence[Fault]) -> Iterator[Trial]:
-    workers = min(os.cpu_count() or 1, len(faults))
-    with tempfile.TemporaryDirectory(prefix="faults-") as scratch, ThreadPoolExecutor(workers) as pool:
-        copies: Queue[Path] = Queue()
-        for number in range(workers):
-            copies.put(_copy(Path(scratch) / str(number)))
-        yield from pool.map(lambda each: _try(each, copies), faults)
+def _trials(faults: Sequence[Fault], copies: Sequence[Path]) -> Iterator[Trial]:
+    """Yield what becomes of each fault; of none where a test fails by itself, since it would seem to catch them all."""
+    tests = sorted({test for fault in faults for test in fault.tests})
+    done = _run(copies[0], ["-p", "xdist.plugin", "-n", str(len(copies)), *tests], timeout=None)
+    if done.returncode != PASSED:
+        print(f"{done.stdout[-4000:]}\nThe tests fail without a fault.", file=sys.stderr)
+        return
+    free: Queue[Path] = Queue()
+    for each in copies:
+        free.put(each)
+    with ThreadPoolExecutor(len(copies)) as pool:
+        for trial in pool.map(lambda fault: _try(fault, free), faults):
+            print(f"{trial.result:8}  {trial.seconds:5.1f} s  {trial.fault.name}", flush=True)
+            yield trial
 
 
 def _copy(place: Path) -> Path:
@@ -84,20 +95,26 @@ def _try(fault: Fault, copies: "Queue[Path]") -> Trial:
 
 
 def _judged(copy: Path, fault: Fault) -> str:
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *fault.tests]
-    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     try:
-        done = subprocess.run(
-            command, cwd=copy, env=environ, capture_output=True, text=True, timeout=LONGEST, check=False
-        )
+        done = _run(copy, ["-x", *fault.tests])
     except subprocess.TimeoutExpired:
         return "caught"  # a fault may make something wait for ever
-    if done.returncode == 0:
+    if done.returncode == PASSED:
         return "survived"
     if done.returncode != TESTS_FAILED or "error during collection" in done.stdout:
         print(done.stdout[-2000:], file=sys.stderr)
         return "broken"
     return "caught"
+
+
+def _run(
+    copy: Path, arguments: Sequence[str], *, timeout: float | None = LONGEST
+) -> "subprocess.CompletedProcess[str]":
+    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environ.pop("PORTAL_TEST_DATABASE_URI", None)  # tests that run at a time would meet there
+    return subprocess.run(
+        [*PYTEST, *arguments], cwd=copy, env=environ, capture_output=True, text=True, timeout=timeout, check=False
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.models import LoginSession
+from portal.models import LoginSession, Preference
 from tests.conftest import Clock
 from tests.factories import make_user
 from tests.web.conftest import HASH, PASSWORD, Visitor
@@ -95,6 +95,21 @@ def test_a_session_ends_after_twelve_hours_without_a_visit(alice: Visitor, clock
     alice.get("/account")
     clock.advance(hours=12)
     assert alice.client.get("/account").status_code == 302
+
+
+@pytest.mark.parametrize("path", ["/subscriptions", "/logout"])
+def test_a_post_after_the_log_in_has_ended_does_nothing_and_leads_to_no_page_that_takes_only_a_post(
+    alice: Visitor, session: Session, clock: Clock, path: str
+) -> None:
+    page = alice.get("/subscriptions")
+    form = {"csrf_token": page.token, "shown": page.value("shown"), "lists": "members"}
+    clock.advance(hours=12)
+    asked = alice.client.post(path, data=form)
+    assert (asked.status_code, asked.headers["Location"]) == (302, "/login")
+    assert session.scalars(select(Preference)).all() == []
+    session.rollback()
+    response = alice.post("/login", {"username": "alice", "password": PASSWORD})
+    assert response.headers["Location"] == "/subscriptions"
 
 
 def test_a_member_stays_logged_in_for_thirty_days_if_they_ask(visitor: Visitor, people: dict[str, int]) -> None:

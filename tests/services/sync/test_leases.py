@@ -16,7 +16,7 @@ from portal.domain.roster_text import RosterText
 from portal.errors import LeaseHeldError, NoPlannedRunError
 from portal.extensions import db
 from portal.models import Lease, Preference, Run
-from portal.services.sync import leases
+from portal.services.sync import leases, runs
 from portal.services.sync.leases import Held
 from portal.services.sync.sync import Request, begin_planned_run, confirm_planned_run, sync_list
 from portal.services.sync.wanted import planned
@@ -304,6 +304,22 @@ def test_a_run_that_lost_its_lease_after_the_last_call_settles_nothing(session, 
         sync()
     assert session.execute(select(Preference.touched, Preference.seen)).all() == [(True, None)]
     assert session.scalars(select(Run.state)).all() == ["failed"]
+
+
+def test_a_run_that_another_has_given_up_for_lost_stays_unfinished_whatever_becomes_of_it(session, sync, manager):
+    make_user(session, "alice")
+    make_preference(session, "members", "alice@example.org", True)
+
+    def lose(now):
+        if now == "after roster" and manager.members:
+            with Session(db.engine) as own:
+                alter(own, token="another")
+                runs.abandon_open(own, "members")
+
+    manager.watcher = lose
+    with pytest.raises(LeaseHeldError):
+        sync()
+    assert session.execute(select(Run.state, Run.finished_at)).all() == [("unfinished", None)]
 
 
 @pytest.mark.parametrize(

@@ -325,6 +325,20 @@ def test_leftovers_of_an_accepted_plan_make_no_room_for_others(world):
         world.sync()
 
 
+def test_removals_of_killed_runs_that_nobody_approved_count_against_the_safety_limits(world):
+    for number in range(4):
+        world.has(f"u{number}@example.org", False, on=True)
+    world.list.watcher = breaking("before remove", 0)
+    with pytest.raises(ListManagerUnavailableError):
+        world.sync()
+    world.list.watcher = QUIET
+    for number in range(4, 8):
+        world.has(f"u{number}@example.org", False, on=True)
+    with pytest.raises(SafetyLimitError, match="takes 8 of 8"):
+        world.sync()
+    assert len(world.on()) == 8
+
+
 def test_an_accepted_plan_that_was_carried_out_is_no_yes_for_the_next(world):
     for number in range(8):
         world.has(f"u{number}@example.org", False, on=True)

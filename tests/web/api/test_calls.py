@@ -350,6 +350,15 @@ def test_a_form_is_cut_into_its_lines_wherever_the_blocks_end(lines: list[str], 
     assert list(bodies._of_form(Stream(raw))) == "\n".join(lines).encode().split(b"\n")
 
 
+@pytest.mark.parametrize("cut", [1, 2])
+def test_a_line_end_that_a_block_cuts_ends_a_line_that_is_too_long(cut: int) -> None:
+    from portal.web.api import bodies
+
+    before = b"addresses=".ljust(2 * bodies._BLOCK - cut, b"a")
+    *_, last = bodies._of_form(io.BytesIO(before + b"%0Aalice%40example.org"))
+    assert last == b"alice@example.org"
+
+
 def test_a_line_of_a_form_without_an_end_takes_little_memory(api, cast):
     raw = b"addresses=" + b"a%40" * 500_000 + b"%0Aalice%40example.org"
     answer = api.post("/lists/tech/init?skip_invalid=1", raw, kind="application/x-www-form-urlencoded").json

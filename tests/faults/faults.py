@@ -1,0 +1,932 @@
+"""Faults of one edit each, in rules, guards, limits and adapters, and the nearest tests, one of which must fail."""
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """One edit: ``old``, which is in a file exactly once, becomes ``new``; ``tests`` are files or node ids."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def _of(file: str, *names: str) -> str:
+    """Return the node ids of tests of one file, for ``_in``."""
+    return " ".join(f"{file}::test_{name}" for name in names)
+
+
+def _in(file: str, tests: str, *edits: tuple[str, str, str]) -> tuple[Fault, ...]:
+    """Return faults of one file that the same tests must notice, each given as name, ``old`` and ``new``."""
+    return tuple(Fault(name, f"portal/{file}", old, new, tuple(tests.split())) for name, old, new in edits)
+
+
+_DOMAIN = (
+    *_in(
+        "domain/address.py",
+        "tests/domain/test_address.py",
+        ("address: any length", "if len(text) > MAX_LENGTH", "if len(text) > 9 * MAX_LENGTH"),
+        ("address: characters counted for bytes", "len(result.encode()) > MAX_LENGTH", "len(result) > MAX_LENGTH"),
+        ("address: case matters", "return text.lower()", "return text"),
+        ("address: lower case not composed", "unicodedata.normalize('NFC', local.lower())", "local.lower()"),
+        ("address: unseen characters", " or any(map(_is_unseen, normal))", ""),
+        (
+            "address: sent with its domain as typed",
+            "return text if domain.isascii()",
+            "return text if domain",
+        ),
+        ("address: control characters printed", "if letter.isprintable() else", "if letter else"),
+    ),
+    *_in(
+        "domain/csv_text.py",
+        "tests/domain/test_csv_text.py",
+        ("csv: cells not quoted", "csv.QUOTE_ALL", "csv.QUOTE_MINIMAL"),
+        ("csv: look-alikes of a formula", r"\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b", ""),
+        ("csv: formula behind a separator", r"""_SEPARATOR_BEFORE_FORMULA.sub(r"\1'", cell)""", "cell"),
+    ),
+    *_in(
+        "domain/outlook.py",
+        "tests/domain/test_outlook.py",
+        ("outlook: a removal waits", "if known.subscribed and known.waiting_since", "if known.waiting_since"),
+        ("outlook: never overdue", '"by" if now <= due else "overdue"', '"by"'),
+        (
+            "outlook: never seen is not off",
+            "known.subscribed == (known.seen is True)",
+            "known.subscribed == known.seen",
+        ),
+    ),
+    *_in(
+        "domain/roster_text.py",
+        "tests/domain/test_roster_text.py",
+        ("roster: last line cut off", "if self._ends_with_newline and not text", "if self._lines is None and not text"),
+        ("roster: one unreadable line", "if self.invalid and not", "if self.invalid > 1 and not"),
+        ("roster: another address in a name", r"|[^@>]*)\s*<", r"|[^>]*)\s*<"),
+        ("roster: another address behind", r"\([^@]*\)", r"\(.*\)"),
+    ),
+    *_in(
+        "domain/search_text.py",
+        "tests/services/accounts/test_directory.py",
+        ("search: accents matter", " if not unicodedata.combining(letter)", ""),
+        ("search: case of ß matters", "plain.casefold()", "plain.lower()"),
+    ),
+    *_in(
+        "domain/usernames.py",
+        "tests/domain/test_usernames.py tests/services/accounts/test_names.py",
+        ("username: somebody else's address", "_canonical(username) not in own", "_canonical(username) is None"),
+        ("username: mixed scripts", "return len(scripts) <= 1 or", "return bool(text) or"),
+        ("username: case matters", 'unicodedata.normalize("NFC", username).lower()', "username"),
+        ("username: control characters", "or not username.isprintable()", ""),
+    ),
+    *_in(
+        "domain/user_agent.py",
+        "tests/domain/test_user_agent.py",
+        ("agent: Edge is Chrome", '    ("Edge", ("Edg/", "EdgA/", "EdgiOS/", "Edge/")),\n', ""),
+        ("agent: iOS is macOS", '    ("iOS", ("iPhone", "iPad", "iPod")),\n', ""),
+    ),
+    *_in(
+        "domain/merge.py",
+        "tests/domain/test_merge.py",
+        ("merge: our late add is a join", "state.touched or state.waiting or", "state.touched or"),
+        ("merge: a refused removal is dealt with", "awaits_removal = action in", "awaits_removal = action not in"),
+    ),
+    *_in(
+        "domain/plan.py",
+        "tests/domain/test_plan.py",
+        ("plan: leaves are no removals", "self.of(Action.REMOVE) + self.of(Action.LEFT)", "self.of(Action.REMOVE)"),
+        ("plan: one address is no doubt", "self.doubtful > 0", "self.doubtful > 1"),
+        (
+            "plan: refused removals sent again",
+            "if action in {Action.ADD, Action.REMOVE} and row.is_fresh_refusal",
+            "if action is Action.ADD and row.is_fresh_refusal",
+        ),
+    ),
+)
+
+_GUARDS = (
+    *_in(
+        "web/guards.py",
+        "tests/test_routes.py",
+        (
+            "guard: members reach the export of a list",
+            '"sign_in.log_out", "sub',
+            '"admin.one_list.export", "sign_in.log_out", "sub',
+        ),
+        ("guard: members are superusers", "else {Role.MEMBER}", "else set(Role)"),
+        ("guard: a page is public", '        "health.ready",', '        "health.ready", "subscriptions.leave",'),
+        (
+            "guard: what is not named is open",
+            "if any(names & REACH[role]",
+            "if '.' not in request.endpoint or any(names & REACH[role]",
+        ),
+        (
+            "guard: an unnamed call leads to a log-in",
+            "    if _is_api():\n        raise",
+            "    if not request.path:\n        raise",
+        ),
+        (
+            "guard: HEAD needs no key",
+            "if KEYS in request.blueprints:",
+            'if KEYS in request.blueprints and request.method != "HEAD":',
+        ),
+    ),
+    *_in(
+        "web/guards.py",
+        _of("tests/web/test_security.py", "a_log_in_never_leads_elsewhere", "whatever_is_local_is_a_path"),
+        ("guard: another host behind //", '        and not target.startswith("//")\n', ""),
+        ("guard: another host behind a backslash", '        and "\\\\" not in target\n', ""),
+        (
+            "guard: another host behind a tab",
+            "        and all(letter.isprintable() and not letter.isspace() for letter in target)\n",
+            "",
+        ),
+    ),
+    *_in(
+        "web/guards.py",
+        _of(
+            "tests/web/test_sign_in.py",
+            "a_post_after_the_log_in_has_ended_does_nothing_and_leads_to_no_page_that_takes_only_a_post",
+        ),
+        ("guard: a POST is asked for again after the log-in", 'request.method in {"GET", "HEAD"} and wanted', "wanted"),
+    ),
+    *_in(
+        "web/guards.py",
+        "tests/web/api/test_calls.py::test_a_key_in_the_url_or_in_a_cookie_is_no_key",
+        ("guard: a key in the URL", "    if not key:", '    key = key or request.args.get("key", "")\n    if not key:'),
+    ),
+    *_in(
+        "web/recent_password.py",
+        "tests/web/test_recent_password.py",
+        ("guard: no recent password", 'if request.method == "POST" else None', 'if request.method == "PUT" else None'),
+        ("guard: the password is sent back", 'own = {form.own_password.name, "csrf_token"}', 'own = {"csrf_token"}'),
+    ),
+    *_in(
+        "web/admin/users.py",
+        "tests/web/test_recent_password.py",
+        ("guard: a new account without a password", "@recent_password.needed\ndef new(", "def new("),
+        ("guard: a role without a password", "@recent_password.needed\ndef change(", "def change("),
+        ("guard: a reset without a password", "@recent_password.needed\ndef reset_password(", "def reset_password("),
+        ("guard: an import without a password", "@recent_password.needed\ndef import_text(", "def import_text("),
+    ),
+    *_in(
+        "web/admin/api_keys.py",
+        "tests/web/test_recent_password.py",
+        ("guard: a key without a password", "@recent_password.needed\ndef create(", "def create("),
+        ("guard: a revocation without a password", "@recent_password.needed\ndef revoke(", "def revoke("),
+    ),
+    *_in(
+        "web/headers.py",
+        _of(
+            "tests/web/test_security.py",
+            "the_headers_are_on_every_answer",
+            "the_stylesheet_may_be_kept_and_is_protected_too",
+        ),
+        ("guard: framed by others", "frame-ancestors 'none'", "frame-ancestors *"),
+        ("guard: pages are kept", 'request.endpoint != "static" or', 'request.endpoint == "static" and'),
+    ),
+    *_in(
+        "web/cookies_and_proxies.py",
+        _of(
+            "tests/web/test_security.py",
+            "cookies_are_bound_to_the_host_behind_https",
+            "cookies_are_httponly_and_lax_without_https_too",
+            "behind_https_no_other_host_is_answered",
+            "a_form_is_good_for_as_long_as_the_log_in",
+            "a_body_over_the_limit_is_a_413",
+            "an_origin_is_believed_from_as_many_proxies_as_are_trusted",
+        ),
+        ("guard: a cookie for scripts", "SESSION_COOKIE_HTTPONLY=True", "SESSION_COOKIE_HTTPONLY=False"),
+        ("guard: a cookie for other sites", 'SESSION_COOKIE_SAMESITE="Lax"', 'SESSION_COOKIE_SAMESITE="None"'),
+        ("guard: a cookie of any host", '"__Host-portal" if settings.is_https else "portal"', '"portal"'),
+        ("guard: a cookie without HTTPS", "SESSION_COOKIE_SECURE=settings.is_https", "SESSION_COOKIE_SECURE=False"),
+        ("guard: one proxy too many is believed", "x_for=count,", "x_for=count + 1,"),
+        ("guard: a proxy names the host", "x_host=0", "x_host=count"),
+        ("guard: any host is answered", 'app.config["TRUSTED_HOSTS"]', 'app.config["HOSTS"]'),
+        ("guard: bodies of any size", "MAX_CONTENT_LENGTH=settings.max_body", "MAX_CONTENT_LENGTH=None"),
+        ("form: a token ends before the log-in", "WTF_CSRF_TIME_LIMIT=None", "WTF_CSRF_TIME_LIMIT=3600"),
+    ),
+)
+
+_FORMS = (
+    *_in(
+        "web/sign_in.py",
+        _of("tests/web/test_security.py", "a_log_in_never_leads_elsewhere") + " tests/web/test_sign_in.py",
+        ("form: a log-in leads anywhere", "return asked if guards.is_local(asked) else", "return asked or"),
+        ("session: the cookie keeps what it held", "    session.clear()\n    found", "    found"),
+        ("session: logging out keeps the row", "    sessions.log_out(db.session(), guards.token())\n", ""),
+        ("session: superusers stay for 30 days", "remember and not found.is_superuser", "remember"),
+    ),
+    *_in(
+        "web/subscriptions.py",
+        "tests/web/test_subscriptions.py",
+        ("form: somebody else's page", "if user_id != guards.member().id", "if not user_id"),
+        ("form: an altered page", "_signer().loads(sealed)", "_signer().loads_unsafe(sealed)[1]"),
+    ),
+    *_in(
+        "web/__init__.py",
+        _of("tests/web/test_security.py", "no_post_of_any_route_does_anything_without_its_token"),
+        ("form: no token", "    csrf.init_app(app)", "    # csrf.init_app(app)"),
+    ),
+    *_in(
+        "web/forms.py",
+        _of(
+            "tests/web/test_security.py",
+            "json_in_the_place_of_a_form_is_never_a_500",
+            "a_file_in_the_place_of_a_text_is_never_a_500",
+            "a_hostile_word_in_any_field_is_never_a_500",
+        ),
+        (
+            "form: files and JSON are fields",
+            "return request.form or None",
+            "return request.form or request.get_json(silent=True)",
+        ),
+        (
+            "form: control characters",
+            'if not (field.data or "").isprintable()',
+            'if not isinstance(field.data or "", str)',
+        ),
+    ),
+    *_in(
+        "services/preferences/preferences.py",
+        "tests/services/preferences/test_preferences.py",
+        ("form: boxes that did not change are choices", " if (handle in ticked) != was_ticked}", "}"),
+        (
+            "form: somebody else's address",
+            "address_id is not None and address_id not in holder.addresses",
+            "address_id == 0",
+        ),
+        ("form: lists of other audiences", " is not None and each.is_offered_to(holder.groups)\n", " is not None\n"),
+        ("form: a shared mailbox goes with the others", " or not each.is_shared}", " or each.id}"),
+    ),
+    *_in(
+        "web/api/bodies.py",
+        _of(
+            "tests/web/api/test_calls.py",
+            "a_line_end_that_a_block_cuts_ends_a_line_that_is_too_long",
+            "another_type_is_a_415",
+            "a_body_that_cannot_be_read_is_a_422_that_names_the_lines_and_changes_nothing",
+            "a_body_without_an_address_is_a_422_and_changes_nothing",
+            "a_body_over_the_limit_is_a_413_of_which_nothing_is_read",
+            "a_body_that_does_not_say_how_long_it_is_ends_at_the_limit",
+        ),
+        ("form: a line end cut by a block", "rest[:_LONGEST] + rest[-2:]", "rest[:_LONGEST]"),
+        ("form: a roster without the field", "    if not has_field:", "    if has_field is None:"),
+        (
+            "roster: the end of a body is not looked at",
+            "RosterText(stream, ends_with_newline=True,",
+            "RosterText(stream,",
+        ),
+        (
+            "limit: rosters of any size",
+            "request.max_content_length = portal().settings.max_roster",
+            "request.max_content_length = None",
+        ),
+    ),
+    *_in(
+        "web/api/parameters.py",
+        "tests/web/api/test_calls.py::test_a_query_that_is_not_understood_is_a_400_and_no_list_init",
+        ("form: a misspelt parameter", "        if name not in names:", "        if not names:"),
+        ("form: a parameter twice", "        if len(values) > 1:", "        if not values:"),
+    ),
+)
+
+_ACCOUNTS = (
+    *_in(
+        "services/accounts/rate_limits.py",
+        "tests/services/accounts/test_rate_limits.py",
+        (
+            "limit: an account has no hourly one",
+            '"account and ip": (Limit(5, 60), Limit(20, 3600))',
+            '"account and ip": (Limit(5, 60),)',
+        ),
+        ("limit: a place may try ten times as often", '"ip": (Limit(60, 3600),)', '"ip": (Limit(600, 3600),)'),
+        ("limit: future rows count", ", Attempt.at <= now + _AHEAD)", ")"),
+        ("limit: future rows stay", ", Attempt.at > now + _AHEAD)", ")"),
+        (
+            "limit: two are let through on one count",
+            "        _take_turn(session)\n        _refuse(session, keys, now)\n",
+            "        _take_turn(session)\n",
+        ),
+        ("limit: good log-ins count against the place", "Attempt.id.in_(counted.rows) | ", ""),
+        ("limit: each address of IPv6 is a place", "(int(address), 64)", "(int(address), 128)"),
+        ("limit: IPv4 in IPv6 is another place", "if address.ipv4_mapped is not None", "if address.is_global is None"),
+        ("limit: no line about refusals", "        _log_refusal(session, keys[-1], now)\n", ""),
+        (
+            "limit: a line for each refusal",
+            "    except LimitedError:\n        return\n",
+            "    except LimitedError:\n        pass\n",
+        ),
+    ),
+    *_in(
+        "services/accounts/sessions.py",
+        "tests/services/accounts/test_sessions.py",
+        ("session: never idle", " or now >= login.seen_at + IDLE", ""),
+        ("session: no longest life", "now >= login.created_at + ABSOLUTE or ", ""),
+        ("session: remembered for ever", "return now >= login.expires_at", "return False"),
+        ("session: superusers are remembered", "if login.remembered and not is_superuser", "if login.remembered"),
+        ("session: superusers may ask to be remembered", "remember and not account.is_superuser", "remember"),
+        (
+            "session: the token is stored",
+            'hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()',
+            "token[:64]",
+        ),
+        (
+            "session: ending the others ends all",
+            "LoginSession.token_hash != _hashed(keep_token)",
+            "LoginSession.id > 0",
+        ),
+        (
+            "session: anybody's is ended",
+            "LoginSession.id == log_in_id, LoginSession.user_id == user_id",
+            "LoginSession.id == log_in_id",
+        ),
+        ("session: inactive users stay", 'bindparam("token_hash"), User.is_active)', 'bindparam("token_hash"))'),
+        ("session: use is not written down", "if now - login.seen_at >= _SEEN_EVERY", "if now < login.seen_at"),
+        (
+            "session: a new password keeps the token",
+            "values(token_hash=_hashed(renewed), confirmed_at=now)",
+            "values(confirmed_at=now)",
+        ),
+        (
+            "session: a password changed meanwhile",
+            "User.is_active, User.password_hash == account.password_hash)",
+            "User.is_active)",
+        ),
+        ("session: the first holder of a shared mailbox", "if len(rows) == 1 else None", "if rows else None"),
+    ),
+    *_in(
+        "services/accounts/sessions.py",
+        "tests/services/accounts/test_sessions.py tests/services/accounts/test_names.py",
+        ("limit: a log-in frees its place", "cleared=[account_and_ip])", "cleared=[account_and_ip, by_ip])"),
+        ("limit: each name of an account has its own", "account.id if account else _compared(name)", "_compared(name)"),
+    ),
+    *_in(
+        "services/accounts/sessions.py",
+        "tests/web/test_recent_password.py",
+        (
+            "session: a password is recent for hours",
+            "CONFIRMED = timedelta(minutes=15)",
+            "CONFIRMED = timedelta(hours=15)",
+        ),
+        ("session: a clock that was ahead confirms for long", "abs(now - confirmed_at)", "now - confirmed_at"),
+    ),
+    *_in(
+        "services/accounts/users.py",
+        "tests/services/accounts/test_users.py",
+        (
+            "session: a new password leaves the others open",
+            "        sessions.end(session, user_id, keep_token=token)\n",
+            "",
+        ),
+        (
+            "session: a password set by another leaves all open",
+            '        session.flush()\n        sessions.end(session, user.id)\n        _record(session, user, "given a password"',
+            '        _record(session, user, "given a password"',
+        ),
+        (
+            "limit: the current password may be guessed",
+            'counted = rate_limits.count(session, [rate_limits.key("current password", str(user_id))], now=now)',
+            "counted = rate_limits.Counted((), ())",
+        ),
+    ),
+    *_in(
+        "services/accounts/passwords.py",
+        "tests/services/accounts/test_passwords.py",
+        ("password: short", "LEAST = 12", "LEAST = 8"),
+        ("password: well known", "    if _is_well_known(lowered):", "    if lowered in own:"),
+        ("password: the own name", "return word in lowered and", "return word == lowered and"),
+        ("password: hashed as typed", "_shortened(_nfc(password)), bcrypt", "_shortened(password), bcrypt"),
+        ("password: cut at a NUL", 'or b"\\0" in text:', "or text is None:"),
+        (
+            "password: cheap hashes take less time",
+            "            _top_up(each.cost, cost)\n",
+            "            _top_up(cost, cost)\n",
+        ),
+        ("password: dated hashes stay", "needs_rehash = is_dated and", "needs_rehash = not compared and"),
+        (
+            "password: no comparison for nobody",
+            '        bcrypt.checkpw(_shortened(form), _NOBODYS.format(cost).encode("ascii"))\n',
+            "",
+        ),
+    ),
+    *_in(
+        "services/accounts/api_keys.py",
+        "tests/services/accounts/test_api_keys.py",
+        ("key: revoked", "if found.revoked_at is not None", "if found.revoked_at == now"),
+        ("key: expired", "now >= found.expires_at", "now == found.expires_at"),
+        ("key: of a former superuser", "if not (found.is_superuser and found.is_active)", "if not found.is_active"),
+        (
+            "key: of an inactive superuser",
+            "if not (found.is_superuser and found.is_active)",
+            "if not found.is_superuser",
+        ),
+        ("key: made for a member", "if not (owner.is_superuser and owner.is_active)", "if not owner.is_active"),
+        ("key: the prefix is enough", "return found if is_same else None", "return found"),
+        (
+            "limit: keys may be guessed",
+            '        rate_limits.count(session, [rate_limits.by_ip(ip, kind="api key")], now=now)\n',
+            "",
+        ),
+    ),
+)
+
+_SYNC = (
+    *_in(
+        "services/sync/leases.py",
+        "tests/services/sync/test_leases.py",
+        ("lease: a clock that was ahead", "now < row.expires_at <= _latest(now) and", "now < row.expires_at and"),
+        ("lease: an expired one holds", "if now < row.expires_at <=", "if row.expires_at <="),
+        ("lease: of a process that is gone", "_latest(now) and not is_gone(row):", "_latest(now):"),
+        ("lease: a process of another boot is gone", " or row.pid_space != pid_space()", ""),
+        ("lease: no boot is known", " or not row.pid_space or", " or"),
+        ("lease: somebody else's process is gone", "        pass  # it lives", "        return True  # it lives"),
+        (
+            "lease: a lost one is renewed",
+            ".where(Lease.list_handle == lease.handle, Lease.token == lease.token)\n            .values",
+            ".where(Lease.list_handle == lease.handle)\n            .values",
+        ),
+        (
+            "lease: a lost one is given back",
+            "delete(Lease).where(Lease.list_handle == lease.handle, Lease.token == lease.token)",
+            "delete(Lease).where(Lease.list_handle == lease.handle)",
+        ),
+        (
+            "lease: kept where a run fails",
+            "    try:\n        yield lease\n    finally:\n        release(session, lease)",
+            "    yield lease\n    release(session, lease)",
+        ),
+        ("lease: longer than any call", "min(max(seconds, LEAST), MOST)", "max(seconds, LEAST)"),
+        ("lease: any run is a planned one", "Lease.pid.is_(None), ", ""),
+        ("lease: an expired planned run", "Lease.pid.is_(None), is_open(now))", "Lease.pid.is_(None))"),
+    ),
+    *_in(
+        "services/sync/runs.py",
+        "tests/services/sync/test_runs.py",
+        ("run: taken twice", ".where(Run.id == asked.id, Run.state == RunState.ASKED)", ".where(Run.id == asked.id)"),
+        (
+            "run: two wait for the same",
+            "        if session.scalar(select(Run.id).where(Run.slot == slot)):\n            return False\n",
+            "",
+        ),
+        (
+            "run: put back though it began",
+            "Run.state == RunState.TAKEN)\n            .values(state=RunState.ASKED",
+            "Run.id > 0)\n            .values(state=RunState.ASKED",
+        ),
+        (
+            "run: dropped though it began",
+            "Run.state == RunState.TAKEN)\n            .values(state=RunState.DROPPED",
+            "Run.id > 0)\n            .values(state=RunState.DROPPED",
+        ),
+        ("run: old ones are begun", " and each.asked_at >= now - KEPT", ""),
+        ("run: believed for ever", "(_is_gone(each) or abs(now - each.started_at) > LONGEST)", "_is_gone(each)"),
+        (
+            "run: forgotten while it is taken",
+            "delete(Run).where(is_old, Run.state != RunState.TAKEN)",
+            "delete(Run).where(is_old)",
+        ),
+        (
+            "run: dropped though it holds the list",
+            "            still.append(not_(held))\n",
+            "            still.append(Run.id > 0)\n",
+        ),
+        (
+            "run: all refused plans are kept",
+            "            session.execute(delete(RunLine).where(RunLine.run_id.in_(earlier)))\n",
+            "",
+        ),
+        ("run: a shown plan explains", "decision.held_back or not is_carried_out", "decision.held_back"),
+        ("run: an earlier process of this number", "return is_own or leases", "return leases"),
+        (
+            "run: what was never begun stays",
+            "            session.execute(delete(Run).where(is_old",
+            "            session.execute(select(Run).where(is_old",
+        ),
+    ),
+    *_in(
+        "services/sync/runs.py",
+        "tests/services/sync/test_settlement.py tests/services/sync/test_sync.py",
+        (
+            "run: a lost one ends as if it were not",
+            "Run.state.in_(IN_PROGRESS))\n            .values(state=state",
+            "Run.id > 0)\n            .values(state=state",
+        ),
+        ("run: each is accepted", "accepted=is_accepted", "accepted=True"),
+        ("run: none is accepted", "accepted=is_accepted", "accepted=False"),
+        (
+            "run: choices made meanwhile are explained",
+            "RunLine.address_id.not_in(sorted(except_for))",
+            "RunLine.run_id > 0",
+        ),
+        (
+            "run: those of other lists are ended",
+            "Run.list_handle == handle, Run.state.in_(IN_PROGRESS))\n                .values",
+            "Run.state.in_(IN_PROGRESS))\n                .values",
+        ),
+    ),
+    *_in(
+        "services/sync/plans.py",
+        "tests/services/sync/test_settlement.py tests/services/sync/test_sync.py",
+        (
+            "run: lines of killed runs need no approval",
+            "not_(RunLine.settled), Run.accepted)",
+            "not_(RunLine.settled))",
+        ),
+        ("run: accepted once is accepted for ever", "not_(RunLine.settled), Run.accepted)", "Run.accepted)"),
+        (
+            "sync: a refused address waits for days",
+            "RETRY_AFTER = timedelta(days=1)",
+            "RETRY_AFTER = timedelta(days=9)",
+        ),
+    ),
+    *_in(
+        "services/sync/requested.py",
+        "tests/services/sync/test_runs.py",
+        ("run: asked for by a former superuser", "User.is_superuser, User.is_active)", "User.is_active)"),
+        ("run: asked for by a deactivated superuser", "User.is_superuser, User.is_active)", "User.is_superuser)"),
+        (
+            "run: one that found the list held is dropped",
+            "isinstance(error, LeaseHeldError) and",
+            "isinstance(error, LookupError) and",
+        ),
+    ),
+    *_in(
+        "services/sync/abandonment.py",
+        "tests/services/sync/test_sync.py tests/services/sync/test_settlement.py",
+        (
+            "planned: taken back over a choice",
+            "            Preference.version == RunLine.version + 1,",
+            "            Preference.version > 0,",
+        ),
+        ("planned: not taken back by the next run", "    if planned is not None:", "    if planned is None:"),
+    ),
+    *_in(
+        "services/sync/planned_runs.py",
+        "tests/services/sync/test_sync.py tests/web/api/test_calls.py::test_a_planned_run_that_is_given_up_lets_the_list_go",
+        ("planned: given up and the list is held", "    leases.release(session, lease)\n", ""),
+        ("planned: given up and not taken back", "    abandonment.take_back(session, run, now=clock())\n", ""),
+    ),
+    *_in(
+        "services/sync/sync.py",
+        "tests/services/sync/test_sync.py tests/services/sync/test_leases.py",
+        ("sync: emptied by the push", "if plan.staying and not roster", "if plan.staying < 0 and not roster"),
+        ("sync: the old address goes first", "if each.after is None or each.after in taken", "if each.after or True"),
+        (
+            "lease: lost after the last call",
+            "            leases.renew(session, lease)  # what another run",
+            "            # what another run",
+        ),
+    ),
+    *_in(
+        "services/sync/list_init.py",
+        "tests/services/sync/test_list_init.py",
+        (
+            "list-init: rule 1, what exists",
+            "bare = except_(managed_ids(mailing_list), chosen)",
+            "bare = except_(managed_ids(mailing_list), chosen.where(Preference.subscribed))",
+        ),
+        ("list-init: rule 3, seen", "Preference.subscribed == _ON_ROSTER,", "Preference.subscribed != _ON_ROSTER,"),
+        (
+            "list-init: rule 6, empty input",
+            "    require_announced(text, allow_empty=allow_empty)\n    expected",
+            "    expected",
+        ),
+        ("list-init: rule 6, announced and not empty", "if allow_empty and not text.invalid", "if allow_empty"),
+        ("list-init: an emptied list", "    if expected:", "    if expected < 0:"),
+        (
+            "lease: lost while the input was read",
+            "        leases.renew(session, lease)  # the input may",
+            "        # the input may",
+        ),
+    ),
+    *_in(
+        "web/api/calls.py",
+        _of(
+            "tests/web/api/test_calls.py",
+            "a_body_that_cannot_be_read_is_a_422_that_names_the_lines_and_changes_nothing",
+        ),
+        ("list-init: rule 5 over the API", 'skip_invalid=query.is_set("skip_invalid")', "skip_invalid=True"),
+    ),
+    *_in(
+        "services/preference_rows.py",
+        "tests/services/test_preference_rows.py tests/services/preferences/test_preferences.py tests/services/sync/test_list_init.py",
+        (
+            "preference: a second holder's same choice",
+            "        where=Preference.subscribed != statement.excluded.subscribed,\n",
+            "",
+        ),
+        (
+            "preference: a first one over another",
+            "database.insert(session, _TABLE).on_conflict_do_nothing()",
+            "database.insert(session, _TABLE)",
+        ),
+        ("preference: a first one of nobody", "        if each.address_id in there\n", ""),
+        (
+            "preference: a choice keeps the refusal",
+            '            **_ENDED,\n            "version"',
+            '            "version"',
+        ),
+        (
+            "preference: a choice keeps the version",
+            '            "version": Preference.version + 1,\n        },\n        where',
+            '            "version": Preference.version,\n        },\n        where',
+        ),
+        (
+            "preference: list-init over a choice",
+            "from_select(list(columns), firsts).on_conflict_do_nothing()",
+            "from_select(list(columns), firsts)",
+        ),
+    ),
+    *_in(
+        "services/preference_rows.py",
+        "tests/services/sync/test_settlement.py tests/services/sync/test_sync.py tests/services/accounts/test_addresses.py tests/services/sync/test_list_passwords.py",
+        ("preference: a run over a choice", " and row.version == each.row.version\n", "\n"),
+        ("preference: a move from X to Y to Z", "    if not is_shared:  # X to Y", "    if is_shared:  # X to Y"),
+        (
+            "preference: the new address's own is lost",
+            "    if own.moved_to != row.address_id:\n        return False\n",
+            "",
+        ),
+        ("preference: purged while it is on the roster", "            Preference.seen.is_(False),\n", ""),
+        (
+            "preference: purged while somebody holds it",
+            "            not_(exists().where(UserAddress.address_id == Preference.address_id)),\n",
+            "",
+        ),
+        (
+            "preference: waits since the first add",
+            "since = None if finding.row.has_waited_long else current",
+            "since = current",
+        ),
+        ("preference: held back forgets the refusal", "    if not finding.is_held_back:", "    if finding.row:"),
+        (
+            "preference: a shared mailbox leaves with one holder",
+            "        if not is_shared:\n            if row.subscribed",
+            "        if row:\n            if row.subscribed",
+        ),
+    ),
+    *_in(
+        "services/sync/settlement.py",
+        "tests/services/sync/test_settlement.py tests/services/sync/test_sync.py",
+        (
+            "settlement: a leave is forgotten before it is followed",
+            "    known.sort(key=lambda each: each.decision.row.moved_to is not None)\n",
+            "",
+        ),
+        ("settlement: first preferences are not seen", "now=now, is_seen=True)", "now=now)"),
+        (
+            "settlement: a choice in the way is settled",
+            "settled.stale |= {each.row.address_id for each in findings} - written.ids",
+            "settled.stale |= set()",
+        ),
+        ("settlement: purged while an add waits", "ending.after.seen or ending.after.waiting)", "ending.after.seen)"),
+        ("settlement: a refusal is news each time", " and not each.decision.row.has_refusal\n", "\n"),
+    ),
+    *_in(
+        "services/sync/wanted.py",
+        "tests/services/sync/test_wanted.py",
+        ("wanted: the address of a list", ", Address.canonical.not_in(sorted(mailing_list.never_added))", ""),
+        (
+            "wanted: other audiences",
+            "and_(not_(Preference.subscribed), is_managed(mailing_list))",
+            "not_(Preference.subscribed)",
+        ),
+        ("wanted: the departed stay", ", departs(mailing_list))", ")"),
+    ),
+)
+
+_REPORTS = (
+    *_in(
+        "services/reports/runs.py",
+        "tests/services/sync/test_runs.py",
+        (
+            "report: interrupted runs go on",
+            "and not (is_last and leases.is_held(session, run.handle))",
+            "and not is_last",
+        ),
+        (
+            "report: refused runs have no later one",
+            "is_last = RunReport._make(columns), not has_newer_one",
+            "is_last = RunReport._make(columns), True",
+        ),
+    ),
+    *_in(
+        "services/reports/trends.py",
+        "tests/services/reports/test_trends.py",
+        ("report: the first run made all join", ', History.source != "init"', ""),
+        ("report: bad runs count", "Run.state == RunState.DONE, ", ""),
+    ),
+    *_in(
+        "services/reports/subscribers.py",
+        "tests/services/reports/test_subscribers.py",
+        (
+            "report: addresses of no account are left out",
+            "or_(Preference.list_handle.is_not(None), is_managed(mailing_list))",
+            "is_managed(mailing_list)",
+        ),
+        ("report: a page repeats the first", ".offset((number - 1) * size)", ""),
+        (
+            "report: the departed are subscribed",
+            "(~is_managed(mailing_list), literal(DEPARTED)), ",
+            "(false(), literal(DEPARTED)), ",
+        ),
+    ),
+    *_in(
+        "services/reports/readiness.py",
+        _of("tests/web/test_security.py", "ready_tells_of_a_database_without_tables_and_nothing_more"),
+        ("report: ready at any version", "return found == [newest()]", "return bool(found)"),
+    ),
+)
+
+_ADAPTERS = (
+    *_in(
+        "listmanagers/mailman2.py",
+        "tests/listmanagers/test_mailman2.py",
+        ("mailman2: an answer about another", " or line is None or address not in line:", " or line is None:"),
+        (
+            "mailman2: a removal from no list",
+            'if finished.stdout.startswith(b"Error opening list")',
+            'if finished.stdout.startswith(b"?")',
+        ),
+        ("mailman2: banned counts as done", "Result.REJECTED if said.startswith(_BANNED) else ", ""),
+        ("mailman2: subscribers are welcomed", "add_members -r - -w n", "add_members -r - -w y"),
+        ("mailman2: no list is no failure", "finished.exit_code == 1 and any(", "finished.exit_code == 9 and any("),
+        ("mailman2: a helper repeats a password", "        if secrets:\n", "        if secrets is None:\n"),
+    ),
+    *_in(
+        "listmanagers/mailman3.py",
+        "tests/listmanagers/test_mailman3.py",
+        ("mailman3: subscribers are welcomed", '    ("send_welcome_message", "false"),\n', ""),
+        (
+            "mailman3: unseen at the border of two pages",
+            "is_still = is_still and border[2] == entries[-1:]",
+            "is_still = is_still and bool(border)",
+        ),
+        ("mailman3: a roster that is too short", "if is_still and totals == {len(entries)}", "if is_still"),
+        (
+            "mailman3: a held add is a subscriber",
+            'Result.PENDING if "pending" in said else Result.ALREADY',
+            "Result.ALREADY",
+        ),
+        ("mailman3: a refused password is repeated", '"Mailman refuses this password"', "described(answer)"),
+        ("mailman3: a request that is gone was withdrawn", "return answer.status == 204", "return True"),
+        (
+            "mailman3: a transient 400 is a refusal",
+            "(answer.status == 400 and bool(",
+            "(answer.status == 499 and bool(",
+        ),
+    ),
+    *_in(
+        "listmanagers/mlmmj.py",
+        "tests/listmanagers/test_mlmmj.py",
+        (
+            "mlmmj: a digest subscriber is added",
+            "if (canonical(address) in before) is adds:",
+            "if (address is None) is adds:",
+        ),
+        ("mlmmj: subscribers are told", '"mlmmj-sub": ("-f", "-q", "-s")', '"mlmmj-sub": ("-f", "-s")'),
+        ("mlmmj: a line that is cut off", 'not in {b"", b"\\n"} and', "is None and"),
+        (
+            "mlmmj: nothing took and no failure",
+            "if 1 < len(failed) == len(pushed)",
+            "if 1 > len(failed) == len(pushed)",
+        ),
+        ("mlmmj: a full disk", "        require_room(self.folder)  # mlmmj", "        # mlmmj"),
+        (
+            "mlmmj: its word is believed",
+            "failed = [address for address in pushed if (",
+            "failed = [address for address in () if (",
+        ),
+    ),
+    *_in(
+        "listmanagers/sympa.py",
+        "tests/listmanagers/test_sympa.py",
+        ("sympa: a dump of yesterday", "not in {None, before.get(dump.path)}", "is not None"),
+        ("sympa: half a dump", r' and content.endswith(b"\n\n"))', ")"),
+        ("sympa: an empty dump is believed", "        if roster:\n", "        if roster is not None:\n"),
+        ("sympa: silence is consent", "silence = Outcome(Result.REJECTED", "silence = Outcome(Result.DONE"),
+    ),
+    *_in(
+        "listmanagers/commands.py",
+        "tests/listmanagers/test_commands.py",
+        (
+            "commands: all are refused and no failure",
+            "if 1 < refused == len(outcomes)",
+            "if 1 > refused == len(outcomes)",
+        ),
+        ("commands: an address is an option", 'if bare and address.startswith("-") else', "if not argv else"),
+        ("commands: fewer lines than are skipped", "if len(lines) <= self.settings.skip_lines", "if not lines"),
+        ("commands: an address in words for a shell", 'if places and PurePath(argv[0]).name == "ssh"', "if not argv"),
+        (
+            "commands: a helper repeats a password",
+            "process.without_secrets(finished, [password for _, password in sendable])",
+            "finished",
+        ),
+    ),
+    *_in(
+        "listmanagers/file.py",
+        "tests/listmanagers/test_file.py",
+        ("file: the mode of the old one is lost", "                    _dress(descriptor, target.stat())\n", ""),
+        ("file: no lock", "            _wait_for_lock(descriptor, folder, self.settings.timeout)\n", ""),
+        ("file: another spelling is another address", "if canonical(address) in held:", "if address in held:"),
+        (
+            "file: a command is an address",
+            "if address and address.canonical.startswith(_NO_MAILBOX)",
+            "if not part and address",
+        ),
+        ("file: a link is replaced", "target = Path(os.path.realpath(self.path))", "target = self.path"),
+    ),
+    *_in(
+        "listmanagers/process.py",
+        "tests/listmanagers/test_process.py",
+        ("process: our environment leaks", "env=environment(),", "env={**os.environ, **environment()},"),
+        (
+            "process: a signal is success",
+            "if finished.exit_code in ok:",
+            "if finished.exit_code in ok or finished.exit_code < 0:",
+        ),
+        ("process: killed at once", "(signal.SIGINT, signal.SIGTERM, signal.SIGKILL)", "(signal.SIGKILL,)"),
+        ("process: a list is called as an option", ' or list_name.startswith("-") or', " or"),
+    ),
+    *_in(
+        "listmanagers/http.py",
+        "tests/listmanagers/test_http.py",
+        ("http: a redirect", "if 300 <= status < 400", "if 400 <= status < 400"),
+        ("http: a refused log-in", "if status in {401, 403}", "if status in {499}"),
+        (
+            "http: what was cut off at the end of time",
+            "if until.left <= 0:  # what was read",
+            "if until is None:  # what was read",
+        ),
+        (
+            "http: no second try",
+            "if isinstance(found, Refused) or is_transient(found):\n            time",
+            "if is_transient is None:\n            time",
+        ),
+        (
+            "http: any certificate",
+            "ssl.create_default_context(cafile=self.ca_file)",
+            "ssl._create_unverified_context()",
+        ),
+        ("http: a secret is repeated", 'said = "" if request.is_secret else f": {one', 'said = f": {one'),
+    ),
+    *_in(
+        "listmanagers/guarded.py",
+        "tests/listmanagers/test_guarded.py",
+        ("guarded: words that may hold a secret", "failed with {place_of(error)}", "failed with {error}"),
+        ("guarded: an exit ends all lists", "    except BaseException as error:", "    except Exception as error:"),
+        ("guarded: any answer is an outcome", "all(isinstance(each, Outcome) for each in answer.values())", "answer"),
+    ),
+)
+
+_SCRIPT_TESTS = "tests/cli/test_scripts.py"
+_SCRIPTS = (
+    *_in(
+        "templates/scripts/base.sh",
+        f"{_SCRIPT_TESTS}::test_a_roster_that_dies_half_way_is_not_believed",
+        ("script: half a roster is believed", "|| unavailable 'the command that lists its members' $?", "|| :"),
+    ),
+    *_in(
+        "templates/scripts/base.sh",
+        f"{_SCRIPT_TESTS}::test_a_roster_that_cannot_be_read_again_gives_the_run_up",
+        ("script: a run that fails is not given up", '    give_back "$list"\n    open=', "    open="),
+    ),
+    *_in(
+        "templates/scripts/base.sh",
+        f"{_SCRIPT_TESTS}::test_of_several_codes_the_largest_is_told_unless_one_is_1",
+        ("script: the last exit code", '[ "$worst" -eq 1 ] || [ "$worst" -ge "$1" ] || worst=$1', "worst=$1"),
+    ),
+    *_in(
+        "templates/scripts/base.sh",
+        f"{_SCRIPT_TESTS}::test_nothing_is_called_without_an_address_to_send",
+        ("script: called without an address", '    [ -s "$2" ] || return 0\n    case', "    case"),
+    ),
+    *_in(
+        "templates/scripts/mailing-list-sync-apiv1.sh",
+        f"{_SCRIPT_TESTS}::test_a_portal_that_answers_wrongly_is_told_and_the_next_run_heals",
+        ("script: any page is an answer", "        '200 text/plain'*) ;;", "        '200 '*) ;;"),
+    ),
+    *_in(
+        "templates/scripts/mailing-list-sync-apiv1.sh",
+        f"{_SCRIPT_TESTS}::test_only_as_many_addresses_as_were_planned_are_pushed",
+        (
+            "script: more addresses than were planned",
+            """[ "$(($(wc -l <"$private/answer")))" = "$2" ]""",
+            '[ -n "$2" ]',
+        ),
+    ),
+    *_in(
+        "templates/scripts/changepw.py.txt",
+        "tests/cli/test_passwords.py",
+        ("script: a password that was cut off", ' or not line.endswith("\\n"):', ":"),
+        (
+            "script: the list is not saved",
+            "        mlist.Save()  # withlist does not",
+            "        pass  # withlist does not",
+        ),
+        ("script: the list stays locked", "    finally:\n        mlist.Unlock()", "    finally:\n        pass"),
+    ),
+)
+
+FAULTS = (*_DOMAIN, *_GUARDS, *_FORMS, *_ACCOUNTS, *_SYNC, *_REPORTS, *_ADAPTERS, *_SCRIPTS)
