@@ -67,6 +67,7 @@ nightly: $(ALL)
 	@env -u PORTAL_TEST_DATABASE_URI $(NIGHTLY)
 	@$(if $(PORTAL_TEST_DATABASE_URI),$(NIGHTLY) tests/services)
 	@$(PY) bench/run.py
+	@$(PY) tests/faults/plant.py
 
 faults: $(ALL)
 	@$(PY) tests/faults/plant.py $(ARGS)
