@@ -92,6 +92,7 @@ class UserGroup(Base):
 class Address(Base):
     """A mailbox. ``spelling`` is how the first of its holders typed it; ``erase`` asks the purge to forget it.
 
+    ``let_go_at`` is when the last account that held it let go: none holds it since.
     ``password_version`` is the one that its list password is derived from; replacing the password raises it.
     """
 
@@ -103,28 +104,41 @@ class Address(Base):
     spelling: Mapped[str] = mapped_column(String(254))
     erase: Mapped[bool] = mapped_column(default=False)
     password_version: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    let_go_at: Mapped[datetime | None]
 
 
 class UserAddress(Base):
-    """Who holds which address: several accounts may hold one, a user may hold several, one of them the main one."""
+    """Who holds which address: several accounts may hold one, a user may hold several, one of them the main one.
+
+    Of an account that moved here it says when, from which address, and whether another account held this one then.
+    """
 
     __tablename__ = "user_addresses"
     __table_args__ = (
         Index(None, "user_id"),
+        Index(None, "moved_from", sqlite_where=text("moved_from IS NOT NULL")),
         {"sqlite_with_rowid": False},
     )
 
     address_id: Mapped[int] = mapped_column(ForeignKey("addresses.id"), primary_key=True)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     is_main: Mapped[bool] = mapped_column(default=True)
+    moved_in_at: Mapped[datetime | None]
+    moved_from: Mapped[int | None]  # an address's id
+    is_guest: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class Preference(Base):
-    """What the portal wants for one address on one list, and what it knows of the list manager. Source: SEMANTICS."""
+    """What the portal wants for one address on one list, and what it knows of the list manager. Source: SEMANTICS.
+
+    ``left_by`` is the account that was the last active one to leave the address, ``moved_to`` the address that it moved
+    to, ``moved_from`` the address that a move brought this preference from. They are numbers without a foreign key:
+    the account or the address may be gone.
+    """
 
     __tablename__ = "preferences"
     __table_args__ = (
-        CheckConstraint("source IN ('user', 'superuser', 'init', 'list', 'rule', 'import')", name="source"),
+        CheckConstraint("source IN ('user', 'superuser', 'link', 'init', 'list', 'rule', 'import')", name="source"),
         Index(None, "address_id"),
         # Whole on PostgreSQL: making it partial there would import that dialect at the start of every command.
         Index(None, "moved_to", sqlite_where=text("moved_to IS NOT NULL")),
@@ -142,10 +156,39 @@ class Preference(Base):
     seen: Mapped[bool | None]
     waiting_since: Mapped[datetime | None]
     departed: Mapped[bool] = mapped_column(default=False)  # the departure has been dealt with
-    moved_to: Mapped[int | None] = mapped_column(ForeignKey("addresses.id", ondelete="SET NULL"))
+    moved_to: Mapped[int | None]
     refusal: Mapped[str | None] = mapped_column(String(200))  # the list manager's words
     refused_at: Mapped[datetime | None]
     password_pushed: Mapped[int | None]  # the version of the list password that the list manager has
+    left_by: Mapped[int | None]
+    moved_from: Mapped[int | None]
+
+
+class DisplacedPreference(Base):
+    """What stood at an address for a list before an account moved there; ``subscribed`` is NULL where nothing did.
+
+    It is kept until a person chooses there, or a run plans to add the address: up to then the move can be undone.
+    """
+
+    __tablename__ = "displaced_preferences"
+    __table_args__ = (Index(None, "address_id", "list_handle"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    list_handle: Mapped[str] = mapped_column(String(64))
+    address_id: Mapped[int] = mapped_column(ForeignKey("addresses.id", ondelete="CASCADE"))
+    taken_by: Mapped[int]  # an account
+    version: Mapped[int] = mapped_column(default=0)
+    subscribed: Mapped[bool | None]
+    source: Mapped[str | None] = mapped_column(String(9))
+    changed_at: Mapped[datetime | None]
+    changed_by: Mapped[int | None]
+    seen: Mapped[bool | None]
+    touched: Mapped[bool] = mapped_column(default=False)
+    waiting_since: Mapped[datetime | None]
+    departed: Mapped[bool] = mapped_column(default=False)
+    left_by: Mapped[int | None]
+    moved_to: Mapped[int | None]
+    moved_from: Mapped[int | None]
 
 
 class History(Base):

@@ -60,7 +60,7 @@ def traffic() -> Iterator[Traffic]:
 
 
 @pytest.mark.parametrize(("users", "lists"), [(1, 1), (40, 30)])
-def test_a_page_takes_two_statements_and_a_save_four_for_any_number_of_users_and_lists(
+def test_a_page_takes_two_statements_and_a_save_five_for_any_number_of_users_and_lists(
     users: int, lists: int, instance: Path, make_app: Callable[..., Flask]
 ) -> None:
     handles = [f"list{number}" for number in range(lists)]
@@ -91,7 +91,8 @@ def test_a_page_takes_two_statements_and_a_save_four_for_any_number_of_users_and
 
         assert (len(of_page.statements), of_page.commits) == (2, 0), of_page.statements
         assert saved.status_code == 303
-        assert (len(of_save.statements), of_save.commits) == (4, 1), of_save.statements
+        # Who is logged in; then the account is locked, read, written, and the history is told.
+        assert (len(of_save.statements), of_save.commits) == (5, 1), of_save.statements
         assert alice.get("/subscriptions").ticked() == set(handles[1::2])
 
 
@@ -136,7 +137,7 @@ def test_a_sync_tells_the_list_manager_the_difference_and_nothing_else(app: Flas
         )  # fmt: skip
 
     told = calls()
-    assert [name for name, _ in told] == ["roster", "add", "add", "remove", "remove", "roster"]
+    assert [name for name, _ in told] == ["roster", "remove", "remove", "add", "add", "roster"]
     assert sorted(each for name, batch in told if name == "add" for each in batch) == [
         f"member{number:02}@example.org" for number in (0, 2, 4, 6)
     ]

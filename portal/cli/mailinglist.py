@@ -21,6 +21,7 @@ from portal.cli.sync import SyncOptions, code_of, print_news, run_lists, run_req
 from portal.domain.address import canonical
 from portal.domain.merge import Action
 from portal.domain.roster_text import RosterText
+from portal.errors import UnknownUserError
 from portal.extensions import db, portal
 
 # Services are imported where they are used: a cron job that runs every minute pays for none that it does not call.
@@ -191,14 +192,33 @@ def subscribe(*, handle: str, username: str, reason: str) -> None:
 @mailinglist.command()
 @click.option("--reason", default="", metavar="TEXT", help="Why, for the history.")
 @click.argument("handle", metavar="LIST")
-@click.argument("username")
+@click.argument("username", metavar="USERNAME|ADDRESS")
 def unsubscribe(*, handle: str, username: str, reason: str) -> None:
     """Untick a list for a user; the next run removes all their addresses.
+
+    An address that no account holds, or whose holder may not see the list, is unsubscribed by itself.
 
     \b
     Example: flask mailinglist unsubscribe members alice
     """
-    _choose_for(handle, username, is_subscribed=False, reason=reason)
+    try:
+        _choose_for(handle, username, is_subscribed=False, reason=reason)
+    except UnknownUserError:
+        if "@" not in username:
+            raise
+        _take_off(handle, username, reason=reason)
+
+
+def _take_off(handle: str, address: str, *, reason: str) -> None:
+    from portal.services.history import COMMAND_LINE
+    from portal.services.preferences.on_behalf import take_off
+
+    name = canonical(address)
+    mailing_list = portal().catalogue().get(handle)
+    if take_off(db.session(), mailing_list, name, actor=COMMAND_LINE, now=portal().clock(), reason=reason):
+        print_message(f"{name} is unsubscribed from {handle}; the next run carries it out")
+    else:
+        print_message(f"{name} is unsubscribed from {handle} already; the next run removes it if it is on the list")
 
 
 def _choose_for(handle: str, username: str, *, is_subscribed: bool, reason: str) -> None:

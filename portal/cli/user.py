@@ -175,7 +175,7 @@ def activate(*, username: str) -> None:
     \b
     Example: flask user activate alice
     """
-    users.activate(db.session(), username, lists=_lists())
+    users.activate(db.session(), username, now=portal().clock(), lists=_lists())
     print_message(f"activated {username}")
 
 
@@ -187,7 +187,7 @@ def deactivate(*, username: str) -> None:
     \b
     Example: flask user deactivate alice
     """
-    users.deactivate(db.session(), username)
+    users.deactivate(db.session(), username, now=portal().clock())
     print_message(f"deactivated {username}; their sessions have ended")
 
 
@@ -209,7 +209,7 @@ def delete(*, username: str, yes: bool, erase: bool) -> None:
         if not _has_terminal():
             raise click.UsageError("there is no terminal to ask at: give --yes to delete the account")
         click.confirm(f"Delete {_called(found)}{' and erase the address' if erase else ''}?", abort=True, err=True)
-    gone = users.delete(db.session(), username, erase=erase, lists=_lists())
+    gone = users.delete(db.session(), username, erase=erase, now=portal().clock(), lists=_lists())
     print_message(f"deleted {_called(gone)}")
 
 

@@ -31,8 +31,9 @@ class Rules:
 class AddressState:
     """All that the rules look at, save the roster.
 
-    ``seen`` and ``preference`` are None before the first run and the first choice; ``has_moved`` tells that its holder
-    changed to another address; ``is_dealt_with`` that the departure of an address that is not managed needs no more.
+    ``seen`` and ``preference`` are None before the first run and the first choice; ``has_moved`` tells that its last
+    holder moved to another address; ``is_dealt_with`` that the departure of an address that is not managed needs no
+    more.
     """
 
     preference: bool | None
@@ -53,7 +54,7 @@ def decide(state: AddressState, *, on_roster: bool, rules: Rules) -> Action:
     if rules.honour_list_changes and roster_moved:  # rule 2
         if not on_roster:
             return Action.LEFT
-        if not (state.touched or state.waiting or state.has_moved):
+        if not (state.touched or state.waiting):
             return Action.JOINED
     if state.is_managed and wanted != on_roster:  # rule 3
         return Action.ADD if wanted else Action.REMOVE
@@ -64,8 +65,11 @@ def decide(state: AddressState, *, on_roster: bool, rules: Rules) -> Action:
 
 def _departs(state: AddressState, rules: Rules) -> bool:
     """Tell whether an address that is not managed has to leave the roster, its departure not dealt with yet."""
-    stays = state.preference and not (state.seen and rules.remove_on_departure)
-    return not (stays or state.is_dealt_with)
+    if state.is_dealt_with:
+        return False
+    if not state.preference or state.has_moved:
+        return True
+    return rules.remove_on_departure and (state.seen is True or state.waiting)
 
 
 def explain(state: AddressState, our_act: Action, *, on_roster: bool) -> AddressState:
@@ -78,14 +82,6 @@ def explain(state: AddressState, our_act: Action, *, on_roster: bool) -> Address
     if our_act is (Action.ADD if on_roster else Action.REMOVE):
         return replace(state, seen=on_roster)
     return state
-
-
-def follow_leave(successor: AddressState) -> AddressState:
-    """Return the state of the address that somebody moved to, after they left at the list with the old one.
-
-    Where nothing is known of the roster yet, being on it now counts as joining by hand.
-    """
-    return replace(successor, preference=False, touched=False, seen=bool(successor.seen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,7 @@ def conclude(state: AddressState, action: Action, *, on_roster: bool, push: Push
     on_after = push.on_roster if push else on_roster
     waiting = _is_waiting(state, action, on_after=on_after, push=push)
     taken = {Action.INIT: on_roster, Action.LEFT: False, Action.JOINED: True}.get(action, state.preference)
-    awaits_removal = action in {Action.REMOVE, Action.LEFT} and on_after
+    awaits_removal = action is Action.REMOVE and on_after
     return replace(
         state,
         preference=taken,

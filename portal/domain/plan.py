@@ -1,14 +1,14 @@
 """A plan: what a run would do with one list, as data, and whether it stays within the safety limits."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
 from portal.domain.address import outgoing
 from portal.domain.mailinglist import MailingList, SafetyLimits
-from portal.domain.merge import Action, AddressState, Rules, decide, explain, follow_leave
+from portal.domain.merge import Action, AddressState, Rules, decide, explain
 
 
 class Reason(StrEnum):
@@ -18,17 +18,23 @@ class Reason(StrEnum):
     DEPARTED = "departed"  # nobody who may see the list holds the address: rule 4
     LIST = "list"  # the roster moved: rule 2
     LIST_ADDRESS = "list address"  # held back: it is the address of a mailing list
-    MOVED = "moved"  # the holder changed to another address
+    LINK = "link"  # they unsubscribed, by a mailed link, the address that they moved from
+    MOVED = "moved"  # the holder moved to another address
     REFUSED = "refused"  # held back: the list manager refused it less than a day ago
-    SUCCESSOR = "successor"  # held back: the address that the holder changed to is not on the list yet
+    SUCCESSOR = "successor"  # held back: the address that the holder moved to is not on the list yet
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """What the portal knows of one address on one list.
 
-    ``has_refusal``: the list manager's last word was no; ``is_fresh_refusal``: less than a day ago;
-    ``has_waited_long``: an add has been waiting for so long that it no longer counts as waiting.
+    ``left_by`` is the account that was the last to leave the address, ``moved_to`` the address that it moved to (this
+    one where there is nobody to follow), ``holders`` the active accounts that hold the address now, or two of them,
+    ``moved_from`` the address that a move brought the preference from, ``is_unread`` that no good run has read
+    it since.
+    ``unsubscribed_by_link``: and no run has read that choice yet. ``has_refusal``: the list manager's last word was
+    no; ``is_fresh_refusal``: less than a day ago; ``has_waited_long``: an add has been waiting for so long that it no
+    longer counts as waiting.
     """
 
     address_id: int
@@ -36,8 +42,13 @@ class Row:
     spelling: str
     state: AddressState
     version: int = 0
+    left_by: int | None = None
     moved_to: int | None = None
+    moved_from: int | None = None
+    is_unread: bool = False
+    holders: frozenset[int] = frozenset()
     is_held: bool = True  # some account, active or not, holds the address
+    unsubscribed_by_link: bool = False
     has_refusal: bool = False
     is_fresh_refusal: bool = False
     has_waited_long: bool = False
@@ -47,9 +58,9 @@ class Row:
 class Decision:
     """What a run makes of one row.
 
-    ``state`` is the row's, with our own unfinished acts and a leave that follows the person taken into account.
-    ``spelling`` is as the list manager is told, or the roster's spellings, one a line. ``after`` is the address whose
-    add must be done first.
+    ``state`` is the row's, with our own unfinished acts taken into account. ``spelling`` is as the list manager is
+    told, or the roster's spellings, one a line. ``after`` is the address whose add must be done before this removal;
+    ``moved_from`` the address that the person had before, where this is an add that a move made.
     """
 
     row: Row
@@ -60,11 +71,13 @@ class Decision:
     spelling: str
     held_back: bool = False
     after: int | None = None
+    moved_from: int | None = None
 
     @property
     def stays(self) -> bool:
         """Tell whether the address is on the roster, is wanted there, and is not removed."""
-        wanted = self.action in {Action.INIT, Action.JOINED} or self.state.preference is True
+        is_subscribed = self.state.preference is True and not self.state.has_moved
+        wanted = self.action in {Action.INIT, Action.JOINED} or is_subscribed
         return self.on_roster and wanted and not (self.action is Action.REMOVE and self.is_pushed)
 
     @property
@@ -180,15 +193,16 @@ def decide_rows(
     successor.
     """
     known = {row.address_id: (row, _state(row, roster, our_acts)) for row in rows}
-    followed = _successors_of_leavers(known.values(), roster, rules)
-    decisions = {}
-    for address_id, (row, state) in known.items():
-        if address_id in followed and state.preference:
-            decision = _decide_after_leave(row, state, roster, rules, is_planned_run=is_planned_run)
-        else:
-            decision = _decide(row, state, roster, rules)
-        decisions[address_id] = decision
-    return tuple(_after_successor(each, decisions, is_planned_run=is_planned_run) for each in decisions.values())
+    followed = _leaves_that_follow(known, roster, rules)
+    decisions = {
+        address_id: _decide(row, state, roster, rules, followed.get(address_id))
+        for address_id, (row, state) in known.items()
+    }
+    origins = {new: old for old, new in _moves(known) if old != new}
+    return tuple(
+        _as_half_of_a_move(each, decisions, origins.get(each.row.address_id), is_planned_run=is_planned_run)
+        for each in decisions.values()
+    )
 
 
 def _state(row: Row, roster: Mapping[str, str], our_acts: Mapping[int, Action]) -> AddressState:
@@ -197,21 +211,50 @@ def _state(row: Row, roster: Mapping[str, str], our_acts: Mapping[int, Action]) 
     return explain(state, our_act, on_roster=row.canonical in roster) if our_act else state
 
 
-def _successors_of_leavers(
-    known: Iterable[tuple[Row, AddressState]], roster: Mapping[str, str], rules: Rules
-) -> set[int]:
-    """Return the addresses whose holder left at the list with the address they had before."""
-    if not rules.honour_list_changes:
-        return set()
-    return {
-        row.moved_to
-        for row, state in known
-        if row.moved_to is not None and state.seen is True and row.canonical not in roster
-    }
+def _leaves_that_follow(
+    known: Mapping[int, tuple[Row, AddressState]], roster: Mapping[str, str], rules: Rules
+) -> dict[int, Reason]:
+    """Return the addresses whose holder left, at the list or by a mailed link, with the one they had before.
+
+    Not so where the new one is on the roster, or another account holds it.
+    """
+    followed: dict[int, Reason] = {}
+    for old, new in _moves(known):
+        row, state = known[old]
+        successor = known[new][0]
+        if successor.canonical in roster:
+            continue
+        if row.unsubscribed_by_link:
+            followed[new] = Reason.LINK
+        elif rules.honour_list_changes and state.seen is True and row.canonical not in roster:
+            followed.setdefault(new, Reason.LIST)
+    return followed
 
 
-def _decide(row: Row, state: AddressState, roster: Mapping[str, str], rules: Rules) -> Decision:
+def _moves(known: Mapping[int, tuple[Row, AddressState]]) -> Iterator[tuple[int, int]]:
+    """Yield the moves that a leave would follow: from address, to address.
+
+    Where others hold the old address still, nothing is remembered there. A yes that a move brought from it, and that no
+    run has read, ends with a leave before the move; later leaves are the others'.
+    """
+    for address_id, (row, _state) in known.items():
+        if row.moved_to is not None and row.moved_to in known and _holds_alone(row.left_by, known[row.moved_to][0]):
+            yield address_id, row.moved_to
+        if row.moved_from is not None and row.moved_from in known and row.is_unread:
+            yield row.moved_from, address_id
+
+
+def _holds_alone(account: int | None, row: Row) -> bool:
+    """Tell whether no account but the one that moved there holds an address."""
+    return row.holders <= {account} and row.left_by in {None, account}
+
+
+def _decide(
+    row: Row, state: AddressState, roster: Mapping[str, str], rules: Rules, followed: Reason | None
+) -> Decision:
     on_roster = row.canonical in roster
+    if followed and state.preference:
+        return Decision(row, state, on_roster, Action.LEFT, followed, row.spelling)
     action = decide(state, on_roster=on_roster, rules=rules)
     spelling = roster[row.canonical] if on_roster else outgoing(row.spelling)
     decision = Decision(row, state, on_roster, action, _reason(row, action), spelling)
@@ -230,32 +273,17 @@ def _reason(row: Row, action: Action) -> Reason:
     return Reason.CHOSEN if row.state.is_managed else Reason.DEPARTED
 
 
-def _decide_after_leave(
-    row: Row, state: AddressState, roster: Mapping[str, str], rules: Rules, *, is_planned_run: bool
+def _as_half_of_a_move(
+    decision: Decision, decisions: Mapping[int, Decision], moved_from: int | None, *, is_planned_run: bool
 ) -> Decision:
-    """Decide about the address of somebody who left at the list with the one they had before: the leave follows.
-
-    Whoever joined by hand with the new address stays as they are. Where nothing is pushed, the leave itself is what
-    is taken over; a planned run, which writes preferences before it pushes, removes at the next run.
-    """
-    decision = _decide(row, follow_leave(state), roster, rules)
-    if decision.action is Action.JOINED:
-        return replace(decision, action=Action.NOTHING, state=state)
-    if decision.action is Action.REMOVE and not is_planned_run:
-        return replace(decision, reason=decision.reason if decision.held_back else Reason.LIST)
-    return replace(decision, action=Action.LEFT, reason=Reason.LIST, held_back=False)
-
-
-def _after_successor(decision: Decision, decisions: Mapping[int, Decision], *, is_planned_run: bool) -> Decision:
-    """Let the removal of an old address wait until the new one is on the list.
-
-    A move made while the rows were read may have brought one of the two without the other.
-    """
+    """Let an add know the old address, and the removal of that wait until the new one is on the list."""
+    if decision.action is Action.ADD:
+        return replace(decision, moved_from=moved_from or decision.row.moved_from)
     if decision.action is not Action.REMOVE or decision.row.moved_to is None:
         return decision
     successor = decisions.get(decision.row.moved_to)
-    if successor is not None and successor.action is not Action.ADD:
+    if successor is None or successor.action is not Action.ADD:
         return decision
-    if successor is None or successor.held_back or is_planned_run:
+    if successor.held_back or is_planned_run:
         return replace(decision, held_back=True, reason=Reason.SUCCESSOR)
     return replace(decision, after=successor.row.address_id)

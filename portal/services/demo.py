@@ -172,7 +172,7 @@ def _leave_work_for_the_next_run(stage: _Stage, now: datetime) -> None:
         now=now - timedelta(minutes=20),
         lists=stage.lists,
     )
-    users.deactivate(stage.session, "ivan")
+    users.deactivate(stage.session, "ivan", now=now - timedelta(minutes=15))
 
 
 def _arrive(stage: _Stage, person: _Person, *, now: datetime) -> None:
@@ -191,7 +191,7 @@ def _arrive(stage: _Stage, person: _Person, *, now: datetime) -> None:
     )
     for address in others:
         with transaction(stage.session):
-            addresses.give(stage.session, user_id, address, lists=stage.lists)
+            addresses.give(stage.session, user_id, address, actor=COMMAND_LINE, now=now, lists=stage.lists)
 
 
 def _choose(stage: _Stage, username: str, handle: str, *, ticked: bool, now: datetime) -> None:

@@ -6,6 +6,7 @@ lock several rows take them in the order of list and address, so that no two of 
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -18,9 +19,11 @@ from sqlalchemy import (
     delete,
     exists,
     false,
+    insert,
     literal,
     not_,
     null,
+    or_,
     select,
     update,
 )
@@ -29,35 +32,40 @@ from sqlalchemy.orm import Session
 from portal import database
 from portal.database import IdRange
 from portal.domain.merge import AddressState
+from portal.domain.moves import Standing
 from portal.domain.plan import Row
 from portal.models import Address, Preference, UserAddress
-from portal.services import history
+from portal.services import displaced_preferences, history
 from portal.services.history import Actor, Change
 
 _TABLE: Any = Preference.__table__  # tables, not classes, where there are many rows
 _KEY = ("list_handle", "address_id")
-# What a new value ends: the list manager's refusal of the old one, and the move of a holder who went with it.
-_ENDED: Mapping[str, None] = {"moved_to": None, "refusal": None, "refused_at": None}
-
-
-class Mailbox(NamedTuple):
-    """An address: its id and its canonical form."""
-
-    id: int
-    canonical: str
+# What a new value ends: the list manager's refusal of the old one.
+_ENDED: Mapping[str, None] = {"refusal": None, "refused_at": None}
 
 
 class Finding(NamedTuple):
     """What a run found out about a preference: what to remember, and what the list manager said.
 
-    ``row`` is as the plan read it. ``refusal`` holds the list manager's words where it did not do what it was to;
-    ``is_held_back``: nothing was tried, so that an earlier refusal stays.
+    ``row`` is as the plan read it; ``source`` is that of a change. ``refusal`` holds the list manager's words where it
+    did not do what it was to; ``is_held_back``: nothing was tried, so that an earlier refusal stays.
     """
 
     row: Row
     after: AddressState
     refusal: str | None
     is_held_back: bool
+    source: str = "list"
+
+
+class Written(NamedTuple):
+    """What a move makes of a preference: what stood, and what stands now; None where there is none."""
+
+    list_handle: str
+    address_id: int
+    address: str
+    before: Standing | None
+    after: Standing | None
 
 
 def write_choices(
@@ -65,7 +73,8 @@ def write_choices(
 ) -> list[Change]:
     """Write what a person chose, over whatever is stored; return the choices that still were changes.
 
-    Another holder may have chosen the same since the rows were read.
+    Another holder may have chosen the same since the rows were read. A choice ends the mark that a departure was dealt
+    with, and what a move displaced.
     """
     ordered = sorted(changes)
     if not ordered:
@@ -78,11 +87,15 @@ def write_choices(
         set_={
             **{name: statement.excluded[name] for name in taken},
             **_ENDED,
+            "moved_from": None,
+            "departed": False,
             "version": Preference.version + 1,
         },
         where=Preference.subscribed != statement.excluded.subscribed,
-    ).returning(Preference.list_handle, Preference.address_id)
-    written = set(map(tuple, session.execute(upsert)))
+    ).returning(Preference.list_handle, Preference.address_id, displaced_preferences.IS_DISPLACED)
+    found = {(handle, address_id): displaces for handle, address_id, displaces in session.execute(upsert)}
+    displaced_preferences.forget(session, [key for key, displaces in found.items() if displaces])
+    written = set(found)
     return _recorded(session, ordered, written, actor=actor, now=now, reason=reason)
 
 
@@ -95,14 +108,20 @@ def write_firsts(
     """
     ordered = sorted(changes)
     ids = sorted({each.address_id for each in ordered})
-    locked = select(Address.id).where(Address.id.in_(ids)).with_for_update(read=True, key_share=True)
-    there = set(session.scalars(locked))
+    locked = select(Address.id).where(Address.id.in_(ids)).order_by(Address.id)
+    session.execute(locked.with_for_update(read=True, key_share=True))
+    there = set(session.scalars(select(UserAddress.address_id).where(UserAddress.address_id.in_(ids))))
     rows = [
         {**_values(each, actor=actor, now=now), "seen": each.subscribed if is_seen else None}
         for each in ordered
         if each.address_id in there
     ]
-    return _recorded(session, ordered, _insert(session, rows), actor=actor, now=now)
+    made = _recorded(session, ordered, _insert(session, rows), actor=actor, now=now)
+    for handle in {each.list_handle for each in made if is_seen}:
+        displaced_preferences.note_firsts(
+            session, handle, [each.address_id for each in made if each.list_handle == handle]
+        )
+    return made
 
 
 def _values(change: Change, *, actor: Actor, now: datetime) -> dict[str, Any]:
@@ -157,15 +176,18 @@ def write_noted_firsts(session: Session, handle: str, noted: Table, ids: IdRange
         "touched": false(),
         "departed": false(),
     }
-    firsts = (
-        select(*columns.values())
+    of_noted = (
+        select(Address.id)
         .join(noted, noted.c.address_id == Address.id)
         .where(ids.holds(noted.c.address_id, Address.id))
         .order_by(Address.id)
-        .with_for_update(read=True, key_share=True, of=Address)
     )
+    session.execute(of_noted.with_for_update(read=True, key_share=True, of=Address))
+    is_held = exists().where(UserAddress.address_id == Address.id)
+    firsts = of_noted.with_only_columns(*columns.values()).where(is_held)
     session.execute(database.insert(session, Preference).from_select(list(columns), firsts).on_conflict_do_nothing())
     history.record_noted_firsts(session, handle, noted, ids, now=now)
+    displaced_preferences.note_noted_firsts(session, handle, noted, ids)
 
 
 def write_noted_seen(session: Session, handle: str, noted: Table, ids: IdRange) -> None:
@@ -188,7 +210,7 @@ def write_noted_seen(session: Session, handle: str, noted: Table, ids: IdRange) 
 
 _SETTLED = (
     "subscribed", "source", "changed_at", "changed_by", "version", "seen", "touched",
-    "departed", "waiting_since", "refusal", "refused_at", "password_pushed",
+    "departed", "waiting_since", "moved_from", "refusal", "refused_at", "password_pushed",
 )  # fmt: skip
 
 
@@ -211,7 +233,7 @@ def settle(session: Session, handle: str, findings: Sequence[Finding], *, now: d
         rows = [_settled(each, current[each.row.address_id], now=now) for each in fresh]
         session.execute(_of_one(handle, _SETTLED), rows)
     changes = [
-        Change(handle, each.row.address_id, each.row.canonical, bool(each.after.preference), "list")
+        Change(handle, each.row.address_id, each.row.canonical, bool(each.after.preference), each.source)
         for each in fresh
         if _is_changed(each)
     ]
@@ -275,11 +297,14 @@ def _settled(finding: Finding, current: Any, *, now: datetime) -> dict[str, Any]
     if _is_changed(finding):
         values |= {
             "subscribed": after.preference,
-            "source": "list",
+            "source": finding.source,
             "changed_at": now,
             "changed_by": None,
             "version": current.version + 1,
         }
+        # Somebody who is on the list when the first run reads what they brought joined before they moved.
+        if not (after.preference and finding.row.is_unread):
+            values["moved_from"] = None
     return {"of_address": current.address_id, **{f"new_{name}": value for name, value in values.items()}}
 
 
@@ -300,14 +325,17 @@ def try_again(session: Session, handle: str, address_ids: Sequence[int]) -> None
     session.execute(update(Preference).where(of_ids).values(refused_at=None))
 
 
-def purge(session: Session, handle: str, address_ids: Sequence[int]) -> None:
-    """Delete the preferences of addresses that nobody holds and the roster does not either."""
+def purge(session: Session, handle: str, address_ids: Sequence[int], *, let_go_before: datetime) -> None:
+    """Delete the preferences of addresses that no account has held since a time, or that are to be erased."""
+    is_due = exists().where(Address.id == Preference.address_id, or_(Address.erase, Address.let_go_at <= let_go_before))
     session.execute(
         delete(Preference).where(
             Preference.list_handle == handle,
             Preference.address_id.in_(address_ids),
             Preference.seen.is_(False),
+            Preference.waiting_since.is_(None),
             not_(exists().where(UserAddress.address_id == Preference.address_id)),
+            is_due,
         )
     )
 
@@ -317,25 +345,18 @@ def purge_gone_lists(session: Session, address_ids: Sequence[int], *, handles: C
     session.execute(
         delete(Preference).where(Preference.address_id.in_(address_ids), Preference.list_handle.not_in(handles))
     )
+    displaced_preferences.purge_gone_lists(session, address_ids, handles=handles)
 
 
 def rename_list(session: Session, old: str, new: str) -> int:
     """Carry all preferences of a list over to its new handle; return how many they were."""
+    displaced_preferences.rename_list(session, old, new)
     done: Any = session.execute(update(Preference).where(Preference.list_handle == old).values(list_handle=new))
     count: int = done.rowcount
     return count
 
 
 # --- who holds an address
-
-
-def clear_moves(session: Session, address_ids: Sequence[int]) -> None:
-    """Forget that a former holder moved away from addresses."""
-    session.execute(
-        update(Preference)
-        .where(Preference.address_id.in_(address_ids), Preference.moved_to.is_not(None))
-        .values(moved_to=None, version=Preference.version + 1)
-    )
 
 
 def clear_departures(session: Session, address_ids: Sequence[int], *, where: ColumnElement[bool]) -> None:
@@ -347,64 +368,40 @@ def clear_departures(session: Session, address_ids: Sequence[int], *, where: Col
     )
 
 
-def carry_over(session: Session, old: Mailbox, new: Mailbox, *, actor: Actor, now: datetime) -> None:
-    """Let the preferences of an address move to the one that its holder takes instead.
-
-    Unless another account holds the old address, its own preferences end: it leaves the lists after the new one was
-    added. Source: SEMANTICS, Identity.
-    """
-    rows = session.scalars(
-        select(Preference)
-        .where(Preference.address_id.in_([old.id, new.id]))
+def load_standings(session: Session, address_ids: Sequence[int]) -> dict[tuple[str, int], Standing]:
+    """Return what stands at addresses by list and address, whose rows are locked."""
+    columns = [getattr(Preference, name) for name in displaced_preferences.STANDING]
+    rows = session.execute(
+        select(Preference.list_handle, Preference.address_id, *columns)
+        .where(Preference.address_id.in_(address_ids))
         .order_by(Preference.list_handle, Preference.address_id)
         .with_for_update()
-    ).all()
-    own = {row.list_handle: row for row in rows if row.address_id == new.id}
-    is_shared = session.execute(select(exists().where(UserAddress.address_id == old.id))).scalar_one()
+    )
+    return {(handle, address_id): Standing(*values) for handle, address_id, *values in rows}
+
+
+def write_moves(session: Session, written: Iterable[Written], *, actor: Actor, now: datetime) -> None:
+    """Write what moves make of preferences, with the history of what became another."""
     changes = []
-    for row in [row for row in rows if row.address_id == old.id]:
-        change = Change(row.list_handle, new.id, new.canonical, row.subscribed, "rule")
-        if _take_over(session, row, own.get(row.list_handle), change, actor=actor, now=now):
-            changes.append(change)
-        if not is_shared:
-            if row.subscribed:
-                changes.append(Change(row.list_handle, old.id, old.canonical, False, "rule"))
-            _leave_behind(row, new.id, actor=actor, now=now)
-    session.flush()
-    if not is_shared:  # X to Y to Z is X to Z
-        session.execute(
-            update(Preference)
-            .where(Preference.moved_to == old.id)
-            .values(moved_to=new.id, version=Preference.version + 1)
-        )
+    for each in sorted(written, key=lambda each: (each.list_handle, each.address_id)):
+        _write_move(session, each, now=now)
+        if each.after is not None and (each.before is None or each.before.subscribed != each.after.subscribed):
+            changes.append(Change(each.list_handle, each.address_id, each.address, each.after.subscribed, "rule"))
     history.record(session, changes, actor=actor, now=now)
 
 
-def _take_over(
-    session: Session, row: Preference, own: Preference | None, change: Change, *, actor: Actor, now: datetime
-) -> bool:
-    """Give the new address the old one's preference, unless it has one of its own; tell whether that changed it.
-
-    Going back to an address undoes the move away from it.
-    """
-    values = {**_values(change, actor=actor, now=now), "touched": row.touched}
-    if own is None:
-        return bool(_insert(session, [values]))  # none is made where another holder has just chosen
-    if own.moved_to != row.address_id:
-        return False
-    is_change = own.subscribed != row.subscribed
-    _rewrite(own, values)
-    return is_change
-
-
-def _leave_behind(row: Preference, new: int, *, actor: Actor, now: datetime) -> None:
-    """Let the old address's preference end: it is removed from the list, after the new one was added."""
-    ending: dict[str, Any] = {"touched": False, "departed": False}
-    if row.subscribed:
-        ending |= {"subscribed": False, "source": "rule", "changed_at": now, "changed_by": actor.user_id}
-    _rewrite(row, ending, moved_to=new)
-
-
-def _rewrite(row: Preference, values: Mapping[str, Any], *, moved_to: int | None = None) -> None:
-    for name, value in {**values, **_ENDED, "moved_to": moved_to, "version": row.version + 1}.items():
-        setattr(row, name, value)
+def _write_move(session: Session, written: Written, *, now: datetime) -> None:
+    before, after = written.before, written.after
+    key = and_(Preference.list_handle == written.list_handle, Preference.address_id == written.address_id)
+    if after is None:
+        session.execute(delete(Preference).where(key))
+        return
+    values = {name: getattr(after, name) for name in displaced_preferences.STANDING}
+    if before is None:
+        identity = {"list_handle": written.list_handle, "address_id": written.address_id}
+        times = {"changed_at": after.changed_at or now, "version": after.version + 1}
+        session.execute(insert(Preference).values({**values, **identity, **times}))
+        return
+    if after != replace(before, left_by=after.left_by):  # who left last is nothing that a run reads
+        values |= {**_ENDED, "version": max(before.version, after.version) + 1}
+    session.execute(update(Preference).where(key).values(values))

@@ -239,7 +239,7 @@ def act_out(portal: Operated) -> None:
     assert portal("sync") == (0, "", "")
     portal.choose("alice", ticked=True)
     portal.choose("bob", ticked=False)
-    users.deactivate(portal.session, "charlie")
+    users.deactivate(portal.session, "charlie", now=portal.clock())
     addresses.change(
         portal.session,
         users.id_of(portal.session, "dora"),

@@ -326,6 +326,13 @@ def test_subscribe_and_unsubscribe_choose_for_a_user(call, cast):
     ]
 
 
+def test_unsubscribe_takes_an_address_that_no_account_holds(call, cast):
+    code, _stdout, _stderr = call("unsubscribe", "members", "Gone@example.org")
+    assert code == 0
+    assert call("unsubscribe", "members", "gone@example.org")[0] == 0
+    assert call("unsubscribe", "members", "nobody")[0] != 0
+
+
 @pytest.mark.parametrize("command", ["subscribe", "unsubscribe"])
 def test_choosing_for_somebody_who_cannot_is_65(refused, session, cast, command):
     make_user(session, "dora", is_active=False)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from portal.domain.merge import Action, AddressState, Push, Rules, conclude, decide, explain, follow_leave
+from portal.domain.merge import Action, AddressState, Push, Rules, conclude, decide, explain
 
 HONOUR = Rules()
 PORTAL_WINS = Rules(honour_list_changes=False)
@@ -31,7 +31,7 @@ OFF = AddressState(preference=False, seen=False)
         ("they joined and have no account", replace(OFF, is_managed=False), True, HONOUR, Action.JOINED),
         ("a fresh untick wins over a join", replace(OFF, touched=True), True, HONOUR, Action.REMOVE),
         ("a moderator let in who had changed their mind", replace(OFF, waiting=True), True, HONOUR, Action.REMOVE),
-        ("a moved address never joins", replace(OFF, has_moved=True), True, HONOUR, Action.REMOVE),
+        ("... with an address that they moved from too", replace(OFF, has_moved=True), True, HONOUR, Action.JOINED),
         ("the portal wins over a join where it is told to", OFF, True, PORTAL_WINS, Action.REMOVE),
         # rule 3
         ("ticked", AddressState(True, seen=False, touched=True), False, HONOUR, Action.ADD),
@@ -63,6 +63,43 @@ OFF = AddressState(preference=False, seen=False)
             True,
             KEEP,
             Action.REMOVE,
+        ),
+        (
+            "an add that waited when they went is removed",
+            AddressState(True, seen=False, waiting=True, is_managed=False),
+            True,
+            HONOUR,
+            Action.REMOVE,
+        ),
+        (
+            "... or kept, where the list says so",
+            AddressState(True, seen=False, waiting=True, is_managed=False),
+            True,
+            KEEP,
+            Action.NOTHING,
+        ),
+        ("who moved goes", replace(ON, is_managed=False, has_moved=True), True, HONOUR, Action.REMOVE),
+        ("... whatever the list says", replace(ON, is_managed=False, has_moved=True), True, KEEP, Action.REMOVE),
+        (
+            "... and though they were never seen on",
+            AddressState(True, has_moved=True, is_managed=False),
+            True,
+            KEEP,
+            Action.REMOVE,
+        ),
+        (
+            "... once",
+            replace(ON, is_managed=False, has_moved=True, is_dealt_with=True),
+            True,
+            HONOUR,
+            Action.NOTHING,
+        ),
+        (
+            "who asked to leave goes once",
+            AddressState(False, seen=True, is_managed=False, is_dealt_with=True),
+            True,
+            HONOUR,
+            Action.NOTHING,
         ),
         (
             "who was never seen on is left",
@@ -155,11 +192,3 @@ def test_a_tick_during_a_crashed_removal_is_not_taken_for_a_leave() -> None:
     ticked_meanwhile = AddressState(True, seen=True, touched=True)
     explained = explain(ticked_meanwhile, Action.REMOVE, on_roster=False)
     assert decide(explained, on_roster=False, rules=HONOUR) is Action.ADD
-
-
-def test_a_leave_follows_the_person_and_a_join_by_hand_with_the_new_address_stands() -> None:
-    unseen = follow_leave(AddressState(True, touched=True))
-    assert decide(unseen, on_roster=True, rules=HONOUR) is Action.JOINED
-    assert decide(unseen, on_roster=False, rules=HONOUR) is Action.NOTHING
-    added_by_us = follow_leave(ON)
-    assert decide(added_by_us, on_roster=True, rules=HONOUR) is Action.REMOVE

@@ -1,4 +1,4 @@
-"""The whole reachable state space of one address, and of a move over two: the promises of SEMANTICS hold in it all.
+"""The whole reachable state space of one address: the promises of SEMANTICS hold in it all.
 
 A world is what the portal knows, what is true at the list manager, and what the person visibly did last. From the
 first worlds every event and every answer of the list manager is tried, until no new world turns up.
@@ -11,7 +11,6 @@ from itertools import product
 import pytest
 
 from portal.domain.merge import Action, AddressState, Push, Rules, conclude, decide
-from portal.domain.plan import Decision, Row, decide_rows
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,16 @@ def events(world: World) -> Iterator[World]:
     if state.is_managed:
         for wish in (True, False):
             if state.preference is not wish:  # choosing what already holds is no change
-                chosen = replace(state, preference=wish, touched=True, has_moved=False)
+                chosen = replace(state, preference=wish, touched=True)
                 yield replace(world, state=chosen, refused=False, last_act="join" if wish else "leave")
         yield replace(world, state=replace(state, is_managed=False))
+        if state.preference is not None:
+            yield replace(world, state=replace(state, is_managed=False, has_moved=True))
     else:
-        yield replace(world, state=replace(state, is_managed=True, is_dealt_with=False))
+        yield replace(world, state=replace(state, is_managed=True, has_moved=False, is_dealt_with=False))
+        if state.preference:  # by a mailed link, or by a superuser
+            left = replace(state, preference=False, touched=True, is_dealt_with=False)
+            yield replace(world, state=left, refused=False, last_act="leave")
     if world.on_roster:
         # A join and a leave between two runs are seen by nobody.
         act = "leave" if state.seen is True else ""
@@ -151,86 +155,3 @@ def test_where_the_portal_wins_the_roster_ends_as_every_account_wants_it() -> No
             for _action, after, complied in runs(world, rules):
                 if complied:
                     assert after.on_roster is world.state.preference
-
-
-# A move over two: X was left for Y.
-
-X, Y = "x@example.org", "y@example.org"
-FLAGS = [True, False]
-
-
-def moves() -> Iterator[tuple[Row, Row, dict[str, str]]]:
-    for seen_x, on_x, waiting_x in product([None, True, False], FLAGS, FLAGS):
-        old = AddressState(False, seen_x, waiting=waiting_x, has_moved=True, is_managed=False)
-        for wants, seen_y, on_y, touched, managed, refused in product(
-            FLAGS, [None, True, False], FLAGS, FLAGS, FLAGS, FLAGS
-        ):
-            new = AddressState(wants, seen_y, touched=touched, is_managed=managed)
-            roster = {address: address for address, on in ((X, on_x), (Y, on_y)) if on}
-            yield Row(1, X, X, old, moved_to=2), Row(2, Y, Y, new, is_fresh_refusal=refused), roster
-
-
-def both(rows: tuple[Row, Row], roster: dict[str, str], *, is_planned_run: bool = False) -> tuple[Decision, Decision]:
-    x, y = decide_rows(rows, roster, rules=Rules(), our_acts={}, is_planned_run=is_planned_run)
-    return x, y
-
-
-def settle(decision: Decision, roster: dict[str, str]) -> Row:
-    """The row after a run in which the list manager did as it was told."""
-    canonical = decision.row.canonical
-    push = Push(on_roster=canonical in roster) if decision.is_pushed else None
-    after = conclude(decision.state, decision.action, on_roster=decision.on_roster, push=push)
-    return replace(decision.row, state=after)
-
-
-def pushed(decisions: tuple[Decision, ...], roster: dict[str, str]) -> dict[str, str]:
-    after = dict(roster)
-    for each in decisions:
-        if each.is_pushed and each.action is Action.ADD:
-            after[each.row.canonical] = each.spelling
-        elif each.is_pushed:
-            after.pop(each.row.canonical, None)
-    return after
-
-
-@pytest.mark.parametrize("is_planned_run", [False, True])
-def test_a_moved_address_is_removed_only_when_its_successor_is_on_or_not_wanted(is_planned_run: bool) -> None:
-    for old, new, roster in moves():
-        x, y = both((old, new), roster, is_planned_run=is_planned_run)
-        assert x.action in {Action.NOTHING, Action.REMOVE}
-        if x.action is Action.REMOVE and not x.held_back:
-            assert y.action is not Action.ADD or (x.after == 2 and not y.held_back and not is_planned_run)
-        if x.held_back:
-            assert y.action is Action.ADD
-
-
-def test_a_leave_with_the_old_address_follows_the_person() -> None:
-    for old, new, roster in moves():
-        if old.state.seen is True and X not in roster:
-            _x, y = both((old, new), roster)
-            after = pushed((_x, y), roster)
-            joined_by_hand = Y in roster and new.state.seen is not True
-            if not joined_by_hand:
-                assert settle(y, after).state.preference is False
-                assert Y not in after or y.held_back or not new.state.is_managed
-            elif new.state.preference:
-                assert settle(y, after).state.preference is True
-                assert Y in after
-
-
-def test_a_second_run_after_a_move_does_nothing() -> None:
-    for old, new, roster in moves():
-        decisions = both((old, new), roster)
-        after = pushed(decisions, roster)
-        rows = (settle(decisions[0], after), settle(decisions[1], after))
-        for each in both(rows, after):
-            assert not each.is_pushed, (old, new, roster)
-
-
-def test_somebody_who_moved_is_on_the_list_with_one_address_at_the_end() -> None:
-    for old, new, roster in moves():
-        wants = new.state.preference and new.state.is_managed and not new.is_fresh_refusal
-        left = old.state.seen is True and X not in roster
-        if wants and not left and new.state.seen is not True:
-            after = pushed(both((old, new), roster), roster)
-            assert set(after) == {Y}

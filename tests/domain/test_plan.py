@@ -70,7 +70,7 @@ def test_an_add_uses_the_spelling_as_typed_and_a_removal_the_rosters():
         (row(1, ON), [], Action.LEFT, Reason.LIST),
         (row(1, AddressState(False, seen=False)), [1], Action.JOINED, Reason.LIST),
         (row(1, TICKED, is_fresh_refusal=True), [], Action.ADD, Reason.REFUSED),
-        (row(1, replace(UNTICKED, has_moved=True, is_managed=False), moved_to=9), [1], Action.REMOVE, Reason.MOVED),
+        (row(1, replace(ON, has_moved=True, is_managed=False), moved_to=9), [1], Action.REMOVE, Reason.MOVED),
     ],
 )
 def test_a_line_says_why_it_stands_in_the_plan(decided, on, action, reason):
@@ -125,70 +125,89 @@ def test_an_add_that_has_waited_for_90_days_no_longer_counts_as_waiting():
     assert decide(row(1, waits, has_waited_long=True), on=[1])[0].action is Action.JOINED
 
 
-# A move: 1 is the old address, 2 the new one.
+# A move: account 7 left 1, the old address, for 2, the new one.
 
-LEFT_BEHIND = AddressState(False, seen=True, has_moved=True, is_managed=False)
+LEFT_BEHIND = AddressState(True, seen=True, has_moved=True, is_managed=False)
 
 
-def move(successor, *, on=(1,), old=LEFT_BEHIND, **values):
-    return decide(row(1, old, moved_to=2), successor, on=on, **values)
+def successor(state, **values):
+    return row(2, state, **{"holders": frozenset({7}), **values})
+
+
+def move(new, *, on=(1,), old=LEFT_BEHIND, moved=None, **values):
+    return decide(row(1, old, **{"left_by": 7, "moved_to": 2, **(moved or {})}), new, on=on, **values)
 
 
 def test_the_old_address_is_removed_after_the_new_one_was_added():
-    old, new = move(row(2, TICKED))
+    old, new = move(successor(TICKED))
     assert (new.action, old.action, old.after, old.held_back) == (Action.ADD, Action.REMOVE, 2, False)
 
 
 def test_the_old_address_waits_while_the_new_one_is_held_back():
-    old, _new = move(row(2, TICKED, is_fresh_refusal=True))
+    old, _new = move(successor(TICKED, is_fresh_refusal=True))
     assert (old.action, old.held_back, old.reason) == (Action.REMOVE, True, Reason.SUCCESSOR)
 
 
 def test_in_a_planned_run_the_old_address_always_waits():
-    old, _new = move(row(2, TICKED), is_planned_run=True)
+    old, _new = move(successor(TICKED), is_planned_run=True)
     assert (old.held_back, old.reason) == (True, Reason.SUCCESSOR)
 
 
 @pytest.mark.parametrize(
-    ("successor", "on"),
+    ("new", "on"),
     [
-        (row(2, ON), (1, 2)),  # on the roster
-        (row(2, AddressState(False, seen=False)), (1,)),  # not wanted
-        (row(2, replace(TICKED, is_managed=False)), (1,)),  # nobody's
+        (successor(ON), (1, 2)),  # on the roster
+        (successor(AddressState(False, seen=False)), (1,)),  # not wanted
+        (successor(replace(TICKED, is_managed=False)), (1,)),  # nobody's
+        (successor(AddressState(None)), (1,)),  # nothing is known of it
+        (row(3, TICKED), (1,)),  # it was forgotten
     ],
 )
-def test_the_old_address_waits_for_nothing_that_will_not_be_added(successor, on):
+def test_the_old_address_waits_for_nothing_that_will_not_be_added(new, on):
     for is_planned_run in (True, False):
-        old, _new = move(successor, on=on, is_planned_run=is_planned_run)
+        old, _new = move(new, on=on, is_planned_run=is_planned_run)
         assert (old.action, old.held_back, old.after) == (Action.REMOVE, False, None)
 
 
-def test_the_old_address_waits_where_the_new_one_came_too_late_to_be_looked_at():
-    (old,) = decide(row(1, LEFT_BEHIND, moved_to=2), on=[1])
-    assert (old.action, old.held_back, old.reason) == (Action.REMOVE, True, Reason.SUCCESSOR)
+def test_an_address_that_several_moved_out_of_waits_for_nothing():
+    old, _new = move(successor(TICKED), moved={"moved_to": 1})
+    assert (old.action, old.held_back, old.after) == (Action.REMOVE, False, None)
+
+
+def test_an_add_that_a_move_made_knows_the_address_moved_from():
+    _old, new = move(successor(TICKED, moved_from=1))
+    assert new.moved_from == 1
+    _old, new = move(successor(ON, moved_from=1), on=[1, 2])
+    assert new.moved_from is None, "nothing is added"
+
+
+def test_a_leave_before_the_move_follows_though_another_account_holds_the_old_address_still():
+    shared = row(1, ON, holders=frozenset({8}))
+    _old, new = decide(shared, successor(TICKED, moved_from=1, is_unread=True))
+    assert (new.action, new.reason) == (Action.LEFT, Reason.LIST)
+    _old, new = decide(shared, successor(TICKED, moved_from=1))
+    assert new.action is Action.ADD, "a leave after the first run is the other's alone"
 
 
 def test_a_leave_with_the_old_address_follows_the_person():
-    _old, new = move(row(2, TICKED), on=())
-    assert (new.action, new.reason) == (Action.LEFT, Reason.LIST)
-    _old, new = move(row(2, ON), on=(2,))
-    assert (new.action, new.reason, new.held_back) == (Action.REMOVE, Reason.LIST, False)
-
-
-def test_a_leave_that_follows_is_taken_over_where_the_removal_cannot_be_pushed_yet():
-    _old, new = move(row(2, ON), on=(2,), is_planned_run=True)
+    _old, new = move(successor(TICKED), on=())
     assert (new.action, new.reason) == (Action.LEFT, Reason.LIST)
 
 
-def test_a_leave_that_follows_is_kept_in_mind_while_the_removal_is_held_back():
-    _old, new = move(row(2, ON, is_fresh_refusal=True), on=(2,))
-    assert (new.action, new.held_back, new.reason) == (Action.REMOVE, True, Reason.REFUSED)
-    assert new.state.preference is False
+def test_an_unsubscription_of_the_old_address_by_a_mailed_link_follows_the_person():
+    unsubscribed = AddressState(False, seen=True, touched=True, has_moved=True, is_managed=False)
+    moved = {"unsubscribed_by_link": True}
+    for on in ((1,), ()):
+        _old, new = move(successor(TICKED), on=on, old=unsubscribed, moved=moved)
+        assert (new.action, new.reason) == (Action.LEFT, Reason.LINK)
+    _old, new = move(successor(TICKED), on=(1,), old=unsubscribed, moved=moved, rules=PORTAL_WINS)
+    assert new.action is Action.LEFT, "it is a choice in the portal"
 
 
-def test_whoever_joined_with_the_new_address_and_left_with_the_old_by_hand_stays():
-    _old, new = move(row(2, TICKED), on=(2,))
-    assert (new.action, new.state) == (Action.NOTHING, TICKED)
+def test_who_is_on_the_list_with_the_new_address_stays_whatever_became_of_the_old_one():
+    for state in (TICKED, ON):
+        _old, new = move(successor(state), on=(2,))
+        assert (new.action, new.state) == (Action.NOTHING, state)
 
 
 @pytest.mark.parametrize(
@@ -201,13 +220,16 @@ def test_whoever_joined_with_the_new_address_and_left_with_the_old_by_hand_stays
     ],
 )
 def test_no_leave_follows_where_nobody_was_seen_to_leave(values):
-    _old, new = move(row(2, TICKED), on=(), **values)
+    _old, new = move(successor(TICKED), on=(), **values)
     assert new.action is Action.ADD
 
 
-def test_a_leave_does_not_follow_to_an_address_that_is_unsubscribed_already():
-    _old, new = move(row(2, AddressState(False, seen=False)), on=(2,))
-    assert new.action is Action.JOINED, "an untouched address that joins, joins"
+@pytest.mark.parametrize(
+    "held", [{"holders": frozenset({7, 8})}, {"holders": frozenset({8})}, {"holders": frozenset(), "left_by": 8}]
+)
+def test_no_leave_follows_to_an_address_that_another_account_holds_or_left_last(held):
+    _old, new = move(successor(TICKED, **held), on=())
+    assert new.action is Action.ADD
 
 
 # The id.

@@ -24,7 +24,7 @@ def test_a_new_address_does_not_get_the_number_of_a_purged_one(session: Session,
 
     alice = create("alice")
     list_init(session, members, RosterText([]), now=clock(), allow_empty=True)
-    users.delete(session, "alice", erase=False, lists=lists)
+    users.delete(session, "alice", now=clock(), erase=False, lists=lists)
     sync_list(session, members, portal.open_list_manager(members), clock=clock, request=Request())
     bob = create("bob")
 

@@ -3,14 +3,14 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from portal.models import Address, History, Preference
+from portal.models import History, Preference, UserAddress
 from portal.services import preference_rows
 from portal.services.history import COMMAND_LINE, Actor, Change
 from portal.services.transaction import transaction
-from tests.factories import NOW, make_address, make_preference
+from tests.factories import NOW, make_address, make_preference, make_user
 
 LATER = NOW + timedelta(hours=1)
 ALICE = Actor(7, "alice")
@@ -21,6 +21,7 @@ def changes(session: Session) -> list[Change]:
     """What is to be written of Alice's and Bob's addresses: both are to be subscribed."""
     found = []
     for name in ("alice", "bob"):
+        make_user(session, name)
         number = make_address(session, f"{name}@example.org")
         found.append(Change("members", number, f"{name}@example.org", True, "import"))
     session.commit()
@@ -49,7 +50,7 @@ def test_a_first_preference_leaves_one_that_was_made_meanwhile(session, changes)
 
 def test_a_first_preference_passes_over_an_address_that_was_given_up(session, changes):
     alice, bob = changes
-    session.execute(Address.__table__.delete().where(Address.__table__.c.id == bob.address_id))
+    session.execute(delete(UserAddress).where(UserAddress.address_id == bob.address_id))
     session.commit()
     with transaction(session):
         made = preference_rows.write_firsts(session, changes, actor=COMMAND_LINE, now=LATER, is_seen=True)
@@ -67,7 +68,7 @@ def test_a_choice_ends_a_refusal_and_a_move_and_one_that_holds_already_is_no_cha
         False,
         refusal="banned",
         refused_at=NOW,
-        moved_to=alice.address_id,
+        moved_from=alice.address_id,
         version=4,
     )
     with transaction(session):
@@ -77,7 +78,7 @@ def test_a_choice_ends_a_refusal_and_a_move_and_one_that_holds_already_is_no_cha
     assert (found[alice.address_id].refusal, found[alice.address_id].version) == ("banned", 4)
     changed = found[bob.address_id]
     assert (changed.subscribed, changed.touched, changed.changed_by, changed.version) == (True, True, 7, 5)
-    assert (changed.refusal, changed.refused_at, changed.moved_to) == (None, None, None)
+    assert (changed.refusal, changed.refused_at, changed.moved_from) == (None, None, None)
 
 
 def test_nothing_to_write_writes_nothing(session):

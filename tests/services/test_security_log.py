@@ -8,6 +8,7 @@ import re
 import stat
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,10 +167,10 @@ def test_changes_of_accounts_are_told(session, events):
     alice = make_user(session, "alice")
     users.grant(session, "alice")
     users.revoke(session, "alice")
-    users.deactivate(session, "alice")
-    users.activate(session, "alice", lists=None)
+    users.deactivate(session, "alice", now=NOW)
+    users.activate(session, "alice", now=NOW, lists=None)
     users.set_password(session, "alice", password="correct horse battery", rounds=4)
-    users.delete(session, "alice", erase=True, lists=None)
+    users.delete(session, "alice", now=NOW, erase=True, lists=None)
     assert names(events()) == [
         (event, alice)
         for event in (
@@ -180,7 +181,7 @@ def test_changes_of_accounts_are_told(session, events):
 
 def test_what_did_not_happen_is_not_told(session, events):
     make_user(session, "bob", is_superuser=True)
-    for change in (users.revoke, users.deactivate):
+    for change in (users.revoke, partial(users.deactivate, now=NOW)):
         with pytest.raises(Exception, match="last active superuser"):
             change(session, "bob")
     assert events() == []

@@ -11,10 +11,11 @@ from sqlalchemy.orm import Session
 from portal import database
 from portal.domain import usernames
 from portal.domain.address import printable
+from portal.domain.moves import Move
 from portal.errors import BadInputError
 from portal.models import Address, User, UserAddress, UserGroup
 from portal.services import security_log
-from portal.services.accounts import addresses, passwords, users
+from portal.services.accounts import addresses, moves, passwords, users
 from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import Checked, Lists
 from portal.services.history import COMMAND_LINE, Actor
@@ -208,6 +209,10 @@ def _create(session: Session, rows: Sequence[_Row], *, now: datetime, lists: Lis
     for chunk in database.chunked(made, _BLOCK):
         account_log.record(session, chunk, "imported", actor=actor)
     address_ids = _find_or_make_addresses(session, rows)
+    moves.lock(session, address_ids.values())
+    taken = (Move(user_ids[row.key], None, address_ids[row.address.canonical]) for row in rows)
+    for block in database.chunked(taken, _BLOCK):
+        moves.carry_out(session, block, actor=actor, now=now)
     held = (
         {"user_id": user_ids[row.key], "address_id": address_ids[row.address.canonical], "is_main": True}
         for row in rows
@@ -220,7 +225,7 @@ def _create(session: Session, rows: Sequence[_Row], *, now: datetime, lists: Lis
     ):
         for block in database.chunked(values, _BLOCK):
             session.execute(statement, block)
-    addresses.clear_moves_and_departures(session, list(address_ids.values()), lists=lists)
+    addresses.clear_departures_of(session, list(address_ids.values()), lists=lists)
 
 
 def _find_or_make_addresses(session: Session, rows: Sequence[_Row]) -> dict[str, int]:
@@ -233,13 +238,13 @@ def _find_or_make_addresses(session: Session, rows: Sequence[_Row]) -> dict[str,
             database.insert(session, Address.__table__).on_conflict_do_nothing(),
             [{"canonical": canonical, "spelling": spelled[canonical], "erase": False} for canonical in block],
         )
-        columns = select(Address.id, Address.canonical, Address.spelling, Address.erase)
+        columns = select(Address.id, Address.canonical)
         found = columns.add_columns(addresses.is_held().label("is_held")).where(Address.canonical.in_(block))
         respelled = []
-        for address_id, canonical, spelling, erase, is_held in session.execute(found):
+        for address_id, canonical, is_held in session.execute(found):
             ids[canonical] = address_id
-            if not is_held and (erase or spelling != spelled[canonical]):
-                respelled.append({"id": address_id, "spelling": spelled[canonical], "erase": False})
+            if not is_held:
+                respelled.append({"id": address_id, "spelling": spelled[canonical], "erase": False, "let_go_at": None})
         if respelled:  # as with one: the first spelling stays while somebody holds the address
             session.execute(update(Address), respelled)
     return ids

@@ -94,7 +94,7 @@ def create(
     with transaction(session):
         (user_id,) = insert_accounts(session, [values], now=now).values()
         _put_into(session, user_id, group_names)
-        addresses.give(session, user_id, address, lists=lists)
+        addresses.give(session, user_id, address, actor=actor, now=now, lists=lists)
         made = "made, a superuser" if is_superuser else "made"
         account_log.record(session, [(user_id, username)], made, actor=actor)
     security_log.log("user made", user=user_id)
@@ -287,10 +287,12 @@ def set_groups(
     security_log.log("groups changed", user=user_id)
 
 
-def activate(session: Session, username: str, *, lists: Lists, actor: Actor = COMMAND_LINE) -> None:
+def activate(session: Session, username: str, *, now: datetime, lists: Lists, actor: Actor = COMMAND_LINE) -> None:
     """Let a user log in, and be managed on the lists, again. Raise UnknownUserError."""
     with transaction(session):
         user = _row(session, username)
+        if not user.is_active:
+            addresses.activate(session, user.id, actor=actor, now=now)
         user.is_active, user_id = True, user.id
         session.flush()
         addresses.clear_departures(session, user.id, lists=lists)
@@ -298,10 +300,11 @@ def activate(session: Session, username: str, *, lists: Lists, actor: Actor = CO
     security_log.log("user activated", user=user_id)
 
 
-def deactivate(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> None:
+def deactivate(session: Session, username: str, *, now: datetime, actor: Actor = COMMAND_LINE) -> None:
     """Lock a user out, at once; the account stays. Raise UnknownUserError, or BadInputError for the last superuser."""
     with transaction(session):
         user = _row_of_one_who_may_go(session, username)
+        addresses.deactivate(session, user.id, actor=actor, now=now)
         user.is_active, user_id = False, user.id
         session.flush()
         sessions.end(session, user.id)
@@ -309,16 +312,19 @@ def deactivate(session: Session, username: str, *, actor: Actor = COMMAND_LINE) 
     security_log.log("user deactivated", user=user_id)
 
 
-def delete(session: Session, username: str, *, erase: bool, lists: Lists, actor: Actor = COMMAND_LINE) -> Profile:
+def delete(
+    session: Session, username: str, *, erase: bool, now: datetime, lists: Lists, actor: Actor = COMMAND_LINE
+) -> Profile:
     """Delete an account, its sessions and its hold on addresses; return what it was.
 
-    ``erase`` asks that every trace of addresses that nobody else holds goes as well, once no roster holds them.
+    ``erase`` unsubscribes addresses that nobody else holds, and asks that every trace of them goes as well, once no
+    roster holds them.
     Preferences and history stay otherwise. Raise UnknownUserError, or BadInputError for the last superuser.
     """
     with transaction(session):
         user = _row_of_one_who_may_go(session, username)
         (gone,) = profiles(session, User.id == user.id)
-        addresses.release(session, user.id, erase=erase, lists=lists)
+        addresses.release(session, user.id, erase=erase, actor=actor, now=now, lists=lists)
         _record(session, user, "deleted", actor=actor)
         if erase:
             _forget_name(session, gone.id, account_log.forget_name(session, gone.id))

@@ -16,9 +16,10 @@ from sqlalchemy.orm import Session, aliased
 
 from portal import database
 from portal.domain.mailinglist import MailingList
-from portal.errors import BadInputError, ChangedMeanwhileError
+from portal.errors import BadInputError, ChangedMeanwhileError, NotOfferedError
 from portal.models import Address, Preference, User, UserAddress
 from portal.services import preference_rows, security_log
+from portal.services.accounts import addresses
 from portal.services.accounts.addresses import is_managed, may_see
 from portal.services.history import Actor, Change
 from portal.services.reports import subscribers
@@ -106,6 +107,34 @@ def do(
     return done
 
 
+def take_off(
+    session: Session, mailing_list: MailingList, address: str, *, actor: Actor, now: datetime, reason: str = ""
+) -> bool:
+    """Unsubscribe an address that is not managed, known or not; return whether that is a change.
+
+    ``address`` is canonical. The next run takes it off, as far as it is on the list. Raise NotOfferedError where an
+    active user who may see the list holds it: they are unsubscribed by name.
+    """
+    if not reason.isprintable() or len(reason) > LONGEST_REASON:
+        raise BadInputError(f"the reason is not one line of at most {LONGEST_REASON} characters")
+    with transaction(session):
+        address_id = addresses.find_or_make(session, address, now=now)
+        holder = session.scalar(
+            select(User.username)
+            .join(UserAddress, UserAddress.user_id == User.id)
+            .where(UserAddress.address_id == address_id, may_see(mailing_list))
+            .order_by(User.username_key)
+        )
+        if holder is not None:
+            raise NotOfferedError(f"{address} is an address of {holder}: unsubscribe that user")
+        change = Change(mailing_list.handle, address_id, address, False, "superuser")
+        made = preference_rows.write_choices(session, [change], actor=actor, now=now, reason=reason)
+        if not made:  # who has joined again by hand goes too
+            preference_rows.clear_departures(session, [address_id], where=Preference.list_handle == mailing_list.handle)
+    security_log.log("done for others", list=mailing_list.handle, bulk_action="unsubscribe", count=len(made))
+    return bool(made)
+
+
 def _do(
     session: Session,
     mailing_list: MailingList,
@@ -152,9 +181,10 @@ def _eligibility(mailing_list: MailingList, bulk_action: BulkAction, wanted: Fil
         )
         return case((is_held_back, literal(Eligibility.CHANGE.value)), else_=literal(Eligibility.SO_ALREADY.value))
     not_managed = (~is_managed(mailing_list), literal(Eligibility.NOT_MANAGED.value))
-    if bulk_action is BulkAction.UNSUBSCRIBE:
+    if bulk_action is BulkAction.UNSUBSCRIBE:  # of a person who is not managed too, where they are subscribed
         already = (Preference.subscribed.is_(False), literal(Eligibility.SO_ALREADY.value))
-        return case(not_managed, already, else_=literal(Eligibility.CHANGE.value))
+        is_on = (Preference.subscribed.is_(True), literal(Eligibility.CHANGE.value))
+        return case(is_on, not_managed, already, else_=literal(Eligibility.CHANGE.value))
     already = (Preference.subscribed.is_(True), literal(Eligibility.SO_ALREADY.value))
     is_wanted = _is_the_one_to_subscribe(mailing_list, is_alone=wanted.address_id is not None)
     return case(

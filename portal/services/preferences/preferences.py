@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, exists, func, select, union
+from sqlalchemy import ColumnElement, and_, bindparam, exists, func, select, union
 from sqlalchemy.orm import Session, aliased
 
 from portal import database
@@ -233,6 +233,7 @@ def choose(
     if not changed:
         return ()
     with transaction(session):
+        _lock(session, User.id == user_id)
         holder = _load(session, _of_user(tuple(catalogue.lists)), user_id=user_id)
         if address_id is not None and address_id not in holder.addresses:
             raise BadInputError("that address is not one of yours")
@@ -249,6 +250,11 @@ def choose(
     return tuple(
         Choice(each.handle, each.name, changed[each.handle], is_changed=each.handle in written) for each in lists
     )
+
+
+def _lock(session: Session, user: ColumnElement[bool]) -> None:
+    """Keep an account as it is until the choice is written: its addresses, its groups, and that it is there at all."""
+    session.execute(select(User.id).where(user).with_for_update(read=True))
 
 
 def choose_for(
@@ -271,6 +277,7 @@ def choose_for(
     if not reason.isprintable():
         raise BadInputError("the reason is not one line of text")
     with transaction(session):
+        _lock(session, User.username_key == usernames.key(username))
         try:
             holder = _load(session, _of_name(mailing_list.handle), name=usernames.key(username))
         except UnknownUserError:

@@ -13,7 +13,7 @@ from portal import database
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action, AddressState
 from portal.domain.plan import Plan, Row, decide_rows, rules_of
-from portal.models import Address, Preference, Run, RunLine, UserAddress
+from portal.models import Address, Preference, Run, RunLine, User, UserAddress
 from portal.services.accounts.addresses import is_held, is_managed
 
 RETRY_AFTER = timedelta(days=1)  # a refused address is tried again
@@ -46,6 +46,9 @@ def make_plan(
     our_acts = unfinished_acts(session, mailing_list.handle)
     ids, counts = _undecided(session, mailing_list, roster, our_acts)
     rows = load_rows(session, mailing_list, ids, now=now)
+    # A move made meanwhile may have brought one of its two halves without the other.
+    halves = {each for row in rows for each in (row.moved_to, row.moved_from) if each is not None}
+    rows += load_rows(session, mailing_list, halves - ids, now=now)
     decisions = decide_rows(
         rows, roster, rules=rules_of(mailing_list), our_acts=our_acts, is_planned_run=is_planned_run
     )
@@ -56,7 +59,7 @@ def make_plan(
         on_roster=len(roster),
         without_account=len(roster) - counts["held"],
         seen_on=counts["steady_on"] + sum(row.state.seen is True for row in rows),
-        doubtful=counts["steady_on"] + sum(each.preference is True for each in seen),
+        doubtful=counts["steady_on"] + sum(each.preference is True and not each.has_moved for each in seen),
         staying=counts["steady_on"] + sum(each.stays for each in decisions),
     )
 
@@ -111,12 +114,18 @@ def _undecided(
             steady_on += on_roster
         elif overview != unmanaged:
             found.add(address_id)
-    moved = select(Preference.moved_to).where(
-        Preference.list_handle == mailing_list.handle, Preference.moved_to.is_not(None)
-    )
-    successors = set(session.scalars(moved)) - found
-    steady_on -= _count_seen_on(session, mailing_list, successors)
-    return found | {each for each in successors if each is not None}, {"held": held, "steady_on": steady_on}
+    halves = _halves_of_moves(session, mailing_list) - found
+    steady_on -= _count_seen_on(session, mailing_list, halves)
+    return found | halves, {"held": held, "steady_on": steady_on}
+
+
+def _halves_of_moves(session: Session, mailing_list: MailingList) -> set[int]:
+    """Return the addresses that somebody on the list moved to, and those that no run has followed them from."""
+    of_list = Preference.list_handle == mailing_list.handle
+    moved_to = session.scalars(select(Preference.moved_to).where(of_list, Preference.moved_to.is_not(None)))
+    unread = and_(of_list, Preference.moved_from.is_not(None), Preference.touched)
+    moved_from = session.scalars(select(Preference.moved_from).where(unread))
+    return {each for each in (*moved_to, *moved_from) if each is not None}
 
 
 def _overviews(session: Session, mailing_list: MailingList) -> Iterator[tuple[int, str, int]]:
@@ -126,7 +135,7 @@ def _overviews(session: Session, mailing_list: MailingList) -> Iterator[tuple[in
     return chain.from_iterable(blocks)
 
 
-def _count_seen_on(session: Session, mailing_list: MailingList, ids: Collection[int | None]) -> int:
+def _count_seen_on(session: Session, mailing_list: MailingList, ids: Collection[int]) -> int:
     if not ids:
         return 0
     count: int = session.execute(
@@ -190,12 +199,29 @@ def _details(mailing_list: MailingList) -> Any:
         Preference.touched,
         Preference.waiting_since,
         Preference.departed,
+        Preference.source,
+        Preference.left_by,
         Preference.moved_to,
+        Preference.moved_from,
         Preference.refused_at,
         Preference.version,
         is_managed(mailing_list).label("is_managed"),
         is_held().label("is_held"),
+        *_two_holders(),
     ).outerjoin(Preference, and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id))
+
+
+def _two_holders() -> tuple[Any, Any]:
+    """Return the first and the last of the active accounts that hold an address."""
+    active = (
+        select(User.id)
+        .join(UserAddress, UserAddress.user_id == User.id)
+        .where(UserAddress.address_id == Address.id, User.is_active)
+        .correlate(Address)
+    )
+    lowest = active.with_only_columns(func.min(User.id)).scalar_subquery()
+    highest = active.with_only_columns(func.max(User.id)).scalar_subquery()
+    return lowest.label("first_holder"), highest.label("last_holder")
 
 
 def _row(found: Any, *, now: datetime) -> Row:
@@ -206,14 +232,19 @@ def _row(found: Any, *, now: datetime) -> Row:
         state=AddressState(
             preference=found.subscribed,
             seen=found.seen,
-            touched=bool(found.touched),
+            touched=bool(found.touched) and found.moved_from is None,
             waiting=found.waiting_since is not None,
             is_dealt_with=bool(found.departed),
             has_moved=found.moved_to is not None,
             is_managed=bool(found.is_managed),
         ),
         version=found.version or 0,
+        left_by=found.left_by,
         moved_to=found.moved_to,
+        moved_from=found.moved_from,
+        is_unread=bool(found.touched),
+        holders=frozenset({found.first_holder, found.last_holder}) - {None},
+        unsubscribed_by_link=bool(found.touched) and found.source == "link" and not found.subscribed,
         is_held=bool(found.is_held),
         has_refusal=found.refused_at is not None,
         has_waited_long=found.waiting_since is not None and now - found.waiting_since >= WAITING_ENDS,

@@ -16,6 +16,7 @@ from portal.domain.plan import Decision, Plan
 from portal.domain.run import IN_PROGRESS, NEVER_BEGUN, RunKind, RunState
 from portal.listmanagers.base import Outcome
 from portal.models import Lease, Run, RunLine
+from portal.services import displaced_preferences
 from portal.services.history import Actor
 from portal.services.sync import leases
 from portal.services.transaction import reading, transaction
@@ -194,6 +195,7 @@ def begin(session: Session, origin: Origin, *, now: datetime, plan: Plan, is_acc
         counts = _counts_of_plan(plan)
         run_id = _write(session, origin, now=now, state=state, accepted=is_accepted, **_found(plan), **counts)
         _insert_lines(session, run_id, plan.handle, plan.lines, is_carried_out=True)
+        displaced_preferences.forget_added(session, plan.handle, run_id)  # what we add is ours to remove
     return Begun(run_id, origin.handle)
 
 

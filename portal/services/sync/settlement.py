@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
 from portal import database
 from portal.domain.merge import Action, AddressState, Push, conclude
-from portal.domain.plan import Decision
+from portal.domain.plan import Decision, Reason
 from portal.listmanagers.base import Outcome, Result
 from portal.services import history, preference_rows
 from portal.services.accounts import addresses
@@ -18,6 +18,8 @@ from portal.services.preference_rows import Finding
 from portal.services.sync import runs
 from portal.services.sync.runs import Begun
 from portal.services.transaction import transaction
+
+KEPT = timedelta(days=90)  # how long a preference outlives the last account that held its address
 
 
 class Pushed(NamedTuple):
@@ -70,7 +72,7 @@ def settle(
     for chunk in database.written_in_chunks(session, known):
         with transaction(session):
             _settle_chunk(session, run, chunk, settled, now=now)
-    _purge(session, run, [each.decision.row.address_id for each in endings if _is_over(each)])
+    _purge(session, run, [each.decision.row.address_id for each in endings if _is_over(each)], now=now)
     return settled
 
 
@@ -93,7 +95,7 @@ def _differs(ending: Ending) -> bool:
     """Tell whether there is anything to write: state, a refusal that came or went, or a line to settle."""
     row = ending.decision.row
     forgets_refusal = row.has_refusal and not ending.decision.held_back
-    return ending.after != row.state or forgets_refusal or ending.pushed is not None
+    return ending.after != row.state or row.is_unread or forgets_refusal or ending.pushed is not None
 
 
 def _first(run: Begun, ending: Ending) -> Change:
@@ -103,7 +105,7 @@ def _first(run: Begun, ending: Ending) -> Change:
 
 def _settle_chunk(session: Session, run: Begun, chunk: list[Ending], settled: Settled, *, now: datetime) -> None:
     """Write endings whose preference is still of the version that the plan read."""
-    findings = [Finding(each.decision.row, each.after, each.words, each.decision.held_back) for each in chunk]
+    findings = [_finding(each) for each in chunk]
     written = preference_rows.settle(session, run.handle, findings, now=now)
     settled.stale |= {each.row.address_id for each in findings} - written.ids
     runs.record_outcomes(
@@ -120,14 +122,19 @@ def _settle_chunk(session: Session, run: Begun, chunk: list[Ending], settled: Se
     ]
 
 
+def _finding(ending: Ending) -> Finding:
+    source = "link" if ending.decision.reason is Reason.LINK else "list"
+    return Finding(ending.decision.row, ending.after, ending.words, ending.decision.held_back, source)
+
+
 def _is_over(ending: Ending) -> bool:
     """Tell whether nobody holds the address any more, no roster, and nothing is on its way."""
     return not (ending.decision.row.is_held or ending.after.seen or ending.after.waiting)
 
 
-def _purge(session: Session, run: Begun, address_ids: list[int]) -> None:
-    """Delete the preferences that outlived their account and have nothing left to do; SEMANTICS, The merge."""
+def _purge(session: Session, run: Begun, address_ids: list[int], *, now: datetime) -> None:
+    """Delete the preferences that outlived their account for long enough; SEMANTICS, The merge."""
     for chunk in database.chunked(address_ids, 5_000):
         with transaction(session):
-            preference_rows.purge(session, run.handle, chunk)
+            preference_rows.purge(session, run.handle, chunk, let_go_before=now - KEPT)
             addresses.forget_unused(session, chunk)

@@ -274,7 +274,10 @@ def _without_waiting(decision: Decision, withdrawn: Collection[str]) -> Decision
 
 
 def _push(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> dict[int, Pushed]:
-    """Tell the list manager the difference, adds first, and read the roster again where anything was told."""
+    """Tell the list manager the difference, and read the roster again where anything was told.
+
+    Leaving never waits behind somebody else's failing add; the old half of a move waits for the new one alone.
+    """
 
     def send(call: Callable[[Sequence[str]], Mapping[str, Outcome]], lines: Iterable[Decision]) -> None:
         spelled = ((each.row.address_id, spelling) for each in lines for spelling in each.spelling.split("\n"))
@@ -286,9 +289,11 @@ def _push(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> dict[in
                     outcomes[address_id] = answers.get(spelling, Outcome(Result.DONE))
 
     outcomes: dict[int, Outcome] = {}
+    removals = plan.of(Action.REMOVE)
+    send(manager.remove, [each for each in removals if each.after is None])
     send(manager.add, plan.of(Action.ADD))
     taken = {address_id for address_id, outcome in outcomes.items() if outcome.result in _TAKEN}
-    send(manager.remove, [each for each in plan.of(Action.REMOVE) if each.after is None or each.after in taken])
+    send(manager.remove, [each for each in removals if each.after in taken])
     if not outcomes:
         return {}
     leases.renew(work.session, lease, seconds=manager.timeout(0))

@@ -145,12 +145,14 @@ def _save(profile: Profile, form: UserForm) -> None:
 # What one button does to an account, what is said afterwards, and what is added where the lists are known.
 _ACTIONS: dict[str, tuple[Callable[[str], None], LazyText, LazyText | None]] = {
     "activate": (
-        lambda name: users.activate(db.session(), name, lists=portal().known_lists(), actor=guards.actor()),
+        lambda name: users.activate(
+            db.session(), name, now=portal().clock(), lists=portal().known_lists(), actor=guards.actor()
+        ),
         _("%(username)s is active again."),
         _("Their subscriptions are as before."),
     ),
     "deactivate": (
-        lambda name: users.deactivate(db.session(), name, actor=guards.actor()),
+        lambda name: users.deactivate(db.session(), name, now=portal().clock(), actor=guards.actor()),
         _("%(username)s is deactivated."),
         _("Their addresses leave the lists with the next sync."),
     ),
@@ -207,6 +209,7 @@ def delete(user_id: int) -> ResponseReturnValue:
                 db.session(),
                 profile.username,
                 erase=form.erase.data,
+                now=portal().clock(),
                 lists=portal().known_lists(),
                 actor=guards.actor(),
             )

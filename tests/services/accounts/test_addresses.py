@@ -1,18 +1,22 @@
 """Who holds which address, and what a change of address does: SEMANTICS, "Identity"."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
 from threading import Barrier
 
 import pytest
-from sqlalchemy import event, select, update
+from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from portal.errors import InvalidAddressError, UnknownUserError
 from portal.extensions import db
 from portal.models import Address, History, Preference, User, UserAddress
+from portal.services import preference_rows
 from portal.services.accounts import addresses, users
 from portal.services.accounts.addresses import checked
-from portal.services.history import COMMAND_LINE, Actor
+from portal.services.history import COMMAND_LINE, Actor, Change
+from portal.services.preferences import preferences
 from portal.services.transaction import transaction
 from tests.factories import NOW, make_preference, make_user
 
@@ -23,6 +27,11 @@ ACTOR = Actor(7, "clerk")
 @pytest.fixture
 def lists(app):
     return app.extensions["portal"].catalogue().lists
+
+
+@pytest.fixture
+def catalogue(app):
+    return app.extensions["portal"].catalogue()
 
 
 @pytest.fixture
@@ -101,65 +110,70 @@ def known(session):
     return found
 
 
+def choose(session, spelling, subscribed, *, handle="members", now=NOW):
+    """Let the holder of an address choose."""
+    with transaction(session):
+        address_id = session.scalar(select(Address.id).where(Address.canonical == spelling))
+        change = Change(handle, address_id, spelling, subscribed, "user")
+        preference_rows.write_choices(session, [change], actor=ACTOR, now=now)
+
+
 # A change of address.
 
 
-def test_the_new_address_gets_the_old_ones_preference_and_the_old_one_is_unsubscribed(session, move, rows, told):
+def test_the_new_address_gets_what_the_old_one_had_which_keeps_it(session, move, rows, told):
     alice = make_user(session, "alice", X)
     make_preference(session, "members", X, True)
     make_preference(session, "tech", X, False)
     move(alice, Y)
-    assert rows("members") == {X: (False, "rule", Y), Y: (True, "rule", None)}
+    assert rows("members") == {X: (True, "user", Y), Y: (True, "rule", None)}
     assert rows("tech") == {X: (False, "user", Y), Y: (False, "rule", None)}
-    assert sorted(told()) == sorted(
-        [(X, False, "rule", "clerk"), (Y, True, "rule", "clerk"), (Y, False, "rule", "clerk")]
-    )
+    assert sorted(told()) == [(Y, False, "rule", "clerk"), (Y, True, "rule", "clerk")]
 
 
-def test_who_changed_the_address_and_when_stands_on_both_preferences(session, move, row):
+def test_who_moved_is_remembered_and_who_changed_the_address_and_when(session, move, row):
     alice = make_user(session, "alice", X)
     make_preference(session, "members", X, True, changed_by=alice)
     move(alice, Y)
-    assert [(row(each).changed_by, row(each).changed_at) for each in (X, Y)] == [(7, NOW), (7, NOW)]
+    assert (row(X).left_by, row(X).changed_by) == (alice, alice)
+    assert (row(Y).left_by, row(Y).changed_by, row(Y).changed_at) == (None, 7, NOW)
 
 
 def test_what_was_seen_and_what_waits_stays_with_the_old_address(session, move, row):
     alice = make_user(session, "alice", X)
-    make_preference(session, "members", X, True, seen=True, touched=True, waiting_since=NOW)
+    make_preference(session, "members", X, True, seen=True, waiting_since=NOW)
     move(alice, Y)
-    old, new = row(X), row(Y)
-    assert (old.seen, old.waiting_since, old.touched) == (True, NOW, False)
-    assert (new.seen, new.waiting_since, new.touched) == (None, None, True)
+    assert (row(X).seen, row(X).waiting_since) == (True, NOW)
+    assert (row(Y).seen, row(Y).waiting_since) == (False, None)
 
 
 def test_a_refusal_of_the_old_address_is_forgotten_and_its_version_raised(session, move, row):
     alice = make_user(session, "alice", X)
     make_preference(session, "members", X, False, version=3, refusal="banned", refused_at=NOW)
     move(alice, Y)
-    old, new = row(X), row(Y)
-    assert (old.refusal, old.refused_at, old.version) == (None, None, 4)
-    assert new.refusal is None
+    assert (row(X).refusal, row(X).refused_at, row(X).version) == (None, None, 4)
+    assert row(Y).refusal is None
 
 
-def test_an_address_that_another_account_holds_keeps_its_preference(session, move, rows, told):
+def test_an_address_that_another_account_holds_still_is_not_left(session, move, rows, row, told):
     alice = make_user(session, "alice", X)
     make_user(session, "charlie", X)
     make_preference(session, "members", X, True)
     move(alice, Y)
     assert rows() == {X: (True, "user", None), Y: (True, "rule", None)}
+    assert row(X).left_by is None
     assert told() == [(Y, True, "rule", "clerk")]
 
 
-def test_a_new_address_with_a_preference_of_its_own_keeps_it(session, move, rows, told):
+def test_a_mailbox_that_another_account_holds_keeps_what_it_has_on_every_list(session, move, rows):
     alice = make_user(session, "alice", X)
     make_user(session, "bob", Y)
     make_preference(session, "members", X, True)
     make_preference(session, "members", Y, False)
     make_preference(session, "tech", X, True)
     move(alice, Y)
-    assert rows("members") == {X: (False, "rule", Y), Y: (False, "user", None)}
-    assert rows("tech") == {X: (False, "rule", Y), Y: (True, "rule", None)}
-    assert (Y, False, "rule", "clerk") not in told()
+    assert rows("members") == {X: (True, "user", Y), Y: (False, "user", None)}
+    assert rows("tech") == {X: (True, "user", Y)}
 
 
 def test_moving_twice_collapses(session, move, rows, row):
@@ -168,30 +182,30 @@ def test_moving_twice_collapses(session, move, rows, row):
     move(alice, Y)
     version = row(X).version
     move(alice, Z)
-    assert rows() == {X: (False, "rule", Z), Y: (False, "rule", Z), Z: (True, "rule", None)}
+    assert rows() == {X: (True, "user", Z), Z: (True, "rule", None)}
     assert row(X).version > version, "a run that has planned with the old successor must not settle it"
 
 
-def test_going_back_undoes_the_move(session, move, rows, told):
+def test_a_typo_undone_is_as_if_nothing_had_happened(session, move, rows, row, held):
     alice = make_user(session, "alice", X)
-    make_preference(session, "members", X, True)
+    make_preference(session, "members", X, True, touched=True, seen=False)
     move(alice, Y)
     move(alice, X)
-    assert rows() == {X: (True, "rule", None), Y: (False, "rule", X)}
-    assert [line[:2] for line in told()] == [(Y, True), (X, False), (X, True), (Y, False)]
+    assert (rows(), held(alice), known(session)) == ({X: (True, "user", None)}, [X], {X})
+    assert (row(X).touched, row(X).seen, row(X).left_by) == (True, False, None)
 
 
-def test_going_back_takes_the_preference_of_the_address_that_was_left(session, move, rows, row):
+def test_going_back_takes_what_was_chosen_at_the_other_address_since(session, move, rows, row):
     alice = make_user(session, "alice", X)
     make_preference(session, "members", X, True, seen=True)
     move(alice, Y)
-    session.execute(update(Preference).where(Preference.moved_to.is_(None)).values(subscribed=False, touched=True))
-    session.commit()
+    choose(session, Y, False)
     version = row(X).version
     move(alice, X)
     assert rows()[X] == (False, "rule", None)
     assert (row(X).touched, row(X).seen) == (True, True)
     assert row(X).version > version
+    assert rows()[Y] == (False, "user", X), "a person chose there"
 
 
 def test_going_back_by_a_detour_undoes_the_move(session, move, rows):
@@ -199,52 +213,155 @@ def test_going_back_by_a_detour_undoes_the_move(session, move, rows):
     make_preference(session, "members", X, True)
     for spelling in (Y, Z, X):
         move(alice, spelling)
-    assert rows() == {X: (True, "rule", None), Y: (False, "rule", X), Z: (False, "rule", X)}
+    assert rows() == {X: (True, "user", None)}
 
 
-def test_going_back_to_an_address_without_a_list_between_leaves_no_pointer(session, move, rows):
+def test_a_typo_onto_a_colleagues_mailbox_and_back_changes_nothing(session, move, rows):
     alice = make_user(session, "alice", X)
     make_user(session, "bob", Y)
     make_preference(session, "members", X, True)
-    make_preference(session, "members", Y, True)
-    move(alice, Y)  # Y keeps its own, and is shared
+    make_preference(session, "members", Y, False)
+    make_preference(session, "tech", Y, True)
+    move(alice, Y)
     move(alice, X)
-    assert rows() == {X: (True, "rule", None), Y: (True, "user", None)}
+    assert rows("members") == {X: (True, "user", None), Y: (False, "user", None)}
+    assert rows("tech") == {Y: (True, "user", None)}
 
 
-def test_somebody_else_who_takes_the_old_address_ends_the_move(session, move, rows, row):
+def test_a_typo_onto_the_mailbox_of_somebody_who_moved_out_lets_their_departure_go_on(session, move, rows, row):
+    alice = make_user(session, "alice", X)
+    bob = make_user(session, "bob", Y)
+    make_preference(session, "members", Y, True, seen=True)
+    move(bob, Z)
+    make_preference(session, "members", X, False)
+    move(alice, Y)
+    assert rows()[Y] == (False, "rule", None), "what the taker brings replaces what stands there"
+    move(alice, X)
+    assert rows()[Y] == (True, "user", Z)
+    assert (row(Y).left_by, row(Y).seen) == (bob, True)
+
+
+def test_a_typo_onto_a_newcomers_mailbox_leaves_nothing_to_the_newcomer(session, move, rows, lists):
+    alice = make_user(session, "alice", X)
+    make_preference(session, "members", X, True)
+    move(alice, Y)
+    users.create(session, username="new", address=checked(Y), now=NOW, rounds=4, lists=lists)
+    move(alice, X)
+    assert rows() == {X: (True, "user", None)}
+
+
+def test_the_mailbox_of_ones_own_deactivated_account_takes_what_is_brought(session, move, rows, lists):
+    make_user(session, "alice-old", Y)
+    alice = make_user(session, "alice", X)
+    make_preference(session, "members", X, True)
+    make_preference(session, "members", Y, False)
+    users.deactivate(session, "alice-old", now=NOW)
+    move(alice, Y)
+    assert rows() == {X: (True, "user", Y), Y: (True, "rule", None)}
+    users.activate(session, "alice-old", now=NOW, lists=lists)
+    assert rows()[Y] == (True, "rule", None), "a mailbox that another account holds keeps what it has"
+
+
+def test_a_second_account_for_the_new_address_deleted_again_leaves_the_move_alone(session, move, rows, lists):
+    alice = make_user(session, "alice", X)
+    make_preference(session, "members", X, True)
+    make_user(session, "alice2", Y)
+    make_preference(session, "members", Y, False, source="init", seen=False)
+    users.delete(session, "alice2", now=NOW, erase=False, lists=lists)
+    move(alice, Y)
+    assert rows() == {X: (True, "user", Y), Y: (True, "rule", None)}
+    move(alice, X)
+    assert rows() == {X: (True, "user", None), Y: (False, "init", None)}
+
+
+@pytest.mark.parametrize("is_free_first", [True, False])
+def test_a_shared_role_is_handed_on_in_either_order(session, move, rows, is_free_first):
+    alice = make_user(session, "alice", X)
+    bob = make_user(session, "bob", Z)
+    make_preference(session, "members", X, True, seen=True)  # the chair's mailbox
+    make_preference(session, "members", Z, True, seen=True)
+    for user_id, spelling in ((alice, Y), (bob, X)) if is_free_first else ((bob, X), (alice, Y)):
+        move(user_id, spelling)
+    wanted = {name: (row[0], row[2]) for name, row in rows().items()}
+    assert wanted == {X: (True, None), Y: (True, None), Z: (True, X)}
+
+
+def test_two_who_trade_places_take_their_choices_with_them(session, lists, rows):
+    alice, bob = make_user(session, "alice", X), make_user(session, "bob", Y)
+    make_preference(session, "members", X, True, seen=True)
+    make_preference(session, "members", Y, False, seen=False)
+    wanted = {alice: checked(Y), bob: checked(X)}
+    addresses.change_all(session, wanted, actor=ACTOR, now=NOW, lists=lists)
+    assert rows() == {X: (False, "rule", None), Y: (True, "rule", None)}
+
+
+@pytest.mark.parametrize("names", [("alice", "bob"), ("bob", "alice")])
+def test_of_several_who_move_into_one_mailbox_one_unsubscribed_wins(session, lists, rows, names):
+    ids = {name: make_user(session, name, f"{name}@example.org") for name in names}
+    make_preference(session, "members", "alice@example.org", True)
+    make_preference(session, "members", "bob@example.org", False)
+    wanted = {ids[name]: checked(Y) for name in names}
+    addresses.change_all(session, wanted, actor=ACTOR, now=NOW, lists=lists)
+    assert rows()[Y] == (False, "rule", None)
+
+
+def test_of_several_who_move_out_of_one_mailbox_nobody_is_waited_for(session, lists, rows):
+    alice, bob = make_user(session, "alice", X), make_user(session, "bob", X)
+    make_preference(session, "members", X, True)
+    addresses.change_all(session, {alice: checked(Y), bob: checked(Z)}, actor=ACTOR, now=NOW, lists=lists)
+    assert rows() == {X: (True, "user", X), Y: (True, "rule", None), Z: (True, "rule", None)}
+
+
+def test_a_yes_of_somebody_who_is_gone_does_not_work_for_the_next(session, move, rows, row):
     alice = make_user(session, "alice", X)
     bob = make_user(session, "bob", Z)
     make_preference(session, "members", X, True)
+    make_preference(session, "tech", X, True, seen=True)
     move(alice, Y)
     version = row(X).version
     move(bob, X)
-    assert rows()[X] == (False, "rule", None)
+    assert rows("members")[X] == (False, "rule", None)
+    assert rows("tech")[X] == (True, "user", None), "the list has the mailbox"
     assert row(X).version > version
+
+
+def test_what_a_deleted_account_wanted_is_gone_for_a_new_one_and_back_for_nobody(session, rows, lists):
+    make_user(session, "alice", X)
+    make_preference(session, "members", X, True, seen=False)
+    make_preference(session, "tech", X, False)
+    users.delete(session, "alice", now=NOW, erase=False, lists=lists)
+    users.create(session, username="new", address=checked(X), now=NOW, rounds=4, lists=lists)
+    assert (rows("members"), rows("tech")) == ({}, {X: (False, "user", None)})
+
+
+def test_a_return_restores(session, rows, lists):
+    make_user(session, "alice", X)
+    make_preference(session, "members", X, True, seen=False)
+    users.deactivate(session, "alice", now=NOW)
+    users.activate(session, "alice", now=NOW, lists=lists)
+    assert rows() == {X: (True, "user", None)}
 
 
 def test_a_change_to_an_address_that_the_user_already_holds_makes_it_the_main_one(session, move, rows, held):
     dora = make_user(session, "dora", X, Y, Z)
     make_preference(session, "members", X, True)
+    make_preference(session, "tech", X, True, changed_at=NOW)
+    make_preference(session, "tech", Y, False, changed_at=NOW - timedelta(days=1))
+    make_preference(session, "board", X, True, changed_at=NOW - timedelta(days=1))
+    make_preference(session, "board", Y, False, changed_at=NOW)
     move(dora, Y)
     assert held(dora) == [Y, Z]
-    assert rows() == {X: (False, "rule", Y), Y: (True, "rule", None)}
+    assert rows() == {X: (True, "user", Y), Y: (True, "rule", None)}
+    assert rows("tech")[Y] == (True, "rule", None), "what was chosen later counts"
+    assert rows("board")[Y] == (False, "user", None)
 
 
-def test_lists_are_moved_each_by_itself(session, move, rows):
-    alice = make_user(session, "alice", X)
-    make_user(session, "bob", Y)
-    make_preference(session, "members", X, True)
-    make_preference(session, "tech", Y, True)
-    move(alice, Y)
-    assert rows("members") == {X: (False, "rule", Y), Y: (True, "rule", None)}
-    assert rows("tech") == {Y: (True, "user", None)}
-
-
-def test_an_address_that_nothing_is_known_of_is_forgotten(session, move):
+def test_an_address_that_nothing_is_known_of_is_remembered_until_the_move_is_done(session, move):
     alice = make_user(session, "alice", X)
     move(alice, Y)
-    assert known(session) == {Y}
+    assert known(session) == {X, Y}
+    move(alice, Z)
+    assert known(session) == {Y, Z}
 
 
 def test_a_change_for_nobody_is_refused_and_leaves_nothing(session, move):
@@ -346,7 +463,7 @@ def depart(session, *handles, spelling=X):
 def test_activation_clears_the_mark_on_lists_that_the_user_may_see_alone(session, lists, departed):
     make_user(session, "alice", X, is_active=False)
     depart(session, "members", "tech", "board")
-    users.activate(session, "alice", lists=lists)
+    users.activate(session, "alice", now=NOW, lists=lists)
     assert departed() == {"members": False, "tech": False, "board": True}
 
 
@@ -377,21 +494,21 @@ def test_a_mark_that_is_cleared_raises_the_version_and_others_do_not(session, li
     make_user(session, "alice", X, is_active=False)
     depart(session, "members", "board")
     make_preference(session, "tech", X, True)
-    users.activate(session, "alice", lists=lists)
+    users.activate(session, "alice", now=NOW, lists=lists)
     assert [row(X, handle).version for handle in ("members", "tech", "board")] == [1, 0, 0]
 
 
 def test_lists_that_are_not_in_the_catalogue_keep_their_marks(session, lists, departed):
     make_user(session, "alice", X, is_active=False)
     depart(session, "members", "former")
-    users.activate(session, "alice", lists=lists)
+    users.activate(session, "alice", now=NOW, lists=lists)
     assert departed() == {"members": False, "former": True}
 
 
 def test_every_list_counts_as_offered_where_the_catalogue_cannot_be_read(session, departed):
     make_user(session, "alice", X, is_active=False)
     depart(session, "members", "board")
-    users.activate(session, "alice", lists=None)
+    users.activate(session, "alice", now=NOW, lists=None)
     assert departed() == {"members": False, "board": False}
 
 
@@ -407,7 +524,7 @@ def test_a_change_of_address_clears_the_mark_of_the_old_one_which_has_to_go(sess
 
 def release(session, user_id, lists, *, erase=False):
     with transaction(session):
-        addresses.release(session, user_id, erase=erase, lists=lists)
+        addresses.release(session, user_id, erase=erase, actor=ACTOR, now=NOW, lists=lists)
         session.execute(User.__table__.delete().where(User.id == user_id))
 
 
@@ -474,6 +591,68 @@ def test_two_accounts_that_move_to_one_address_at_once_share_it(app, session, li
 
         at_once(app, *map(change, movers))
         assert rows()[new.canonical][1] == "rule"
+
+
+@pytest.fixture
+def untick(catalogue):
+    """A job that unticks a list for a user."""
+
+    def make(user_id):
+        def save(own):
+            preferences.choose(own, user_id, shown={"members": True}, ticked=set(), catalogue=catalogue, now=NOW)
+
+        return save
+
+    return make
+
+
+def test_an_opt_out_that_meets_a_change_of_address_is_not_lost(app, session, lists, rows, untick):
+    for number in range(8):
+        alice = make_user(session, f"alice{number}", f"x{number}@example.org")
+        make_preference(session, "members", f"x{number}@example.org", True, seen=True)
+        new = checked(f"y{number}@example.org")
+        at_once(
+            app,
+            untick(alice),
+            lambda own: addresses.change(own, alice, new, actor=COMMAND_LINE, now=NOW, lists=lists),  # noqa: B023
+        )
+        assert rows()[new.canonical][0] is False
+
+
+def test_two_who_move_to_each_others_address_at_once_do_not_lock_each_other_out(app, session, lists, held):
+    for number in range(8):
+        names = [f"x{number}@example.org", f"y{number}@example.org"]
+        alice, bob = (make_user(session, f"user{each}", each) for each in names)
+
+        def change(user_id, spelling):
+            return lambda own: addresses.change(
+                own, user_id, checked(spelling), actor=COMMAND_LINE, now=NOW, lists=lists
+            )
+
+        at_once(app, change(alice, names[1]), change(bob, names[0]))
+        assert (held(alice), held(bob)) == ([names[1]], [names[0]])
+
+
+@pytest.mark.parametrize("act", ["deactivate", "delete"])
+def test_a_change_of_address_that_meets_the_end_of_the_account_leaves_no_half(app, session, lists, act):
+    for number in range(4):
+        name = f"alice{number}"
+        alice = make_user(session, name, f"x{number}@example.org")
+        make_preference(session, "members", f"x{number}@example.org", True, seen=True)
+        new = checked(f"y{number}@example.org")
+        end = {
+            "deactivate": lambda own: users.deactivate(own, name, now=NOW),  # noqa: B023
+            "delete": lambda own: users.delete(own, name, erase=False, now=NOW, lists=lists),  # noqa: B023
+        }[act]
+
+        def change(own, alice=alice, new=new):
+            with suppress(UnknownUserError):
+                addresses.change(own, alice, new, actor=COMMAND_LINE, now=NOW, lists=lists)
+
+        at_once(app, end, change)
+        managed = session.scalars(select(Address.canonical).where(addresses.is_managed(lists["members"]))).all()
+        session.rollback()
+        assert managed == []
 
 
 def test_an_address_that_is_forgotten_while_somebody_takes_it_is_held_all_the_same(app, session, lists, held):

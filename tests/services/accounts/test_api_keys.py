@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -121,14 +122,14 @@ def test_a_revoked_key_is_good_for_nothing_at_once_and_for_good(session, key):
     assert [row.revoked_at for row in rows(session)] == [NOW]
 
 
-@pytest.mark.parametrize("change", [users.revoke, users.deactivate])
+@pytest.mark.parametrize("change", [users.revoke, partial(users.deactivate, now=NOW)], ids=["revoke", "deactivate"])
 def test_the_key_of_a_demoted_or_deactivated_owner_stops_at_once(session, key, change):
     change(session, "bob")
     assert "no active superuser" in refused(session, key, ForbiddenError)
 
 
 def test_the_key_of_a_deleted_owner_goes_with_the_account(session, key):
-    users.delete(session, "bob", erase=False, lists=None)
+    users.delete(session, "bob", now=NOW, erase=False, lists=None)
     assert rows(session) == []
     refused(session, key)
 

@@ -131,7 +131,7 @@ def test_an_address_that_nobody_held_takes_the_new_spelling_and_is_not_erased(se
     address_id = make_address(session, "OLD@example.org")
     session.get(Address, address_id).erase = True
     session.commit()
-    make_preference(session, "members", "old@example.org", True, departed=True, moved_to=address_id)
+    make_preference(session, "members", "old@example.org", True, departed=True, left_by=9, moved_to=address_id)
     run(session, "username,email\nalice,Old@example.org\nbob,oLD@example.org\n")
     address = session.get(Address, address_id)
     assert (address.spelling, address.erase) == ("Old@example.org", False)
@@ -210,4 +210,4 @@ def test_whatever_the_bytes_are_it_ends_in_an_answer(session, lines):
     result = run(session, [b"username,email,name,groups,superuser\n", *lines])
     assert result.created + len(result.problems) <= len(lines)
     for username in usernames(session):
-        users.delete(session, username, erase=False, lists=None)
+        users.delete(session, username, now=NOW, erase=False, lists=None)

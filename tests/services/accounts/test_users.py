@@ -145,9 +145,9 @@ def test_who_does_not_exist_is_said_to_be_unknown(session, username):
         lambda: users.id_of(session, username),
         lambda: users.set_password(session, username, password=PASSWORD, rounds=4),
         lambda: users.set_groups(session, username, groups=[], lists=None),
-        lambda: users.activate(session, username, lists=None),
-        lambda: users.deactivate(session, username),
-        lambda: users.delete(session, username, erase=False, lists=None),
+        lambda: users.activate(session, username, now=NOW, lists=None),
+        lambda: users.deactivate(session, username, now=NOW),
+        lambda: users.delete(session, username, now=NOW, erase=False, lists=None),
         lambda: users.grant(session, username),
         lambda: users.revoke(session, username),
         lambda: users.profile(session, 1),
@@ -241,7 +241,7 @@ def test_activation_and_a_group_clear_what_was_remembered_of_a_departure(session
         make_preference(session, handle, "alice@example.org", True, departed=True)
     users.set_groups(session, "alice", groups=["tech"], lists=lists)
     assert departed(session, "members")
-    users.activate(session, "alice", lists=lists)
+    users.activate(session, "alice", now=NOW, lists=lists)
     assert (departed(session, "members"), departed(session, "board")) == (False, True)
     users.set_groups(session, "alice", groups=["board"], lists=lists)
     assert not departed(session, "board")
@@ -250,11 +250,11 @@ def test_activation_and_a_group_clear_what_was_remembered_of_a_departure(session
 def test_deactivation_ends_sessions_for_good_and_activation_opens_the_account_again(session):
     make_user(session, "alice", password_hash=HASH)
     token = log_in(session)
-    users.deactivate(session, "alice")
+    users.deactivate(session, "alice", now=NOW)
     assert not is_alive(session, token)
     with pytest.raises(PortalError):
         log_in(session)
-    users.activate(session, "alice", lists=None)
+    users.activate(session, "alice", now=NOW, lists=None)
     assert not is_alive(session, token)
     assert is_alive(session, log_in(session))
 
@@ -272,9 +272,9 @@ def test_the_role_is_given_and_taken_at_once(session):
 @pytest.mark.parametrize(
     "act",
     [
-        users.deactivate,
+        lambda session, username: users.deactivate(session, username, now=NOW),
         users.revoke,
-        lambda session, username: users.delete(session, username, erase=False, lists=None),
+        lambda session, username: users.delete(session, username, now=NOW, erase=False, lists=None),
     ],
 )
 def test_the_last_active_superuser_stays(session, act):
@@ -298,7 +298,7 @@ def test_two_superusers_cannot_go_at_the_same_time(session):
     def go(name: str) -> bool:
         with Session(engine) as own:
             try:
-                users.deactivate(own, name)
+                users.deactivate(own, name, now=NOW)
             except BadInputError:
                 return False
             return True
@@ -311,7 +311,7 @@ def test_deletion_takes_sessions_groups_and_addresses_along(session):
     alice = make_user(session, "alice", password_hash=HASH, groups=("board",))
     make_user(session, "bob")
     token = log_in(session)
-    gone = users.delete(session, "ALICE", erase=False, lists=None)
+    gone = users.delete(session, "ALICE", now=NOW, erase=False, lists=None)
     assert (gone.id, gone.username, gone.email) == (alice, "alice", "alice@example.org")
     assert not is_alive(session, token)
     for table in (LoginSession, UserGroup):
@@ -324,7 +324,7 @@ def test_deletion_keeps_what_was_chosen_and_its_history(session):
     make_user(session, "alice")
     make_preference(session, "members", "alice@example.org", True)
     write_history(session, actor="alice", actor_id=1)
-    users.delete(session, "alice", erase=False, lists=None)
+    users.delete(session, "alice", now=NOW, erase=False, lists=None)
     assert column(session, select(Preference.subscribed)) == [True]
     assert column(session, select(History.address)) == ["alice@example.org"]
     assert column(session, select(History.actor)) == ["alice"]
@@ -341,7 +341,7 @@ def write_history(session: Session, *, actor: str, actor_id: int) -> None:
 def test_erasure_leaves_no_trace_of_an_address_that_is_a_username_as_well(session):
     alice = make_user(session, "alice@example.org", "alice@example.org")
     write_history(session, actor="alice@example.org", actor_id=alice)
-    users.delete(session, "alice@example.org", erase=True, lists={})
+    users.delete(session, "alice@example.org", now=NOW, erase=True, lists={})
     (row,) = session.execute(select(History.address, History.actor, History.actor_id)).all()
     assert row.actor_id == alice
     assert "alice" not in row.address + row.actor
@@ -353,7 +353,7 @@ def test_a_failure_in_the_middle_leaves_the_account_whole(session, monkeypatch):
     token = log_in(session)
     monkeypatch.setattr(addresses, "release", fail)
     with pytest.raises(ZeroDivisionError):
-        users.delete(session, "alice", erase=True, lists=None)
+        users.delete(session, "alice", now=NOW, erase=True, lists=None)
     assert is_alive(session, token)
     monkeypatch.setattr(addresses, "give", fail)
     with pytest.raises(ZeroDivisionError):

@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from portal.domain.mailinglist import MailingList
-from portal.errors import BadInputError, ChangedMeanwhileError
+from portal.errors import BadInputError, ChangedMeanwhileError, NotOfferedError
 from portal.models import History, Preference
 from portal.services.history import Actor
 from portal.services.preferences import on_behalf
@@ -198,3 +198,45 @@ def test_a_choice_made_between_the_preview_and_the_bulk_action_stays(
     session.commit()
     assert on_behalf.preview(session, members, BulkAction.UNSUBSCRIBE, ALL).passed_over == {Eligibility.SO_ALREADY: 1}
     assert clock() - timedelta(hours=1) == session.scalars(select(Preference.changed_at)).one()
+
+
+# People who are not managed.
+
+
+def take_off(session: Session, mailing_list: MailingList, address: str) -> bool:
+    return on_behalf.take_off(session, mailing_list, address, actor=BOB, now=NOW)
+
+
+@pytest.mark.parametrize("row", [None, True, False])
+def test_an_address_that_no_account_holds_is_taken_off_whatever_is_stored(
+    session: Session, members: MailingList, clock: Clock, row: bool | None
+) -> None:
+    manager = MemoryList()
+    manager.join("gone@example.org")
+    manager.join("stranger@example.net")
+    if row is not None:
+        make_preference(session, "members", "gone@example.org", row, seen=True, departed=True)
+    assert take_off(session, members, "gone@example.org") is (row is not False)
+    sync_list(session, members, manager, clock=clock, request=Request(allow_empty=True))
+    assert set(manager.members) == {"stranger@example.net"}
+
+
+def test_an_address_of_an_active_user_who_may_see_the_list_is_not_taken_off_by_itself(
+    session: Session, members: MailingList, board: MailingList
+) -> None:
+    make_user(session, "alice")
+    make_user(session, "bob", is_active=False)
+    with pytest.raises(NotOfferedError, match="an address of alice"):
+        take_off(session, members, "alice@example.org")
+    assert take_off(session, board, "alice@example.org"), "outside the audience"
+    assert take_off(session, members, "bob@example.org"), "inactive"
+
+
+def test_a_bulk_action_takes_off_who_is_not_managed_and_subscribed(
+    session: Session, members: MailingList, do: Any
+) -> None:
+    make_user(session, "alice", is_active=False)
+    make_user(session, "bob", is_active=False)
+    make_preference(session, "members", "alice@example.org", True, seen=True)
+    assert do(members, BulkAction.UNSUBSCRIBE, ALL) == 1
+    assert wanted(session) == {session.scalar(select(Preference.address_id)): False}

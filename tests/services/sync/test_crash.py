@@ -196,8 +196,8 @@ def fill(session, portal, rosters, clock):
     rosters.set("members", *on)
     for user_id, new in ((moved, "moved2"), (followed, "followed2")):
         addresses.change(session, user_id, checked(f"{new}@example.org"), actor=COMMAND_LINE, now=clock(), lists=lists)
-    users.delete(session, "deleted", erase=False, lists=lists)
-    users.delete(session, "erased", erase=True, lists=lists)
+    users.delete(session, "deleted", now=clock(), erase=False, lists=lists)
+    users.delete(session, "erased", now=clock(), erase=True, lists=lists)
     session.execute(update(User).where(User.username == "inactive").values(is_active=False))
     session.commit()
 

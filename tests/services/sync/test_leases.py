@@ -324,7 +324,7 @@ def test_a_run_that_another_has_given_up_for_lost_stays_unfinished_whatever_beco
 
 @pytest.mark.parametrize(
     ("moment", "calls"),
-    [("after roster", ["roster"]), ("after add", ["roster", "add"]), ("after remove", ["roster", "add", "remove"])],
+    [("after roster", ["roster"]), ("after remove", ["roster", "remove"]), ("after add", ["roster", "remove", "add"])],
 )
 def test_a_run_that_lost_its_lease_stops_before_the_next_call(session, sync, manager, moment, calls):
     make_user(session, "alice")

@@ -485,7 +485,7 @@ def test_an_erased_address_is_in_no_plan_that_was_shown(office: Office) -> None:
     office.untick(1)
     shown = office.show()
     office.set(shown.id, message="no mailbox user00@example.org here")
-    users.delete(office.session, "user00", erase=True, lists=office.catalogue.lists)
+    users.delete(office.session, "user00", now=NOW, erase=True, lists=office.catalogue.lists)
     office.ask()
     office.carry_out()
     ((address, action, _result),) = office.lines(shown.id)

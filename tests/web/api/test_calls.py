@@ -21,7 +21,7 @@ from portal.services.accounts import api_keys, users
 from portal.services.sync import list_passwords
 from portal.web.api import calls as api_module
 from tests.conftest import CATALOGUE, Clock, Rosters
-from tests.factories import make_preference, make_user
+from tests.factories import NOW, make_preference, make_user
 from tests.web.conftest import Client, Visitor
 from tests.web.test_security import check_headers, dump, quoted
 
@@ -171,7 +171,7 @@ def test_a_demoted_owner_is_a_403_and_a_deactivated_one_too(api, session):
     assert "no active superuser" in api.get("/lists", 403).json["detail"]
     users.grant(session, "dora")
     api.get("/lists")
-    users.deactivate(session, "dora")
+    users.deactivate(session, "dora", now=NOW)
     api.get("/lists", 403)
 
 

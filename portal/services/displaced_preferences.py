@@ -1,0 +1,121 @@
+"""What stood at addresses before accounts moved there: the one writer of that table. Source: SEMANTICS, Identity.
+
+Each function works inside a transaction that the caller has begun.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    and_,
+    delete,
+    exists,
+    insert,
+    literal,
+    literal_column,
+    not_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.orm import Session, aliased
+
+from portal.database import IdRange
+from portal.domain.moves import Displaced, Standing
+from portal.models import DisplacedPreference, Preference, RunLine, UserAddress
+
+Key = tuple[str, int]  # a list's handle and an address's id
+
+_TABLE: Any = DisplacedPreference.__table__
+STANDING = (
+    "subscribed", "source", "seen", "touched", "waiting_since", "departed", "left_by", "moved_to", "moved_from",
+    "changed_at", "changed_by", "version",
+)  # fmt: skip
+
+
+def load(session: Session, address_ids: Sequence[int]) -> dict[Key, tuple[Displaced, ...]]:
+    """Return what is displaced at addresses, from the oldest to the newest."""
+    found: dict[Key, tuple[Displaced, ...]] = {}
+    rows = session.execute(select(_TABLE).where(_TABLE.c.address_id.in_(address_ids)).order_by(_TABLE.c.id))
+    for row in rows:
+        key = row.list_handle, row.address_id
+        before = None if row.subscribed is None else Standing(**{name: getattr(row, name) for name in STANDING})
+        found[key] = (*found.get(key, ()), Displaced(row.taken_by, before))
+    return found
+
+
+# For RETURNING of a preference, where columns are rendered without their table: that something is displaced there.
+IS_DISPLACED: Any = literal_column(
+    "EXISTS (SELECT 1 FROM displaced_preferences AS displaced WHERE displaced.list_handle = preferences.list_handle "
+    "AND displaced.address_id = preferences.address_id)"
+)
+
+
+def replace(session: Session, displaced: Mapping[Key, tuple[Displaced, ...]]) -> None:
+    """Write all that is displaced for lists and addresses anew."""
+    forget(session, displaced)
+    rows = [
+        {"list_handle": handle, "address_id": address_id, "taken_by": each.taken_by, **_columns(each.before)}
+        for (handle, address_id), those in displaced.items()
+        for each in those
+    ]
+    if rows:
+        session.execute(insert(DisplacedPreference), rows)
+
+
+def _columns(before: Standing | None) -> dict[str, Any]:
+    if before is None:
+        return {**dict.fromkeys(STANDING), "touched": False, "departed": False, "version": 0}
+    return {name: getattr(before, name) for name in STANDING}
+
+
+def forget(session: Session, keys: Iterable[Key]) -> None:
+    """Forget what is displaced: a person has chosen there."""
+    those = sorted(keys)
+    if those:
+        session.execute(delete(_TABLE).where(tuple_(_TABLE.c.list_handle, _TABLE.c.address_id).in_(those)))
+
+
+def forget_added(session: Session, handle: str, run_id: int) -> None:
+    """Forget what is displaced at addresses that a run is to add."""
+    added = exists().where(
+        RunLine.run_id == run_id, RunLine.address_id == _TABLE.c.address_id, RunLine.action == "add", not_(RunLine.held)
+    )
+    session.execute(delete(_TABLE).where(_TABLE.c.list_handle == handle, added))
+
+
+def note_firsts(session: Session, handle: str, address_ids: Collection[int]) -> None:
+    """Note that nothing stood at addresses whose first preference was just made while all held them by a move."""
+    _note(session, handle, UserAddress.address_id.in_(sorted(address_ids)))
+
+
+def note_noted_firsts(session: Session, handle: str, noted: Table, ids: IdRange) -> None:
+    """Note the same of the addresses in a temporary table that had no preference when it was filled."""
+    made = and_(
+        Preference.list_handle == handle, Preference.address_id == noted.c.address_id, Preference.source == "init"
+    )
+    firsts = select(noted.c.address_id).join(Preference, made).where(ids.holds(noted.c.address_id))
+    _note(session, handle, UserAddress.address_id.in_(firsts))
+
+
+def _note(session: Session, handle: str, where: ColumnElement[bool]) -> None:
+    other = aliased(UserAddress)
+    is_otherwise = exists().where(other.address_id == UserAddress.address_id, other.moved_in_at.is_(None))
+    taken = select(
+        literal(handle), UserAddress.address_id, UserAddress.user_id, *map(literal, (0, False, False))
+    ).where(UserAddress.moved_in_at.is_not(None), not_(is_otherwise), where)
+    names = ["list_handle", "address_id", "taken_by", "version", "touched", "departed"]
+    session.execute(insert(DisplacedPreference).from_select(names, taken))
+
+
+def purge_gone_lists(session: Session, address_ids: Sequence[int], *, handles: Collection[str]) -> None:
+    """Forget what is displaced at addresses for lists that have left the catalogue."""
+    gone = _TABLE.c.address_id.in_(address_ids) & _TABLE.c.list_handle.not_in(handles)
+    session.execute(delete(_TABLE).where(gone))
+
+
+def rename_list(session: Session, old: str, new: str) -> None:
+    """Carry all that is displaced over to a list's new handle."""
+    session.execute(update(_TABLE).where(_TABLE.c.list_handle == old).values(list_handle=new))
