@@ -40,10 +40,8 @@ def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Flask:
     app.config.from_mapping(config)
     security_log.write_to(settings.security_log_in(instance))
 
-    @cache
-    def catalogue() -> Any:
-        return load_catalogue(instance / "mailinglists.toml", partial(registry.read_settings, folder=instance))
-
+    read_manager = partial(registry.read_settings, folder=instance)
+    catalogue = cache(partial(load_catalogue, instance / "mailinglists.toml", read_manager, is_paused=settings.paused))
     app.extensions["portal"] = Portal(
         settings=settings,
         catalogue=catalogue,

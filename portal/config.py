@@ -53,6 +53,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     trusted_proxies: Annotated[int, Meta(ge=0, le=10)] = 0
     sqlalchemy_database_uri: Annotated[str, Meta(pattern=_DATABASE)] | None = None
     security_log: Line = "security.log"
+    paused: bool = False
 
     def __post_init__(self) -> None:
         """Check what a pattern cannot. Raise ValueError, which names the setting."""
@@ -126,6 +127,7 @@ class _ListEntry(Struct, frozen=True, forbid_unknown_fields=True):
     honour_list_changes: bool | None = None
     on_departure: _Departure | None = None
     safety_limits: _SafetyLimitsEntry = _SafetyLimitsEntry()
+    paused: bool | None = None
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -134,6 +136,7 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
     honour_list_changes: bool = True
     on_departure: _Departure = "remove"
     safety_limits: _SafetyLimitsEntry = _SafetyLimitsEntry()
+    paused: bool = False
     lists: dict[str, Any] = {}
     managers: dict[str, Any] = {}
 
@@ -172,18 +175,24 @@ class Catalogue:
         return frozenset().union(*(each.audience or frozenset() for each in self.lists.values()))
 
 
-def load_catalogue(path: Path, read_manager: Callable[[str, Mapping[str, Any]], Any]) -> Catalogue:
+def load_catalogue(
+    path: Path, read_manager: Callable[[str, Mapping[str, Any]], Any], *, is_paused: bool = False
+) -> Catalogue:
     """Read the catalogue; a missing file means that the facility is disabled.
 
-    ``read_manager(kind, table)`` checks one manager's table and returns its settings. Raise ConfigurationError, which
-    names the file and the key.
+    ``read_manager(kind, table)`` checks one manager's table and returns its settings. ``is_paused``: every list is,
+    whatever the file says. Raise ConfigurationError, which names the file and the key.
     """
     found = _read_toml(path)
     file = _convert(path, found or {}, _File)
     managers = {name: _manager(path, name, table, read_manager) for name, table in file.managers.items()}
     lists = {handle: _mailing_list(path, file, handle, table) for handle, table in file.lists.items()}
     never_added = frozenset(canonical(each.email) for each in lists.values())
-    lists = {handle: replace(each, never_added=never_added) for handle, each in lists.items()}
+    _require_one_handle_each(path, lists, managers)
+    lists = {
+        handle: replace(each, never_added=never_added, is_paused=is_paused or each.is_paused)
+        for handle, each in lists.items()
+    }
     return Catalogue(
         enabled=file.enabled is True,
         applied_within_hours=file.applied_within_hours,
@@ -191,6 +200,22 @@ def load_catalogue(path: Path, read_manager: Callable[[str, Mapping[str, Any]], 
         managers=managers,
         where=f"{path}, which is not there" if found is None else str(path),
     )
+
+
+def _require_one_handle_each(path: Path, lists: Mapping[str, MailingList], managers: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError where two handles lead to one list at one list manager: each undoes what the other does.
+
+    Two managers with the same settings are one.
+    """
+    known: list[MailingList] = []
+    for each in lists.values():
+        for other in known:
+            if other.list_name == each.list_name and managers[other.manager] == managers[each.manager]:
+                raise ConfigurationError(
+                    f"{path}: lists.{other.handle} and lists.{each.handle} lead to one list, {_cut(each.list_name)} at "
+                    f"{_cut(each.manager)}; take one of them out, or give it another `list`"
+                )
+        known.append(each)
 
 
 def _manager(path: Path, name: str, table: Any, read_manager: Callable[[str, Mapping[str, Any]], Any]) -> Any:
@@ -230,6 +255,7 @@ def _mailing_list(path: Path, file: _File, handle: str, table: Any) -> MailingLi
         honour_list_changes=honours,
         remove_on_departure=(entry.on_departure or file.on_departure) == "remove",
         safety_limits=entry.safety_limits.over(file.safety_limits.over(SafetyLimits())),
+        is_paused=file.paused if entry.paused is None else entry.paused,
     )
 
 

@@ -108,6 +108,10 @@ class LeaseHeldError(PortalError):
     """Another run holds the list."""
 
 
+class PausedError(PortalError):
+    """The list is paused: nothing is read or pushed until an operator says otherwise."""
+
+
 class SafetyLimitError(PortalError):
     """The plan exceeds the safety limits; ``plan_id`` names it."""
 

@@ -46,6 +46,7 @@ FAULTS: dict[type[BaseException], Fault] = {
     errors.DatabaseUnavailableError: Fault(69, 503, "Database unavailable"),
     errors.UnavailableError: Fault(69, 503, "Unavailable"),
     errors.LeaseHeldError: Fault(75, 409, "Another run holds the list"),
+    errors.PausedError: Fault(75, 409, "Paused"),
     errors.SafetyLimitError: Fault(77, 409, "Needs approval"),
     errors.PlanChangedError: Fault(77, 409, "The plan has changed"),
     errors.DisabledError: Fault(78, 503, "Mailing lists are not enabled"),

@@ -222,7 +222,7 @@ class Run(Base):
         CheckConstraint("kind IN ('show', 'sync', 'planned')", name="kind"),
         CheckConstraint(
             "state IN ('asked', 'taken', 'shown', 'changed', 'dropped', "
-            "'refused', 'open', 'planned', 'done', 'failed', 'unfinished')",
+            "'held', 'open', 'planned', 'done', 'failed', 'unfinished')",
             name="state",
         ),
         Index(None, "list_handle", "id"),
@@ -262,6 +262,8 @@ class RunLine(Base):
 
     ``settled``: the preference has taken it in. A line that is not settled explains, at the next run, a difference
     between roster and preference as our own act; lines of a plan that is not carried out are settled from the start.
+    ``counts``: in the safety limits, since no person asked for it one by one. ``result`` is "waits" while it waits for
+    approval.
     """
 
     __tablename__ = "run_lines"
@@ -285,6 +287,16 @@ class RunLine(Base):
     words: Mapped[str] = mapped_column(String(200), default="")
     settled: Mapped[bool] = mapped_column(default=False)
     replaced: Mapped[str | None] = mapped_column(String(1000))  # of a take-over: the preference before it, as JSON
+    counts: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+
+class Restore(Base):
+    """A backup was put back: the first plan of every list since then waits for approval as a whole."""
+
+    __tablename__ = "restores"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
 
 
 class Lease(Base):

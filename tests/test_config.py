@@ -357,6 +357,24 @@ def test_an_unknown_kind_of_manager_is_told(tmp_path: Path) -> None:
     assert "majordomo" in fault
 
 
+@pytest.mark.parametrize("other", ["main", "alias"])
+def test_two_handles_that_lead_to_one_list_at_one_manager_are_refused(tmp_path: Path, other: str) -> None:
+    managers = "".join(f"[managers.{name}]\nkind = 'file'\ndirectory = 'rosters'\n" for name in ("main", "alias"))
+    lists = f"""
+[lists.members]
+name = "Members"
+email = "members@lists.example.org"
+manager = "main"
+[lists.everybody]
+name = "Everybody"
+email = "everybody@lists.example.org"
+manager = "{other}"
+"""
+    assert set(catalogue_from(tmp_path, lists + managers).lists) == {"members", "everybody"}
+    fault = fault_of_catalogue(tmp_path, f'{lists}list = "members"\n{managers}')
+    assert "lists.members and lists.everybody lead to one list" in fault
+
+
 # --- the documentation
 
 

@@ -57,6 +57,8 @@ def section(text: str, heading: str) -> str:
 
 # --- commands
 
+GROUPS = ("mailinglist", "user", "apikey", "portal")
+
 
 def commands(app: Flask, *groups: str) -> Iterator[tuple[str, click.Command]]:
     """Yield the commands of groups as ("mailinglist", command)."""
@@ -75,7 +77,7 @@ def row_of(group: str, command: str) -> str:
 
 
 def test_every_command_has_its_row_with_its_options_and_arguments_and_no_others(app: Flask) -> None:
-    for group, command in commands(app, "mailinglist", "user", "apikey"):
+    for group, command in commands(app, *GROUPS):
         row = row_of(group, command.name or "")
         usage = row.replace("\\|", "|").rpartition(" | ")[0]
         named = set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", usage))
@@ -91,7 +93,7 @@ def test_every_command_has_its_row_with_its_options_and_arguments_and_no_others(
 
 
 def test_every_command_in_the_tables_is_one(app: Flask) -> None:
-    for group in ("mailinglist", "user", "apikey"):
+    for group in GROUPS:
         beneath = section(CLI, f"## `flask {group}`").partition("\n\n**")[0].partition("\n### ")[0]
         firsts = [row.partition(" | ")[0] for row in rows(beneath)]
         told = {name for first in firsts for name in re.findall(r"`([a-z][a-z-]+)[^`]*`", first)}
@@ -106,11 +108,11 @@ def test_commands_that_stand_alone_have_their_section(app: Flask) -> None:
 
 
 def test_no_page_calls_a_command_or_an_option_that_is_not_there(app: Flask) -> None:
-    known = {f"{group} {command.name}": command for group, command in commands(app, "mailinglist", "user", "apikey")}
+    known = {f"{group} {command.name}": command for group, command in commands(app, *GROUPS)}
     calls = [
         (path.name, call)
         for path, text in READ.items()
-        for call in re.findall(r"flask (?:--app portal )?((?:mailinglist|user|apikey) [a-z][^`|\n)>…]*)", text)
+        for call in re.findall(r"flask (?:--app portal )?((?:mailinglist|user|apikey|portal) [a-z][^`|\n)>…]*)", text)
     ]
     assert len(calls) > 50
 

@@ -12,7 +12,7 @@ from portal.services.preferences import own_history
 from portal.services.reports import lists as list_reports
 from portal.services.reports import runs as run_reports
 from portal.services.sync import plans
-from tests.factories import make_user
+from tests.factories import NOW, make_user
 
 GROWING = ("history", "runs", "run_lines")
 
@@ -26,6 +26,7 @@ QUERIES: dict[str, Callable[[Session], Any]] = {
     "lines of a run": lambda session: run_reports.lines(session, 1),
     "unfinished acts on a list": lambda session: plans.unfinished_acts(session, "members"),
     "accepted lines of a list": lambda session: plans.accepted_lines(session, "members"),
+    "recent lines of a list": lambda session: plans.recent_lines(session, "members", now=NOW),
 }
 
 

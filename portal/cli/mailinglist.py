@@ -144,7 +144,6 @@ def get_unsubscribed(*, handle: str, planned: bool) -> None:
 @mailinglist.command()
 @click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing, push nothing.")
 @click.option("--accept", metavar="ID", help="Approve exactly this plan.")
-@click.option("--allow-empty", is_flag=True, help="Believe a roster that is empty although it should not be.")
 @click.option("--requested", is_flag=True, help="Carry out what superusers asked for in the browser, and no more.")
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each list, even where all is well.")
 @as_text_or_json
@@ -154,7 +153,6 @@ def sync(
     handles: tuple[str, ...],
     dry_run: bool,
     accept: str | None,
-    allow_empty: bool,
     requested: bool,
     verbose: bool,
     form: str,
@@ -168,9 +166,9 @@ def sync(
     """
     if dry_run and accept is not None:
         raise click.UsageError("--dry-run pushes nothing, so there is nothing to --accept")
-    if requested and (handles or dry_run or accept is not None or allow_empty):
+    if requested and (handles or dry_run or accept is not None):
         raise click.UsageError("--requested does what was asked for in the browser: name no list and no other option")
-    options = SyncOptions(is_dry=dry_run, accept=accept, allow_empty=allow_empty)
+    options = SyncOptions(is_dry=dry_run, accept=accept)
     endings = run_requested() if requested else run_lists(handles, options)
     show_endings(endings, options, form=form, is_verbose=verbose or sys.stdout.isatty())
     raise SystemExit(code_of(endings))
@@ -304,7 +302,9 @@ def _print_without_account(handle: str | None, *, form: str) -> None:
 
     if handle is None:
         raise click.UsageError("--without-account asks one list: name it")
-    manager = portal().open_list_manager(portal().catalogue().get(handle))
+    mailing_list = portal().catalogue().get(handle)
+    mailing_list.require_running()
+    manager = portal().open_list_manager(mailing_list)
     found = list_reports.without_account(db.session(), read_roster(manager.roster()))
     if form == "json":
         print_json(found)

@@ -25,17 +25,17 @@ class SyncOptions:
 
     is_dry: bool
     accept: str | None
-    allow_empty: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How one list's run ended: with a result, or with an error and its exit code."""
+    """How one list's run ended: with a result, or with an error and its exit code; a paused list has neither."""
 
     handle: str
     sync_result: "SyncResult | None"
     code: int = 0
     error: str = ""
+    is_paused: bool = False
 
 
 def run_lists(handles: Sequence[str], options: SyncOptions) -> list[Ending]:
@@ -48,6 +48,8 @@ def run_lists(handles: Sequence[str], options: SyncOptions) -> list[Ending]:
 def _end(handle: str, options: SyncOptions) -> Ending:
     try:
         mailing_list = portal().catalogue().get(handle)
+        if mailing_list.is_paused:
+            return Ending(handle, None, is_paused=True)
         sync_result = _run(mailing_list, options)
     except Exception as error:  # whatever it is, the other lists have their turn
         known = translated(error)
@@ -104,7 +106,7 @@ def _run(mailing_list: MailingList, options: SyncOptions) -> "SyncResult":
     manager = portal().open_list_manager(mailing_list)
     if options.is_dry:
         return dry_run(db.session(), mailing_list, manager, clock=portal().clock)
-    request = Request(accept=options.accept, allow_empty=options.allow_empty)
+    request = Request(accept=options.accept)
     return sync_list(db.session(), mailing_list, manager, clock=portal().clock, request=request)
 
 
@@ -116,9 +118,8 @@ def print_news(mailing_list: MailingList, sync_result: "SyncResult") -> None:
     for action, address, words in sync_result.refusals:
         what = f"add {address} to" if action is Action.ADD else f"remove {address} from"
         print_message(f"could not {what} {handle}: {words}")
-    if sync_result.run_id is None and (warning := plan.warning(mailing_list.safety_limits)):
-        approval = "" if plan.is_in_doubt else f"; to approve it: --accept {plan.id}"
-        print_message(f"{handle}: {warning}{approval}")
+    if sync_result.run_id is None and plan.warning:
+        print_message(f"{handle}: {plan.warning}; to approve it: --accept {plan.id}")
 
 
 def code_of(endings: Sequence[Ending]) -> int:
@@ -138,8 +139,11 @@ def show_endings(endings: Sequence[Ending], options: SyncOptions, *, form: str, 
         if rows:
             print_table(("LIST", "WOULD", "ADDRESS", "BECAUSE"), rows)
     if options.is_dry or is_verbose:
-        for handle, sync_result in done:
-            click.echo(f"{handle}: {_in_words(sync_result)}")
+        for each in endings:
+            if each.is_paused:
+                click.echo(f"{each.handle}: paused, so nothing was read or pushed")
+            elif each.sync_result is not None:
+                click.echo(f"{each.handle}: {_in_words(each.sync_result)}")
 
 
 def _lines(sync_result: "SyncResult") -> Iterator[tuple[str, str, str]]:
@@ -159,6 +163,8 @@ def _in_words(sync_result: "SyncResult") -> str:
 
 
 def _as_record(ending: Ending, options: SyncOptions) -> dict[str, Any]:
+    if ending.is_paused:
+        return {"list": ending.handle, "exit_code": 0, "paused": True}
     if ending.sync_result is None:
         return {"list": ending.handle, "exit_code": ending.code, "error": ending.error}
     plan = ending.sync_result.plan

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from portal.errors import PausedError
+
 HANDLE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -36,8 +38,14 @@ class MailingList:
     honour_list_changes: bool
     remove_on_departure: bool
     safety_limits: SafetyLimits
+    is_paused: bool = False
     never_added: frozenset[str] = frozenset()  # canonical addresses: those of all lists of the catalogue
 
     def is_offered_to(self, groups: frozenset[str]) -> bool:
         """Tell whether a user in these groups may see the list."""
         return self.audience is None or not self.audience.isdisjoint(groups)
+
+    def require_running(self) -> None:
+        """Raise PausedError where nothing may be read from the list manager or pushed to it."""
+        if self.is_paused:
+            raise PausedError(f"{self.handle} is paused: nothing was read or pushed; see paused in the configuration")

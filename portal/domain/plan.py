@@ -1,14 +1,14 @@
-"""A plan: what a run would do with one list, as data, and whether it stays within the safety limits."""
+"""A plan: what a run would do with one list, as data, and what of it waits for approval."""
 
-import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 
 from portal.domain.address import outgoing
 from portal.domain.mailinglist import MailingList, SafetyLimits
 from portal.domain.merge import Action, AddressState, Rules, decide, explain
+from portal.domain.safety import Approval, Earlier, Expected, Line, counts, judge
 
 
 class Reason(StrEnum):
@@ -32,6 +32,7 @@ class Row:
     one where there is nobody to follow), ``holders`` the active accounts that hold the address now, or two of them,
     ``moved_from`` the address that a move brought the preference from, ``is_unread`` that no good run has read
     it since.
+    ``by_holder``: a holder chose it last, or a mailed link; ``did_not_take``: the last push of it.
     ``unsubscribed_by_link``: and no run has read that choice yet. ``has_refusal``: the list manager's last word was
     no; ``is_fresh_refusal``: less than a day ago; ``has_waited_long``: an add has been waiting for so long that it no
     longer counts as waiting.
@@ -49,9 +50,21 @@ class Row:
     holders: frozenset[int] = frozenset()
     is_held: bool = True  # some account, active or not, holds the address
     unsubscribed_by_link: bool = False
+    by_holder: bool = False
+    did_not_take: bool = False
     has_refusal: bool = False
     is_fresh_refusal: bool = False
     has_waited_long: bool = False
+
+    @property
+    def is_own_choice(self) -> bool:
+        """Tell whether a holder chose it and it has not been carried out yet."""
+        return self.by_holder and (self.state.touched or self.did_not_take)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Tell whether a holder unsubscribed the address or moved out of it, so that its absence is no wonder."""
+        return self.moved_to is not None or (self.by_holder and self.state.preference is False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +91,7 @@ class Decision:
         """Tell whether the address is on the roster, is wanted there, and is not removed."""
         is_subscribed = self.state.preference is True and not self.state.has_moved
         wanted = self.action in {Action.INIT, Action.JOINED} or is_subscribed
-        return self.on_roster and wanted and not (self.action is Action.REMOVE and self.is_pushed)
+        return self.on_roster and wanted and not self.is_removed
 
     @property
     def is_pushed(self) -> bool:
@@ -90,23 +103,32 @@ class Decision:
         """Tell whether an add waits at the list manager that nobody wants any more."""
         return self.state.waiting and not self.state.preference and not self.on_roster
 
+    @property
+    def is_removed(self) -> bool:
+        """Tell whether the list manager is told to remove the address."""
+        return self.action is Action.REMOVE and self.is_pushed
+
 
 @dataclass(frozen=True)
 class Plan:
     """What a run would do with one list.
 
-    ``seen_on`` counts the addresses seen on, ``doubtful`` those of them whose preference is subscribed, which make an
-    empty roster doubtful; ``staying`` those on the roster that are wanted there and that the run does not remove, which
-    make an empty roster after the push doubtful; ``without_account`` those on the roster that no account holds.
+    ``seen_on`` counts the addresses seen on; ``expected`` those of them that make the roster doubtful where none is on
+    it; ``staying`` those on the roster that are wanted there and that the run does not remove, which make an empty
+    roster after the push doubtful; ``without_account`` those on the roster that no account holds.
+    ``is_planned_run``: it waits for approval as a whole, if at all.
     """
 
     handle: str
     decisions: tuple[Decision, ...]
-    on_roster: int
-    without_account: int
-    seen_on: int
-    doubtful: int
-    staying: int
+    on_roster: int = 0
+    without_account: int = 0
+    seen_on: int = 0
+    expected: Expected = field(default_factory=Expected)
+    staying: int = 0
+    limits: SafetyLimits = field(default_factory=SafetyLimits)
+    earlier: Earlier = field(default_factory=Earlier)
+    is_planned_run: bool = False
 
     @cached_property
     def lines(self) -> tuple[Decision, ...]:
@@ -118,12 +140,51 @@ class Plan:
         return [each for each in self.decisions if each.action is action and not each.held_back]
 
     @cached_property
-    def id(self) -> str:
-        """Name the plan by what it does: 16 hex digits over its lines, held-back ones left out."""
-        text = sorted(
-            f"{self.handle}\t{each.action}\t{each.row.canonical}" for each in self.lines if not each.held_back
+    def approval(self) -> Approval:
+        """What of the plan waits for approval, and why."""
+        return judge(
+            self.handle,
+            self._judged_lines(),
+            limits=self.limits,
+            expected=self.expected,
+            seen_on=self.seen_on,
+            on_roster=self.on_roster,
+            earlier=self.earlier,
+            waits_as_whole=self.is_planned_run,
         )
-        return hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
+
+    def _judged_lines(self) -> list[Line]:
+        """Return the lines as the safety limits judge them."""
+        return [
+            Line(
+                each.row.address_id,
+                each.row.canonical,
+                each.action,
+                counts(
+                    each.action,
+                    preference=each.row.state.preference,
+                    is_own_choice=each.row.is_own_choice,
+                    is_half_of_move=each.reason is Reason.MOVED or each.moved_from is not None,
+                ),
+            )
+            for each in self.lines
+            if not each.held_back
+        ]
+
+    @property
+    def id(self) -> str:
+        """Name what would have to be approved."""
+        return self.approval.id
+
+    @property
+    def warning(self) -> str:
+        """Say why a sync does not carry all of the plan out without approval; nothing where it does."""
+        return self.approval.reason
+
+    @cached_property
+    def unhindered(self) -> tuple[Decision, ...]:
+        """What is carried out where the rest waits: what is pushed and waits for no approval."""
+        return tuple(each for each in self.lines if each.is_pushed and each.row.address_id not in self.approval.waiting)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -137,36 +198,16 @@ class Plan:
             "held": sum(each.held_back for each in self.lines),
         }
 
-    @property
-    def is_in_doubt(self) -> bool:
-        """Tell whether the roster is empty although subscribed addresses were on it."""
-        return self.on_roster == 0 and self.doubtful > 0
 
-    def warning(
-        self, limits: SafetyLimits, *, approved: Collection[tuple[int, Action]] = (), is_announced: bool = False
-    ) -> str:
-        """Say why a sync does not carry the plan out without approval; nothing where it does.
-
-        ``is_announced``: somebody said that the roster may be empty.
-        """
-        if self.is_in_doubt and not is_announced:
-            return f"the roster is empty although {self.doubtful} subscribed addresses were on it"
-        excess = self.excess(limits, approved=approved)
-        return f"this plan exceeds the safety limits: {excess}" if excess else ""
-
-    def excess(self, limits: SafetyLimits, *, approved: Collection[tuple[int, Action]] = ()) -> str | None:
-        """Return in words what exceeds the safety limits, if anything; ``approved`` lines were approved before."""
-        gone = _counted(self.of(Action.REMOVE) + self.of(Action.LEFT), approved)
-        if gone > limits.removals and gone * 100 > limits.removals_percent * self.seen_on:
-            return f"it takes {gone} of {self.seen_on} addresses off the list or as having left"
-        added = _counted(self.of(Action.ADD), approved)
-        if added > limits.additions and added * 100 > limits.additions_percent * self.on_roster:
-            return f"it adds {added} addresses to {self.on_roster} on the list"
-        return None
-
-
-def _counted(lines: Iterable[Decision], approved: Collection[tuple[int, Action]]) -> int:
-    return sum((each.row.address_id, each.action) not in approved for each in lines)
+def expect(decisions: Iterable[Decision], *, steady_on: int) -> Expected:
+    """Count what a believable roster holds some of; ``steady_on`` are more of it, which nothing is decided about."""
+    seen = [each for each in decisions if each.state.seen and not each.row.is_given_up]
+    present = [each for each in seen if each.on_roster]
+    return Expected(
+        seen_on=steady_on + len(seen),
+        on_roster=steady_on + len(present),
+        staying=steady_on + sum(not each.is_removed for each in present),
+    )
 
 
 def rules_of(mailing_list: MailingList) -> Rules:

@@ -20,7 +20,7 @@ class RunState(StrEnum):
     SHOWN = "shown"  # its plan is shown, as was asked
     CHANGED = "changed"  # the one plan that it was to apply is no longer what a sync would do; the new one is shown
     DROPPED = "dropped"  # it could not be begun
-    REFUSED = "refused"  # its plan exceeds the safety limits
+    HELD = "held"  # its plan waits for approval; what members chose themselves has been carried out
     OPEN = "open"  # its plan is being carried out
     PLANNED = "planned"  # a planned run that waits for its end
     DONE = "done"
@@ -29,8 +29,10 @@ class RunState(StrEnum):
 
 
 NEVER_BEGUN = (RunState.ASKED, RunState.TAKEN, RunState.SHOWN, RunState.CHANGED, RunState.DROPPED)
-SHOWS_PLAN = (RunState.SHOWN, RunState.CHANGED, RunState.REFUSED)
+SHOWS_PLAN = (RunState.SHOWN, RunState.CHANGED, RunState.HELD)
 IN_PROGRESS = (RunState.OPEN, RunState.PLANNED)
+
+WAITS = "waits"  # what stands for the result of a line that waits for approval
 
 _COUNT_WORDS = {
     "added": "added",

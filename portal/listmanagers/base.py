@@ -67,6 +67,14 @@ class HoldsRequests(Protocol):
 
 
 @runtime_checkable
+class IdentifiesList(Protocol):
+    """What a list manager can do besides that may know one list by several names."""
+
+    def identity(self) -> str:
+        """Return what is the same, and the same only, for two names of one list, on whatever host it is."""
+
+
+@runtime_checkable
 class TakesPasswords(Protocol):
     """What a list manager can do besides that keeps a password for each subscriber."""
 

@@ -102,6 +102,10 @@ class TextFile:
             raise ListManagerUnavailableError(f"{folder}: the portal's user may not write there")
         return f"text file: {self.path} is there, subscribers: {count}"
 
+    def identity(self) -> str:
+        """Return the file behind all links."""
+        return str(self.path.resolve())
+
     def roster(self) -> Sequence[str]:
         """Return the addresses of the file as they are spelled there."""
         return [each.spelling for line in self._lines() for each in line.addresses]

@@ -13,7 +13,8 @@ from portal.errors import ListManagerUnavailableError, PortalError
 from portal.listmanagers.base import ListManager, Outcome
 
 _CALLS = (
-    "timeout", "check", "roster", "add", "remove", "withdraw", "password_call", "set_passwords", "shell_steps",
+    "timeout", "check", "roster", "add", "remove", "withdraw", "identity", "password_call", "set_passwords",
+    "shell_steps",
 )  # fmt: skip
 _ANSWERS_EACH = {"add", "remove", "set_passwords"}
 

@@ -86,6 +86,10 @@ class Mailman3(Paced):
         found = _table(self._of_list("GET", until=until), 200)
         return f"{version}: {found.get('list_id')} is there, subscribers: {found.get('member_count')}"
 
+    def identity(self) -> str:
+        """Return Mailman's id of the list, and where it is."""
+        return f"{self.settings.url} {self._list_id(self._deadline(0))}"
+
     def roster(self) -> Sequence[str]:
         """Return the members, in the lower case that Mailman shows."""
         until = self._deadline(0)

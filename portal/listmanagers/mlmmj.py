@@ -81,6 +81,10 @@ class Mlmmj(Paced):
         version = one_line(finished.stdout.decode("utf-8", "replace")).rpartition(" ")[2]
         return f"mlmmj {version}: {self.folder} is there, subscribers: {count}"
 
+    def identity(self) -> str:
+        """Return the list's folder behind all links."""
+        return str(self.folder.resolve())
+
     def roster(self) -> Sequence[str]:
         """Return normal subscribers, those who get digests, and those who get no mail."""
         return self._read(self._deadline(0))

@@ -81,7 +81,11 @@ def forget(session: Session, keys: Iterable[Key]) -> None:
 def forget_added(session: Session, handle: str, run_id: int) -> None:
     """Forget what is displaced at addresses that a run is to add."""
     added = exists().where(
-        RunLine.run_id == run_id, RunLine.address_id == _TABLE.c.address_id, RunLine.action == "add", not_(RunLine.held)
+        RunLine.run_id == run_id,
+        RunLine.address_id == _TABLE.c.address_id,
+        RunLine.action == "add",
+        not_(RunLine.held),
+        not_(RunLine.settled),  # what waits for approval is not carried out
     )
     session.execute(delete(_TABLE).where(_TABLE.c.list_handle == handle, added))
 

@@ -6,6 +6,7 @@ It names users, keys and lists by their ids and never an e-mail address, so that
 import json
 import logging
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,22 @@ _LOGGER.propagate = False  # what else is logged has other readers
 def log(event: str, **fields: object) -> None:
     """Write an event down, once what it tells of is committed. Nothing is raised, whatever the disk says."""
     _LOGGER.info(event, extra={"fields": fields})
+
+
+def read(place: Path) -> Iterator[dict[str, Any]]:
+    """Yield the events of a file, the oldest first; a line that is none, and a file that is not there, hold nothing."""
+    try:
+        file = place.open(encoding="ascii", errors="replace")
+    except OSError:
+        return
+    with file:
+        for line in file:
+            try:
+                found = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(found, dict) and isinstance(found.get("at"), str) and isinstance(found.get("event"), str):
+                yield found
 
 
 def write_to(place: Path | None) -> None:

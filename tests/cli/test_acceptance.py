@@ -120,13 +120,13 @@ def make_cast(session: Session, *usernames: str) -> None:
 
 
 def make_crowd(portal: Operated) -> list[str]:
-    """Forty members, seen on the list, of whom the first eight have unticked it."""
+    """Forty members, seen on the list, of whom the first eight were unticked for them."""
     names = [f"user{number:02}" for number in range(40)]
     make_cast(portal.session, *names)
     portal.mailman.set_roster("members", [f"{name}@example.org" for name in names])
     assert portal("sync")[0] == 0
     for name in names[:8]:
-        portal.choose(name, ticked=False)
+        assert portal("unsubscribe", "members", name)[0] == 0
     portal.calls()
     return [f"{name}@example.org" for name in names]
 
@@ -188,23 +188,16 @@ def test_eight_of_forty_are_held_by_the_safety_limits_until_their_plan_is_accept
     assert portal("sync") == (0, "", "")
 
 
-def test_an_emptied_roster_is_in_doubt_until_it_is_announced(portal, mailman, session):
+def test_an_emptied_roster_waits_until_its_plan_is_approved(portal, mailman, session):
     make_cast(session)
     mailman.set_roster("members", ["alice@example.org"])
     portal("sync")
     mailman.set_roster("members", [])
-    before = portal.dump(but={"runs"})
-    assert portal.refused(69, "sync").endswith("run again with: --allow-empty")
-    assert portal.dump(but={"runs"}) == before
-    assert portal("sync", "--allow-empty") == (0, "", "")
+    before = portal.dump(but={"runs", "run_lines"})
+    plan = portal.refused(77, "sync").rpartition(" ")[2]
+    assert portal.dump(but={"runs", "run_lines"}) == before
+    assert portal("sync", "--accept", plan) == (0, "", "")
     assert portal("get-subscribed", "members") == (0, "", "")
-
-
-def test_an_announced_empty_roster_is_still_under_the_limits(portal, mailman):
-    make_crowd(portal)
-    mailman.set_roster("members", [])
-    told = portal.refused(77, "sync", "--allow-empty")
-    assert "--accept" in told
 
 
 def test_a_list_that_another_run_holds_is_75_at_once(portal, session):

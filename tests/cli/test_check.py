@@ -10,6 +10,7 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from portal.domain.roster_text import RosterText
+from portal.extensions import db
 from portal.services.sync import leases
 from portal.services.sync.sync import Request, begin_planned_run
 from tests.conftest import CATALOGUE, Clock, Rosters
@@ -22,6 +23,8 @@ Check = Callable[..., tuple[int, dict[tuple[str | None, str], str | None]]]
 @pytest.fixture
 def check(make_app: Callable[..., Flask], rosters: Rosters, instance: Path, clock: Clock) -> Check:
     """Check, and return the exit code and what was wrong: None where it is in order."""
+    with make_app().app_context():
+        make_user(db.session(), "dora", groups=("board",))
     clock.now = datetime.now(UTC)
     (instance / "secret_key").parent.chmod(0o755)
 
@@ -57,7 +60,7 @@ def test_where_all_is_well_it_says_so_and_ends_with_0(check: Check, synced: None
         (None, what)
         for what in ("portal.toml", "secret_key", "database", "clock", "trusted_proxies", "mailinglists.toml")
     }
-    assert told.keys() - {(None, "portal.db"), (None, "list_password_key")} == own | of_lists
+    assert told.keys() - {(None, "portal.db"), (None, "list_password_key")} == own | of_lists | {("board", "audience")}
 
 
 def test_log_ins_through_a_web_server_that_is_not_trusted_are_78(make_app, check: Check, synced: None):
@@ -250,3 +253,42 @@ def test_one_list_manager_that_fails_keeps_no_other_from_being_looked_at(
     assert code == 69
     assert set(wrong(told)) == {("tech", "list manager"), ("board", "list manager")}
     assert "disk on fire" in told["tech", "list manager"]
+
+
+# Audiences.
+
+
+def test_audiences_without_an_active_account_and_groups_spelled_otherwise_are_78(
+    check: Check, synced: None, instance: Path
+):
+    (instance / "mailinglists.toml").write_text(CATALOGUE.replace('["board"]', '["Board", "committee"]'))
+    code, told = check()
+    assert (code, wrong(told).keys()) == (78, {("board", "audience")})
+    words = wrong(told)["board", "audience"]
+    assert "no active account is in its audience" in words
+    assert "no account is in the group committee" in words
+    assert "the group board differs from Board, of its audience, only by case or blanks" in words
+
+
+def test_an_audience_that_is_nobody_on_purpose_is_in_order(check: Check, synced: None, instance: Path):
+    (instance / "mailinglists.toml").write_text(CATALOGUE.replace('["board"]', "[]"))
+    assert check()[0] == 0
+
+
+# One list by two names, and lists that are paused.
+
+
+def test_two_handles_of_one_list_that_only_the_list_manager_can_tell_are_78(check: Check, synced: None, instance: Path):
+    (instance / "rosters" / "tech.txt").unlink()
+    (instance / "rosters" / "tech.txt").symlink_to("members.txt")
+    code, told = check()
+    assert code == 78
+    assert "members and tech lead to one list" in wrong(told)["tech", "list manager"]
+
+
+def test_a_paused_list_is_said_to_be_so_and_is_not_reached(check: Check, synced: None, instance: Path):
+    (instance / "rosters" / "tech.txt").unlink()
+    pausing = CATALOGUE.replace('name = "Tech"', 'name = "Tech"\npaused = true')
+    (instance / "mailinglists.toml").write_text(pausing)
+    code, told = check()
+    assert (code, ("tech", "runs") in told) == (0, False)

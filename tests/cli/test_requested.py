@@ -61,7 +61,9 @@ def crowd(session: Session, rosters: Rosters) -> list[str]:
     rosters.set("members", *(f"{name}@example.org" for name in names))
     chosen = session.scalars(select(Preference.address_id).order_by(Preference.address_id).limit(8)).all()
     session.execute(
-        update(Preference).where(Preference.address_id.in_(chosen)).values(subscribed=False, touched=True, version=1)
+        update(Preference)
+        .where(Preference.address_id.in_(chosen))
+        .values(subscribed=False, source="superuser", version=1)
     )
     session.commit()
     return names

@@ -1,4 +1,4 @@
-"""A plan as data, its id and the safety limits: SEMANTICS, "Safety" and "Identity"."""
+"""A plan as data, and what of it waits for approval: SEMANTICS, "Safety" and "Identity"."""
 
 import hashlib
 from dataclasses import replace
@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.domain.mailinglist import SafetyLimits
 from portal.domain.merge import Action, AddressState, Rules
-from portal.domain.plan import Decision, Plan, Reason, Row, decide_rows
+from portal.domain.plan import Decision, Plan, Reason, Row, decide_rows, expect
 
 HONOUR = Rules()
 PORTAL_WINS = Rules(honour_list_changes=False)
@@ -34,10 +33,8 @@ def decide(*rows, on=(), rules=HONOUR, our_acts=None, **values):
     return decide_rows(rows, roster(*on), rules=rules, our_acts=our_acts or {}, **values)
 
 
-def plan_of(decisions, *, on_roster=0, seen_on=0, doubtful=0):
-    return Plan(
-        "members", tuple(decisions), on_roster, without_account=0, seen_on=seen_on, doubtful=doubtful, staying=0
-    )
+def plan_of(decisions, *, on_roster=0, seen_on=0):
+    return Plan("members", tuple(decisions), on_roster=on_roster, seen_on=seen_on)
 
 
 def line(number, action, **values):
@@ -94,11 +91,11 @@ def test_a_take_over_is_never_held_back():
     assert (left.action, left.held_back) == (Action.LEFT, False)
 
 
-def test_held_back_lines_stand_in_the_plan_and_count_neither_in_limits_nor_id():
+def test_held_back_lines_stand_in_the_plan_and_count_neither_in_the_limits_nor_in_the_id():
     plan = plan_of([*lines(30, Action.ADD, held_back=True)], on_roster=1)
     assert len(plan.lines) == 30
     assert plan.of(Action.ADD) == []
-    assert plan.excess(SafetyLimits()) is None
+    assert plan.warning == ""
     assert plan.id == plan_of([]).id
 
 
@@ -239,10 +236,11 @@ def test_the_id_is_the_beginning_of_the_sha_256_over_the_sorted_lines():
     plan = plan_of([line(2, Action.REMOVE), line(1, Action.ADD), line(3, Action.LEFT), line(4, Action.JOINED)])
     text = "\n".join(
         [
-            "members\tadd\tu1@example.org",
-            "members\tjoined\tu4@example.org",
-            "members\tleft\tu3@example.org",
-            "members\tremove\tu2@example.org",
+            "members",
+            "add\tu1@example.org",
+            "joined\tu4@example.org",
+            "left\tu3@example.org",
+            "remove\tu2@example.org",
         ]
     )
     assert plan.id == hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -261,72 +259,67 @@ def test_first_preferences_and_rows_without_a_difference_are_no_lines():
     assert plan_of([*lines(2, Action.INIT), *lines(2, Action.NOTHING)]).lines == ()
 
 
-# The safety limits.
-
-
-@pytest.mark.parametrize("action", [Action.REMOVE, Action.LEFT])
-@pytest.mark.parametrize(
-    ("count", "seen_on", "is_refused"),
-    [(5, 5, False), (6, 6, True), (6, 59, True), (6, 60, False), (10, 100, False), (11, 100, True), (0, 0, False)],
-)
-def test_more_than_5_or_10_percent_of_the_addresses_seen_on_are_too_many_to_go(action, count, seen_on, is_refused):
-    plan = plan_of(lines(count, action), seen_on=seen_on, on_roster=seen_on)
-    assert (plan.excess(SafetyLimits()) is not None) == is_refused
-
-
-@pytest.mark.parametrize(
-    ("count", "on_roster", "is_refused"),
-    [(25, 0, False), (26, 0, True), (26, 103, True), (26, 104, False), (50, 200, False), (51, 200, True)],
-)
-def test_more_than_25_or_25_percent_of_the_roster_are_too_many_to_come(count, on_roster, is_refused):
-    plan = plan_of(lines(count, Action.ADD), on_roster=on_roster)
-    assert (plan.excess(SafetyLimits()) is not None) == is_refused
-
-
-def test_removals_and_leaves_are_counted_together():
-    both = [*lines(3, Action.REMOVE), *(line(number, Action.LEFT) for number in range(3, 6))]
-    assert plan_of(both, seen_on=6).excess(SafetyLimits()) == "it takes 6 of 6 addresses off the list or as having left"
-
-
-def test_joins_and_first_preferences_are_not_braked():
-    assert plan_of([*lines(500, Action.JOINED), *lines(500, Action.INIT)], on_roster=1).excess(SafetyLimits()) is None
-
-
-@pytest.mark.parametrize(
-    ("safety_limits", "is_refused"),
-    [
-        (SafetyLimits(removals=0, removals_percent=0), True),
-        (SafetyLimits(removals=0), True),
-        (SafetyLimits(removals=6), False),
-        (SafetyLimits(removals_percent=100), False),
-    ],
-)
-def test_a_list_has_limits_of_its_own(safety_limits, is_refused):
-    assert (plan_of(lines(6, Action.REMOVE), seen_on=6).excess(safety_limits) is not None) == is_refused
-
-
-def test_lines_that_had_their_yes_before_are_not_counted_again():
-    plan = plan_of(lines(8, Action.REMOVE), seen_on=8)
-    assert plan.excess(SafetyLimits(), approved={(number, Action.REMOVE) for number in range(3)}) is None
-    assert plan.excess(SafetyLimits(), approved={(number, Action.REMOVE) for number in range(2)}) is not None
-    assert plan.excess(SafetyLimits(), approved={(number, Action.ADD) for number in range(8)}) is not None
-
-
-@given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 20), st.integers(0, 100))
-def test_the_brake_refuses_above_the_larger_of_count_and_percentage(gone, seen_on, count, percent):
-    plan = plan_of(lines(gone, Action.REMOVE), seen_on=seen_on)
-    limit = max(count, seen_on * percent / 100)
-    assert (plan.excess(SafetyLimits(removals=count, removals_percent=percent)) is not None) == (gone > limit)
-
-
 # Doubt.
 
 
+BY_HOLDER = {"by_holder": True}
+
+
 @pytest.mark.parametrize(
-    ("on_roster", "doubtful", "is_in_doubt"), [(0, 1, True), (0, 0, False), (1, 1, False), (1, 0, False)]
+    ("decision", "expected"),
+    [
+        (decide(row(1, ON), on=[1])[0], (1, 1, 1)),
+        (decide(row(1, ON))[0], (1, 0, 0)),
+        (decide(row(1, replace(ON, is_managed=False)), on=[1])[0], (1, 1, 0)),
+        (decide(row(1, replace(ON, is_managed=False), is_fresh_refusal=True), on=[1])[0], (1, 1, 1)),  # held back
+        (decide(row(1, UNTICKED), on=[1])[0], (1, 1, 0)),  # a superuser chose
+        (decide(row(1, UNTICKED, **BY_HOLDER), on=[1])[0], (0, 0, 0)),
+        (decide(row(1, UNTICKED, **BY_HOLDER))[0], (0, 0, 0)),
+        (decide(row(1, replace(ON, has_moved=True), moved_to=9), row(9, TICKED))[0], (0, 0, 0)),
+        (decide(row(1, TICKED), on=[1])[0], (0, 0, 0)),  # seen off
+        (decide(row(1, ON), our_acts={1: Action.REMOVE})[0], (0, 0, 0)),
+    ],
 )
-def test_an_empty_roster_is_in_doubt_while_a_subscribed_address_is_seen_on(on_roster, doubtful, is_in_doubt):
-    assert plan_of([], on_roster=on_roster, doubtful=doubtful).is_in_doubt == is_in_doubt
+def test_a_believable_roster_holds_some_of_those_seen_on_that_no_holder_gave_up(decision, expected):
+    assert expect([decision], steady_on=0) == expected
+    assert expect([decision], steady_on=7) == tuple(7 + each for each in expected)
+
+
+# What waits.
+
+
+@pytest.mark.parametrize(
+    ("state", "on", "values", "is_counted"),
+    [
+        (UNTICKED, [1], {}, True),  # a superuser chose
+        (UNTICKED, [1], BY_HOLDER, False),
+        (replace(UNTICKED, touched=False), [1], BY_HOLDER, True),  # it was done once, and undone at the list
+        (replace(UNTICKED, touched=False), [1], {**BY_HOLDER, "did_not_take": True}, False),
+        (replace(UNTICKED, is_managed=False), [1], BY_HOLDER, False),  # they asked to leave before they went
+        (replace(ON, touched=True, is_managed=False), [1], BY_HOLDER, True),
+        (replace(ON, touched=True), [], BY_HOLDER, True),  # left at the list
+        (TICKED, [], {}, True),
+        (TICKED, [], BY_HOLDER, False),
+    ],
+)
+def test_what_a_holder_chose_does_not_count(state, on, values, is_counted):
+    approval = plan_of(decide(row(1, state, **values), on=on), on_roster=len(on)).approval
+    assert approval.counted == ({1} if is_counted else frozenset())
+
+
+def test_the_halves_of_a_move_do_not_count_and_are_carried_out_while_the_rest_waits():
+    old = row(1, AddressState(False, seen=True, has_moved=True, is_managed=False), moved_to=2)
+    departed = [row(number, replace(ON, is_managed=False)) for number in range(10, 20)]
+    ids = [1, *range(10, 20), 30]
+    plan = plan_of(decide(old, row(2, TICKED), *departed, row(30, ON), on=ids), on_roster=12, seen_on=12)
+    assert (plan.approval.waiting, {each.row.address_id for each in plan.unhindered}) == (set(range(10, 20)), {1, 2})
+
+
+def test_what_is_held_back_is_not_carried_out_while_the_rest_waits():
+    departed = [row(number, replace(ON, is_managed=False)) for number in range(10, 20)]
+    refused = row(1, TICKED, is_fresh_refusal=True, by_holder=True)
+    plan = plan_of(decide(refused, *departed, on=range(10, 20)), on_roster=10, seen_on=10)
+    assert (len(plan.approval.waiting), plan.unhindered) == (10, ())
 
 
 @pytest.mark.parametrize(

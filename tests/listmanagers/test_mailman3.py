@@ -524,3 +524,8 @@ def test_whatever_fails_is_one_line(fake, mode, call):
     assert "restpass" not in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+def test_all_names_of_a_list_are_one_list(fake):
+    names = ("ants", "ants@lists.example.org", "ants.lists.example.org")
+    assert len({opened(fake, each, email="ants@lists.example.org").identity() for each in names}) == 1

@@ -58,6 +58,12 @@ def test_the_roster_is_the_union_of_all_three(fake):
     assert set(_open(fake).roster()) == {"alice@example.org", "dora@example.org", "nora@example.org"}
 
 
+def test_two_names_of_one_folder_are_one_list(fake):
+    fake.set_roster("bees", [])
+    (fake.spool / "emmets").symlink_to("ants")
+    assert _open(fake, "emmets").identity() == _open(fake).identity() != _open(fake, "bees").identity()
+
+
 def test_a_check_says_which_mlmmj_answered(fake):
     assert _open(fake).check() == f"mlmmj 1.3.0: {fake.spool}/ants is there, subscribers: 3"
 

@@ -4,7 +4,7 @@ import hashlib
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, delete, exists, func, insert, select, update
 from sqlalchemy.orm import Session
@@ -218,6 +218,13 @@ def end(session: Session, user_id: int, *, keep_token: str | None = None) -> Non
     if keep_token is not None:
         statement = statement.where(LoginSession.token_hash != _hashed(keep_token))
     session.execute(statement)
+
+
+def end_all(session: Session) -> int:
+    """End every log-in of everybody; inside the caller's transaction. Return how many they were."""
+    ended: Any = session.execute(delete(LoginSession))
+    count: int = ended.rowcount
+    return count
 
 
 def _account(session: Session, name: str) -> _Account | None:

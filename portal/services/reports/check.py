@@ -14,10 +14,11 @@ from portal.config import Catalogue
 from portal.domain.mailinglist import MailingList
 from portal.domain.run import IN_PROGRESS, RunState
 from portal.errors import ConfigurationError, NotMigratedError, UnavailableError
-from portal.listmanagers.base import ListManager
+from portal.listmanagers.base import IdentifiesList, ListManager
 from portal.models import LoginSession
 from portal.services.reports import lists as list_reports
 from portal.services.reports import readiness
+from portal.services.reports.audiences import audience_faults
 from portal.services.reports.lists import ListReport, RunReport
 from portal.services.sync import leases
 from portal.services.transaction import reading
@@ -67,8 +68,14 @@ def check(session: Session, evidence: Evidence) -> Iterator[Finding]:
         lists = evidence.catalogue().lists
     except ConfigurationError:
         return  # it has been told
+    if tables.error is None:
+        yield from _audiences(session, evidence.catalogue())
+    identities: dict[str, str] = {}
     for handle, mailing_list in lists.items():
-        yield _check_line("list manager", partial(_list_manager, evidence, mailing_list), handle)
+        if mailing_list.is_paused:
+            yield Finding("list manager", handle, "paused: choices are kept, nothing is read or pushed", None)
+            continue
+        yield _check_line("list manager", partial(_list_manager, evidence, mailing_list, identities), handle)
         if tables.error is None:
             yield _check_line("runs", partial(_runs, session, evidence, handle), handle)
 
@@ -142,8 +149,28 @@ def _catalogue(load: Callable[[], Catalogue]) -> str:
     return f"lists: {len(catalogue.lists)}, list managers: {len(catalogue.managers)}, applied within {hours} hours"
 
 
-def _list_manager(evidence: Evidence, mailing_list: MailingList) -> str:
-    return evidence.open_list_manager(mailing_list).check()
+def _audiences(session: Session, catalogue: Catalogue) -> Iterator[Finding]:
+    """Yield a line for each list that is for groups."""
+    faults = audience_faults(session, catalogue)
+    for handle, mailing_list in catalogue.lists.items():
+        if mailing_list.audience is not None:
+            wrong = "; ".join(each.words for each in faults if each.handle == handle)
+            words = f"groups: {len(mailing_list.audience)}" if mailing_list.audience else "nobody, on purpose"
+            yield Finding("audience", handle, words, ConfigurationError(wrong) if wrong else None)
+
+
+def _list_manager(evidence: Evidence, mailing_list: MailingList, identities: dict[str, str]) -> str:
+    """Say what answered. ``identities`` maps what the list managers know lists by to the handles seen so far."""
+    manager = evidence.open_list_manager(mailing_list)
+    words = manager.check()
+    if isinstance(manager, IdentifiesList):
+        other = identities.setdefault(manager.identity(), mailing_list.handle)
+        if other != mailing_list.handle:
+            raise ConfigurationError(
+                f"{other} and {mailing_list.handle} lead to one list at the list manager, where each would undo what "
+                "the other does; take one of them out of mailinglists.toml"
+            )
+    return words
 
 
 def _runs(session: Session, evidence: Evidence, handle: str) -> str:

@@ -25,7 +25,8 @@ class RunReport(NamedTuple):
     """One run; times are UTC.
 
     ``started_at`` of one that waits is when it was asked for, or last tried; ``asked_at`` is None of one that never
-    waited, and ``finished_at`` while it has no end. Of one that was shown or refused nothing was done.
+    waited, and ``finished_at`` while it has no end. Of one that was shown nothing was done; of one that is held,
+    what waits for no approval.
     """
 
     id: int
@@ -75,8 +76,9 @@ class ListReport(NamedTuple):
 
     ``departing``: addresses that no active user who may see the list holds any more and that the next run takes off it;
     ``without_account``: addresses on the list that nobody here holds, as the last run that read it counted them;
-    ``is_late``: the last good run is older than members are promised, or there is none; ``oldest_change_at``: when the
-    oldest change that is under way was chosen; ``due_at``: by when members were told that it is carried out.
+    ``is_paused``: no run reads it or pushes to it; ``is_late``: the last good run is older than members are promised,
+    or there is none; ``oldest_change_at``: when the oldest change that is under way was chosen; ``due_at``: by when
+    members were told that it is carried out.
     """
 
     handle: str
@@ -92,6 +94,7 @@ class ListReport(NamedTuple):
     without_account: int | None
     last_run: RunReport | None
     last_good_at: datetime | None
+    is_paused: bool
     is_late: bool
     oldest_change_at: datetime | None
     due_at: datetime | None
@@ -165,8 +168,9 @@ def alarms(session: Session, *, catalogue: Catalogue, now: datetime) -> tuple[Al
         last = _last_runs(session, list(catalogue.lists))
         good = _last_runs(session, list(catalogue.lists), Run.state == RunState.DONE)
     oldest = now - timedelta(hours=catalogue.applied_within_hours)
-    found = (_alarm(each, last.get(each.handle), good.get(each.handle), oldest) for each in catalogue.lists.values())
-    return tuple(each for each in found if each.is_late or each.last_state == RunState.REFUSED)
+    running = (each for each in catalogue.lists.values() if not each.is_paused)
+    found = (_alarm(each, last.get(each.handle), good.get(each.handle), oldest) for each in running)
+    return tuple(each for each in found if each.is_late or each.last_state == RunState.HELD)
 
 
 def _alarm(mailing_list: MailingList, last: RunReport | None, good: RunReport | None, oldest: datetime) -> Alarm:
@@ -237,7 +241,8 @@ def _list_report(
         without_account=good.without_account if good else None,
         last_run=last,
         last_good_at=good_at,
-        is_late=good_at is None or good_at < now - promise,
+        is_paused=mailing_list.is_paused,
+        is_late=not mailing_list.is_paused and (good_at is None or good_at < now - promise),
         oldest_change_at=counts.oldest_change_at,
         due_at=counts.oldest_change_at and counts.oldest_change_at + promise,
     )

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from portal import database
 from portal.domain.merge import Action
-from portal.domain.run import IN_PROGRESS, NEVER_BEGUN
+from portal.domain.run import IN_PROGRESS, NEVER_BEGUN, WAITS, RunState
 from portal.errors import UnknownRunError
 from portal.models import Run, RunLine
 from portal.services.reports.lists import RunReport, run_reports
@@ -40,10 +40,11 @@ class RunFound(NamedTuple):
         """Return how long it took; None while it is in progress, or where it was interrupted."""
         return None if self.run.finished_at is None else self.run.finished_at - self.run.started_at
 
-    @property
-    def changes(self) -> int:
-        """Count the lines that its plan does not hold back."""
-        return self.how_many() - self.how_many(result=HELD)
+    def changes(self, action: str | None = None) -> int:
+        """Count the lines, of an action or of all, that are carried out where its plan is applied."""
+        if self.run.state == RunState.HELD:
+            return self.how_many(action=action, result=WAITS)
+        return self.how_many(action=action) - self.how_many(action=action, result=HELD)
 
     def how_many(self, *, action: str | None = None, result: str | None = None) -> int:
         """Count its lines of an action, of a result, or of both."""

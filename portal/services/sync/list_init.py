@@ -72,8 +72,10 @@ def list_init(
     """Give every managed address without a preference the one that a roster says; never change one that exists.
 
     Raise UnreadableRosterError; NoAddressesError for input without an address, unless ``allow_empty``;
-    RosterInDoubtError where a list that should not be empty would be; LeaseHeldError. Nothing has been written then.
+    RosterInDoubtError where a list that should not be empty would be; LeaseHeldError; PausedError. Nothing has been
+    written then.
     """
+    mailing_list.require_running()
     with leases.held(session, mailing_list.handle) as lease, database.dedicated(session) as own:
         with scratch(own):
             on_roster = database.load_roster(own.connection(), (line.canonical for line in text))

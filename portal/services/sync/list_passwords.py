@@ -154,8 +154,9 @@ def push(
     """Set the list passwords that are pending, and mark those that were set, a batch at a time.
 
     No transaction is open while the list manager works. Raise LeaseHeldError, ListManagerUnavailableError or
-    NoSuchListError; nothing of the call that failed is marked.
+    NoSuchListError, of which nothing of the call that failed is marked; PausedError.
     """
+    mailing_list.require_running()
     done: list[str] = []
     refused: list[tuple[str, str]] = []
     with _one_at_a_time(session, mailing_list.handle) as lease:

@@ -6,18 +6,21 @@ from enum import IntEnum
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import Integer, Select, and_, case, cast, except_, func, not_, select
+from sqlalchemy import Integer, Select, and_, case, cast, except_, func, not_, or_, select
 from sqlalchemy.orm import Session
 
 from portal import database
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action, AddressState
-from portal.domain.plan import Plan, Row, decide_rows, rules_of
-from portal.models import Address, Preference, Run, RunLine, User, UserAddress
+from portal.domain.plan import Plan, Row, decide_rows, expect, rules_of
+from portal.domain.run import NEVER_BEGUN, WAITS, RunState
+from portal.domain.safety import Act, Earlier
+from portal.models import Address, Preference, Restore, Run, RunLine, User, UserAddress
 from portal.services.accounts.addresses import is_held, is_managed
 
 RETRY_AFTER = timedelta(days=1)  # a refused address is tried again
 WAITING_ENDS = timedelta(days=90)
+COUNTED_TOGETHER = timedelta(hours=12)  # the runs that share one measure of the safety limits
 _IDS = 5_000  # how many ids one statement names
 
 
@@ -52,15 +55,21 @@ def make_plan(
     decisions = decide_rows(
         rows, roster, rules=rules_of(mailing_list), our_acts=our_acts, is_planned_run=is_planned_run
     )
-    seen = [each.row.state for each in decisions if each.state.seen]  # as far as it was not our act
     return Plan(
         handle=mailing_list.handle,
         decisions=decisions,
         on_roster=len(roster),
         without_account=len(roster) - counts["held"],
         seen_on=counts["steady_on"] + sum(row.state.seen is True for row in rows),
-        doubtful=counts["steady_on"] + sum(each.preference is True and not each.has_moved for each in seen),
+        expected=expect(decisions, steady_on=counts["steady_on"]),
         staying=counts["steady_on"] + sum(each.stays for each in decisions),
+        limits=mailing_list.safety_limits,
+        earlier=Earlier(
+            approved=accepted_lines(session, mailing_list.handle),
+            recent=recent_lines(session, mailing_list.handle, now=now),
+            is_first_after_restore=_is_first_after_restore(session, mailing_list.handle),
+        ),
+        is_planned_run=is_planned_run,
     )
 
 
@@ -75,14 +84,41 @@ def unfinished_acts(session: Session, handle: str) -> dict[int, Action]:
     return {address_id: Action(action) for address_id, action in rows}
 
 
-def accepted_lines(session: Session, handle: str) -> set[tuple[int, Action]]:
-    """Return the lines of an accepted plan that was interrupted: they need no second yes."""
+def accepted_lines(session: Session, handle: str) -> set[Act]:
+    """Return the lines of an approved plan that was interrupted: they need no second approval."""
     rows = session.execute(
         select(RunLine.address_id, RunLine.action)
         .join(Run, Run.id == RunLine.run_id)
         .where(RunLine.list_handle == handle, not_(RunLine.settled), Run.accepted)
     )
     return {(address_id, Action(action)) for address_id, action in rows}
+
+
+def recent_lines(session: Session, handle: str, *, now: datetime) -> set[Act]:
+    """Return what counts of what the runs of the last twelve hours pushed or took over without approval."""
+    rows = session.execute(
+        select(RunLine.address_id, RunLine.action)
+        .join(Run, Run.id == RunLine.run_id)
+        .where(
+            Run.list_handle == handle,
+            Run.started_at > now - COUNTED_TOGETHER,
+            Run.state.not_in(NEVER_BEGUN),
+            not_(Run.accepted),
+            RunLine.counts,
+            func.coalesce(RunLine.result, "") != WAITS,
+        )
+    )
+    return {(address_id, Action(action)) for address_id, action in rows}
+
+
+def _is_first_after_restore(session: Session, handle: str) -> bool:
+    """Tell whether no plan of a list has been approved or carried out since a backup was put back."""
+    restored_at = session.scalar(select(func.max(Restore.at)))
+    if restored_at is None:
+        return False
+    is_believed = or_(Run.accepted, Run.state == RunState.DONE)
+    since = select(Run.id).where(Run.list_handle == handle, Run.started_at > restored_at, is_believed)
+    return session.scalar(since.limit(1)) is None
 
 
 def count_staying(session: Session, handle: str, *, leaving: Collection[int]) -> int:
@@ -195,6 +231,7 @@ def _details(mailing_list: MailingList) -> Any:
         Address.canonical,
         Address.spelling,
         Preference.subscribed,
+        Preference.source,
         Preference.seen,
         Preference.touched,
         Preference.waiting_since,
@@ -203,6 +240,7 @@ def _details(mailing_list: MailingList) -> Any:
         Preference.left_by,
         Preference.moved_to,
         Preference.moved_from,
+        Preference.refusal,
         Preference.refused_at,
         Preference.version,
         is_managed(mailing_list).label("is_managed"),
@@ -246,6 +284,8 @@ def _row(found: Any, *, now: datetime) -> Row:
         holders=frozenset({found.first_holder, found.last_holder}) - {None},
         unsubscribed_by_link=bool(found.touched) and found.source == "link" and not found.subscribed,
         is_held=bool(found.is_held),
+        by_holder=found.source in {"user", "link"},
+        did_not_take=found.refusal is not None,
         has_refusal=found.refused_at is not None,
         has_waited_long=found.waiting_since is not None and now - found.waiting_since >= WAITING_ENDS,
         is_fresh_refusal=found.refused_at is not None and now - found.refused_at < RETRY_AFTER,

@@ -71,7 +71,7 @@ def _show(
     """Keep what a sync would do now; ``change`` says that another plan was to be applied."""
     sync_result = dry_run(session, mailing_list, manager, clock=clock)
     plan = sync_result.plan
-    message = "; ".join(filter(None, (change, plan.warning(mailing_list.safety_limits))))
+    message = "; ".join(filter(None, (change, plan.warning)))
     state = RunState.CHANGED if change else RunState.SHOWN
     runs.show(session, taken, plan, now=clock(), state=state, message=message)
     return sync_result

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from portal import database
 from portal.domain.merge import Action
 from portal.domain.plan import Decision, Plan
-from portal.domain.run import IN_PROGRESS, NEVER_BEGUN, RunKind, RunState
+from portal.domain.run import IN_PROGRESS, NEVER_BEGUN, WAITS, RunKind, RunState
 from portal.listmanagers.base import Outcome
 from portal.models import Lease, Run, RunLine
 from portal.services import displaced_preferences
@@ -174,12 +174,23 @@ def drop(session: Session, taken: AskedRun, *, now: datetime, message: str) -> N
         )
 
 
+def drop_asked(session: Session, *, now: datetime, message: str) -> int:
+    """Drop every run that waits or is taken; inside the caller's transaction. Return how many they were."""
+    dropped: Any = session.execute(
+        update(Run)
+        .where(Run.state.in_([RunState.ASKED, RunState.TAKEN]))
+        .values(state=RunState.DROPPED, slot=None, finished_at=now, message=message)
+    )
+    count: int = dropped.rowcount
+    return count
+
+
 def show(session: Session, taken: AskedRun, plan: Plan, *, now: datetime, state: RunState, message: str) -> None:
     """Keep the plan of a sync, line by line, instead of carrying it out."""
     chunks = database.written_in_chunks(session, plan.lines)
     for chunk in chunks:
         with transaction(session):
-            _insert_lines(session, taken.id, plan.handle, chunk, is_carried_out=False)
+            _insert_lines(session, taken.id, plan, chunk, carried_out=())
     with transaction(session):
         session.execute(
             update(Run)
@@ -188,13 +199,26 @@ def show(session: Session, taken: AskedRun, plan: Plan, *, now: datetime, state:
         )
 
 
-def begin(session: Session, origin: Origin, *, now: datetime, plan: Plan, is_accepted: bool) -> Begun:
-    """Write a run and the lines of its plan, before anything is pushed."""
+def begin(
+    session: Session,
+    origin: Origin,
+    *,
+    now: datetime,
+    plan: Plan,
+    is_accepted: bool,
+    carried_out: Collection[Decision] | None = None,
+) -> Begun:
+    """Write a run and the lines of its plan, before anything is pushed.
+
+    ``carried_out`` are the lines that it carries out, where others wait for approval.
+    """
     state = RunState.PLANNED if origin.kind is RunKind.PLANNED else RunState.OPEN
+    counts = _counts_of_plan(plan) if carried_out is None else {}
     with transaction(session):
-        counts = _counts_of_plan(plan)
         run_id = _write(session, origin, now=now, state=state, accepted=is_accepted, **_found(plan), **counts)
-        _insert_lines(session, run_id, plan.handle, plan.lines, is_carried_out=True)
+        if carried_out is not None:
+            _forget_waiting_lines(session, origin.handle)
+        _insert_lines(session, run_id, plan, plan.lines, carried_out=plan.lines if carried_out is None else carried_out)
         displaced_preferences.forget_added(session, plan.handle, run_id)  # what we add is ours to remove
     return Begun(run_id, origin.handle)
 
@@ -202,17 +226,23 @@ def begin(session: Session, origin: Origin, *, now: datetime, plan: Plan, is_acc
 def refuse(
     session: Session, origin: Origin, *, now: datetime, state: RunState, message: str, plan: Plan | None
 ) -> None:
-    """Write a run that ended before anything was done: by the safety limits, in doubt, or without a roster.
+    """Write a run that ended before anything was done: held for approval, in doubt, or without a roster.
 
-    A plan that exceeds the safety limits is kept line by line, for who has to approve it; of a list, the last one.
+    What waits for approval is kept line by line, for who has to approve it; of a list, the last plan's.
     """
     found = _found(plan) if plan else {}
     with transaction(session):
         run_id = _write(session, origin, now=now, state=state, finished_at=now, message=message[:400], **found)
-        if plan is not None and state is RunState.REFUSED:
-            earlier = select(Run.id).where(Run.list_handle == origin.handle, Run.state == RunState.REFUSED)
-            session.execute(delete(RunLine).where(RunLine.run_id.in_(earlier)))
-            _insert_lines(session, run_id, plan.handle, plan.lines, is_carried_out=False)
+        if plan is not None and state is RunState.HELD:
+            _forget_waiting_lines(session, origin.handle)
+            _insert_lines(session, run_id, plan, plan.lines, carried_out=())
+
+
+def _forget_waiting_lines(session: Session, handle: str) -> None:
+    """Forget what waits for approval in earlier runs of a list."""
+    earlier = select(Run.id).where(Run.list_handle == handle, Run.state == RunState.HELD)
+    waited = or_(RunLine.result == WAITS, RunLine.held)
+    session.execute(delete(RunLine).where(RunLine.run_id.in_(earlier), waited))
 
 
 def _write(session: Session, origin: Origin, *, now: datetime, **columns: Any) -> int:
@@ -229,10 +259,12 @@ def _write(session: Session, origin: Origin, *, now: datetime, **columns: Any) -
 
 
 def _insert_lines(
-    session: Session, run_id: int, handle: str, lines: Iterable[Decision], *, is_carried_out: bool
+    session: Session, run_id: int, plan: Plan, lines: Iterable[Decision], *, carried_out: Collection[Decision]
 ) -> None:
+    """Write lines of a plan; what of them is not carried out is settled from the start."""
+    open_ids = {each.row.address_id for each in carried_out if not each.held_back}
     for chunk in database.chunked(lines, database.chunk_size(session)):
-        session.execute(insert(RunLine), [_line(run_id, handle, each, is_carried_out=is_carried_out) for each in chunk])
+        session.execute(insert(RunLine), [_line(run_id, plan, each, open_ids) for each in chunk])
 
 
 def _found(plan: Plan) -> dict[str, Any]:
@@ -244,19 +276,23 @@ def _counts_of_plan(plan: Plan) -> dict[str, int]:
     return {name: counts[name] for name in ("initialised", "left", "joined", "held")}
 
 
-def _line(run_id: int, handle: str, decision: Decision, *, is_carried_out: bool) -> dict[str, Any]:
+def _line(run_id: int, plan: Plan, decision: Decision, open_ids: Collection[int]) -> dict[str, Any]:
+    address_id = decision.row.address_id
+    is_waiting = address_id in plan.approval.waiting and address_id not in open_ids
     return {
         "run_id": run_id,
-        "address_id": decision.row.address_id,
-        "list_handle": handle,
+        "address_id": address_id,
+        "list_handle": plan.handle,
         "address": decision.row.canonical,
         "spelling": decision.spelling,
         "action": str(decision.action),
         "reason": str(decision.reason),
         "held": decision.held_back,
         "version": decision.row.version,
+        "counts": address_id in plan.approval.counted,
+        "result": WAITS if is_waiting else None,
         # Where nothing is done, nothing is left to take in and nothing is explained.
-        "settled": decision.held_back or not is_carried_out,
+        "settled": address_id not in open_ids,
     }
 
 

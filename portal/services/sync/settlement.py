@@ -1,7 +1,7 @@
 """What a good run leaves behind: preferences that took in what the roster said, lines that say what became of them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -56,10 +56,22 @@ class Settled:
 
 
 def settle(
-    session: Session, run: Begun, decisions: Iterable[Decision], pushed: Mapping[int, Pushed], *, now: datetime
+    session: Session,
+    run: Begun,
+    decisions: Iterable[Decision],
+    pushed: Mapping[int, Pushed],
+    *,
+    now: datetime,
+    is_partial: bool = False,
 ) -> Settled:
-    """Write what a run found, in chunks; only rows that differ, and only where no choice was made meanwhile."""
+    """Write what a run found, in chunks; only rows that differ, and only where no choice was made meanwhile.
+
+    ``is_partial``: the run was good for these decisions alone, and the rest waits for approval, so that no departure is
+    dealt with and nothing is purged. Source: SEMANTICS, Safety.
+    """
     endings = [_ending(each, pushed.get(each.row.address_id)) for each in decisions]
+    if is_partial:
+        endings = [_without_mark(each) for each in endings if each.pushed]
     settled = Settled()
     firsts = [each for each in endings if each.decision.action is Action.INIT]  # rule 1
     for chunk in database.written_in_chunks(session, firsts):
@@ -72,7 +84,8 @@ def settle(
     for chunk in database.written_in_chunks(session, known):
         with transaction(session):
             _settle_chunk(session, run, chunk, settled, now=now)
-    _purge(session, run, [each.decision.row.address_id for each in endings if _is_over(each)], now=now)
+    if not is_partial:
+        _purge(session, run, [each.decision.row.address_id for each in endings if _is_over(each)], now=now)
     return settled
 
 
@@ -83,6 +96,11 @@ def _ending(decision: Decision, pushed: Pushed | None) -> Ending:
     if pushed and not pushed.took:
         words = pushed.outcome.words or _default_words(decision.action, pushed.outcome.result)
     return Ending(decision, after, pushed, words)
+
+
+def _without_mark(ending: Ending) -> Ending:
+    """Leave it open whether a departure has been dealt with."""
+    return ending._replace(after=replace(ending.after, is_dealt_with=ending.decision.row.state.is_dealt_with))
 
 
 def _default_words(action: Action, result: Result) -> str:

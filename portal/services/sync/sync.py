@@ -70,8 +70,8 @@ class SyncResult:
 class Request:
     """Who asked for a run, and how; ``run_id`` where it waited.
 
-    ``accept`` is the id of a plan that may exceed the safety limits; ``only`` that of one that was shown before: it
-    may exceed them too, and no other is carried out.
+    ``accept`` is the id of a plan that is approved; ``only`` that of one that was shown before: it is approved too, and
+    no other is carried out. ``allow_empty``: a roster that is handed in may hold no address.
     """
 
     actor: Actor = COMMAND_LINE
@@ -101,9 +101,11 @@ def sync_list(
 ) -> SyncResult:
     """Make the list manager agree with the portal, and the portal with what people did at the list.
 
-    Raise LeaseHeldError, RosterInDoubtError, SafetyLimitError, PlanChangedError, ListManagerUnavailableError or
-    NoSuchListError; nothing that the run had not finished is lost, the next one repairs it.
+    Raise PausedError, LeaseHeldError, RosterInDoubtError, PlanChangedError, ListManagerUnavailableError or
+    NoSuchListError; nothing that the run had not finished is lost, the next one repairs it. Raise SafetyLimitError
+    where the plan needs approval; what of it waits for none has been carried out.
     """
+    mailing_list.require_running()
     work = _Work(session, mailing_list, clock, RunKind.SYNC, request)
     with leases.held(session, mailing_list.handle) as lease:
         repaired = abandon_open(session, mailing_list.handle, now=clock())
@@ -111,6 +113,9 @@ def sync_list(
             leases.renew(session, lease, seconds=manager.timeout(0))
             roster = read_roster(manager.roster())
         plan, is_accepted = _checked_plan(work, roster)
+        if plan.warning and not is_accepted:
+            _carry_out_unhindered(work, lease, manager, plan)
+            raise _needs_approval(plan)
         run = runs.begin(session, work.origin, now=clock(), plan=plan, is_accepted=is_accepted)
         with _failure_recorded(work, run):
             plan = _withdraw(work, lease, manager, plan)
@@ -121,8 +126,28 @@ def sync_list(
     return _sync_result(run, plan, pushed, settled, repaired)
 
 
+def _carry_out_unhindered(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> None:
+    """Push what waits for no approval, and take in what became of that alone; the run is held."""
+    session, lines = work.session, plan.unhindered
+    begun = runs.begin(session, work.origin, now=work.clock(), plan=plan, is_accepted=False, carried_out=lines)
+    with _failure_recorded(work, begun):
+        pushed = _push(work, lease, manager, replace(plan, decisions=lines))
+        leases.renew(session, lease)  # as in a run that does all of its plan
+        settle(session, begun, lines, pushed, now=work.clock(), is_partial=True)
+        runs.finish(
+            session,
+            begun,
+            state=RunState.HELD,
+            now=work.clock(),
+            message=str(_needs_approval(plan)),
+            counts=_tally(pushed),
+        )
+    security_log.log("sync held", list=plan.handle, plan=plan.id)
+
+
 def dry_run(session: Session, mailing_list: MailingList, manager: ListManager, *, clock: Clock) -> SyncResult:
-    """Return what a sync would do now; write nothing and push nothing."""
+    """Return what a sync would do now; write nothing and push nothing. Raise PausedError."""
+    mailing_list.require_running()
     roster = read_roster(manager.roster())
     with reading(session):
         return SyncResult(None, plans.make_plan(session, mailing_list, roster, now=clock()))
@@ -137,6 +162,7 @@ def begin_planned_run(
     UnreadableRosterError, and NoAddressesError for input without an address that was not announced as such by
     ``request.allow_empty``.
     """
+    mailing_list.require_running()
     work = _Work(session, mailing_list, clock, RunKind.PLANNED, request)
     roster = by_address(text)
     if not roster:
@@ -144,8 +170,7 @@ def begin_planned_run(
     lease = leases.acquire(session, mailing_list.handle, seconds=PLANNED_RUN_SECONDS, outlives_process=True)
     try:
         repaired = abandon_open(session, mailing_list.handle, now=clock())
-        # Announced or not, an empty roster that should not be empty is believed by its plan's id alone.
-        plan, is_accepted = _checked_plan(replace(work, request=replace(request, allow_empty=False)), roster)
+        plan, is_accepted = _checked_plan(work, roster)
         run = runs.begin(session, work.origin, now=clock(), plan=plan, is_accepted=is_accepted)
         with _failure_recorded(work, run), _taken_back_on_failure(work, run):
             unpushed = [each for each in plan.decisions if not each.is_pushed]
@@ -171,7 +196,7 @@ def confirm_planned_run(
         require_announced(text, allow_empty=request.allow_empty)
     plan = _plan_of_lines(work, run)
     pushed = {each.row.address_id: _judged(each, roster) for each in plan.decisions}
-    _require_believable_after(plan, roster, Request())  # an announced empty input may be doubtful all the same
+    _require_believable_after(plan, roster)
     leases.renew(session, lease)  # whoever ended this run meanwhile let others begin theirs
     settled = settle(session, run, plan.decisions, pushed, now=clock())
     _finish(work, run, pushed, settled)
@@ -221,16 +246,15 @@ def by_address(lines: Iterable[RosterLine]) -> Roster:
 
 
 def _checked_plan(work: _Work, roster: Roster) -> tuple[Plan, bool]:
-    """Return the plan and whether it was accepted by its id.
+    """Return the plan and whether it was approved by its id.
 
-    Raise RosterInDoubtError, SafetyLimitError or PlanChangedError.
+    Raise PlanChangedError, or SafetyLimitError where the plan needs approval and nothing of it goes without.
     """
     session, request = work.session, work.request
     with reading(session):
         plan = plans.make_plan(
             session, work.mailing_list, roster, now=work.clock(), is_planned_run=work.kind is RunKind.PLANNED
         )
-        approved = plans.accepted_lines(session, plan.handle)
     if request.only not in {None, plan.id}:  # nothing went wrong, so it is no run: it is shown again
         raise PlanChangedError(
             f"{plan.handle}: the plan is not {request.only} any more, so nothing was done; it is now {plan.id}",
@@ -238,17 +262,15 @@ def _checked_plan(work: _Work, roster: Roster) -> tuple[Plan, bool]:
         )
     is_accepted = plan.id in {request.accept, request.only}
     with _refusals_recorded(work, plan):
-        warning = plan.warning(work.mailing_list.safety_limits, approved=approved, is_announced=request.allow_empty)
-        if not warning or is_accepted:
-            return plan, is_accepted
-        if plan.is_in_doubt and not request.allow_empty:
-            option = f"--accept {plan.id}" if work.kind is RunKind.PLANNED else "--allow-empty"
-            raise RosterInDoubtError(
-                f"{plan.handle}: {warning}; if it really is, run again with: {option}", plan_id=plan.id
-            )
-        raise SafetyLimitError(
-            f"{plan.handle}: {warning}; if that is right, run again with: --accept {plan.id}", plan_id=plan.id
-        )
+        if plan.warning and not (is_accepted or plan.unhindered):
+            raise _needs_approval(plan)
+    return plan, is_accepted
+
+
+def _needs_approval(plan: Plan) -> SafetyLimitError:
+    return SafetyLimitError(
+        f"{plan.handle}: {plan.warning}; if that is right, run again with: --accept {plan.id}", plan_id=plan.id
+    )
 
 
 def _withdraw(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> Plan:
@@ -298,7 +320,7 @@ def _push(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> dict[in
         return {}
     leases.renew(work.session, lease, seconds=manager.timeout(0))
     roster = read_roster(manager.roster())
-    _require_believable_after(plan, roster, work.request)
+    _require_believable_after(plan, roster)
     return {
         each.row.address_id: _judged(each, roster, outcomes[each.row.address_id])
         for each in plan.lines
@@ -320,8 +342,8 @@ def _never_added(plan: Plan) -> dict[int, Pushed]:
     }
 
 
-def _require_believable_after(plan: Plan, roster: Roster, request: Request) -> None:
-    if plan.staying and not roster and not request.allow_empty:
+def _require_believable_after(plan: Plan, roster: Roster) -> None:
+    if plan.staying and not roster:
         raise RosterInDoubtError(
             f"{plan.handle}: after the push the roster is empty although {plan.staying} addresses should be on it",
             plan_id=plan.id,
@@ -338,7 +360,7 @@ def _plan_of_lines(work: _Work, run: Begun) -> Plan:
     decisions = tuple(
         _decided(replace(row, version=line.version), line) for row in rows if (line := lines[row.address_id])
     )
-    return Plan(handle, decisions, on_roster=0, without_account=0, seen_on=0, doubtful=0, staying=staying)
+    return Plan(handle, decisions, staying=staying)
 
 
 def _decided(row: Row, line: PushedLine) -> Decision:
@@ -379,10 +401,10 @@ def _refusals_recorded(work: _Work, plan: Plan | None = None) -> Iterator[None]:
     try:
         yield
     except PortalError as error:
-        state = RunState.REFUSED if isinstance(error, SafetyLimitError) else RunState.FAILED
+        state = RunState.HELD if isinstance(error, SafetyLimitError) else RunState.FAILED
         runs.refuse(work.session, work.origin, now=work.clock(), state=state, message=str(error), plan=plan)
-        if isinstance(error, SafetyLimitError | RosterInDoubtError):
-            security_log.log("sync refused", list=work.mailing_list.handle, plan=error.plan_id)
+        if isinstance(error, SafetyLimitError):
+            security_log.log("sync held", list=work.mailing_list.handle, plan=error.plan_id)
         raise
 
 

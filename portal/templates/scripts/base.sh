@@ -21,7 +21,7 @@
 # {% block variables required %}{% endblock %}
 #
 # Exit codes, of several lists 1 if there is any, else the largest: 0 done, 1 unforeseen, 2 usage, 65 bad input,
-# 69 list manager or portal unavailable, 75 another run holds the list, 77 not allowed, or needs approval,
+# 69 list manager or portal unavailable, 75 another run holds the list, or it is paused, 77 not allowed, or needs approval,
 # 78 configuration.
 #
 # It runs under every POSIX shell. A dollar in a name is meant as one, and functions are called by traps, too:

@@ -20,6 +20,7 @@ RESULTS = {
     "pending": _("Waiting for approval"),
     "rejected": _("Refused by the list"),
     "held": _("Put off"),
+    "waits": _("Needs approval"),
     "not_sent": _("Not sent to the list"),
 }
 

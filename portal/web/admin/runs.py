@@ -44,11 +44,13 @@ def index() -> ResponseReturnValue:
 
 @blueprint.post("")
 def ask() -> ResponseReturnValue:
-    """Ask for a run, and lead to its page. Raise DisabledError or UnknownListError."""
+    """Ask for a run, and lead to its page. Raise DisabledError, UnknownListError or PausedError."""
     form = AskForm()
     if not form.validate():  # nothing that the pages offer is invalid
         abort(400)
-    handle = portal().catalogue().get(form.handle.data).handle
+    mailing_list = portal().catalogue().get(form.handle.data)
+    mailing_list.require_running()
+    handle = mailing_list.handle
     run_id = runs.ask(
         db.session(),
         handle,

@@ -216,10 +216,10 @@ def test_the_oldest_change_under_way_is_told_with_the_promise_that_was_made_for_
 def test_lists_that_are_late_or_wait_for_a_yes_are_alarms(session, catalogue, clock):
     add_run(session, "members", finished_at=clock())
     add_run(session, "tech", finished_at=clock())
-    add_run(session, "tech", state="refused", finished_at=clock())
+    add_run(session, "tech", state="held", finished_at=clock())
     found = list_reports.alarms(session, catalogue=catalogue, now=clock())
     assert [(each.handle, each.is_late, each.last_state) for each in found] == [
-        ("tech", False, "refused"), ("board", True, None),
+        ("tech", False, "held"), ("board", True, None),
     ]  # fmt: skip
     clock.advance(hours=13)
     assert [each.handle for each in list_reports.alarms(session, catalogue=catalogue, now=clock())] == [

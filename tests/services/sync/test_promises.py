@@ -25,7 +25,7 @@ from portal.config import Catalogue
 from portal.domain.address import canonical
 from portal.domain.mailinglist import MailingList, SafetyLimits
 from portal.domain.roster_text import RosterText
-from portal.errors import ListManagerUnavailableError, RosterInDoubtError, SafetyLimitError
+from portal.errors import ListManagerUnavailableError, SafetyLimitError
 from portal.extensions import db
 from portal.models import (
     Address,
@@ -440,7 +440,7 @@ class Promises(RuleBasedStateMachine):
                     clock=self.clock,
                     request=Request(accept=accept, allow_empty=True),
                 )
-            except (SafetyLimitError, RosterInDoubtError) as refusal:
+            except SafetyLimitError as refusal:
                 accept = refusal.plan_id
             else:
                 return sync_result
@@ -450,17 +450,16 @@ class Promises(RuleBasedStateMachine):
         return [address.encode() for address in self.lists[handle].members.values()]
 
     def _sync(self, handle: str) -> None:
-        """Run as an operator does who approves what exceeds the safety limits and to an emptied roster."""
+        """Run as an operator does who approves whatever waits for approval."""
         accept = None
         for _attempt in range(3):
             try:
-                request = Request(accept=accept, allow_empty=True)
+                request = Request(accept=accept)
                 sync_list(
                     self.session, self.catalogue.lists[handle], self.lists[handle], clock=self.clock, request=request
                 )
             except SafetyLimitError as refusal:
                 accept = refusal.plan_id
-                self.lists[handle].calls.clear()
             else:
                 return
         raise AssertionError("an accepted plan is let through")

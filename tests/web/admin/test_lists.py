@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from portal.models import Run
+from portal.models import Run, UserGroup
 from tests.conftest import Clock
-from tests.factories import make_preference
+from tests.factories import make_preference, make_user
 from tests.web.conftest import Client, Visitor
 
 
@@ -59,7 +60,7 @@ def test_a_refused_run_says_how_to_say_yes(bob: Visitor, session: Session, clock
         session,
         clock,
         "tech",
-        "refused",
+        "held",
         message="run again with: --accept 0123456789abcdef",
         plan_id="0123456789abcdef",
     )
@@ -119,3 +120,29 @@ def test_a_superuser_is_told_what_is_wrong_with_the_catalogue(
     bob = Visitor(app.test_client())
     bob.log_in("bob")
     assert "nonsense" in bob.get("/admin/", 503).text
+
+
+def test_audiences_that_nobody_is_in_and_groups_spelled_otherwise_are_named_first(
+    bob: Visitor, session: Session
+) -> None:
+    make_user(session, "frank", groups=("Bo ard",), is_active=False)
+    session.execute(delete(UserGroup).where(UserGroup.name == "board"))
+    session.commit()
+    found = [each["data-audience"] for _tag, each in bob.get("/admin/").tags if "data-audience" in each]
+    assert found == ["board empty", "board unknown", "board similar"]
+
+
+def test_lists_that_are_paused_are_named_and_are_not_late(
+    instance: Path, make_app: Callable[..., Flask], people: dict[str, int]
+) -> None:
+    app = make_app(PORTAL_PAUSED="true")
+    app.test_client_class = Client
+    bob = Visitor(app.test_client())
+    bob.log_in("bob")
+    page = bob.get("/admin/")
+    assert "paused" in {each.get("data-note") for _tag, each in page.tags}
+    assert "has never been up to date" not in page.text
+    assert "Sync now" not in bob.get("/admin/lists/members").text
+    page = bob.get("/subscriptions")
+    assert "paused" in {each.get("data-note") for _tag, each in page.tags}
+    bob.post("/admin/runs", {"handle": "members", "kind": "sync"}, page="/account", status=409)

@@ -344,7 +344,7 @@ def test_every_page_for_superusers_says_which_list_needs_a_look(bob: Visitor, se
         assert "No good run for longer than members are promised: Tech . Look at" in text
     make_run(session, clock, "tech", hours=1)
     assert "No good run" not in bob.get(LIST).text
-    make_run(session, clock, "tech", "refused", hours=0)
+    make_run(session, clock, "tech", "held", hours=0)
     assert "The last run of Tech needs approval." in bob.get(LIST).text
 
 

@@ -1,0 +1,75 @@
+"""What is wrong with the audiences of lists: nobody in them, groups that no account is in, groups spelled otherwise."""
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+from sqlalchemy import Integer, cast, func, select
+from sqlalchemy.orm import Session
+
+from portal.config import Catalogue
+from portal.domain.mailinglist import MailingList
+from portal.models import User, UserGroup
+from portal.services.transaction import reading
+
+
+class AudienceFaultKind(StrEnum):
+    """What is wrong."""
+
+    EMPTY = "empty"  # no active account is in it
+    UNKNOWN = "unknown"  # no account is in a group of it
+    SIMILAR = "similar"  # another group differs from one of it only by case or blanks
+
+
+class AudienceFault(NamedTuple):
+    """One thing wrong with the audience of a list; ``group`` is of the audience, ``other`` the similar one."""
+
+    handle: str
+    name: str
+    kind: AudienceFaultKind
+    group: str = ""
+    other: str = ""
+
+    @property
+    def words(self) -> str:
+        """Say what is wrong, after the list's name."""
+        match self.kind:
+            case AudienceFaultKind.EMPTY:
+                return "no active account is in its audience, so nobody is offered it"
+            case AudienceFaultKind.UNKNOWN:
+                return f"no account is in the group {self.group} of its audience"
+            case AudienceFaultKind.SIMILAR:
+                return f"the group {self.other} differs from {self.group}, of its audience, only by case or blanks"
+
+
+def audience_faults(session: Session, catalogue: Catalogue) -> tuple[AudienceFault, ...]:
+    """Return what is wrong with audiences, in the catalogue's order. One statement; none where no list has one."""
+    if not catalogue.audiences:
+        return ()
+    is_active = func.max(cast(User.is_active, Integer))
+    query = select(UserGroup.name, is_active).join(User, User.id == UserGroup.user_id).group_by(UserGroup.name)
+    with reading(session):
+        groups = {name: bool(active) for name, active in session.execute(query)}
+    return tuple(fault for each in catalogue.lists.values() for fault in _faults(each, groups))
+
+
+def _faults(mailing_list: MailingList, groups: Mapping[str, bool]) -> Iterator[AudienceFault]:
+    """Yield the faults of one list; ``groups`` maps each group that accounts are in to whether one is active.
+
+    An audience without a group is nobody on purpose.
+    """
+    handle, name, audience = mailing_list.handle, mailing_list.name, mailing_list.audience
+    if not audience:
+        return
+    if not any(groups.get(group) for group in audience):
+        yield AudienceFault(handle, name, AudienceFaultKind.EMPTY)
+    for group in sorted(audience):
+        if group not in groups:
+            yield AudienceFault(handle, name, AudienceFaultKind.UNKNOWN, group)
+        for other in sorted(groups.keys() - audience):
+            if _folded(other) == _folded(group):
+                yield AudienceFault(handle, name, AudienceFaultKind.SIMILAR, group, other)
+
+
+def _folded(group: str) -> str:
+    return "".join(group.split()).casefold()
