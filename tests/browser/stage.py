@@ -137,7 +137,7 @@ def runs(session: Session, *, now: datetime) -> None:
     refusal = (
         "it would remove 19 of 41 addresses, more than 5; look at them, then run again with: --accept 9f86d081884c7d65"
     )
-    _run(session, "social", now - timedelta(hours=1), "refused", message=refusal)
+    _run(session, "social", now - timedelta(hours=1), "held", message=refusal)
     _run(session, "board", now - timedelta(hours=1), "unfinished", message="the process ended before the run did " * 10)
     _run(session, "jobs", now, "open")
     session.commit()
