@@ -88,6 +88,17 @@ class ListManagerUnavailableError(UnavailableError):
     """The list manager failed, timed out, or answered something that cannot be read."""
 
 
+class CallFailedError(ListManagerUnavailableError):
+    """The list manager failed at a call, which one of the addresses of that call may have caused.
+
+    ``words`` are its own, as one line.
+    """
+
+    def __init__(self, message: str, *, words: str) -> None:
+        super().__init__(message)
+        self.words = words
+
+
 class NoSuchListError(UnavailableError):
     """The list manager answers, but has no list of that name."""
 

@@ -41,6 +41,7 @@ FAULTS: dict[type[BaseException], Fault] = {
     errors.LimitedError: Fault(75, 429, "Too many tries"),
     errors.ForbiddenError: Fault(77, 403, "Not allowed"),
     errors.RosterInDoubtError: Fault(69, 409, "Roster in doubt"),
+    errors.CallFailedError: Fault(69, 503, "List manager unavailable"),
     errors.ListManagerUnavailableError: Fault(69, 503, "List manager unavailable"),
     errors.NoSuchListError: Fault(69, 503, "No such list at the list manager"),
     errors.DatabaseUnavailableError: Fault(69, 503, "Database unavailable"),

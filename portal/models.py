@@ -134,6 +134,8 @@ class Preference(Base):
     ``left_by`` is the account that was the last active one to leave the address, ``moved_to`` the address that it moved
     to, ``moved_from`` the address that a move brought this preference from. They are numbers without a foreign key:
     the account or the address may be gone.
+    ``push_result`` says what became of the last add or removal where it did not take, ``refusal`` in the list manager's
+    words, ``refused_at`` when.
     """
 
     __tablename__ = "preferences"
@@ -157,11 +159,12 @@ class Preference(Base):
     waiting_since: Mapped[datetime | None]
     departed: Mapped[bool] = mapped_column(default=False)  # the departure has been dealt with
     moved_to: Mapped[int | None]
-    refusal: Mapped[str | None] = mapped_column(String(200))  # the list manager's words
+    refusal: Mapped[str | None] = mapped_column(String(200))
     refused_at: Mapped[datetime | None]
     password_pushed: Mapped[int | None]  # the version of the list password that the list manager has
     left_by: Mapped[int | None]
     moved_from: Mapped[int | None]
+    push_result: Mapped[str | None] = mapped_column(String(8))
 
 
 class DisplacedPreference(Base):
@@ -212,9 +215,9 @@ class History(Base):
 class Run(Base):
     """A run for one list, from when it is asked for to what became of it.
 
-    ``left``, ``joined``, ``initialised`` and ``held`` count lines of its plan; ``added``, ``removed`` and ``refused``
-    what became of the others. ``slot`` names what a run that waits is to do, so that two who ask for the same ask for
-    one.
+    ``left``, ``joined``, ``initialised`` and ``held`` count lines of its plan; ``added``, ``removed``, ``refused``,
+    ``waiting`` and ``no_effect`` what became of the others. ``slot`` names what a run that waits is to do, so that two
+    who ask for the same ask for one.
     """
 
     __tablename__ = "runs"
@@ -255,6 +258,8 @@ class Run(Base):
     slot: Mapped[str | None] = mapped_column(String(96), unique=True)
     pid: Mapped[int | None]  # the process that has taken it; ``pid_space`` as in Lease
     pid_space: Mapped[str] = mapped_column(String(64), default="", server_default=text("''"))
+    waiting: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    no_effect: Mapped[int] = mapped_column(default=0, server_default=text("0"))
 
 
 class RunLine(Base):

@@ -56,6 +56,8 @@ def make_address(session: Session, spelling: str) -> int:
 def make_preference(session: Session, handle: str, spelling: str, subscribed: bool, **columns: object) -> None:
     """Make a preference, chosen by a user and never seen by a run unless columns say otherwise."""
     values: dict[str, object] = {"source": "user", "changed_at": NOW, **columns}
+    if "push_result" not in columns and (columns.get("waiting_since") or columns.get("refusal")):
+        values["push_result"] = "pending" if columns.get("waiting_since") else "rejected"
     session.add(
         Preference(list_handle=handle, address_id=make_address(session, spelling), subscribed=subscribed, **values)
     )

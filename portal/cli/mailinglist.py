@@ -66,6 +66,7 @@ def lists(*, form: str) -> None:
 @click.option("--accept", metavar="ID", help="With --plan: approve exactly this plan.")
 @click.option("--confirm", is_flag=True, help="End the planned run by the roster read after pushing.")
 @click.option("--abandon", is_flag=True, help="Give the planned run up, so that the next run need not wait for it.")
+@click.option("--token", help="With --confirm or --abandon: end the run of this token alone, as --plan printed it.")
 @as_text_or_json
 @click.argument("handle", metavar="LIST")
 @click.argument("file", type=click.File("rb"), default="-")
@@ -79,6 +80,7 @@ def list_init(
     accept: str | None,
     confirm: bool,
     abandon: bool,
+    token: str | None,
     form: str,
 ) -> None:
     """Give every address without a preference the one that a roster says.
@@ -93,10 +95,12 @@ def list_init(
         raise click.UsageError("--plan begins a planned run, --confirm and --abandon end it: give one of them")
     if accept is not None and not plan:
         raise click.UsageError("--accept goes with --plan")
+    if token is not None and not (confirm or abandon):
+        raise click.UsageError("--token goes with --confirm or --abandon")
     from portal.services.sync.planned_runs import RosterUse, take
 
     mailing_list = portal().catalogue().get(handle)
-    use = RosterUse(plan=plan, confirm=confirm, abandon=abandon, accept=accept, allow_empty=allow_empty)
+    use = RosterUse(plan=plan, confirm=confirm, abandon=abandon, accept=accept, allow_empty=allow_empty, token=token)
     is_piped = getattr(file, "name", "<stdin>") == "<stdin>"
     text = RosterText(watched(file), ends_with_newline=is_piped, skip_invalid=skip_invalid)
     counts, sync_result = take(db.session(), mailing_list, text, clock=portal().clock, use=use)

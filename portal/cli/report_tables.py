@@ -12,14 +12,15 @@ Table = tuple[Sequence[str], list[Sequence[object]]]  # headings and rows
 def report_table(reports: "Iterable[ListReport]") -> Table:
     """Lay out reports of lists."""
     headings = (
-        "LIST", "SUBSCRIBED", "UNSUBSCRIBED", "NOT CHOSEN", "TO ADD", "TO REMOVE", "WAITING", "REFUSED", "NO ACCOUNT",
-        "LAST RUN", "STATE", "LATE",
+        "LIST", "SUBSCRIBED", "UNSUBSCRIBED", "NOT CHOSEN", "TO ADD", "TO REMOVE", "WAITING", "UNCONFIRMED",
+        "NOT ADDED", "REFUSED", "NO ACCOUNT", "LAST RUN", "STATE", "LATE",
     )  # fmt: skip
     return headings, [
         (
             each.handle, each.subscribed, each.unsubscribed, each.not_chosen, each.being_added,
             each.being_removed + each.departing,
-            each.waiting, each.refused, each.without_account, each.last_run and each.last_run.started_at,
+            each.waiting, each.unconfirmed, each.not_added, each.refused, each.without_account,
+            each.last_run and each.last_run.started_at,
             each.last_run and each.last_run.state, each.is_late,
         )
         for each in reports
@@ -30,12 +31,13 @@ def runs_table(runs: "Iterable[RunReport]") -> Table:
     """Lay out runs."""
     headings = (
         "RUN", "LIST", "KIND", "STARTED", "STATE", "ADDED", "REMOVED", "JOINED", "LEFT", "TAKEN OVER", "HELD BACK",
-        "REFUSED", "ON LIST", "MESSAGE",
+        "REFUSED", "WAITING", "NO EFFECT", "ON LIST", "MESSAGE",
     )  # fmt: skip
     return headings, [
         (
             each.id, each.handle, each.kind, each.started_at, each.state, each.added, each.removed, each.joined,
-            each.left, each.initialised, each.held, each.refused, each.on_roster, each.message,
+            each.left, each.initialised, each.held, each.refused, each.waiting, each.no_effect,
+            each.on_roster, each.message,
         )
         for each in runs
     ]  # fmt: skip

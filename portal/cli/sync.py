@@ -16,6 +16,7 @@ from portal.faults import fault_of, one_line, translated
 
 if TYPE_CHECKING:
     from portal.services.sync.runs import AskedRun
+    from portal.services.sync.settlement import NotTaken
     from portal.services.sync.sync import SyncResult
 
 
@@ -111,15 +112,24 @@ def _run(mailing_list: MailingList, options: SyncOptions) -> "SyncResult":
 
 
 def print_news(mailing_list: MailingList, sync_result: "SyncResult") -> None:
-    """Print what is news to an operator of a good run: refusals that are new, runs that it repaired."""
+    """Print what is news to an operator of a good run: what did not take, runs that it repaired."""
     handle, plan = mailing_list.handle, sync_result.plan
     for run_id in sync_result.repaired:
         print_message(f"{handle}: run {run_id} was interrupted; its remaining changes have been completed")
-    for action, address, words in sync_result.refusals:
-        what = f"add {address} to" if action is Action.ADD else f"remove {address} from"
-        print_message(f"could not {what} {handle}: {words}")
+    for each in sync_result.not_taken:
+        print_message(_not_taken_in_words(handle, each))
     if sync_result.run_id is None and plan.warning:
         print_message(f"{handle}: {plan.warning}; to approve it: --accept {plan.id}")
+
+
+def _not_taken_in_words(handle: str, found: "NotTaken") -> str:
+    match found.result:
+        case "pending":
+            return f"{found.address} waits for a moderator of {handle}: {found.words}"
+        case "confirm":
+            return f"{found.address} waits for the member's own confirmation at {handle}: {found.words}"
+    what = f"add {found.address} to" if found.action is Action.ADD else f"remove {found.address} from"
+    return f"could not {what} {handle}: {found.words}"
 
 
 def code_of(endings: Sequence[Ending]) -> int:
@@ -176,7 +186,7 @@ def _as_record(ending: Ending, options: SyncOptions) -> dict[str, Any]:
         "on_roster": plan.on_roster,
         "without_account": plan.without_account,
         **ending.sync_result.counts,
-        "refusals": [each._asdict() for each in ending.sync_result.refusals],
+        "not_taken": [each._asdict() for each in ending.sync_result.not_taken],
         "repaired": ending.sync_result.repaired,
     }
     if options.is_dry:

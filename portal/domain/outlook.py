@@ -15,14 +15,16 @@ class State(StrEnum):
     BEING_REMOVED = "being_removed"
     REFUSED = "refused"
     WAITING = "waiting"
+    UNCONFIRMED = "unconfirmed"
+    NOT_ADDED = "not_added"
     NOT_CHOSEN = "not_chosen"
 
 
 class Detail(NamedTuple):
     """The sentence beneath: its kind, its time, the list manager's words, and whether another holder did it.
 
-    Kinds: none, add_by, add_overdue, remove_by, remove_overdue, remove_refused, waiting, left, joined, refused,
-    next_run, init_on, init_off, chosen.
+    Kinds: none, add_by, add_overdue, remove_by, remove_overdue, remove_refused, not_removed, waiting, unconfirmed,
+    not_added, left, joined, refused, next_run, init_on, init_off, chosen.
     """
 
     kind: str
@@ -33,13 +35,14 @@ class Detail(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The stored preference that an outlook is made of."""
+    """The stored preference that an outlook is made of; ``push_result`` is that of the last push if it did not take."""
 
     subscribed: bool
     source: str
     changed_at: datetime
     seen: bool | None = None
     waiting_since: datetime | None = None
+    push_result: str | None = None
     refusal: str | None = None
     refused_at: datetime | None = None
 
@@ -53,10 +56,8 @@ def outlook(known: Known | None, *, now: datetime, promise: timedelta, by_other:
         return State.NOT_CHOSEN, Detail("next_run")
     if known.subscribed == (known.seen is True):
         return _settled(known, by_other=by_other)
-    if known.subscribed and known.waiting_since:
-        return State.WAITING, Detail("waiting", known.waiting_since)
-    if known.refusal:
-        return _refused(known, known.refusal)
+    if known.push_result:
+        return _not_taken(known, known.push_result)
     due = known.changed_at + promise
     punctuality = "by" if now <= due else "overdue"
     if known.subscribed:
@@ -64,10 +65,19 @@ def outlook(known: Known | None, *, now: datetime, promise: timedelta, by_other:
     return State.BEING_REMOVED, Detail(f"remove_{punctuality}", due, by_other=by_other)
 
 
-def _refused(known: Known, words: str) -> tuple[State, Detail]:
-    if known.subscribed:
-        return State.REFUSED, Detail("refused", known.refused_at, words)
-    return State.BEING_REMOVED, Detail("remove_refused", known.refused_at, words)
+def _not_taken(known: Known, push_result: str) -> tuple[State, Detail]:
+    words = known.refusal or ""
+    if not known.subscribed:
+        kind = "remove_refused" if push_result == "rejected" else "not_removed"
+        return State.BEING_REMOVED, Detail(kind, known.refused_at, words)
+    match push_result:
+        case "pending":
+            return State.WAITING, Detail("waiting", known.waiting_since or known.refused_at)
+        case "confirm":
+            return State.UNCONFIRMED, Detail("unconfirmed", known.waiting_since or known.refused_at)
+        case "undone":
+            return State.NOT_ADDED, Detail("not_added", known.refused_at)
+    return State.REFUSED, Detail("refused", known.refused_at, words)
 
 
 def _settled(known: Known, *, by_other: bool) -> tuple[State, Detail]:

@@ -38,6 +38,8 @@ _COUNT_WORDS = {
     "added": "added",
     "removed": "removed",
     "refused": "refused by the list",
+    "waiting": "waiting at the list",
+    "no_effect": "without effect",
     "joined": "joined at the list",
     "left": "left at the list",
     "initialised": "taken over",

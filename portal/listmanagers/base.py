@@ -10,8 +10,10 @@ class Result(StrEnum):
 
     DONE = "done"
     ALREADY = "already"  # an add of a subscriber, a removal of somebody who is none
-    PENDING = "pending"  # held at the list manager
+    PENDING = "pending"  # held at the list manager until a moderator approves it
+    CONFIRM = "confirm"  # held at the list manager until the member confirms it
     REJECTED = "rejected"  # plainly refused
+    UNDONE = "undone"  # the roster read afterwards does not show it; no list manager says that
 
 
 class Outcome(NamedTuple):

@@ -19,7 +19,7 @@ from threading import Timer
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from portal.errors import ConfigurationError, ListManagerUnavailableError
+from portal.errors import CallFailedError, ConfigurationError, ListManagerUnavailableError
 from portal.listmanagers.lines import one_line
 
 if TYPE_CHECKING:
@@ -118,7 +118,10 @@ class Client:
             )
         if is_transient(found):
             said = "" if is_secret else f", saying: {described(found)}"
-            raise ListManagerUnavailableError(f"{call}: answered with status {found.status} twice{said}")
+            message = f"{call}: answered with status {found.status} twice{said}"
+            if is_server_error(found):
+                raise CallFailedError(message, words="" if is_secret else described(found))
+            raise ListManagerUnavailableError(message)
         return found
 
     def _once(self, request: _Request, until: Deadline) -> Answer | Refused:

@@ -99,7 +99,10 @@ class Mailman3(Paced):
     def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Subscribe addresses, one by one, without a word to anybody."""
         until = self._deadline(len(addresses))
-        return {each: self._add(each, until) for each in dict.fromkeys(addresses)}
+        outcomes = {each: self._add(each, until) for each in dict.fromkeys(addresses)}
+        if any(outcome.result is Result.PENDING for outcome in outcomes.values()):
+            self._tell_who_is_waited_for(outcomes, until)
+        return outcomes
 
     def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Unsubscribe addresses, many at once, without a word to anybody. What is on a list can leave it."""
@@ -145,7 +148,7 @@ class Mailman3(Paced):
         if answer.status == 201:
             return Outcome(Result.DONE)
         if answer.status == 202:
-            return Outcome(Result.PENDING, f"held: waiting for the {_text(answer.data, 'token_owner')}")
+            return Outcome(Result.PENDING)
         if answer.status == 409:
             return Outcome(Result.PENDING if "pending" in said else Result.ALREADY, said)
         if answer.status == 400 and said == "No such list":
@@ -153,6 +156,15 @@ class Mailman3(Paced):
         if answer.status == 400:
             return Outcome(Result.REJECTED, said.removesuffix(": ."))
         raise _unusable(answer)
+
+    def _tell_who_is_waited_for(self, outcomes: dict[str, Outcome], until: Deadline) -> None:
+        """Tell apart, of what Mailman holds, what waits for a moderator and what for the member."""
+        owners = {
+            _text(each, "email").lower(): each.get("token_owner") for each in self._entries("requests", until=until)
+        }
+        for address, outcome in outcomes.items():
+            if outcome.result is Result.PENDING and owners.get(address.lower()) == "subscriber":
+                outcomes[address] = outcome._replace(result=Result.CONFIRM)
 
     def _remove(self, spellings: Sequence[str], until: Deadline) -> dict[str, bool]:
         """Return for each address whether it was a member before."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from portal.errors import ConfigurationError, ListManagerUnavailableError
+from portal.errors import CallFailedError, ConfigurationError, ListManagerUnavailableError
 from portal.listmanagers.call_limits import MAX_OUTPUT
 from portal.listmanagers.lines import one_line
 
@@ -128,14 +128,15 @@ def run(
 
 
 def require_success(finished: Finished, *, ok: Sequence[int] = (0,)) -> None:
-    """Raise ListManagerUnavailableError, with what the command said, unless it exited with a good code."""
+    """Raise CallFailedError, with what the command said, unless it exited with a good code."""
     if finished.exit_code in ok:
         return
     code = finished.exit_code
     how = f"ended with exit code {code}" if code >= 0 else f"was ended by signal {-code}"
     said = complaint(finished)
-    raise ListManagerUnavailableError(
-        f"{finished.name}: {how}, saying: {said}" if said else f"{finished.name}: {how}, without a word"
+    raise CallFailedError(
+        f"{finished.name}: {how}, saying: {said}" if said else f"{finished.name}: {how}, without a word",
+        words=said or f"the command {how}",
     )
 
 

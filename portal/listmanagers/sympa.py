@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 
 from msgspec import Meta
 
-from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
+from portal.errors import CallFailedError, ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.call_limits import Pace, Paced
@@ -235,15 +235,13 @@ def _text(output: bytes) -> list[str]:
     return [line.strip() for line in output.decode("utf-8", "replace").split("\n")]
 
 
-def _failure(finished: process.Finished, otherwise: str) -> ListManagerUnavailableError:
+def _failure(finished: process.Finished, otherwise: str) -> CallFailedError:
     """Return an error with the line that tells why; Sympa complains of a missing syslog all the time."""
     words = [line for line in _text(finished.stderr) if line and not line.startswith(("setlogsock()", "Failed to "))]
     told = [line for line in words if "[intern]" in line] or words
-    return ListManagerUnavailableError(
-        f"{finished.name}: ended with exit code {finished.exit_code}, saying: {one_line(told[0])}; {otherwise}"
-        if told
-        else f"{finished.name}: ended with exit code {finished.exit_code}; {otherwise}"
-    )
+    said = one_line(told[0]) if told else ""
+    how = f"{finished.name}: ended with exit code {finished.exit_code}"
+    return CallFailedError(f"{how}, saying: {said}; {otherwise}" if said else f"{how}; {otherwise}", words=said)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -41,14 +41,15 @@ from portal.services.history import Actor, Change
 _TABLE: Any = Preference.__table__  # tables, not classes, where there are many rows
 _KEY = ("list_handle", "address_id")
 # What a new value ends: the list manager's refusal of the old one.
-_ENDED: Mapping[str, None] = {"refusal": None, "refused_at": None}
+_ENDED: Mapping[str, None] = {"push_result": None, "refusal": None, "refused_at": None}
 
 
 class Finding(NamedTuple):
     """What a run found out about a preference: what to remember, and what the list manager said.
 
     ``row`` is as the plan read it; ``source`` is that of a change. ``refusal`` holds the list manager's words where it
-    did not do what it was to; ``is_held_back``: nothing was tried, so that an earlier refusal stays.
+    did not do what it was to, and ``push_result`` what became of it; ``is_held_back``: nothing was tried, so that what
+    is known of that stays.
     """
 
     row: Row
@@ -56,6 +57,7 @@ class Finding(NamedTuple):
     refusal: str | None
     is_held_back: bool
     source: str = "list"
+    push_result: str | None = None
 
 
 class Written(NamedTuple):
@@ -210,7 +212,7 @@ def write_noted_seen(session: Session, handle: str, noted: Table, ids: IdRange) 
 
 _SETTLED = (
     "subscribed", "source", "changed_at", "changed_by", "version", "seen", "touched",
-    "departed", "waiting_since", "moved_from", "refusal", "refused_at", "password_pushed",
+    "departed", "waiting_since", "moved_from", "push_result", "refusal", "refused_at", "password_pushed",
 )  # fmt: skip
 
 
@@ -291,9 +293,9 @@ def _settled(finding: Finding, current: Any, *, now: datetime) -> dict[str, Any]
     if not after.seen:  # who is added again has another password there, or none
         values["password_pushed"] = None
     if not finding.is_held_back:
-        values |= {"refusal": None, "refused_at": None}
+        values |= {"push_result": None, "refusal": None, "refused_at": None}
     if finding.refusal:
-        values |= {"refusal": finding.refusal[:200], "refused_at": now}
+        values |= {"push_result": finding.push_result, "refusal": finding.refusal[:200], "refused_at": now}
     if _is_changed(finding):
         values |= {
             "subscribed": after.preference,

@@ -144,8 +144,8 @@ def test_who_ticks_is_added_who_unticks_is_removed_and_a_stranger_stays(portal, 
     assert mailman.roster("members") == {"bob@example.org", STRANGER}
     assert portal.calls() == [
         ("list_members", []),
-        ("add_members", ["bob@example.org"]),
         ("remove_members", ["alice@example.org"]),
+        ("add_members", ["bob@example.org"]),
         ("list_members", []),
     ]
     assert portal("sync") == (0, "", "")
@@ -311,7 +311,7 @@ def test_a_planned_run_pushes_the_difference_and_nothing_else(portal, mailman, s
     assert portal("get-subscribed", "--planned", "members") == (0, "bob@example.org\n", "")
     assert portal("get-unsubscribed", "--planned", "members") == (0, "alice@example.org\n", "")
     confirmed = portal("list-init", "--confirm", "members", stdin=f"bob@example.org\n{STRANGER}\n")
-    assert confirmed == (0, "added: 1\nremoved: 1\nrefused: 0\n", "")
+    assert confirmed == (0, "added: 1\nremoved: 1\nrefused: 0\nwaiting: 0\nno_effect: 0\n", "")
     assert "no planned run is open" in portal.refused(65, "get-subscribed", "--planned", "members")
     assert "no planned run is open" in portal.refused(
         65, "list-init", "--confirm", "members", stdin="bob@example.org\n"

@@ -372,7 +372,7 @@ def test_report_is_a_line_for_each_list_or_for_one(call, cast):
     assert headings.split("  ")[0] == "LIST"
     assert members.split() == [
         "members",
-        *["2", "1", "0", "0", "0", "0", "0", "1"],
+        *["2", "1", "0", "0", "0", "0", "0", "0", "0", "1"],
         "2026-11-22",
         "06:00",
         "UTC",

@@ -37,6 +37,13 @@ pytestmark = pytest.mark.slow
 SHELLS = {"bash": ["bash"], "dash": ["dash"], "busybox": ["busybox", "sh"]}
 ROOT = Path(__file__).parents[2]
 TOOLS = ("cat", "curl", "dd", "grep", "head", "mktemp", "mv", "rm", "sed", "tr", "wc")
+QUICK_CLOCK = """#!/bin/sh
+seconds=0
+[ ! -e {path} ] || read -r seconds <{path}
+seconds=$((seconds + 25))
+echo "$seconds" >{path}
+echo "$seconds"
+"""
 STRANGER = "stranger@example.net"
 HOSTILE_NAME = "a'b$(id)`id`;*&|\"<>{}~#!"
 HOSTILE = [
@@ -83,6 +90,13 @@ class Operated:
         self.tools = folder / "tools"
         self.tools.mkdir()
         self.has_tools(*TOOLS)
+        self.make_tool("sleep", "#!/bin/sh\n")
+        self.make_tool("date", QUICK_CLOCK.format(path=folder / "seconds"))
+
+    def make_tool(self, name: str, text: str) -> None:
+        """Put a program of the test's own on the host of the script."""
+        (self.tools / name).write_text(text)
+        (self.tools / name).chmod(0o755)
 
     def has_tools(self, *names: str) -> None:
         """Put programs of this host on that of the script."""
@@ -106,6 +120,7 @@ class Operated:
 
     def environ(self, **more: str) -> dict[str, str]:
         found = {"PATH": "/nowhere", "TMPDIR": str(self.temporary)}
+        found["PORTAL_PATH"] = f"{self.tools}:/usr/local/bin:/usr/bin:/bin"
         if self.over_api:
             found |= {"PORTAL_PATH": str(self.tools), "PORTAL_KEY_FILE": str(self.key_file), "PORTAL_URL": self.url}
         elif SERVER:
@@ -270,8 +285,8 @@ def test_a_list_is_kept_right_by_every_shell(portal, every_shell):
     assert portal.mailman.roster("members") == AFTERWARDS | {"dora@example.org"}
     assert portal.calls() == [
         ("list_members", []),
-        ("add_members", ["alice@example.org", "Dora@home.example.org"]),
         ("remove_members", ["bob@example.org", "charlie@example.org"]),
+        ("add_members", ["alice@example.org", "Dora@home.example.org"]),
         ("list_members", []),
     ]
     # The old address waits until the new one was seen on the list.
@@ -550,6 +565,98 @@ def test_a_script_that_is_ended_gives_its_run_back(over_api, every_shell):
     assert portal.run() == (0, "")
     assert portal.run() == (0, "")
     assert portal.mailman.roster("members") == AFTERWARDS
+
+
+def test_a_run_that_was_cut_short_is_ended_by_the_next_start(portal, every_shell):
+    portal.shell = every_shell
+    act_out(portal)
+    portal.mailman.hold("add_members")
+    argv = [shutil.which(every_shell[0]) or "", *every_shell[1:], portal.script]
+    process = subprocess.Popen(argv, env=portal.environ())
+    wait_until(lambda: portal.mailman.calls("add_members"))
+    process.kill()
+    process.wait(timeout=60)
+    portal.mailman.let_go()
+    wait_until(lambda: "alice@example.org" in portal.mailman.roster("members"))
+    portal.mailman.repair()
+    shutil.rmtree(next(portal.temporary.iterdir()))
+    assert portal.is_held()
+    code, told = portal.run()
+    assert code == 0
+    assert "members: a run of this script was cut short" in told
+    assert not list(portal.folder.rglob("*.run.members"))
+    runs = portal.session.execute(select(Run.state, Run.added, Run.removed).order_by(Run.id)).all()
+    portal.session.rollback()
+    assert [tuple(each) for each in runs[-2:]] == [("failed", 2, 2), ("done", 0, 1)]
+    assert portal.run() == (0, "")
+    assert portal.mailman.roster("members") == AFTERWARDS
+
+
+def test_a_run_of_a_script_that_still_runs_is_left_to_it(over_api):
+    portal = over_api
+    act_out(portal)
+    portal.mailman.hold("add_members")
+    process = subprocess.Popen(["/bin/sh", portal.script], env=portal.environ())
+    wait_until(lambda: portal.mailman.calls("add_members"))
+    path = portal.folder / "second.sh"
+    path.write_text(portal.script.read_text())
+    second = subprocess.run(["/bin/sh", path], env=portal.environ(), capture_output=True, text=True, check=False)
+    assert second.returncode == 75
+    assert "flask mailinglist list-init --abandon members" in second.stderr
+    portal.mailman.let_go()
+    assert process.wait(timeout=60) == 0
+    assert portal.last_run() == "done"
+
+
+@pytest.mark.parametrize("call", ["confirm=1", "abandon=1"])
+def test_a_portal_that_goes_away_is_waited_for(over_api, every_shell, call):
+    portal = over_api
+    portal.shell = every_shell
+    act_out(portal)
+    if call == "abandon=1":
+        portal.mailman.fail("remove_members")
+    answers = iter([Response("bad gateway", 502)] * 3)
+
+    def away(environ, start_response):
+        return next(answers, portal.app)(environ, start_response)
+
+    portal.instead = {call: away}
+    code, told = portal.run()
+    assert code == (0 if call == "confirm=1" else 69)
+    assert "502" not in told
+    assert not portal.is_held()
+    assert portal.last_run() == ("done" if call == "confirm=1" else "failed")
+
+
+def test_a_portal_that_stays_away_is_given_up_and_the_next_start_ends_the_run(over_api):
+    portal = over_api
+    act_out(portal)
+    portal.instead = dict.fromkeys(("confirm=1", "abandon=1"), Response("bad gateway", 502))
+    code, told = portal.run()
+    assert code == 69
+    assert told.count("502") == 2
+    assert portal.is_held()
+    portal.instead = {}
+    assert portal.run()[0] == 0
+    assert portal.run() == (0, "")
+    assert portal.mailman.roster("members") == AFTERWARDS
+
+
+def test_an_address_that_the_command_fails_at_is_named_and_keeps_no_other_waiting(over_api, make_app, every_shell):
+    portal = over_api
+    portal.shell = every_shell
+    make_cast(portal)
+    with_catalogue(portal, make_app, MAILMAN + plain_toml(portal))
+    portal.plain.set_roster("members", [])
+    portal.plain.act(refuse=["alice@example.org"])
+    for name in ("alice", "bob", "charlie"):
+        portal.choose(name, ticked=True)
+    code, told = portal.run()
+    assert code == 0
+    assert "could not add alice@example.org" in told
+    assert "did not carry out the changes of 1 addresses" in told
+    assert portal.plain.roster("members") == {"bob@example.org", "charlie@example.org"}
+    assert portal.run() == (0, "")
 
 
 def test_a_command_that_hangs_is_interrupted(over_api):

@@ -39,19 +39,35 @@ def look(known, *, now=AT, **values):
         (replace(OFF, source="init"), State.NOT_SUBSCRIBED, Detail("init_off", AT)),
         (replace(ON, source="superuser"), State.SUBSCRIBED, Detail("chosen", AT)),
         (replace(ON, source="rule"), State.SUBSCRIBED, Detail("chosen", AT)),
-        (replace(TICKED, waiting_since=EARLIER), State.WAITING, Detail("waiting", EARLIER)),
+        (replace(TICKED, waiting_since=EARLIER), State.BEING_ADDED, Detail("add_by", LATER)),
         (
-            replace(TICKED, waiting_since=EARLIER, refusal="held for approval", refused_at=EARLIER),
+            replace(TICKED, waiting_since=EARLIER, push_result="pending", refused_at=AT),
             State.WAITING,
             Detail("waiting", EARLIER),
         ),
+        (replace(TICKED, push_result="pending", refused_at=AT), State.WAITING, Detail("waiting", AT)),
         (
-            replace(TICKED, refusal="banned", refused_at=EARLIER),
+            replace(TICKED, waiting_since=EARLIER, push_result="confirm", refused_at=AT),
+            State.UNCONFIRMED,
+            Detail("unconfirmed", EARLIER),
+        ),
+        (
+            replace(TICKED, waiting_since=EARLIER, push_result="undone", refused_at=AT),
+            State.NOT_ADDED,
+            Detail("not_added", AT),
+        ),
+        (
+            replace(TICKED, push_result="rejected", refusal="banned", refused_at=EARLIER),
             State.REFUSED,
             Detail("refused", EARLIER, "banned"),
         ),
         (
-            replace(UNTICKED, refusal="may not leave", refused_at=EARLIER),
+            replace(UNTICKED, push_result="undone", refused_at=EARLIER),
+            State.BEING_REMOVED,
+            Detail("not_removed", EARLIER),
+        ),
+        (
+            replace(UNTICKED, push_result="rejected", refusal="may not leave", refused_at=EARLIER),
             State.BEING_REMOVED,
             Detail("remove_refused", EARLIER, "may not leave"),
         ),
@@ -83,6 +99,7 @@ knowns = st.builds(
     changed_at=st.just(AT),
     seen=st.sampled_from([None, True, False]),
     waiting_since=st.sampled_from([None, EARLIER]),
+    push_result=st.sampled_from([None, "pending", "confirm", "undone", "rejected"]),
     refusal=st.sampled_from([None, "banned"]),
     refused_at=st.just(EARLIER),
 )

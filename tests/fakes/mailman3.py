@@ -33,6 +33,7 @@ class MailingList:
         self.requests = {}  # token to (address, owner)
         self.bans = set()
         self.moderated = False
+        self.poison = set()
 
     @property
     def id(self):
@@ -200,6 +201,8 @@ class FakeMailman3:
             return _bad("No such list")
         if not _VALID.fullmatch(email):
             return _bad('Invalid Parameter "subscriber": .')
+        if email in found.poison:
+            return 500, {"title": "500 Internal Server Error"}
         if email == found.address:
             return _bad("List posting address cannot subscribe")
         if email in found.bans:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from portal.domain.address import canonical
-from portal.errors import ListManagerUnavailableError
+from portal.errors import CallFailedError, ListManagerUnavailableError
 from portal.listmanagers.base import Outcome, Result
 
 
@@ -20,6 +20,8 @@ class MemoryList:
     held: dict[str, str] = field(default_factory=dict)
     banned: set[str] = field(default_factory=set)
     stubborn: set[str] = field(default_factory=set)  # cannot be removed
+    poison: set[str] = field(default_factory=set)  # makes each call fail that it is in
+    is_down: bool = False
     is_moderated: bool = False
     batch: int = 3
     calls: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
@@ -30,6 +32,8 @@ class MemoryList:
         return 1.0 + count
 
     def check(self) -> str:
+        if self.is_down:
+            raise ListManagerUnavailableError("it is down")
         return "memory"
 
     def roster(self) -> list[str]:
@@ -49,6 +53,8 @@ class MemoryList:
         self.watcher(f"before {name}")
         assert 0 < len(addresses) <= self.batch
         self.calls.append((name, tuple(addresses)))
+        if self.is_down or self.poison & set(addresses):
+            raise CallFailedError("it failed", words="500 Internal Server Error")
         outcomes = {each: act(each) for each in addresses}
         self.watcher(f"after {name}")
         return outcomes

@@ -51,7 +51,7 @@ class FakeSympa:
         """Set what the command does instead.
 
         down, garbage, flood, hang; closed; no_database; no_database_once; stale, torn, unsaved (the dump); lie, mute,
-        ban (addresses).
+        ban, crash (addresses).
         """
         (self.root / "modes.json").write_text(json.dumps(modes))
 
@@ -115,6 +115,9 @@ def change(root, action, name, lists, text, modes):
         return 1
     failed = False
     for email in (line.split()[0].lower() for line in lines):
+        if email in modes.get("crash", ()):
+            sys.stderr.write(f"DIED: cannot handle {email}\n")
+            return 255
         answer, is_good = {"add": add, "del": delete}[action](name, lists[name], email, modes)
         failed = failed or not is_good
         if email not in modes.get("mute", ()):

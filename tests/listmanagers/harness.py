@@ -31,6 +31,7 @@ class Harness:
     refuses: frozenset[str] = frozenset()
     has_digests = False
     can_break = True
+    can_fail_at_one = False  # whether an address can make a whole call fail
     keeps_case = True  # whether an address comes back as it was typed
     many = 20_000  # as many as it adds and removes in some seconds
     has_batch = True  # whether there is a setting batch
@@ -98,6 +99,7 @@ class File(Harness):
 
 class Commands(Harness):
     kind = "commands"
+    can_fail_at_one = True
 
     def __init__(self, folder: Path) -> None:
         self.fake = FakePlain(folder)
@@ -114,6 +116,9 @@ class Commands(Harness):
 
     def sent(self) -> str:
         return "".join(call["stdin"] for call in self.fake.calls())
+
+    def fail_at(self, address: str) -> None:
+        self.fake.act(refuse=[address])
 
     def break_down(self) -> None:
         self.fake.act(down=True)
@@ -133,6 +138,7 @@ class Commands(Harness):
 
 class Mailman2(Harness):
     kind = "mailman2"
+    can_fail_at_one = True
     has_digests = True
     refuses = frozenset({"a|b@example.org", "=cmd|'/C'!A0@example.org"})
 
@@ -154,6 +160,9 @@ class Mailman2(Harness):
 
     def sent(self) -> str:
         return "".join(call.stdin for call in self.fake.calls())
+
+    def fail_at(self, address: str) -> None:
+        self.fake.crash(address)
 
     def break_down(self) -> None:
         for command in self.fake.cmds:
@@ -205,6 +214,7 @@ class RealMailman2(Harness):
 
 class Mlmmj(Harness):
     kind = "mlmmj"
+    can_fail_at_one = True
     has_digests = True
     keeps_case = False
     many = 10  # a process an address
@@ -229,6 +239,9 @@ class Mlmmj(Harness):
     def sent(self) -> str:
         return "".join(call[-1] for call in self.fake.calls("mlmmj-sub", "mlmmj-unsub"))
 
+    def fail_at(self, address: str) -> None:
+        self.fake.act(kill=[address])
+
     def break_down(self) -> None:
         self.fake.act(down=True)
 
@@ -247,6 +260,7 @@ class Mlmmj(Harness):
 
 class Mailman3(Harness):
     kind = "mailman3"
+    can_fail_at_one = True
     has_digests = True
     many = 1500  # more than a page
     refuses = frozenset({"a|b@example.org", "=cmd|'/C'!A0@example.org"})
@@ -275,6 +289,9 @@ class Mailman3(Harness):
 
     def sent(self) -> str:
         return "".join(value for call in self.fake.calls for _key, value in call.form)
+
+    def fail_at(self, address: str) -> None:
+        self.fake.get_list(LIST).poison.add(address)
 
     def break_down(self) -> None:
         self.fake.act("error")
@@ -365,6 +382,7 @@ class RealMlmmj(Harness):
 
 class Sympa(Harness):
     kind = "sympa"
+    can_fail_at_one = True
     has_digests = True
     keeps_case = False
 
@@ -386,6 +404,9 @@ class Sympa(Harness):
 
     def sent(self) -> str:
         return "".join(call["stdin"] for call in self.fake.calls())
+
+    def fail_at(self, address: str) -> None:
+        self.fake.act(crash=[address])
 
     def break_down(self) -> None:
         self.fake.act(down=True)

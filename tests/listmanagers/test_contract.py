@@ -11,6 +11,7 @@ import pytest
 
 from portal.errors import ListManagerUnavailableError, UnavailableError
 from portal.listmanagers.base import ListManager, Outcome, Result
+from portal.services.sync.batches import push_batch
 from tests.listmanagers import harness
 
 KINDS = {
@@ -217,6 +218,29 @@ def test_a_digest_member_stays_one(kind):
     assert set(manager.roster()) == {"alice@example.org", "bob@example.org"}
     assert manager.add(["bob@example.org"])["bob@example.org"].result is Result.ALREADY
     assert kind.digest_roster() == {"bob@example.org"}
+
+
+@pytest.mark.parametrize("breakable", [each for each in BREAKABLE if KINDS[each].can_fail_at_one], indirect=True)
+def test_an_address_that_the_list_manager_always_fails_at_keeps_no_other_waiting(breakable):
+    addresses = ["alice@example.org", "bob@example.org", "charlie@example.org"]
+    manager = breakable.open()
+    breakable.fail_at("bob@example.org")
+    outcomes = push_batch(manager, manager.add, addresses, before_call=lambda _count: None)
+    assert outcomes["bob@example.org"].result is Result.REJECTED
+    assert outcomes["bob@example.org"].words
+    assert breakable.roster() == {"alice@example.org", "charlie@example.org"}
+    alone = push_batch(manager, manager.add, ["bob@example.org"], before_call=lambda _count: None)
+    assert alone["bob@example.org"].result is Result.REJECTED
+
+
+@pytest.mark.parametrize("call", ["add", "remove"])
+@pytest.mark.parametrize("breakable", [each for each in BREAKABLE if KINDS[each].can_fail_at_one], indirect=True)
+def test_a_list_manager_that_is_down_refuses_no_address(breakable, call):
+    manager = breakable.open()
+    breakable.break_down()
+    for addresses in (["alice@example.org"], ["alice@example.org", "bob@example.org"]):
+        with pytest.raises(ListManagerUnavailableError):
+            push_batch(manager, getattr(manager, call), addresses, before_call=lambda _count: None)
 
 
 @pytest.mark.parametrize("call", ["check", "roster", "add", "remove"])

@@ -331,7 +331,18 @@ def test_every_answer_to_an_add_has_its_meaning(fake):
 def test_an_add_that_mailman_holds_is_pending(fake):
     fake.get_list("ants").moderated = True
     outcome = opened(fake).add(["bob@example.org"])["bob@example.org"]
-    assert tuple(outcome) == (Result.PENDING, "held: waiting for the moderator")
+    assert outcome.result is Result.PENDING
+
+
+def test_what_waits_for_the_member_is_told_apart_from_what_waits_for_a_moderator(fake):
+    fake.hold("ants", "bob@example.org", owner="subscriber")
+    fake.hold("ants", "charlie@example.org")
+    outcomes = opened(fake).add(["Bob@example.org", "charlie@example.org", "dora@example.org"])
+    assert {address: outcome.result for address, outcome in outcomes.items()} == {
+        "Bob@example.org": Result.CONFIRM,
+        "charlie@example.org": Result.PENDING,
+        "dora@example.org": Result.DONE,
+    }
 
 
 def test_an_address_that_mailman_refuses_in_words_of_its_own_stops_no_other(fake, monkeypatch):

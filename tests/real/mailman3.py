@@ -128,11 +128,11 @@ class Program(RealProgram):
         found = self.call("POST", "members/find", list_id=_id(name), role="member", delivery_status="by_user")
         return {each["email"] for each in found.get("entries", ())}
 
-    def hold(self, name: str, address: str) -> None:
-        # A person who asks for the subscription of a moderated list; the notice to its owners is thrown away.
+    def hold(self, name: str, address: str, *, policy: str = "moderate") -> None:
+        # A person who asks for the subscription; the mail about it is thrown away. ``policy``: "moderate" or "confirm".
         before = set(self._queue())
-        self.call("PATCH", f"lists/{_id(name)}/config", subscription_policy="moderate")
-        self._subscribe(name, address, pre_approved="false")
+        self.call("PATCH", f"lists/{_id(name)}/config", subscription_policy=policy)
+        self._subscribe(name, address, **{"pre_approved" if policy == "moderate" else "pre_confirmed": "false"})
         self.call("PATCH", f"lists/{_id(name)}/config", subscription_policy="open")
         for mail in set(self._queue()) - before:
             mail.unlink()

@@ -55,10 +55,13 @@ def test_what_the_portal_refuses_mailman_would_refuse(mailman, sign):
 def test_whoever_is_banned_or_held_is_told_apart(mailman):
     mailman.ban("ants", "banned@example.org")
     mailman.hold("ants", "held@example.org")
-    outcomes = opened(mailman).add(["banned@example.org", "held@example.org", mailman.list_setting("ants")])
+    mailman.hold("ants", "asked@example.org", policy="confirm")
+    addresses = ["banned@example.org", "held@example.org", "asked@example.org", mailman.list_setting("ants")]
+    outcomes = opened(mailman).add(addresses)
     assert [tuple(each) for each in outcomes.values()] == [
         (Result.REJECTED, "Membership is banned"),
         (Result.PENDING, "Subscription request already pending"),
+        (Result.CONFIRM, "Subscription request already pending"),
         (Result.REJECTED, "List posting address cannot subscribe"),
     ]
 

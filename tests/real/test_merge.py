@@ -146,14 +146,14 @@ def test_a_run_does_with_every_state_what_the_rules_say_and_the_next_one_does_no
     }
     added = {each.address for each in every if each.action(rules) is Action.ADD}
     assert sync_result.tally["added"] == len(added & stage.roster())
-    assert {address for _action, address, _words in sync_result.refusals} == added - stage.roster()
-    assert all(words for _action, _address, words in sync_result.refusals)
+    assert {address for _action, address, _result, _words in sync_result.not_taken} == added - stage.roster()
+    assert all(words for _action, _address, _result, words in sync_result.not_taken)
     if stage.program.can_hold:
         assert stage.program.held(LIST) == {each.address for each in every if each.is_held and not each.is_withdrawn}
 
     roster, rows = stage.roster(), stage.rows()
     again = stage.sync()
-    assert again.tally == {"added": 0, "removed": 0, "refused": 0}
+    assert again.tally == {"added": 0, "removed": 0, "refused": 0, "waiting": 0, "no_effect": 0}
     assert (stage.roster(), stage.rows()) == (roster, rows)
 
 
@@ -179,7 +179,7 @@ def test_whoever_changed_their_address_is_on_the_list_with_the_new_one_alone(sta
     stage.sync()
 
     assert stage.roster() == expected
-    assert stage.sync().tally == {"added": 0, "removed": 0, "refused": 0}
+    assert stage.sync().tally == {"added": 0, "removed": 0, "refused": 0, "waiting": 0, "no_effect": 0}
     assert stage.roster() == expected
 
 
@@ -194,7 +194,7 @@ def test_how_a_subscriber_gets_mail_and_who_is_a_stranger_is_left_alone(stage, r
         stage.program.set_no_mail(LIST, "bob@example.org")
         stage.program.set_no_mail(LIST, "stranger@example.net")
 
-    assert stage.sync().tally == {"added": 1, "removed": 0, "refused": 0}
+    assert stage.sync().tally == {"added": 1, "removed": 0, "refused": 0, "waiting": 0, "no_effect": 0}
 
     everybody = {f"{name}@example.org" for name in names} | {"stranger@example.net", "reader@example.net"}
     assert stage.roster() == everybody

@@ -32,7 +32,7 @@ _NAMED = 20  # addresses that a look names
 
 
 class BulkAction(StrEnum):
-    """What can be done: choose for others, or let the next run try what the list manager refused."""
+    """What can be done: choose for others, or let the next run try again what did not take."""
 
     SUBSCRIBE = "subscribe"
     UNSUBSCRIBE = "unsubscribe"
@@ -176,9 +176,7 @@ def _is_changed(mailing_list: MailingList, bulk_action: BulkAction, wanted: Filt
 def _eligibility(mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter) -> Any:
     """Return in SQL what becomes of an address. The audience is enforced here, where the bulk action is done."""
     if bulk_action is BulkAction.RETRY:
-        is_held_back = and_(
-            Preference.refusal.is_not(None), Preference.refused_at.is_not(None), Preference.waiting_since.is_(None)
-        )
+        is_held_back = and_(Preference.push_result.in_(["rejected", "undone"]), Preference.refused_at.is_not(None))
         return case((is_held_back, literal(Eligibility.CHANGE.value)), else_=literal(Eligibility.SO_ALREADY.value))
     not_managed = (~is_managed(mailing_list), literal(Eligibility.NOT_MANAGED.value))
     if bulk_action is BulkAction.UNSUBSCRIBE:  # of a person who is not managed too, where they are subscribed

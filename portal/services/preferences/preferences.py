@@ -172,6 +172,7 @@ def _query(handles: Iterable[str]) -> Any:
             Preference.changed_by,
             Preference.seen,
             Preference.waiting_since,
+            Preference.push_result,
             Preference.refusal,
             Preference.refused_at,
         )
@@ -198,6 +199,7 @@ def _offer(holder: Holder, mailing_list: MailingList, *, now: datetime, promise:
         changed_at=row.changed_at,
         seen=row.seen,
         waiting_since=row.waiting_since,
+        push_result=row.push_result,
         refusal=row.refusal,
         refused_at=row.refused_at,
     )

@@ -206,7 +206,7 @@ def _gone_wrong(last: RunReport, now: datetime) -> str:
 
 
 def _size(report: ListReport) -> str:
-    wanted = report.subscribed + report.being_added + report.waiting + report.refused
+    wanted = report.subscribed + report.not_on_it
     return f"addresses subscribed: {wanted}" + (f", refused by the list: {report.refused}" if report.refused else "")
 
 

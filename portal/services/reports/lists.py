@@ -50,6 +50,8 @@ class RunReport(NamedTuple):
     removed: int
     held: int
     refused: int
+    waiting: int
+    no_effect: int
 
     @property
     def counts(self) -> list[tuple[int, str]]:
@@ -89,6 +91,8 @@ class ListReport(NamedTuple):
     being_added: int
     being_removed: int
     waiting: int
+    unconfirmed: int
+    not_added: int
     refused: int
     departing: int
     without_account: int | None
@@ -102,7 +106,12 @@ class ListReport(NamedTuple):
     @property
     def drift(self) -> int:
         """Return how many addresses are on the list and should not be, or the other way round."""
-        return self.being_added + self.being_removed + self.waiting + self.refused + self.departing
+        return self.not_on_it + self.being_removed + self.departing
+
+    @property
+    def not_on_it(self) -> int:
+        """Return how many addresses should be on the list and are not."""
+        return self.being_added + self.waiting + self.unconfirmed + self.not_added + self.refused
 
 
 class Alarm(NamedTuple):
@@ -207,7 +216,7 @@ def catalogue(session: Session, catalogue: Catalogue, *, now: datetime) -> tuple
             handle=each.handle,
             name=each.name,
             email=catalogue.lists[each.handle].email,
-            subscribed=each.subscribed + each.being_added + each.waiting + each.refused,
+            subscribed=each.subscribed + each.not_on_it,
             unsubscribed=each.unsubscribed + each.being_removed,
             not_chosen=each.not_chosen,
             audience=tuple(sorted(catalogue.lists[each.handle].audience or ())) or None,
@@ -236,6 +245,8 @@ def _list_report(
         being_added=counts.being_added,
         being_removed=counts.being_removed,
         waiting=counts.waiting,
+        unconfirmed=counts.unconfirmed,
+        not_added=counts.not_added,
         refused=counts.refused,
         departing=counts.departing,
         without_account=good.without_account if good else None,
@@ -253,15 +264,17 @@ def conditions() -> dict[State, Any]:
     on = Preference.seen.is_(True)
     wanted, unwanted = Preference.subscribed.is_(True), Preference.subscribed.is_(False)
     missing = and_(wanted, not_(on))
-    waits, refused = Preference.waiting_since.is_not(None), Preference.refusal.is_not(None)
+    result = Preference.push_result
     return {
         State.SUBSCRIBED: and_(wanted, on),
         State.NOT_SUBSCRIBED: and_(unwanted, not_(on)),
         State.NOT_CHOSEN: Preference.list_handle.is_(None),
-        State.BEING_ADDED: and_(missing, not_(waits), not_(refused)),
+        State.BEING_ADDED: and_(missing, result.is_(None)),
         State.BEING_REMOVED: and_(unwanted, on),
-        State.WAITING: and_(missing, waits),
-        State.REFUSED: and_(missing, refused, not_(waits)),
+        State.WAITING: and_(missing, result == "pending"),
+        State.UNCONFIRMED: and_(missing, result == "confirm"),
+        State.NOT_ADDED: and_(missing, result == "undone"),
+        State.REFUSED: and_(missing, result == "rejected"),
     }
 
 
@@ -272,7 +285,7 @@ def _count_by_state(mailing_list: MailingList) -> Any:
         func.coalesce(func.sum(case((state, 1), else_=0)), 0).label(_COLUMN.get(name, name.value))
         for name, state in states.items()
     ]
-    removed = and_(states[State.BEING_REMOVED], Preference.refusal.is_(None))
+    removed = and_(states[State.BEING_REMOVED], Preference.push_result.is_(None))
     under_way = case((or_(states[State.BEING_ADDED], removed), Preference.changed_at))
     departing = (
         select(func.count())

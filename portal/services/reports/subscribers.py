@@ -55,6 +55,7 @@ class Subscriber(NamedTuple):
     source: str | None
     changed_at: datetime | None
     seen: bool | None
+    push_result: str | None
     refusal: str | None
     refused_at: datetime | None
     holders: tuple[Holder, ...]
@@ -161,6 +162,9 @@ def _count_found(mailing_list: MailingList, wanted: Filter) -> Any:
     return select(found.c.state, func.count()).group_by(found.c.state)
 
 
+_KNOWN = ("subscribed", "source", "changed_at", "seen", "waiting_since", "push_result", "refusal", "refused_at")
+
+
 def _rows(mailing_list: MailingList, wanted: Filter) -> Any:
     # The holders in one text each, so that a page takes one statement however many addresses it shows.
     holder = cast(User.id, String) + case((User.is_active, " 1 "), else_=" 0 ") + User.username
@@ -172,8 +176,7 @@ def _rows(mailing_list: MailingList, wanted: Filter) -> Any:
         .correlate(Address)
         .scalar_subquery()
     )
-    names = ("subscribed", "source", "changed_at", "seen", "waiting_since", "refusal", "refused_at")
-    stored = (getattr(Preference, name) for name in names)
+    stored = (getattr(Preference, name) for name in _KNOWN)
     state = state_of(mailing_list).label("state")
     columns = (Address.id, Address.spelling, Address.canonical, state, holders.label("holders"), *stored)
     return joined(mailing_list, *columns).where(matching(mailing_list, wanted))
@@ -182,8 +185,7 @@ def _rows(mailing_list: MailingList, wanted: Filter) -> Any:
 def _subscriber(row: Any, *, now: datetime, promise: timedelta) -> Subscriber:
     known = None
     if row.source is not None:
-        columns = ("subscribed", "source", "changed_at", "seen", "waiting_since", "refusal", "refused_at")
-        known = Known(**{name: getattr(row, name) for name in columns})
+        known = Known(**{name: getattr(row, name) for name in _KNOWN})
     return Subscriber(
         id=row.id,
         address=row.spelling,
@@ -194,6 +196,7 @@ def _subscriber(row: Any, *, now: datetime, promise: timedelta) -> Subscriber:
         source=row.source,
         changed_at=row.changed_at,
         seen=row.seen,
+        push_result=row.push_result,
         refusal=row.refusal,
         refused_at=row.refused_at,
         holders=tuple(sorted(_holders((row.holders or "").split("\n")), key=lambda each: each.username)),

@@ -108,7 +108,7 @@ def _query(mailing_list: MailingList, address: str) -> Any:
     columns = ("subscribed", "source", "changed_at", "seen", "touched", "waiting_since", "departed", "moved_to")
     return (
         select(Address.id, Address.canonical, *(getattr(Preference, name) for name in columns))
-        .add_columns(Preference.refusal, Preference.refused_at)
+        .add_columns(Preference.push_result, Preference.refusal, Preference.refused_at)
         .outerjoin(Preference, (Preference.address_id == Address.id) & (Preference.list_handle == mailing_list.handle))
         .where(Address.canonical == address)
     )
@@ -219,11 +219,8 @@ def _chosen(known: _Known) -> tuple[str, ...]:
 
 def _at_the_list(known: _Known) -> tuple[str, ...]:
     row, sentences = known.row, []
-    if row.waiting_since:
-        sentences.append(f"Its add has been waiting for approval at the list since {known.moment(row.waiting_since)}.")
-    if row.refusal:
-        when = f" on {known.moment(row.refused_at)}" if row.refused_at else ", and it is to be tried again"
-        sentences.append(f"The list manager refused it{when}: {row.refusal}.")
+    if row.push_result:
+        sentences.append(_not_taken(known))
     if known.successor:
         sentences.append(f"Its holder changed to {known.successor}.")
     if row.departed:
@@ -233,6 +230,18 @@ def _at_the_list(known: _Known) -> tuple[str, ...]:
     if known.planned_run:
         sentences.append(f"The planned run {known.planned_run} is open; what it does stands in its own plan.")
     return tuple(sentences)
+
+
+def _not_taken(known: _Known) -> str:
+    """Return what became of the last push, which did not take."""
+    row = known.row
+    if row.push_result in {"pending", "confirm"}:
+        what = "approval at the list" if row.push_result == "pending" else "the member's confirmation"
+        return f"Its add has been waiting for {what} since {known.moment(row.waiting_since or row.refused_at)}."
+    when = f" on {known.moment(row.refused_at)}" if row.refused_at else ", and it is to be tried again"
+    if row.push_result == "rejected":
+        return f"The list manager refused it{when}: {row.refusal}."
+    return f"The {'add' if row.subscribed else 'removal'} had no effect{when}: {row.refusal}."
 
 
 def _next_run(known: _Known) -> tuple[str, ...]:
@@ -274,7 +283,7 @@ def _put_off(known: _Known) -> str:
         return f"The next run does not {verb} it yet: {known.successor} has to be on the list first."
     due = known.row.refused_at + plans.RETRY_AFTER
     return (
-        f"The next run does not {verb} it before {known.moment(due)}, a day after the list manager's no, "
+        f"The next run does not {verb} it before {known.moment(due)}, a day after the last try, "
         "unless the choice changes."
     )
 

@@ -62,10 +62,14 @@ def acquire(session: Session, handle: str, *, seconds: float = LEAST, outlives_p
             if now < row.expires_at <= _latest(now) and not is_gone(row):
                 raise LeaseHeldError(
                     f"{handle} is held by {row.holder} until {row.expires_at:%Y-%m-%d %H:%M:%S} UTC; "
-                    "wait for it, or try again after that"
+                    + (_FREED_BY_HAND.format(handle) if row.pid is None else _FREED_BY_ITSELF)
                 )
             session.execute(update(Lease).where(Lease.list_handle == handle).values(**columns))
     return lease
+
+
+_FREED_BY_ITSELF = "the list is free when that run ends: try again then"
+_FREED_BY_HAND = "the list is free when that run ends, or now by: flask mailinglist list-init --abandon {}"
 
 
 def _until(now: datetime, seconds: float) -> datetime:
@@ -127,7 +131,10 @@ def renew(session: Session, lease: Held, *, seconds: float = 0) -> None:
             .returning(Lease.token)
         )
         if not is_ours:
-            raise LeaseHeldError(f"{lease.handle}: another run took the list over while this one was running")
+            raise LeaseHeldError(
+                f"{lease.handle}: another run took the list over while this one was running; "
+                "run again when that one ends"
+            )
 
 
 def release(session: Session, lease: Held) -> None:

@@ -23,7 +23,8 @@ class RosterUse:
     """What a roster is handed in for: ``plan`` begins a planned run, ``confirm`` ends it, neither is a list-init.
 
     ``abandon`` gives a planned run up, for which no roster is read.
-    ``accept`` is the id of a plan that may exceed the safety limits, ``actor`` is who asked.
+    ``accept`` is the id of a plan that may exceed the safety limits, ``token`` that of the one planned run that is to
+    be ended, ``actor`` is who asked.
     """
 
     plan: bool = False
@@ -31,6 +32,7 @@ class RosterUse:
     abandon: bool = False
     accept: str | None = None
     allow_empty: bool = False
+    token: str | None = None
     actor: Actor = COMMAND_LINE
 
 
@@ -50,7 +52,7 @@ def take(
     if use.confirm:
         return _confirm(session, mailing_list, text, clock=clock, use=use)
     if use.abandon:
-        return Taken({"abandoned": abandon_planned_run(session, mailing_list, clock=clock)}, None)
+        return Taken({"abandoned": abandon_planned_run(session, mailing_list, clock=clock, token=use.token)}, None)
     counts = list_init.list_init(session, mailing_list, text, now=clock(), allow_empty=use.allow_empty)
     return Taken(asdict(counts), None)
 
@@ -65,7 +67,7 @@ def _plan(
     counts = list_init.counts_of_plan(session, mailing_list, sync_result.plan, invalid=invalid)
     removals = sum(len(each.spelling.split("\n")) for each in sync_result.plan.of(Action.REMOVE))
     pushed = {"adds": sync_result.plan.counts["added"], "removals": removals}  # as many as are printed
-    return Taken({**asdict(counts), "plan": sync_result.plan.id, **pushed}, sync_result)
+    return Taken({**asdict(counts), "plan": sync_result.plan.id, **pushed, "token": sync_result.token}, sync_result)
 
 
 def _confirm(
@@ -73,21 +75,24 @@ def _confirm(
 ) -> Taken:
     from portal.services.sync.sync import Request, confirm_planned_run  # as above
 
-    request = Request(actor=use.actor, allow_empty=use.allow_empty)
+    request = Request(actor=use.actor, allow_empty=use.allow_empty, token=use.token)
     sync_result = confirm_planned_run(session, mailing_list, text, clock=clock, request=request)
     return Taken(dict(sync_result.tally), sync_result)
 
 
-def abandon_planned_run(session: Session, mailing_list: MailingList, *, clock: Callable[[], datetime]) -> int:
+def abandon_planned_run(
+    session: Session, mailing_list: MailingList, *, clock: Callable[[], datetime], token: str | None = None
+) -> int:
     """End the planned run of a list, of which a step has failed, and let go of the list; return the run's number.
 
     What it took over from the list is taken back. The lines stay open, as where the list manager breaks down in a
-    sync: the next run tells what of them was pushed from what people did. Raise NoPlannedRunError.
+    sync: the next run tells what of them was pushed from what people did. Raise NoPlannedRunError, where it is not
+    the run of a ``token`` too.
     """
     from portal.services.sync import abandonment, leases, runs
     from portal.services.sync.sync import open_planned_run
 
-    run, lease = open_planned_run(session, mailing_list.handle)
+    run, lease = open_planned_run(session, mailing_list.handle, token=token)
     abandonment.take_back(session, run, now=clock())
     message = "it was given up, since a step of it failed"
     runs.finish(session, run, state=RunState.FAILED, now=clock(), message=message)

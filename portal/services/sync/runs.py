@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, delete, exists, insert, not_, or_, select, update
+from sqlalchemy import and_, bindparam, delete, exists, func, insert, not_, or_, select, update
 from sqlalchemy.orm import Session
 
 from portal import database
 from portal.domain.merge import Action
 from portal.domain.plan import Decision, Plan
 from portal.domain.run import IN_PROGRESS, NEVER_BEGUN, WAITS, RunKind, RunState
-from portal.listmanagers.base import Outcome
+from portal.listmanagers.base import Outcome, Result
 from portal.models import Lease, Run, RunLine
 from portal.services import displaced_preferences
 from portal.services.history import Actor
@@ -395,6 +395,40 @@ def settle_all_lines(session: Session, run: Begun, *, except_for: Collection[int
                 RunLine.list_handle == run.handle, not_(RunLine.settled), RunLine.address_id.not_in(sorted(except_for))
             )
             .values(settled=True)
+        )
+
+
+def record_explained(session: Session, run: Begun, acts: Mapping[int, Action]) -> None:
+    """Write that earlier runs that came to no end had done what the roster shows now, and count it as theirs.
+
+    ``acts`` maps address ids to the adds and removals that the roster shows. Calling it again changes nothing.
+    """
+    for action in (Action.ADD, Action.REMOVE):
+        address_ids = [address_id for address_id, act in acts.items() if act is action]
+        for chunk in database.chunked(address_ids, 5_000):
+            with transaction(session):
+                session.execute(
+                    update(RunLine)
+                    .where(RunLine.list_handle == run.handle, RunLine.run_id != run.run_id)
+                    .where(RunLine.address_id.in_(chunk), RunLine.action == str(action))
+                    .where(not_(RunLine.settled), RunLine.result.is_(None))
+                    .values(result=Result.DONE)
+                )
+    if acts:
+        _count_explained(session, run)
+
+
+def _count_explained(session: Session, run: Begun) -> None:
+    left_open = select(RunLine.run_id).where(RunLine.list_handle == run.handle, not_(RunLine.settled))
+    done = select(func.count()).where(RunLine.run_id == Run.id, RunLine.result == Result.DONE)
+    with transaction(session):
+        session.execute(
+            update(Run)
+            .where(Run.id.in_(left_open), Run.state.in_([RunState.FAILED, RunState.UNFINISHED]))
+            .values(
+                added=done.where(RunLine.action == "add").correlate(Run).scalar_subquery(),
+                removed=done.where(RunLine.action == "remove").correlate(Run).scalar_subquery(),
+            )
         )
 
 

@@ -39,19 +39,20 @@ class Ending(NamedTuple):
     words: str | None
 
 
-class Refusal(NamedTuple):
-    """An add or a removal that the list manager refused: ``address`` is canonical, ``words`` are the list manager's."""
+class NotTaken(NamedTuple):
+    """An add or a removal that did not take: ``address`` is canonical, ``words`` are the list manager's."""
 
     action: Action
     address: str
+    result: Result
     words: str
 
 
 @dataclass
 class Settled:
-    """The refusals that are news, and the addresses that a choice got in the way of."""
+    """What did not take and is news, and the addresses that a choice got in the way of."""
 
-    refusals: list[Refusal] = field(default_factory=list)
+    not_taken: list[NotTaken] = field(default_factory=list)
     stale: set[int] = field(default_factory=set)  # a choice made meanwhile wins: nothing was written
 
 
@@ -94,7 +95,7 @@ def _ending(decision: Decision, pushed: Pushed | None) -> Ending:
     after = conclude(decision.state, decision.action, on_roster=decision.on_roster, push=push)
     words = None
     if pushed and not pushed.took:
-        words = pushed.outcome.words or _default_words(decision.action, pushed.outcome.result)
+        words = pushed.outcome.words or _WORDS.get(pushed.outcome.result) or _without_effect(decision.action)
     return Ending(decision, after, pushed, words)
 
 
@@ -103,10 +104,19 @@ def _without_mark(ending: Ending) -> Ending:
     return ending._replace(after=replace(ending.after, is_dealt_with=ending.decision.row.state.is_dealt_with))
 
 
-def _default_words(action: Action, result: Result) -> str:
-    if action is Action.REMOVE:
-        return "still on the list after it was removed"
-    return "held for approval" if result is Result.PENDING else "not on the list after it was added"
+# Where the list manager has none.
+_WORDS = {
+    Result.PENDING: "waiting for a moderator",
+    Result.CONFIRM: "waiting for the member's confirmation",
+    Result.REJECTED: "refused without a reason",
+}
+
+
+def _without_effect(action: Action) -> str:
+    return f"{'still' if action is Action.REMOVE else 'not'} on the list after it was {_DONE[action]}"
+
+
+_DONE = {Action.ADD: "added", Action.REMOVE: "removed"}
 
 
 def _differs(ending: Ending) -> bool:
@@ -133,16 +143,20 @@ def _settle_chunk(session: Session, run: Begun, chunk: list[Ending], settled: Se
     )
     runs.record_replaced(session, run, written.replaced)
     runs.settle_lines(session, run, sorted(written.ids))
-    settled.refusals += [
-        Refusal(each.decision.action, each.decision.row.canonical, each.words)
+    settled.not_taken += [
+        NotTaken(each.decision.action, each.decision.row.canonical, each.pushed.outcome.result, each.words)
         for each in chunk
-        if each.decision.row.address_id in written.ids and each.words and not each.decision.row.has_refusal
+        if each.decision.row.address_id in written.ids
+        and each.pushed
+        and each.words
+        and not each.decision.row.has_refusal
     ]
 
 
 def _finding(ending: Ending) -> Finding:
     source = "link" if ending.decision.reason is Reason.LINK else "list"
-    return Finding(ending.decision.row, ending.after, ending.words, ending.decision.held_back, source)
+    result = ending.pushed.outcome.result if ending.pushed and ending.words else None
+    return Finding(ending.decision.row, ending.after, ending.words, ending.decision.held_back, source, result)
 
 
 def _is_over(ending: Ending) -> bool:

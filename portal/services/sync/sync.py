@@ -32,10 +32,11 @@ from portal.services import security_log
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.sync import leases, plans, runs
 from portal.services.sync.abandonment import abandon_open, take_back
+from portal.services.sync.batches import Send, push_batch
 from portal.services.sync.leases import Held
 from portal.services.sync.list_init import require_announced
 from portal.services.sync.runs import Begun, Origin, PushedLine
-from portal.services.sync.settlement import Pushed, Refusal, Settled, settle
+from portal.services.sync.settlement import NotTaken, Pushed, Settled, settle
 from portal.services.transaction import reading
 
 Clock = Callable[[], datetime]
@@ -43,22 +44,25 @@ Roster = Mapping[str, str]  # canonical address to the list manager's spellings 
 
 PLANNED_RUN_SECONDS = 3600.0
 _TAKEN = {Result.DONE, Result.ALREADY}
-_UNSAID = Outcome(Result.PENDING)  # what is known of an address that somebody else pushed, before the roster is read
+_HELD = {Result.PENDING, Result.CONFIRM}
+_UNSAID = Outcome(Result.DONE)  # of an address that somebody else pushed, before the roster is read
 
 
 @dataclass(frozen=True)
 class SyncResult:
     """What became of one list's run: its plan, and what is news to an operator.
 
-    ``tally`` counts what was added, removed and refused; ``refusals`` are those that are new;
-    ``repaired`` the numbers of earlier runs that had been interrupted; ``run_id`` is None for a dry run.
+    ``tally`` counts what was added and removed, and what did not take; ``not_taken`` is what of that is new;
+    ``repaired`` the numbers of earlier runs that had been interrupted; ``run_id`` is None for a dry run; ``token``
+    names a planned run that is open to those who end it.
     """
 
     run_id: int | None
     plan: Plan
     tally: Mapping[str, int] = field(default_factory=dict)
-    refusals: tuple[Refusal, ...] = ()
+    not_taken: tuple[NotTaken, ...] = ()
     repaired: tuple[int, ...] = ()
+    token: str = ""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -72,6 +76,7 @@ class Request:
 
     ``accept`` is the id of a plan that is approved; ``only`` that of one that was shown before: it is approved too, and
     no other is carried out. ``allow_empty``: a roster that is handed in may hold no address.
+    ``token`` is that of the one planned run that is to be ended.
     """
 
     actor: Actor = COMMAND_LINE
@@ -79,6 +84,7 @@ class Request:
     accept: str | None = None
     allow_empty: bool = False
     only: str | None = None
+    token: str | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def sync_list(
         if plan.warning and not is_accepted:
             _carry_out_unhindered(work, lease, manager, plan)
             raise _needs_approval(plan)
-        run = runs.begin(session, work.origin, now=clock(), plan=plan, is_accepted=is_accepted)
+        run = _begin(work, plan, is_accepted=is_accepted)
         with _failure_recorded(work, run):
             plan = _withdraw(work, lease, manager, plan)
             pushed = _push(work, lease, manager, plan) | _never_added(plan)
@@ -171,14 +177,14 @@ def begin_planned_run(
     try:
         repaired = abandon_open(session, mailing_list.handle, now=clock())
         plan, is_accepted = _checked_plan(work, roster)
-        run = runs.begin(session, work.origin, now=clock(), plan=plan, is_accepted=is_accepted)
+        run = _begin(work, plan, is_accepted=is_accepted)
         with _failure_recorded(work, run), _taken_back_on_failure(work, run):
             unpushed = [each for each in plan.decisions if not each.is_pushed]
             settled = settle(session, run, unpushed, _never_added(plan), now=clock())
     except BaseException:
         leases.release(session, lease)
         raise
-    return _sync_result(run, plan, {}, settled, repaired), text.invalid
+    return replace(_sync_result(run, plan, {}, settled, repaired), token=lease.token), text.invalid
 
 
 def confirm_planned_run(
@@ -191,7 +197,7 @@ def confirm_planned_run(
     """
     work = _Work(session, mailing_list, clock, RunKind.PLANNED, request)
     roster = by_address(text)
-    run, lease = open_planned_run(session, mailing_list.handle)
+    run, lease = open_planned_run(session, mailing_list.handle, token=request.token)
     if not roster:
         require_announced(text, allow_empty=request.allow_empty)
     plan = _plan_of_lines(work, run)
@@ -204,13 +210,18 @@ def confirm_planned_run(
     return _sync_result(run, plan, pushed, settled, [])
 
 
-def open_planned_run(session: Session, handle: str) -> tuple[Begun, Held]:
-    """Return the planned run of a list that waits for its end, and its lease. Raise NoPlannedRunError."""
+def open_planned_run(session: Session, handle: str, *, token: str | None = None) -> tuple[Begun, Held]:
+    """Return the planned run of a list that waits for its end, and its lease.
+
+    Raise NoPlannedRunError, where it is not the run that a token names too.
+    """
     with reading(session):
         lease = leases.of_planned_run(session, handle)
         run = runs.open_planned(session, handle)
     if run is None or lease is None:
         raise NoPlannedRunError(f"{handle}: no planned run is open; begin one with: list-init --plan {handle}")
+    if token not in {None, lease.token}:
+        raise NoPlannedRunError(f"{handle}: the planned run of that token has ended; another one is open")
     return run, lease
 
 
@@ -273,6 +284,18 @@ def _needs_approval(plan: Plan) -> SafetyLimitError:
     )
 
 
+def _begin(work: _Work, plan: Plan, *, is_accepted: bool) -> Begun:
+    """Write the run and its lines before anything is pushed, and of earlier ones what they turn out to have done."""
+    run = runs.begin(work.session, work.origin, now=work.clock(), plan=plan, is_accepted=is_accepted)
+    explained = {
+        each.row.address_id: Action.ADD if each.on_roster else Action.REMOVE
+        for each in plan.decisions
+        if each.state.seen is not each.row.state.seen
+    }
+    runs.record_explained(work.session, run, explained)
+    return run
+
+
 def _withdraw(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> Plan:
     """Take back held adds that nobody wants any more; return the plan with those no longer waiting.
 
@@ -301,14 +324,16 @@ def _push(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> dict[in
     Leaving never waits behind somebody else's failing add; the old half of a move waits for the new one alone.
     """
 
-    def send(call: Callable[[Sequence[str]], Mapping[str, Outcome]], lines: Iterable[Decision]) -> None:
+    def renew(count: int) -> None:
+        leases.renew(work.session, lease, seconds=manager.timeout(count))
+
+    def send(call: Send, lines: Iterable[Decision]) -> None:
         spelled = ((each.row.address_id, spelling) for each in lines for spelling in each.spelling.split("\n"))
         for batch in database.chunked(spelled, manager.batch):
-            leases.renew(work.session, lease, seconds=manager.timeout(len(batch)))
-            answers = call([spelling for _, spelling in batch])
+            answers = push_batch(manager, call, [spelling for _, spelling in batch], before_call=renew)
             for address_id, spelling in batch:
-                if outcomes.get(address_id, _UNSAID).result in {Result.PENDING, *_TAKEN}:  # the first failure stays
-                    outcomes[address_id] = answers.get(spelling, Outcome(Result.DONE))
+                if outcomes.get(address_id, _UNSAID).result in _TAKEN:  # the first failure stays
+                    outcomes[address_id] = answers[spelling]
 
     outcomes: dict[int, Outcome] = {}
     removals = plan.of(Action.REMOVE)
@@ -370,9 +395,14 @@ def _decided(row: Row, line: PushedLine) -> Decision:
 
 
 def _judged(decision: Decision, roster: Roster, outcome: Outcome = _UNSAID) -> Pushed:
-    """Tell by the roster read afterwards whether an add or a removal took."""
+    """Tell by the roster read afterwards whether an add or a removal took, whatever the list manager said."""
     on_roster = decision.row.canonical in roster
-    return Pushed(on_roster, on_roster is (decision.action is Action.ADD), outcome)
+    took = on_roster is (decision.action is Action.ADD)
+    if took and outcome.result not in _TAKEN:
+        outcome = outcome._replace(result=Result.DONE)
+    elif not took and outcome.result in _TAKEN:
+        outcome = outcome._replace(result=Result.UNDONE)
+    return Pushed(on_roster, took, outcome)
 
 
 def _finish(work: _Work, run: Begun, pushed: Mapping[int, Pushed], settled: Settled) -> None:
@@ -382,17 +412,20 @@ def _finish(work: _Work, run: Begun, pushed: Mapping[int, Pushed], settled: Sett
 
 def _tally(pushed: Mapping[int, Pushed]) -> dict[str, int]:
     """Count what took and what did not; what took and is on the roster now was added."""
+    results = [each.outcome.result for each in pushed.values() if not each.took]
     return {
         "added": sum(each.took and each.on_roster for each in pushed.values()),
         "removed": sum(each.took and not each.on_roster for each in pushed.values()),
-        "refused": sum(not each.took for each in pushed.values()),
+        "refused": results.count(Result.REJECTED),
+        "waiting": sum(each in _HELD for each in results),
+        "no_effect": results.count(Result.UNDONE),
     }
 
 
 def _sync_result(
     run: Begun, plan: Plan, pushed: Mapping[int, Pushed], settled: Settled, repaired: Sequence[int]
 ) -> SyncResult:
-    return SyncResult(run.run_id, plan, _tally(pushed), tuple(settled.refusals), tuple(repaired))
+    return SyncResult(run.run_id, plan, _tally(pushed), tuple(settled.not_taken), tuple(repaired))
 
 
 @contextmanager

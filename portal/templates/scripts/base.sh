@@ -88,7 +88,7 @@ private=$(mktemp -d "${TMPDIR:-/tmp}/mailing-list-sync.XXXXXX") || {
 open= # the list whose planned run waits for its end
 finish() {
     trap '' HUP INT TERM
-    [ -z "$open" ] || give_back "$open"
+    [ -z "$open" ] || ! abandon || forget_run
     rm -rf "$private"
 }
 heed_signals() {
@@ -132,18 +132,87 @@ read_roster() { # FILE
 
 tell() { # add or remove, FILE: nothing is called without an address to send
     [ -s "$2" ] || return 0
+    push "$1" <"$2" && return
+    tell_code=$?
+    # One address may be what makes the command fail, and must not keep the others waiting.
+    tell_one_by_one "$1" "$2" && return
+    mv "$private/said_of_pushing" "$private/said"
+    unavailable "the command to $1 members" "$tell_code"
+}
+push() { # add or remove
     case $1 in
-        add) add <"$2" >>"$private/said_of_pushing" 2>&1 ;;
-        remove) remove <"$2" >>"$private/said_of_pushing" 2>&1 ;;
-    esac || {
-        tell_code=$?
-        mv "$private/said_of_pushing" "$private/said"
-        unavailable "the command to $1 members" "$tell_code"
-    }
+        add) add >>"$private/said_of_pushing" 2>&1 ;;
+        remove) remove >>"$private/said_of_pushing" 2>&1 ;;
+    esac
+}
+tell_one_by_one() { # add or remove, FILE: fails where it is the list manager that fails, and not an address
+    : >"$private/failing"
+    worked=
+    while IFS= read -r address; do
+        if printf '%s\n' "$address" | push "$1"; then
+            worked=1
+        else
+            printf '%s\n' "$address" >>"$private/failing"
+            [ -n "$worked" ] || [ "$(($(wc -l <"$private/failing")))" -lt 10 ] || return
+        fi
+    done <"$2"
+    [ -n "$worked" ] || [ "$(($(wc -l <"$2")))" -eq 1 ] || return
+    read_roster "$private/after" || return
+    while IFS= read -r address; do
+        complain "$list: could not $1 $address: the command fails at this address"
+    done <"$private/failing"
 }
 
 # --- the portal
 {% block portal required %}{% endblock %}
+
+# A portal that has gone away is waited for, two minutes.
+persist() { # COMMAND ARGUMENT...
+    persist_until=$(($(date +%s) + 120))
+    while :; do
+        "$@" 2>"$private/complaint"
+        persist_code=$?
+        if [ "$persist_code" -ne 69 ] || ! is_gone || [ "$(date +%s)" -ge "$persist_until" ]; then break; fi
+        sleep 5
+    done
+    cat "$private/complaint" >&2
+    return "$persist_code"
+}
+
+# The token of an open run is kept in a file, so that the next start can end a run that was cut short.
+keep_run() {
+    { printf '%s %s\n' "$token" "$$" >"$kept.$list"; } 2>/dev/null || :
+}
+forget_run() {
+    open=
+    rm -f "$kept.$list"
+}
+give_back() {
+    persist abandon && forget_run
+}
+end_cut_short_run() {
+    { read -r token run_pid <"$kept.$list"; } 2>/dev/null || return 0
+    case $run_pid in '' | *[!0-9]*) run_pid=$$ ;; esac
+    # A script that is still running ends its run itself.
+    [ "$run_pid" = "$$" ] || ! kill -0 "$run_pid" 2>/dev/null || return 0
+    case $token in
+        '' | *[!0-9a-f]*) ;;
+        *)
+            abandon 2>"$private/complaint"
+            case $? in
+                0) complain "$list: a run of this script was cut short; what was left of it is done now" ;;
+                69)
+                    cat "$private/complaint" >&2
+                    return 69
+                    ;;
+            esac
+            ;;
+    esac
+    forget_run
+}
+number_of() { # NAME FILE
+    sed -n "s/^$1: \([0-9][0-9]*\)\$/\1/p" "$2"
+}
 
 # --- one list
 
@@ -151,20 +220,24 @@ tell() { # add or remove, FILE: nothing is called without an address to send
 planned_run() { # LIST
     list=$1
     : >"$private/said_of_pushing"
+    end_cut_short_run || return
     # Who is on the list now.
     read_roster "$private/before" || return
     # The portal plans, and holds the list until the run ends. No other run touches it meanwhile.
     note_signals
     plan "$private/before"
     run_code=$?
-    [ "$run_code" -ne 0 ] || open=$list
+    [ "$run_code" -ne 0 ] || {
+        open=$list
+        keep_run
+    }
     heed_signals
     [ -z "$stopped" ] || exit "$stopped"
     [ "$run_code" -eq 0 ] || return "$run_code"
     push_and_confirm && return
     run_code=$?
     # What was pushed and what was not is found out by the next run.
-    give_back "$list"
+    give_back
     open=
     return "$run_code"
 }
@@ -173,17 +246,22 @@ push_and_confirm() {
     # Who has to be added, and who has to be removed: the difference, and nobody else.
     planned_adds >"$private/adds" || return
     planned_removals >"$private/removals" || return
-    tell add "$private/adds" || return
+    # Leaving never waits behind an add that fails.
     tell remove "$private/removals" || return
+    tell add "$private/adds" || return
     # The list passwords that are new. A failure is reported, and does not stop the rest.
     push_passwords || failed $?
     # Who is on the list afterwards: by that the portal judges what took, and ends the run.
     read_roster "$private/after" || return
-    confirm "$private/after" >"$private/counts" || return
-    open=
-    refused=$(sed -n 's/^refused: //p' "$private/counts")
-    [ "$refused" = 0 ] || {
-        complain "$list: the list manager did not carry out the changes of ${refused:-some} addresses, which"
+    persist confirm "$private/after" >"$private/counts" || return
+    forget_run
+    undone=0
+    for each in refused waiting no_effect; do
+        count=$(number_of "$each" "$private/counts")
+        undone=$((undone + ${count:-0}))
+    done
+    [ "$undone" -eq 0 ] || {
+        complain "$list: the list manager did not carry out the changes of $undone addresses, which"
         complain "the portal's report of it names; its commands said:"
         mv "$private/said_of_pushing" "$private/said"
         show_said

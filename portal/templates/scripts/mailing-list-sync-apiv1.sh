@@ -7,9 +7,11 @@ PORTAL_KEY_FILE=/etc/portal-key /usr/local/bin/{{ name }}
 {% endblock %}
 {% block variables %}
 PORTAL_KEY_FILE, the file that holds the API key alone, readable by nobody else; PORTAL_URL, where the portal is if it
-# is not at {{ base_url }}.
+# is not at {{ base_url }}. Beside the key, if the folder can be written, a file for each list names the run that is
+# open: at its next start the script ends a run that was cut short.
 {% endblock %}
 {% block settings %}
+kept=${PORTAL_KEY_FILE:-}.run
 url=${PORTAL_URL:-{{ base_url }}}
 url=${url%/}
 case $url in
@@ -37,12 +39,14 @@ key=
 # Nothing that is answered is ever run. Only a whole answer of the portal counts: not that of a proxy, nor a redirect.
 call() { # PATH CURL-OPTION...: the answer is in $private/answer
     path=$1
+    gone=
     shift
     : >"$private/answer"
     status=$(curl -q --silent --show-error --globoff --proto '=http,https' --connect-timeout 30 --max-time "$seconds" \
         --max-filesize 67108864 --header @"$private/key" --header 'Accept: text/plain, application/problem+json' --header 'Expect:' \
         --output "$private/answer" --write-out '%{http_code} %{content_type}' "$@" "$url/api/v1/lists/$path") || {
         complain "${path%%\?*}: no answer from $url, curl ended with exit code $?"
+        gone=1
         return 69
     }
     case $status in
@@ -54,6 +58,7 @@ call() { # PATH CURL-OPTION...: the answer is in $private/answer
 refused() { # PATH STATUS: tell why, and return the portal's own exit code for it
     answer=$(dd bs=4000 count=1 <"$private/answer" 2>/dev/null | shown)
     fault=
+    case $2 in 5*) gone=1 ;; esac
     case $2:$answer in
         ???\ application/problem+json*:*'"exit_code":'*)
             fault=${answer##*'"exit_code":'}
@@ -74,6 +79,9 @@ refused() { # PATH STATUS: tell why, and return the portal's own exit code for i
     esac
 }
 
+is_gone() { # whether it was the portal that could not be reached
+    [ -n "$gone" ]
+}
 send() { # FILE QUERY: the roster is the body
     call "$list/init?$2${skip_invalid:+&skip_invalid=1}&format=text" --header 'Content-Type: text/plain; charset=utf-8' --data-binary @"$1"
 }
@@ -94,6 +102,7 @@ plan() { # ROSTER
     send "$1" "plan=1&allow_empty=1${accept:+&accept=$accept}" || return
     adds=$(count_of adds)
     removals=$(count_of removals)
+    token=$(sed -n 's/^token: \([0-9a-f]*\)$/\1/p' "$private/answer")
     understood "$adds" && understood "$removals"
 }
 planned() { # ADDRESSES COUNT: what is not as many as the plan has is not the plan
@@ -111,12 +120,12 @@ planned_removals() {
     planned "$list/unsubscribed" "$removals"
 }
 confirm() { # ROSTER
-    send "$1" 'confirm=1&allow_empty=1' || return
+    send "$1" "confirm=1&allow_empty=1&token=$token" || return
     understood "$(count_of refused)" || return
     cat "$private/answer"
 }
-give_back() { # LIST
-    call "$1/init?abandon=1&format=text" --data-binary ''
+abandon() {
+    call "$list/init?abandon=1&token=$token&format=text" --data-binary ''
 }
 send_passwords() {
     call "$list/passwords" || return

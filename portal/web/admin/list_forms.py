@@ -18,6 +18,8 @@ STATE_WORDS = {
     "being_added": _("Being added"),
     "being_removed": _("Being removed"),
     "waiting": _("Waiting for approval"),
+    "unconfirmed": _("Waiting for confirmation"),
+    "not_added": _("Not added"),
     "refused": _("Refused"),
     "not_chosen": _("Not chosen yet"),
     DEPARTED: _("Departed"),

@@ -26,7 +26,7 @@ from portal.web.admin.list_forms import STATE_WORDS, BulkActionForm, ExportForm,
 blueprint = Blueprint("one_list", __name__, url_prefix="/lists/<handle>")
 
 AT_ONCE = 50  # addresses on a page
-COLUMNS = ("address", "holders", "state", "wanted", "source", "since", "seen", "refusal", "refused_at")
+COLUMNS = ("address", "holders", "state", "wanted", "source", "since", "seen", "result", "refusal", "refused_at")
 
 
 @blueprint.get("")
@@ -166,6 +166,7 @@ def _row(each: Subscriber) -> dict[str, object]:
         "source": each.source,
         "since": each.changed_at and each.changed_at.isoformat(timespec="seconds"),
         "seen": each.seen,
+        "result": each.push_result,
         "refusal": each.refusal,
         "refused_at": each.refused_at and each.refused_at.isoformat(timespec="seconds"),
     }

@@ -18,6 +18,8 @@ RESULTS = {
     "done": _("Done"),
     "already": _("Was so already"),
     "pending": _("Waiting for approval"),
+    "confirm": _("Waiting for confirmation"),
+    "undone": _("Without effect"),
     "rejected": _("Refused by the list"),
     "held": _("Put off"),
     "waits": _("Needs approval"),

@@ -43,10 +43,13 @@ def init(handle: str) -> Response:
         abort(400, "plan begins a planned run, confirm and abandon end it: give one of them")
     if query.accept and "plan" not in steps:
         abort(400, "accept goes with plan")
+    if query.token and not {"confirm", "abandon"} & set(steps):
+        abort(400, "token goes with confirm or abandon")
     mailing_list = portal().catalogue().get(handle)
     use = RosterUse(
         **dict.fromkeys(steps, True),
         accept=query.accept,
+        token=query.token,
         allow_empty=query.is_set("allow_empty"),
         actor=guards.caller().actor,
     )

@@ -66,9 +66,15 @@ _INITIATED = {
         {"title": "list-init", **_counts_schema(*_TAKEN)},
         {
             "title": "plan",
-            **_counts_schema(*_TAKEN, "adds", "removals", plan={"type": "string", "pattern": "^[0-9a-f]{16}$"}),
+            **_counts_schema(
+                *_TAKEN,
+                "adds",
+                "removals",
+                plan={"type": "string", "pattern": "^[0-9a-f]{16}$"},
+                token={"type": "string", "pattern": "^[0-9a-f]{32}$"},
+            ),
         },
-        {"title": "confirm", **_counts_schema("added", "removed", "refused")},
+        {"title": "confirm", **_counts_schema("added", "removed", "refused", "waiting", "no_effect")},
         {"title": "abandon", **_counts_schema("abandoned")},
     ]
 }

@@ -37,6 +37,12 @@ class InitQuery(Query, frozen=True):
     accept: (
         Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="With plan: approve exactly this plan.")] | None
     ) = None
+    token: (
+        Annotated[
+            str, Meta(pattern="^[0-9a-f]{32}$", description="With confirm or abandon: end the run of this token alone.")
+        ]
+        | None
+    ) = None
     format: Annotated[Form, _form] | None = None
 
 

@@ -105,6 +105,10 @@ class FakeMailman2:
         """Let add_members refuse addresses that match a regular expression."""
         self._switch("add_members", ban=list(patterns))
 
+    def crash(self, *addresses: str) -> None:
+        """Let add_members end in a traceback at some addresses; then it has saved nothing."""
+        self._switch("add_members", crash=list(addresses))
+
     def lie(self, command: str, *patterns: str) -> None:
         """Let a command say that it did what it did not do, for addresses that match a regular expression."""
         self._switch(command, lie=list(patterns))

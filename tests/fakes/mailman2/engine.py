@@ -59,6 +59,10 @@ def add_members(root, _options, name, lines, switch):
             _leave(0, stdout=f"{USAGE}\nNothing to do.\n")
         members = _load(root, name)
         for line in lines:
+            if line in switch.get("crash", ()):
+                _leave(
+                    1, stderr="Traceback (most recent call last):\n  line\nUnicodeDecodeError: ordinal not in range\n"
+                )
             _print(_add(members, line, switch))
         _hang(root, "add_members", switch, "hang_locked")
         _save(root, name, members)

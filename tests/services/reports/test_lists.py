@@ -24,6 +24,8 @@ COUNTED = {
     State.BEING_ADDED: "being_added",
     State.BEING_REMOVED: "being_removed",
     State.WAITING: "waiting",
+    State.UNCONFIRMED: "unconfirmed",
+    State.NOT_ADDED: "not_added",
     State.REFUSED: "refused",
 }
 
@@ -63,6 +65,7 @@ preferences = st.none() | st.fixed_dictionaries(
         "subscribed": st.booleans(),
         "seen": st.sampled_from([None, True, False]),
         "waiting_since": st.sampled_from([None, NOW]),
+        "push_result": st.sampled_from([None, "pending", "confirm", "undone", "rejected"]),
         "refusal": st.sampled_from([None, "banned"]),
     }
 )

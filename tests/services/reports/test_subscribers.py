@@ -54,6 +54,7 @@ preferences = st.none() | st.fixed_dictionaries(
         "subscribed": st.booleans(),
         "seen": st.sampled_from([None, True, False]),
         "waiting_since": st.sampled_from([None, NOW]),
+        "push_result": st.sampled_from([None, "pending", "confirm", "undone", "rejected"]),
         "refusal": st.sampled_from([None, "banned"]),
     }
 )

@@ -131,7 +131,7 @@ def test_a_refused_address_is_told_with_the_words_and_the_time_of_the_next_try(s
     assert found.held_back
     assert found.sentences[-2:] == (
         "The list manager refused it on 2026-11-22 06:00 GMT: a line that starts with # is a comment.",
-        "The next run does not add it before 2026-11-23 06:00 GMT, a day after the list manager's no, "
+        "The next run does not add it before 2026-11-23 06:00 GMT, a day after the last try, "
         "unless the choice changes.",
     )
     clock.advance(days=1)
@@ -142,6 +142,21 @@ def test_an_add_that_waits_is_told_so(session, story):
     make_user(session, "alice")
     make_preference(session, "members", "alice@example.org", True, seen=False, waiting_since=story.clock())
     assert "Its add has been waiting for approval at the list since 2026-11-22 06:00 GMT." in story.explain().sentences
+
+
+@pytest.mark.parametrize(
+    ("push_result", "words"),
+    [("confirm", "waiting for the member's confirmation since"), ("undone", "The add had no effect on")],
+)
+def test_what_did_not_take_is_not_called_refused(session, story, push_result, words):
+    make_user(session, "alice")
+    make_preference(
+        session, "members", "alice@example.org", True, seen=False, waiting_since=story.clock(),
+        refusal="words", refused_at=story.clock(), push_result=push_result,
+    )  # fmt: skip
+    sentences = " ".join(story.explain().sentences)
+    assert words in sentences
+    assert "refused" not in sentences
 
 
 def test_a_departure_is_told_before_and_after_it_was_dealt_with(session, story, rosters):

@@ -498,10 +498,11 @@ def test_an_add_that_is_held_or_did_not_take_says_so(world):
     world.has(B)
     world.list.add = lambda each: {A: Outcome(Result.PENDING), B: Outcome(Result.DONE)}
     sync_result = world.sync()
-    assert sorted(sync_result.refusals) == [
-        (Action.ADD, A, "held for approval"),
-        (Action.ADD, B, "not on the list after it was added"),
+    assert sorted(sync_result.not_taken) == [
+        (Action.ADD, A, Result.PENDING, "waiting for a moderator"),
+        (Action.ADD, B, Result.UNDONE, "not on the list after it was added"),
     ]
+    assert [world.row(each).push_result for each in (A, B)] == ["pending", "undone"]
     assert world.row(A).waiting_since is not None
     assert world.row(B).waiting_since is not None, "nobody said no"
 
@@ -554,7 +555,7 @@ def test_a_refusal_that_is_held_back_outlives_the_end_of_the_waiting(world):
     world.clock.advance(hours=13)
     world.sync()
     row = world.row(A)
-    assert (row.waiting_since, row.refusal, row.refused_at) == (None, "held for approval", at)
+    assert (row.waiting_since, row.refusal, row.refused_at) == (None, "waiting for a moderator", at)
 
 
 def test_a_removal_of_a_departed_address_that_was_refused_is_tried_again_after_a_day(world):
@@ -563,7 +564,7 @@ def test_a_removal_of_a_departed_address_that_was_refused_is_tried_again_after_a
     world.list.stubborn.add(A)
     world.delete(A)
     sync_result = world.sync()
-    assert sync_result.refusals == ((Action.REMOVE, A, "may not leave"),)
+    assert sync_result.not_taken == ((Action.REMOVE, A, Result.REJECTED, "may not leave"),)
     assert (world.row(A).departed, world.row(A).refusal, world.row(A).subscribed) == (False, "may not leave", True)
     world.sync()
     assert world.pushed("remove") == []

@@ -21,7 +21,7 @@ from portal.errors import (
     SafetyLimitError,
 )
 from portal.extensions import Portal
-from portal.listmanagers.base import OddSubscriber
+from portal.listmanagers.base import OddSubscriber, Result
 from portal.models import Address, Lease, Preference, Run, User, UserAddress
 from portal.services.accounts import addresses
 from portal.services.accounts.addresses import Checked
@@ -90,9 +90,9 @@ def test_a_tick_is_added_and_an_untick_removed(session: Session, sync: Sync, ros
     rosters.set("members", "Bob@example.org", "stranger@example.net")
     sync_result = sync()
     assert rosters.get("members") == {"alice@example.org", "stranger@example.net"}
-    assert sync_result.tally == {"added": 1, "removed": 1, "refused": 0}
+    assert sync_result.tally == {"added": 1, "removed": 1, "refused": 0, "waiting": 0, "no_effect": 0}
     again = sync()
-    assert again.tally == {"added": 0, "removed": 0, "refused": 0}
+    assert again.tally == {"added": 0, "removed": 0, "refused": 0, "waiting": 0, "no_effect": 0}
     assert not again.plan.lines
 
 
@@ -197,6 +197,78 @@ def world(session: Session, portal: Portal, clock: Clock) -> World:
     return World(session, portal, clock)
 
 
+def test_an_address_that_makes_the_list_manager_fail_is_refused_by_name_and_the_rest_is_done(world: World) -> None:
+    for name in ("alice", "bob", "charlie"):
+        world.tick(f"{name}@example.org")
+    world.list.join("dora@example.org")
+    world.tick("dora@example.org", False, seen=True)
+    world.list.poison = {"bob@example.org"}
+    sync_result = world.sync()
+    assert set(world.list.members) == {"alice@example.org", "charlie@example.org"}
+    assert world.list.calls == [
+        ("roster", ()),
+        ("remove", ("dora@example.org",)),
+        ("add", ("alice@example.org", "bob@example.org", "charlie@example.org")),
+        ("add", ("alice@example.org",)),
+        ("add", ("bob@example.org",)),
+        ("add", ("charlie@example.org",)),
+        ("roster", ()),
+    ]
+    assert [each.address for each in sync_result.not_taken] == ["bob@example.org"]
+    assert world.row("bob@example.org").refusal == "500 Internal Server Error"
+    assert not world.row("bob@example.org").waiting_since
+    assert world.runs()[-1].state == "done"
+    world.sync()
+    assert world.list.calls == [("roster", ())]
+
+
+@pytest.mark.parametrize("seen", [False, True], ids=["add", "remove"])
+def test_one_address_alone_that_makes_the_list_manager_fail_is_refused(world: World, seen: bool) -> None:
+    world.list.join("bob@example.org")
+    world.tick("bob@example.org", True, seen=True)
+    world.tick("alice@example.org", not seen, seen=seen)
+    if seen:
+        world.list.join("alice@example.org")
+    world.list.poison = {"alice@example.org"}
+    assert [each.address for each in world.sync().not_taken] == ["alice@example.org"]
+    assert world.row("alice@example.org").seen is seen
+
+
+def test_leaving_does_not_wait_behind_a_list_manager_that_fails_at_adds(world: World) -> None:
+    world.list.join("charlie@example.org")
+    world.tick("charlie@example.org", False, seen=True)
+    world.tick("alice@example.org")
+    world.tick("bob@example.org")
+    world.list.poison = {"alice@example.org", "bob@example.org"}
+    with pytest.raises(ListManagerUnavailableError):
+        world.sync()
+    assert set(world.list.members) == set()
+    assert world.runs()[-1].state == "failed"
+
+
+def test_a_list_manager_that_fails_at_everything_refuses_nobody(world: World) -> None:
+    world.tick("alice@example.org")
+
+    def go_down(moment: str) -> None:
+        world.list.is_down = moment == "before add"
+
+    world.list.watcher = go_down
+    with pytest.raises(ListManagerUnavailableError):
+        world.sync()
+    assert world.row("alice@example.org").refusal is None
+
+
+def test_of_many_addresses_that_fail_only_the_first_are_tried_again(world: World) -> None:
+    world.list.batch = 50
+    names = [f"user{number}@example.org" for number in range(24)]
+    for name in names:
+        world.tick(name)
+    world.list.poison = set(names)
+    with pytest.raises(ListManagerUnavailableError):
+        world.sync()
+    assert sum(len(told) == 1 for _, told in world.list.calls) == 10
+
+
 def test_only_the_difference_is_pushed_in_batches(world: World) -> None:
     for number in range(7):
         world.tick(f"new{number}@example.org")
@@ -213,13 +285,13 @@ def test_only_the_difference_is_pushed_in_batches(world: World) -> None:
 def test_a_refusal_is_recorded_told_once_and_tried_again_after_a_day(world: World) -> None:
     world.tick("ada@example.org")
     world.list.banned.add("ada@example.org")
-    assert world.sync().refusals == ((Action.ADD, "ada@example.org", "banned"),)
+    assert world.sync().not_taken == ((Action.ADD, "ada@example.org", Result.REJECTED, "banned"),)
     assert world.row("ada@example.org").refusal == "banned"
     world.clock.advance(hours=23)
-    assert world.sync().refusals == ()
+    assert world.sync().not_taken == ()
     assert world.told("add") == []
     world.clock.advance(hours=1)
-    assert world.sync().refusals == ()  # no news
+    assert world.sync().not_taken == ()  # no news
     assert world.told("add") == ["ada@example.org"]
     world.list.banned.clear()
     world.clock.advance(hours=24)
@@ -345,6 +417,23 @@ def test_a_list_manager_that_breaks_down_loses_nothing_and_the_next_run_heals(wo
     assert set(world.list.members) == {"ada@example.org"}
     assert world.runs()[-1].state == "done"
     assert world.row("ada@example.org").source == "user"
+
+
+def test_what_a_run_had_done_before_it_broke_down_is_counted_as_its_own(world: World) -> None:
+    world.tick("ada@example.org")
+    world.tick("bob@example.org", subscribed=False, seen=True)
+    world.list.join("bob@example.org")
+    world.list.watcher = breaking("before roster", 1)
+    with pytest.raises(ListManagerUnavailableError):
+        world.sync()
+    assert (world.runs()[0].added, world.runs()[0].removed) == (0, 0)
+    world.list.watcher = lambda _moment: None
+    world.sync()
+    first, second = world.runs()
+    assert (first.state, first.added, first.removed) == ("failed", 1, 1)
+    assert (second.state, second.added, second.removed) == ("done", 0, 0)
+    world.sync()
+    assert [(each.added, each.removed) for each in world.runs()] == [(1, 1), (0, 0), (0, 0)]
 
 
 def test_an_empty_roster_after_the_push_is_in_doubt(world: World) -> None:
@@ -503,10 +592,10 @@ def test_the_address_of_a_mailing_list_is_never_added_and_reported_once(world: W
     assert own in world.mailing_list.never_added
     world.tick(own)
     world.tick("ada@example.org")
-    ((_, address, words),) = world.sync().refusals
+    ((_, address, _, words),) = world.sync().not_taken
     assert (address, words) == (own, world.row(own).refusal)
     world.clock.advance(hours=25)
-    assert world.sync().refusals == ()
+    assert world.sync().not_taken == ()
     assert set(world.list.members) == {"ada@example.org"}
 
 
@@ -577,7 +666,7 @@ def test_a_planned_run_does_in_steps_what_a_sync_does(world: World) -> None:
     world.list.add(printed(world, Action.ADD))
     world.list.remove(printed(world, Action.REMOVE))
     sync_result = confirm_by_pipe(world)
-    assert sync_result.tally == {"added": 1, "removed": 1, "refused": 0}
+    assert sync_result.tally == {"added": 1, "removed": 1, "refused": 0, "waiting": 0, "no_effect": 0}
     assert (world.row("ada@example.org").seen, world.row("bob@example.org").seen) == (True, False)
     assert world.sync().plan.lines == ()
 
@@ -588,9 +677,29 @@ def test_what_was_not_pushed_in_a_planned_run_is_recorded(world: World) -> None:
     world.list.join("bob@example.org")
     plan_by_pipe(world)
     sync_result = confirm_by_pipe(world)
-    assert sync_result.tally == {"added": 0, "removed": 0, "refused": 2}
+    assert sync_result.tally == {"added": 0, "removed": 0, "refused": 0, "waiting": 0, "no_effect": 2}
     assert world.row("ada@example.org").waiting_since is not None
     assert world.row("bob@example.org").refusal == "still on the list after it was removed"
+
+
+@pytest.mark.parametrize("step", ["confirm", "abandon"])
+def test_a_token_ends_the_planned_run_that_it_is_of_and_no_other(world: World, step: str) -> None:
+    world.tick("ada@example.org")
+    use = RosterUse(plan=True, allow_empty=True)
+    first = take(world.session, world.mailing_list, RosterText([]), clock=world.clock, use=use).answer["token"]
+    abandon_planned_run(world.session, world.mailing_list, clock=world.clock, token=str(first))
+    second = take(world.session, world.mailing_list, RosterText([]), clock=world.clock, use=use).answer["token"]
+    assert first != second
+
+    def end(token: object) -> None:
+        own = RosterUse(confirm=step == "confirm", abandon=step == "abandon", allow_empty=True, token=str(token))
+        take(world.session, world.mailing_list, RosterText([]), clock=world.clock, use=own)
+
+    with pytest.raises(NoPlannedRunError):
+        end(first)
+    assert world.runs()[-1].state == "planned"
+    end(second)
+    assert world.runs()[-1].state == ("done" if step == "confirm" else "failed")
 
 
 @pytest.mark.parametrize("ends", ["by hand", "by time"])

@@ -285,7 +285,7 @@ def test_a_planned_run_over_the_api_changes_what_a_run_changes(api, cast, sessio
     assert api.get("/lists/members/subscribed?planned=1").text == "bob@example.org\n"
     assert api.get("/lists/members/unsubscribed?planned=1").text == ""
     assert api.post("/lists/members/init?confirm=1", "alice@example.org\nbob@example.org\n").json == {
-        "added": 1, "removed": 0, "refused": 0,
+        "added": 1, "removed": 0, "refused": 0, "waiting": 0, "no_effect": 0,
     }  # fmt: skip
     assert api.post("/lists/members/init?plan=1", "bob@example.org\n").json["adds"] == 0
     api.post("/lists/members/init?confirm=1", "bob@example.org\n")
@@ -301,6 +301,13 @@ def test_a_planned_run_that_is_given_up_lets_the_list_go(api, cast, session):
     session.rollback()
     assert session.scalars(select(Lease)).all() == []
     assert [each["state"] for each in api.get("/runs").json] == ["failed"]
+
+
+def test_a_token_of_another_run_ends_none(api, cast, session):
+    token = api.post("/lists/members/init?plan=1", "alice@example.org\n").json["token"]
+    assert api.post(f"/lists/members/init?abandon=1&token={'0' * 32}", b"", 409).json["exit_code"] == 65
+    api.post(f"/lists/members/init?plan=1&token={token}", "alice@example.org\n", 400)
+    assert api.post(f"/lists/members/init?abandon=1&token={token}", b"").json == {"abandoned": 1}
 
 
 # what a roster may come as
