@@ -1,6 +1,7 @@
 """Configuration: ``portal.toml``, ``PORTAL_*`` variables and ``mailinglists.toml`` as frozen, checked values."""
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ _WEB_ADDRESS = r"^https?://[^\s/?#@]+(/[^\s\x00-\x1f\x7f]*)?\Z"
 _SERVER = r"([^@\s]*@)?(\[[0-9A-Fa-f:.]+\]|[^@/?:\[\s]*)(:[0-9]+)?(?=[/?]|\Z)"
 _DATABASE = rf"^(sqlite:///|postgresql\+psycopg://{_SERVER})[^\s\x00-\x1f\x7f]*\Z"
 _LIST_NAME = r"^[^-./\s\x00-\x1f\x7f-\x9f][^/\s\x00-\x1f\x7f-\x9f]*\Z"  # no option, no path
+
+_PATH = re.compile(r"(/[A-Za-z0-9_~-]+)*/?")  # nothing that browsers and web servers write in more ways than one
 
 # How a pattern is told to an operator.
 _WORDS = {
@@ -63,6 +66,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             port = 0
         if port == 0:
             raise ValueError("`base_url` has a host or a port that cannot be")
+        if not _PATH.fullmatch(urlsplit(self.base_url).path) or {"?", "#"} & set(self.base_url):
+            raise ValueError("`base_url` has a path of something else than letters, digits, dashes and underscores")
         try:
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -78,9 +83,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         return None if self.security_log == "-" else instance / self.security_log
 
     @property
-    def host(self) -> str:
-        """Return the host, with its port where there is one, that browsers reach the portal by."""
-        return urlsplit(self.base_url).netloc
+    def path(self) -> str:
+        """Return the path that the portal is below on its host; empty where it has the host for itself."""
+        return urlsplit(self.base_url).path.rstrip("/")
 
 
 def load_settings(folder: Path, environ: Mapping[str, str]) -> Settings:

@@ -80,10 +80,10 @@ def test_other_variables_that_start_alike_are_none_of_ours(tmp_path: Path) -> No
     assert load_settings(tmp_path, {"PORTAL_PORT": "tcp://10.0.0.1:80", "PORTAL_INSTANCE": "/x"}) == Settings()
 
 
-def test_https_and_host_come_from_the_base_url() -> None:
+def test_https_and_path_come_from_the_base_url() -> None:
     assert not Settings().is_https
     assert Settings(base_url="https://portal.example.org").is_https
-    assert Settings(base_url="https://portal.example.org:8443/members").host == "portal.example.org:8443"
+    assert Settings(base_url="https://portal.example.org:8443/members/").path == "/members"
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
-"""The bounds of a request: its origin, its size, its host, its one cookie, and the life of a form's token."""
+"""The bounds of a request: its origin, size, host and path, its one cookie, and the life of a form's token."""
 
+from collections.abc import Iterable
 from datetime import timedelta
+from hashlib import sha256
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flask import Flask
@@ -8,26 +11,71 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from portal.config import Settings
 
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
 REMEMBERED = timedelta(days=30)  # as long as the longest row of login_sessions; the row decides, the cookie only asks
 
 
+_MONITORED = ("/healthz", "/readyz")
+
+
 def trust_proxies(app: Flask, count: int) -> None:
-    """Take the client's address and scheme from that many web servers in front; what comes from further is forged."""
+    """Take the client's address and scheme from that many web servers in front; what comes from further is forged.
+
+    So is the path that they say they took off, which counts only where it is the portal's: ``below`` sees to that.
+    """
     if count:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=0)  # type: ignore[method-assign]
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=count, x_proto=count, x_host=0, x_prefix=count
+        )
+
+
+def below(path: str, application: "WSGIApplication") -> "WSGIApplication":
+    """Serve an application below a path, whether the web server in front takes the path off or not.
+
+    One that does, and says so in X-Forwarded-Prefix, serves a portal below ``/account`` right as well.
+    """
+
+    def serve(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        asked = environ["PATH_INFO"]
+        if environ.get("SCRIPT_NAME") != path and f"{asked}/".startswith(f"{path}/"):
+            environ["PATH_INFO"] = asked.removeprefix(path)
+        environ["SCRIPT_NAME"] = path
+        return application(environ, start_response)
+
+    return serve
+
+
+def monitored_by_any_name(application: "WSGIApplication") -> "WSGIApplication":
+    """Answer what watches the portal, which knows an address of its host or a name inside a cluster."""
+
+    def serve(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if environ["PATH_INFO"] in _MONITORED:
+            environ["HTTP_HOST"] = "localhost"  # these pages show no host and lead to none
+        return application(environ, start_response)
+
+    return serve
+
+
+def _cookie_name(settings: Settings) -> str:
+    """Return a name that no other portal of the host has: all have the path / that ``__Host-`` demands."""
+    own = f"-{sha256(settings.path.encode()).hexdigest()[:8]}" if settings.path else ""
+    return f"{'__Host-' if settings.is_https else ''}portal{own}"
 
 
 def prepare(app: Flask, settings: Settings) -> None:
     """Set the bounds. Behind HTTPS the cookie is bound to the host, and only the portal's own host is answered."""
+    app.wsgi_app = below(settings.path, monitored_by_any_name(app.wsgi_app))  # type: ignore[method-assign, assignment]
     trust_proxies(app, settings.trusted_proxies)
     app.config.update(
         MAX_CONTENT_LENGTH=settings.max_body,
         MAX_FORM_MEMORY_SIZE=settings.max_body,
-        SESSION_COOKIE_NAME="__Host-portal" if settings.is_https else "portal",
+        SESSION_COOKIE_NAME=_cookie_name(settings),
         SESSION_COOKIE_SECURE=settings.is_https,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
-        SESSION_COOKIE_PATH="/",  # what __Host- demands
+        SESSION_COOKIE_PATH="/",
         SESSION_REFRESH_EACH_REQUEST=False,
         PERMANENT_SESSION_LIFETIME=REMEMBERED,
         WTF_CSRF_TIME_LIMIT=None,  # a form is good for as long as the log-in
@@ -37,5 +85,5 @@ def prepare(app: Flask, settings: Settings) -> None:
     )
     if settings.is_https:
         own = urlsplit(settings.base_url).hostname or ""
-        # Whoever watches its health on the same machine is answered too.
+        # Tools on the same machine are answered too.
         app.config["TRUSTED_HOSTS"] = [f"[{own}]" if ":" in own else own, "localhost", "127.0.0.1", "[::1]"]

@@ -104,8 +104,8 @@ def _roles(of: Member) -> set[Role]:
 def _ask_to_log_in() -> ResponseReturnValue:
     if _is_api():
         raise KeyRefusedError("this call is not open to anybody")
-    wanted = request.full_path.rstrip("?")
-    is_page = request.method in {"GET", "HEAD"} and wanted != "/" and is_local(wanted)
+    wanted = f"{request.script_root}{request.full_path.rstrip('?')}"
+    is_page = request.method in {"GET", "HEAD"} and request.path != "/" and is_local(wanted)
     return redirect(url_for("sign_in.log_in", next=wanted if is_page else None), 302)
 
 
@@ -143,13 +143,13 @@ def _name_asker(record: logging.LogRecord) -> bool:
     return True
 
 
-def is_local(target: str) -> bool:
-    r"""Tell whether a target is a path of this portal, as every browser reads it.
+def is_local(target: str, *, below: str = "") -> bool:
+    r"""Tell whether a target is a path of this portal, which is ``below`` a path of its host, as browsers read it.
 
     Browsers take ``\`` for ``/`` and drop tabs and line ends, so that ``/\evil`` and ``/<TAB>/evil`` lead elsewhere.
     """
     return (
-        target.startswith("/")
+        target.startswith(f"{below}/")
         and not target.startswith("//")
         and "\\" not in target
         and len(target) <= 2000

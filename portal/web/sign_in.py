@@ -70,7 +70,7 @@ def begin(token: str, *, remember: bool) -> None:
 def _next_page() -> str:
     """Return the page that was asked for before the log-in, or else the member's lists."""
     asked = request.args.get("next", "")
-    return asked if guards.is_local(asked) else url_for("subscriptions.show")
+    return asked if guards.is_local(asked, below=request.script_root) else url_for("subscriptions.show")
 
 
 @blueprint.post("/logout")

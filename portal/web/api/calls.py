@@ -137,7 +137,7 @@ def runs() -> Response:
 def document() -> Response:
     """Answer with the description of all this, which is the same for everybody."""
     asked(Query)
-    return _json(openapi.document())
+    return _json(openapi.document(request.script_root))
 
 
 def _form(wanted: str | None, *, otherwise: str) -> str:

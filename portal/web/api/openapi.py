@@ -124,8 +124,8 @@ def calls() -> dict[tuple[str, str], Call]:
 
 
 @cache
-def document() -> dict[str, Any]:
-    """Return the document, in OpenAPI 3.1."""
+def document(below: str = "") -> dict[str, Any]:
+    """Return the document, in OpenAPI 3.1, of a portal ``below`` a path of its host."""
     paths: dict[str, dict[str, Any]] = {}
     for (path, method), call in calls().items():
         paths.setdefault(path, {})[method] = _operation(path, call)
@@ -140,7 +140,7 @@ def document() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Member portal", "version": "1", "description": _INTRODUCTION},
-        "servers": [{"url": "/api/v1"}],
+        "servers": [{"url": f"{below}/api/v1"}],
         "security": [{"bearer": []}, {"header": []}],
         "paths": paths,
         "components": {
