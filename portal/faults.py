@@ -6,7 +6,7 @@ from typing import NamedTuple, NoReturn
 
 import click
 from flask import Flask, Response, render_template, request
-from sqlalchemy.exc import DatabaseError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DatabaseError, InternalError, OperationalError, ProgrammingError
 from werkzeug.exceptions import BadHost, HTTPException, InternalServerError, SecurityError
 
 from portal import errors
@@ -92,6 +92,7 @@ def status_and_headers(error: BaseException) -> tuple[int, dict[str, str]]:
 # What SQLite leaves unsaid.
 _OWNER = "; run this as the user whom the database's file and folder belong to"
 _REMEDIES = {"unable to open database file": _OWNER, "attempt to write a readonly database": _OWNER}
+_READ_ONLY = "25006"  # what PostgreSQL answers to writing where it follows another one
 _DAMAGED = ("file is not a database", "database disk image is malformed")
 
 
@@ -99,11 +100,11 @@ def translated(error: Exception) -> Exception:
     """Return a database error as one of ours where an operator can do something about it."""
     if isinstance(error, DatabaseError) and str(error.orig) in _DAMAGED:
         return errors.DatabaseUnavailableError(f"the database is damaged, put a backup in its place: {error.orig}")
-    if isinstance(error, OperationalError | ProgrammingError):
+    if isinstance(error, OperationalError | ProgrammingError | InternalError):
         words = str(error.orig).splitlines()[0] if error.orig else "no answer"
         if "no such table" in words or "no such column" in words or "does not exist" in words:
             return errors.NotMigratedError(f"the database is not migrated, run: flask db upgrade ({words})")
-        if isinstance(error, OperationalError):
+        if isinstance(error, OperationalError) or getattr(error.orig, "sqlstate", "") == _READ_ONLY:
             return errors.DatabaseUnavailableError(f"the database is unavailable: {words}{_REMEDIES.get(words, '')}")
     return error
 
@@ -111,7 +112,7 @@ def translated(error: Exception) -> Exception:
 def register(app: Flask) -> None:
     """Render every error of a request: a page for people, ``application/problem+json`` below /api/."""
     app.register_error_handler(HTTPException, _http)
-    for kind in (errors.PortalError, OperationalError, ProgrammingError):
+    for kind in (errors.PortalError, OperationalError, ProgrammingError, InternalError):
         app.register_error_handler(kind, _refusal)
 
 

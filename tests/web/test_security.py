@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable
+from contextlib import closing
 from io import BytesIO
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from flask import Flask, request
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from portal.extensions import db
@@ -111,7 +112,16 @@ def test_behind_https_no_other_host_is_answered(make_app: Callable[..., Flask], 
 @pytest.mark.parametrize("host", ["portal.example.org", "portal.example.org:8443", "localhost:8000", "127.0.0.1:8000"])
 def test_the_portals_own_host_is_answered(make_app: Callable[..., Flask], host: str) -> None:
     client = make_app(PORTAL_BASE_URL="https://portal.example.org:8443").test_client()
-    assert client.get("/healthz", headers={"Host": host}).status_code == 200
+    assert client.get("/login", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["10.0.0.7:8000", "pod-3.example.internal", "a b", "..", ""])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/portal/readyz"])
+def test_what_watches_the_portal_is_answered_by_whatever_name_it_asks(
+    make_app: Callable[..., Flask], host: str, path: str
+) -> None:
+    client = make_app(PORTAL_BASE_URL="https://portal.example.org/portal").test_client()
+    assert client.get(path, headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["..", "a..b", "x" * 300])
@@ -462,6 +472,22 @@ def test_ready_tells_of_a_database_without_tables_and_nothing_more(
         connection.execute(text("DROP TABLE alembic_version"))
     assert visitor.client.get("/readyz").status_code == 503
     assert visitor.client.get("/healthz").text == "alive\n"
+
+
+def test_ready_tells_of_a_database_that_can_only_be_read(make_app: Callable[..., Flask]) -> None:
+    app = make_app()
+    with app.app_context():
+
+        @event.listens_for(db.engine, "connect")
+        def only_read(connection: Any, _record: object) -> None:
+            with closing(connection.cursor()) as cursor:
+                is_sqlite = db.engine.dialect.name == "sqlite"
+                cursor.execute("PRAGMA query_only = ON" if is_sqlite else "SET default_transaction_read_only = on")
+            connection.commit()
+
+    visitor = visit(app)
+    assert visitor.client.get("/readyz").status_code == 503
+    assert visitor.client.get("/healthz").status_code == 200
 
 
 def test_the_newest_migration_is_what_alembic_says() -> None:

@@ -1,4 +1,4 @@
-"""Can the portal serve: the database is reachable and has the tables of this version."""
+"""Can the portal serve: the database is reachable, has the tables of this version, and can be written."""
 
 from functools import cache
 from pathlib import Path
@@ -7,12 +7,23 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from portal.services.transaction import reading
+from portal.services.transaction import reading, transaction
 
 VERSIONS = Path(__file__).parents[2] / "migrations" / "versions"
 
 
 def is_ready(session: Session) -> bool:
+    """Tell whether the database has been migrated to this version of the portal and can be written."""
+    if not is_migrated(session):
+        return False
+    try:
+        require_writable(session)
+    except SQLAlchemyError:
+        return False
+    return True
+
+
+def is_migrated(session: Session) -> bool:
     """Tell whether the database answers and has been migrated to this version of the portal."""
     try:
         with reading(session):
@@ -20,6 +31,16 @@ def is_ready(session: Session) -> bool:
     except SQLAlchemyError:
         return False
     return found == [newest()]
+
+
+def require_writable(session: Session) -> None:
+    """Write to the database what it holds already. Raise the database's own error where it cannot be written.
+
+    A disk that is full shows only where something is written to it, and a copy of PostgreSQL that follows another one
+    answers all that is read.
+    """
+    with transaction(session):
+        session.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
 
 @cache
