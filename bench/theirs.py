@@ -21,7 +21,7 @@ ORDER BY addresses.canonical COLLATE BINARY;
 # The same rows, the same checks of foreign keys, the same journal as ours; in one transaction.
 _LIST_INIT = f"""
 PRAGMA foreign_keys = ON;
-PRAGMA synchronous = NORMAL;
+PRAGMA synchronous = FULL;
 CREATE TEMPORARY TABLE line (text);
 .separator "\\t"
 .import "{{roster}}" line

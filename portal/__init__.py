@@ -34,11 +34,11 @@ def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Flask:
     instance.mkdir(parents=True, exist_ok=True)
     app.config.from_mapping(
         SECRET_KEY=read_or_make(instance / "secret_key"),
-        SQLALCHEMY_ENGINE_OPTIONS={"hide_parameters": True},  # values are no business of logs and error lines
+        SQLALCHEMY_ENGINE_OPTIONS=database.ENGINE_OPTIONS,
         SQLALCHEMY_DATABASE_URI=settings.sqlalchemy_database_uri or f"sqlite:///{instance / 'portal.db'}",
     )
     app.config.from_mapping(config)
-    security_log.write_to(settings.security_log_in(instance))
+    security_log.write_to(settings.security_log_in(instance), instance=instance)
 
     read_manager = partial(registry.read_settings, folder=instance)
     catalogue = cache(partial(load_catalogue, instance / "mailinglists.toml", read_manager, is_paused=settings.paused))

@@ -5,6 +5,7 @@ import secrets
 import tempfile
 from pathlib import Path
 
+from portal import ownership
 from portal.errors import ConfigurationError
 
 _LEAST = 32  # characters
@@ -38,6 +39,7 @@ def _make(path: Path) -> None:
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", encoding="ascii") as private:
         private.write(secrets.token_hex(32))
         private.flush()
+        ownership.hand_over(private.fileno(), folder=path.parent)
         os.fsync(private.fileno())
         try:
             os.link(private.name, path)

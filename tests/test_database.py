@@ -34,7 +34,7 @@ def sqlite(tmp_path: Path) -> Iterator[Flask]:
 
 @pytest.mark.parametrize(
     ("pragma", "value"),
-    [("journal_mode", "wal"), ("busy_timeout", 30_000), ("foreign_keys", 1), ("synchronous", 1), ("secure_delete", 1)],
+    [("journal_mode", "wal"), ("busy_timeout", 30_000), ("foreign_keys", 1), ("synchronous", 2), ("secure_delete", 1)],
 )
 def test_sqlite_is_opened_as_several_processes_need_it(sqlite: Flask, pragma: str, value: object) -> None:
     with sqlite.app_context():
@@ -194,3 +194,17 @@ def test_a_roster_is_loaded_once_for_each_address_and_anew_each_time(session: Se
     assert database.load_roster(connection, iter(["c@example.org"])) == 1
     assert connection.execute(select(database.ROSTER)).scalars().all() == ["c@example.org"]
     assert database.load_roster(connection, []) == 0
+
+
+def test_a_restart_of_the_database_costs_no_page(app: Flask, session: Session) -> None:
+    """Connections that wait in the pool are dead after it; the next page gets a new one."""
+    session.connection()  # one of its own, which stays
+    client = app.test_client()
+    assert client.get("/readyz").status_code == 200
+    (waiting,) = db.engine.pool._pool.queue
+    if db.engine.dialect.name == "postgresql":
+        number = waiting.driver_connection.info.backend_pid
+        session.execute(text(f"SELECT pg_terminate_backend({number})"))
+    else:
+        waiting.driver_connection.close()
+    assert client.get("/readyz").status_code == 200

@@ -7,10 +7,14 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from portal import ownership
+
+_APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 _LOGGER = logging.getLogger("portal.security")
 _LOGGER.setLevel(logging.INFO)
 _LOGGER.propagate = False  # what else is logged has other readers
@@ -37,12 +41,15 @@ def read(place: Path) -> Iterator[dict[str, Any]]:
                 yield found
 
 
-def write_to(place: Path | None) -> None:
-    """Have events written to a file, or to standard error; a process has one security log."""
+def write_to(place: Path | None, *, instance: Path) -> None:
+    """Have events written to a file, or to standard error; a process has one security log.
+
+    A new file belongs to the user whom the instance folder belongs to.
+    """
     for handler in list(_LOGGER.handlers):
         if isinstance(handler, SecurityLog):
             _LOGGER.removeHandler(handler)
-    _LOGGER.addHandler(SecurityLog(place))
+    _LOGGER.addHandler(SecurityLog(place, instance))
 
 
 class SecurityLog(logging.Handler):
@@ -52,15 +59,15 @@ class SecurityLog(logging.Handler):
     file has to tell nobody.
     """
 
-    def __init__(self, place: Path | None) -> None:
+    def __init__(self, place: Path | None, instance: Path) -> None:
         super().__init__()
-        self.place = place
+        self.place, self.instance = place, instance
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write an event; where that fails, say so in the ordinary log and go on."""
         line = as_line(record)
         try:
-            _append(self.place, line)
+            _append(self.place, self.instance, line)
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             logging.getLogger("portal").error("%s: cannot be written: %s: %s", self.place, reason, line.rstrip())
@@ -74,12 +81,21 @@ def as_line(record: logging.LogRecord) -> str:
     return json.dumps({key: value for key, value in values.items() if value is not None}, default=str) + "\n"
 
 
-def _append(place: Path | None, line: str) -> None:
+def _append(place: Path | None, instance: Path, line: str) -> None:
     if place is None:
         os.write(2, line.encode("ascii"))
         return
-    file = os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = _open(place, instance)
     try:
         os.write(file, line.encode("ascii"))
     finally:
         os.close(file)
+
+
+def _open(place: Path, instance: Path) -> int:
+    with suppress(FileNotFoundError):
+        return os.open(place, _APPENDING)
+    try:
+        return ownership.create(place, folder=instance)
+    except FileExistsError:  # another process was first
+        return os.open(place, _APPENDING)

@@ -101,7 +101,7 @@ def test_a_disk_that_takes_nothing_breaks_nothing(app, place, caplog, monkeypatc
     if way == "folder":
         place.mkdir()
     else:
-        security_log.write_to(Path("/dev/full"))
+        security_log.write_to(Path("/dev/full"), instance=place.parent)
     security_log.log("export", list="members")
     assert "cannot be written" in caplog.text
     assert "members" in caplog.text
