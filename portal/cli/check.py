@@ -33,7 +33,7 @@ def check(*, form: str) -> None:
         portal().catalogue,
         portal().open_list_manager,
         portal().clock,
-        portal().settings.trusted_proxies,
+        portal().settings,
     )
     findings = [_as_record(each) for each in service.check(db.session(), evidence)]
     if form == "json":

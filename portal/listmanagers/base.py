@@ -1,6 +1,6 @@
 """The protocol between the portal and a list manager."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -58,6 +58,17 @@ class ListManager(Protocol):
 
     def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Unsubscribe addresses, silently; return an outcome for each, keyed by the address as it was passed."""
+
+
+@runtime_checkable
+class Warns(Protocol):
+    """What a list manager can do besides that finds out what works, but not as it should."""
+
+    def warnings(self, *, sets_passwords: bool) -> Iterable[str]:
+        """Return after a good ``check`` what is wrong and what to do about it, a line for each.
+
+        ``sets_passwords`` says whether the portal sets list passwords here.
+        """
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from portal.errors import ListManagerUnavailableError, PortalError
 from portal.listmanagers.base import ListManager, Outcome
 
 _CALLS = (
-    "timeout", "check", "roster", "add", "remove", "withdraw", "identity", "password_call", "set_passwords",
+    "timeout", "check", "warnings", "roster", "add", "remove", "withdraw", "identity", "password_call", "set_passwords",
     "shell_steps",
 )  # fmt: skip
 _ANSWERS_EACH = {"add", "remove", "set_passwords"}
@@ -37,8 +37,8 @@ def place_of(error: BaseException) -> str:
 
 
 def _call(kind: str, manager: Any, name: str) -> Any:
-    def call(_self: object, *arguments: Any) -> Any:
-        return _ask(kind, lambda: _checked(name, getattr(manager, name)(*arguments)))
+    def call(_self: object, *arguments: Any, **options: Any) -> Any:
+        return _ask(kind, lambda: _checked(name, getattr(manager, name)(*arguments, **options)))
 
     return call
 
@@ -50,7 +50,7 @@ def _ask(kind: str, question: Callable[[], Any]) -> Any:
 
 def _checked(name: str, answer: Any) -> Any:
     """Return an answer whose form is right; of a roster each line is checked where all rosters are."""
-    if name == "roster":
+    if name in {"roster", "warnings"}:
         return list(answer)
     if name in _ANSWERS_EACH and not (
         isinstance(answer, Mapping) and all(isinstance(each, Outcome) for each in answer.values())

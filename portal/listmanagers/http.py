@@ -64,11 +64,19 @@ class _Request(NamedTuple):
     is_secret: bool
 
 
+_SERVER_ADVICE = "see that the list manager runs, and that url in mailinglists.toml leads to it"
+_CERTIFICATE_ADVICE = (
+    "see that url names the host that the certificate is for, and where the certificate is one of your own, name its "
+    "file, or its issuer's, with ca_file in mailinglists.toml"
+)
+
+
 class Refused(NamedTuple):
     """A request that found no server or lost it on the way, so that a second try may find one."""
 
     call: str
     why: str
+    what_to_do: str
 
 
 def is_server_error(answer: Answer) -> bool:
@@ -113,9 +121,7 @@ class Client:
             time.sleep(max(0.0, min(PAUSE, until.left)))
             found = self._once(request, until)
         if isinstance(found, Refused):
-            raise ListManagerUnavailableError(
-                f"{call}: {found.why}; see that the list manager runs, and that url in mailinglists.toml leads to it"
-            )
+            raise ListManagerUnavailableError(f"{call}: {found.why}; {found.what_to_do}")
         if is_transient(found):
             said = "" if is_secret else f", saying: {described(found)}"
             message = f"{call}: answered with status {found.status} twice{said}"
@@ -135,7 +141,7 @@ class Client:
         except (HTTPError, HTTPException, OSError) as error:
             if until.left <= 0:
                 raise _too_slow(call, until) from None
-            return Refused(call, _reason_of(error))
+            return Refused(call, _reason_of(error), _certificate_advice(error) or _SERVER_ADVICE)
         if until.left <= 0:  # what was read may be cut off
             raise _too_slow(call, until)
         return _understood(request, status, content)
@@ -259,6 +265,15 @@ def _reason_of(error: BaseException | None) -> str:
             return one_line(error.strerror)
         error = error.__cause__ or error.__context__
     return "the answer broke off"
+
+
+def _certificate_advice(error: BaseException | None) -> str:
+    """Return what to do about a certificate that was refused; nothing where none was."""
+    while error is not None:
+        if getattr(error, "verify_message", ""):
+            return _CERTIFICATE_ADVICE
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 @contextmanager

@@ -5,10 +5,12 @@ one for each that they cannot remove, in the order of the input. Lines about add
 English ones are understood; of the others the words are passed on, and the sync reads the roster again.
 """
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -77,6 +79,19 @@ class Mailman2(Paced):
         for command in (self.settings.cmds.add_members, self.settings.cmds.remove_members):
             process.require_program(process.split(command)[0])
         return f"Mailman 2: {self.list_name} is there, subscribers: {len(self.roster())}"
+
+    def warnings(self, *, sets_passwords: bool) -> Iterable[str]:
+        """Look for the helper that sets list passwords, beside the ``withlist`` that loads it."""
+        argv = process.split(self.settings.cmds.changepw)
+        withlist = next((each for each in argv if each.endswith("/withlist")), None)
+        if not sets_passwords or withlist is None or not os.access(withlist, os.F_OK):  # it may be behind ssh
+            return
+        helper = Path(withlist).with_name("changepw.py")
+        if not os.access(helper, os.F_OK):
+            yield (
+                f"{helper} is missing, which sets list passwords; make it: flask mailinglist changepw-script > {helper}"
+                " (or set syncpws = false)"
+            )
 
     def roster(self) -> Sequence[str]:
         """Return the regular and the digest members."""

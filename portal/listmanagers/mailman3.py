@@ -7,7 +7,7 @@ What it answers to what was established by running Mailman 3.3.10; docs/list-man
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -89,6 +89,15 @@ class Mailman3(Paced):
     def identity(self) -> str:
         """Return Mailman's id of the list, and where it is."""
         return f"{self.settings.url} {self._list_id(self._deadline(0))}"
+
+    def warnings(self, *, sets_passwords: bool) -> Iterable[str]:  # noqa: ARG002 - as all kinds are asked
+        """Ask whether Mailman mails the list's owner about each change."""
+        answer = self._of_list("GET", "config", "admin_notify_mchanges", until=self._deadline(0))
+        if _table(answer, 200).get("admin_notify_mchanges"):
+            yield (
+                f"Mailman mails the owner of {self._found[0]} about each address that is added or removed; set its "
+                'admin_notify_mchanges to false (in Postorius: "Notify admin of membership changes", No)'
+            )
 
     def roster(self) -> Sequence[str]:
         """Return the members, in the lower case that Mailman shows."""

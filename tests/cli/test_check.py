@@ -1,12 +1,16 @@
 """`flask mailinglist check`: what it finds wrong, and how it ends."""
 
 import json
+import os
+import re
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from flask import Flask
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from portal.domain.roster_text import RosterText
@@ -16,6 +20,7 @@ from portal.services.sync.sync import Request, begin_planned_run
 from tests.conftest import CATALOGUE, Clock, Rosters
 from tests.factories import make_user
 from tests.fakes.mailman2 import FakeMailman2
+from tests.fakes.mailman3 import FakeMailman3
 
 Check = Callable[..., tuple[int, dict[tuple[str | None, str], str | None]]]
 
@@ -58,7 +63,15 @@ def test_where_all_is_well_it_says_so_and_ends_with_0(check: Check, synced: None
     of_lists = {(handle, what) for handle in ("members", "tech", "board") for what in ("list manager", "runs")}
     own = {
         (None, what)
-        for what in ("portal.toml", "secret_key", "database", "clock", "trusted_proxies", "mailinglists.toml")
+        for what in (
+            "portal.toml",
+            "secret_key",
+            "security.log",
+            "database",
+            "clock",
+            "trusted_proxies",
+            "mailinglists.toml",
+        )
     }
     assert told.keys() - {(None, "portal.db"), (None, "list_password_key")} == own | of_lists | {("board", "audience")}
 
@@ -292,3 +305,95 @@ def test_a_paused_list_is_said_to_be_so_and_is_not_reached(check: Check, synced:
     (instance / "mailinglists.toml").write_text(pausing)
     code, told = check()
     assert (code, ("tech", "runs") in told) == (0, False)
+
+
+@pytest.mark.parametrize(("folder", "code"), [(0o755, 78), (0o700, 0)])
+@pytest.mark.parametrize("where", ["portal.toml", "mailinglists.toml", "password"])
+def test_a_password_that_everybody_can_read_is_78_unless_its_folder_is_shut(
+    check: Check, synced: None, instance: Path, folder: int, code: int, where: str
+):
+    secret = 'password = "canary"' if where == "mailinglists.toml" else 'password_file = "password"'
+    unused = f'[managers.unused]\nkind = "mailman3"\nurl = "http://127.0.0.1:1/3.1"\nuser = "admin"\n{secret}\n'
+    if where == "portal.toml":
+        uri = "postgresql+psycopg://portal:canary@127.0.0.1:1/portal"
+        (instance / where).write_text(f'sqlalchemy_database_uri = "{uri}"\n')
+    else:
+        named = CATALOGUE.replace("syncpws = false", 'syncpws = false\nmanager = "files"')
+        (instance / "mailinglists.toml").write_text(named + unused)
+        (instance / "password").write_text("canary")
+    for path in instance.iterdir():
+        path.chmod(0o644 if path.name == where else 0o600) if path.is_file() else None
+    instance.chmod(folder)
+
+    wrong_ones = wrong(check()[1])
+
+    found = {what for _, what in wrong_ones if what != "database"}
+    assert found == ({"password of unused" if where == "password" else where} if code else set())
+    assert "canary" not in str(wrong_ones)
+
+
+def test_a_security_log_that_the_pages_cannot_write_is_78(check: Check, synced: None, instance: Path):
+    log = instance / "security.log"
+    log.unlink(missing_ok=True)
+    assert check()[0] == 0
+    assert not log.exists()
+    assert set(wrong(check(PORTAL_SECURITY_LOG="no/folder/security.log")[1])) == {(None, "security.log")}
+    log.touch(mode=0o600)
+    assert check()[0] == 0
+    if os.geteuid() == 0:
+        os.chown(log, 65534, -1)
+    else:
+        log.chmod(0o400)
+    code, told = check()
+    assert (code, set(wrong(told))) == (78, {(None, "security.log")})
+    assert told[None, "security.log"].endswith(f"run: chown --reference={instance} {log}")
+
+
+def test_a_database_that_can_only_be_read_is_named(make_app, check: Check, synced: None):
+    app = make_app()
+    with app.app_context():
+        is_sqlite = db.engine.dialect.name == "sqlite"
+
+        @event.listens_for(db.engine, "connect")
+        def only_read(connection, _record) -> None:
+            with closing(connection.cursor()) as cursor:
+                cursor.execute("PRAGMA query_only = ON" if is_sqlite else "SET default_transaction_read_only = on")
+            connection.commit()
+
+    result = app.test_cli_runner().invoke(args=["mailinglist", "check", "--format", "json"])
+    assert [each["what"] for each in json.loads(result.stdout) if not each["ok"]] == ["database"]
+    assert result.exit_code == 69
+
+
+def test_mailman2_without_the_helper_that_sets_passwords_is_78(
+    check: Check, synced: None, instance: Path, tmp_path: Path
+):
+    mailman = FakeMailman2(tmp_path / "mailman")
+    for handle in ("members", "tech", "board"):
+        mailman.set_roster(handle, ["alice@example.org"])
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "withlist").touch()
+    named = CATALOGUE.replace("syncpws = false", 'manager = "mailman"', 1).replace(
+        "syncpws = false", 'manager = "mailman"\nsyncpws = false'
+    )
+    table = re.sub(r"changepw = .*", f'changepw = "{programs}/withlist -q -l -r changepw"', mailman.toml())
+    (instance / "mailinglists.toml").write_text(named + table)
+    code, told = check()
+    assert (code, set(wrong(told))) == (78, {("members", "list manager")})
+    assert f"flask mailinglist changepw-script > {programs}/changepw.py" in told["members", "list manager"]
+    (programs / "changepw.py").touch()
+    assert check()[0] == 0
+
+
+def test_a_mailman3_list_that_mails_its_owner_about_each_change_is_78(check: Check, synced: None, instance: Path):
+    with FakeMailman3() as mailman:
+        for handle in ("members", "tech", "board"):
+            mailman.make_list(handle).tells_owner = handle == "tech"
+        named = CATALOGUE.replace("syncpws = false", 'manager = "mailman"\nsyncpws = false')
+        table = "".join(f'{key} = "{value}"\n' for key, value in mailman.table().items())
+        (instance / "mailinglists.toml").write_text(f'{named}\n[managers.mailman]\nkind = "mailman3"\n{table}')
+        (instance / "mailinglists.toml").chmod(0o600)
+        code, told = check()
+    assert (code, set(wrong(told))) == (78, {("tech", "list manager")})
+    assert "admin_notify_mchanges" in told["tech", "list manager"]

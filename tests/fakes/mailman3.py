@@ -34,6 +34,7 @@ class MailingList:
         self.bans = set()
         self.moderated = False
         self.poison = set()
+        self.tells_owner = False  # about each change
 
     @property
     def id(self):
@@ -149,6 +150,8 @@ class FakeMailman3:
                     return self._subscribe(form)
                 case "PATCH", "users", address:
                     return self._set_password(address, form)
+                case "GET", "lists", name, "config", "admin_notify_mchanges" as setting:
+                    return 200, _etag({setting: self._found(name).tells_owner})
                 case method, "lists", name, *rest:
                     return self._of_list(method, self._found(name), rest, call.form, query)
         return 404, {"title": "404 Not Found"}

@@ -1,20 +1,22 @@
 """Is everything in order: configuration, keys, database, clock, each list at its list manager, and how its runs go."""
 
+import os
+import stat
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import exists, literal, select
+from sqlalchemy import exists, literal, make_url, select
 from sqlalchemy.orm import Session
 
 from portal import database
-from portal.config import Catalogue
+from portal.config import Catalogue, Settings, load_settings
 from portal.domain.mailinglist import MailingList
 from portal.domain.run import IN_PROGRESS, RunState
 from portal.errors import ConfigurationError, NotMigratedError, UnavailableError
-from portal.listmanagers.base import IdentifiesList, ListManager
+from portal.listmanagers.base import IdentifiesList, ListManager, Warns
 from portal.models import LoginSession
 from portal.services.reports import lists as list_reports
 from portal.services.reports import readiness
@@ -25,6 +27,7 @@ from portal.services.transaction import reading
 
 _CLOCKS_DIFFER = timedelta(minutes=1)
 _NOT_EVERYBODY = 0o007
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 # The files whose modes count, and the bits that must not be set. Keys are their owner's alone; the database may be a
 # group's, and is behind the folder's door as well.
 _FILES = {"secret_key": 0o077, "list_password_key": 0o077, "portal.db": _NOT_EVERYBODY}
@@ -49,25 +52,28 @@ class Evidence(NamedTuple):
     catalogue: Callable[[], Catalogue]
     open_list_manager: Callable[[MailingList], ListManager]
     clock: Callable[[], datetime]
-    trusted_proxies: int
+    settings: Settings
 
 
 def check(session: Session, evidence: Evidence) -> Iterator[Finding]:
     """Yield what was found, one thing after the other. Nothing is written, and nothing that is wrong stops the rest."""
-    yield _check_line("portal.toml", partial(_settings, evidence.instance))
+    yield _check_line("portal.toml", partial(_settings, evidence))
     for name, bits in _FILES.items():
         if (evidence.instance / name).exists():
             yield _check_line(name, partial(_mode, evidence.instance / name, bits))
+    yield _check_line("security.log", partial(_security_log, evidence))
     tables = _check_line("database", partial(_database, session))
     yield tables
     if tables.error is None:
         yield _check_line("clock", partial(_clock, session, evidence.clock))
-        yield _check_line("trusted_proxies", partial(_proxies, session, evidence.trusted_proxies))
-    yield _check_line("mailinglists.toml", partial(_catalogue, evidence.catalogue))
+        yield _check_line("trusted_proxies", partial(_proxies, session, evidence.settings.trusted_proxies))
+    yield _check_line("mailinglists.toml", partial(_catalogue, evidence))
     try:
         lists = evidence.catalogue().lists
     except ConfigurationError:
         return  # it has been told
+    for what, path in _password_files(evidence.catalogue()):
+        yield _check_line(what, partial(_mode, path, _NOT_EVERYBODY))
     if tables.error is None:
         yield from _audiences(session, evidence.catalogue())
     identities: dict[str, str] = {}
@@ -87,10 +93,34 @@ def _check_line(what: str, at: Callable[[], str], handle: str | None = None) -> 
         return Finding(what, handle, "", error)
 
 
-def _settings(instance: Path) -> str:
+def _settings(evidence: Evidence) -> str:
     """Say where the settings are. With a fault in them, or in the session key, no command would have started."""
-    path = instance / "portal.toml"
-    return str(path) if path.exists() else f"{path} is not there: every setting has its default"
+    path = evidence.instance / "portal.toml"
+    if not path.exists():
+        return f"{path} is not there: every setting has its default"
+    uri = load_settings(evidence.instance, {}).sqlalchemy_database_uri  # as the file has it, whatever a variable says
+    if uri and make_url(uri).password:
+        _mode(path, _NOT_EVERYBODY)
+    return str(path)
+
+
+def _security_log(evidence: Evidence) -> str:
+    """Say where security events go. Nothing is written, and no file is made."""
+    place = evidence.settings.security_log_in(evidence.instance)
+    if place is None:
+        return "standard error"
+    if not place.exists():
+        if not os.access(place.parent, os.W_OK | os.X_OK):
+            raise ConfigurationError(f"{place} cannot be made; make its folder, or let the portal's user write there")
+        return f"{place}, which the first event makes"
+    found, owner = place.stat(), evidence.instance.stat().st_uid
+    is_others = stat.S_ISREG(found.st_mode) and found.st_uid != owner and not found.st_mode & _OTHERS_WRITE
+    if is_others or not os.access(place, os.W_OK):
+        raise ConfigurationError(
+            f"{place} cannot be written by the user that the instance folder belongs to; "
+            f"run: chown --reference={evidence.instance} {place}"
+        )
+    return str(place)
 
 
 def _mode(path: Path, bits: int) -> str:
@@ -104,10 +134,11 @@ def _mode(path: Path, bits: int) -> str:
 def _database(session: Session) -> str:
     with reading(session):
         session.execute(select(literal(1)))  # where it cannot be reached, its own words
-    if not readiness.is_ready(session):
+    if not readiness.is_migrated(session):
         raise NotMigratedError(
             f"the tables are not those of this version of the portal ({readiness.newest()}); run: flask db upgrade"
         )
+    readiness.require_writable(session)
     return f"{session.get_bind().dialect.name}, at migration {readiness.newest()}"
 
 
@@ -140,11 +171,19 @@ def _proxies(session: Session, trusted: int) -> str:
     return "no web server in front adds to X-Forwarded-For"
 
 
-def _catalogue(load: Callable[[], Catalogue]) -> str:
-    catalogue = load()
+def _password_files(catalogue: Catalogue) -> Iterator[tuple[str, Path]]:
+    for name, manager in catalogue.managers.items():
+        if path := getattr(manager.settings, "password_file", None):
+            yield f"password of {name}", path
+
+
+def _catalogue(evidence: Evidence) -> str:
+    catalogue = evidence.catalogue()
     catalogue.require_enabled()
     if not catalogue.lists:
         raise ConfigurationError("mailinglists.toml has no list; add a table [lists.HANDLE] for each")
+    if any(getattr(each.settings, "password", None) for each in catalogue.managers.values()):
+        _mode(evidence.instance / "mailinglists.toml", _NOT_EVERYBODY)
     hours = catalogue.applied_within_hours
     return f"lists: {len(catalogue.lists)}, list managers: {len(catalogue.managers)}, applied within {hours} hours"
 
@@ -170,6 +209,10 @@ def _list_manager(evidence: Evidence, mailing_list: MailingList, identities: dic
                 f"{other} and {mailing_list.handle} lead to one list at the list manager, where each would undo what "
                 "the other does; take one of them out of mailinglists.toml"
             )
+    if isinstance(manager, Warns):
+        warnings = list(manager.warnings(sets_passwords=mailing_list.sync_passwords))
+        if warnings:
+            raise ConfigurationError("; ".join(warnings))
     return words
 
 
