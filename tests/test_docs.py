@@ -3,11 +3,14 @@
 import os
 import re
 import shlex
+import sqlite3
+import stat
 import struct
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -382,6 +385,66 @@ def test_the_move_from_ixp_manager_comes_about_as_written(shell: Shell, mailman:
         "dora@example.org",
         "s@example.net",
     }
+
+
+def test_a_backup_holds_what_is_worth_keeping_and_comes_back_as_it_was(tmp_path: Path) -> None:
+    """The blocks of the page, with folders of the test and without the change of user."""
+    make_folder, backup, _, restore, *_ = (
+        block for _, block in blocks(section(OPERATIONS, "## Backup and restore"), "sh")
+    )
+    instance, kept, cron = tmp_path / "instance", tmp_path / "kept", tmp_path / "cron"
+    for folder in (instance / "rosters", cron):
+        folder.mkdir(parents=True)
+    files = {"rosters/members.txt": 0o644, "mailinglists.toml": 0o640, "secret_key": 0o600, "mailman_password": 0o600}
+    for name, mode in files.items():
+        (instance / name).write_text(name)
+        (instance / name).chmod(mode)
+    (cron / "member-portal").touch()
+    with closing(sqlite3.connect(instance / "portal.db")) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE a AS SELECT 1 AS b")
+        run(make_folder + backup, tmp_path)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in kept.iterdir()}
+    assert (kept.stat().st_mode & 0o777, modes) == (0o700, {"portal.db": 0o600, "instance.tar.gz": 0o600})
+
+    for name in (*files, "portal.db"):
+        (instance / name).unlink()
+    (instance / "security.log").write_text("what happened since")
+    run(restore, tmp_path)
+
+    found = {name: (instance / name).read_text() for name in files}
+    assert found == {name: name for name in files}
+    assert {name: stat.S_IMODE((instance / name).stat().st_mode) for name in files} == files
+    assert (instance / "security.log").read_text() == "what happened since"
+    assert stat.S_IMODE((instance / "portal.db").stat().st_mode) == 0o600
+    with closing(sqlite3.connect(instance / "portal.db")) as database:
+        assert database.execute("SELECT b FROM a").fetchall() == [(1,)]
+    assert [path.name for path in cron.iterdir()] == ["member-portal.off"]
+
+
+def run(script: str, folder: Path) -> None:
+    """Run commands of a page as who we are, in a folder that stands for the machine."""
+    for theirs, ours in (
+        ("/srv/portal/instance", f"{folder}/instance"), ("/var/backups/portal", f"{folder}/kept"),
+        ("/etc/cron.d", f"{folder}/cron"), ("runuser -u portal -- ", ""), (" -o portal -g portal", ""),
+    ):  # fmt: skip
+        script = script.replace(theirs, ours)
+    subprocess.run(["bash", "-euc", f"systemctl() {{ :; }}; {script}"], check=True, timeout=60)
+
+
+def test_every_command_of_operations_that_changes_the_portal_says_as_whom() -> None:
+    """Root's git and pip in a folder that is not root's fail, or leave files that the portal cannot write."""
+    for _, block in blocks(OPERATIONS, "sh"):
+        for line in block.splitlines():
+            assert not re.match(r"\s*(\.venv/bin/)?(flask|git|pip|pg_restore|createdb|createuser)\b", line), line
+
+
+def test_the_web_server_of_operations_lets_through_what_the_settings_do() -> None:
+    (server, below) = (block for _, block in blocks(OPERATIONS, "nginx"))
+    sizes = {f"{Settings().max_body >> 20}m", f"{Settings().max_roster >> 20}m"}
+    assert set(re.findall(r"client_max_body_size (\w+);", server)) == sizes
+    assert f"{Settings().max_roster >> 20}m" in below
+    assert "proxy_set_header Host $http_host;" in server
 
 
 CATALOGUE = """
