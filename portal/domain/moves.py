@@ -345,7 +345,9 @@ def _collapsed(mailbox: Mailbox, moves: Collection[Move]) -> Mailbox:
         if standing is None or standing.moved_to in {None, mailbox.address_id}:
             return standing
         for each in moves:
-            if each.old is not None and _is_left_for(standing, each.account, each.old):
+            if each.old is None or each.new == mailbox.address_id:  # they come back: it leads to where they return to
+                continue
+            if _is_left_for(standing, each.account, each.old):
                 return replace(standing, moved_to=mailbox.address_id if each.new is None else each.new)
         return standing
 

@@ -132,7 +132,7 @@ def _load(
         mailing_list=mailing_list,
         row=row,
         holders=_holders(session, mailing_list, row.id),
-        successor=session.execute(select(Address.canonical).where(Address.id == row.moved_to)).scalar(),
+        successor=_successor(session, row),
         last_good_at=session.execute(last_good).scalar(),
         our_act=our_acts.get(row.id),
         decision=_decision(session, mailing_list, row, our_acts, now=now),
@@ -140,6 +140,12 @@ def _load(
         history=history,
         zone=zone,
     )
+
+
+def _successor(session: Session, row: Any) -> str | None:
+    """Return the address that the last holder moved to, where there is one to follow."""
+    moved_to = select(Address.canonical).where(Address.id == row.moved_to, Address.id != row.id)
+    return session.execute(moved_to).scalar()
 
 
 def _holders(session: Session, mailing_list: MailingList, address_id: int) -> tuple[Holder, ...]:
@@ -208,6 +214,7 @@ def _chosen(known: _Known) -> tuple[str, ...]:
     how = {
         "user": f"chosen by {actor or 'its holder'}",
         "superuser": f"chosen for its holder by {actor or 'a superuser'}",
+        "link": "by a link in a mail to the address",
         "init": "taken over from the list",
         "list": "because they joined at the list" if row.subscribed else "because they left at the list",
         "rule": f"by rule, as an address was changed{f' by {actor}' if actor else ''}",
@@ -257,7 +264,8 @@ def _next_run(known: _Known) -> tuple[str, ...]:
         case Action.REMOVE:
             words = f"removes it: {_why_removed(known)}"
         case Action.LEFT:
-            words = "takes over that they left at the list: it becomes unsubscribed"
+            where = "by a mailed link" if known.decision.reason is Reason.LINK else "at the list"
+            words = f"takes over that they left {where}: it becomes unsubscribed"
         case Action.JOINED:
             words = "takes over that they joined at the list: it becomes subscribed"
         case Action.NOTHING:
@@ -292,9 +300,7 @@ def _why_removed(known: _Known) -> str:
     match known.decision.reason:
         case Reason.MOVED:
             after = ", after that one was added" if known.decision.after is not None else ""
-            return f"its holder changed to {known.successor}{after}"
+            return f"its holder changed to {known.successor or 'another address'}{after}"
         case Reason.DEPARTED:
             return "no active user who may see the list holds it any more"
-        case Reason.LIST:
-            return "its holder left at the list with the address that they had before"
     return "it is not wanted on the list"
