@@ -88,8 +88,7 @@ class Move:
 class _Brought(NamedTuple):
     """What an account brings, and from which mailbox.
 
-    ``is_fresh``: somebody chose, left or joined there since the account moved there, which alone held it;
-    ``is_theirs``: or they had brought it there themselves.
+    ``is_fresh``: somebody chose, left or joined there since the account moved there, which alone held it.
     """
 
     subscribed: bool
@@ -97,7 +96,6 @@ class _Brought(NamedTuple):
     changed_at: datetime | None
     origin: int
     is_fresh: bool
-    is_theirs: bool
 
 
 def move(mailboxes: Mapping[int, Mailbox], moves: Collection[Move], stamp: Stamp) -> dict[int, Mailbox]:
@@ -134,7 +132,7 @@ def activate(mailbox: Mailbox, account: int) -> Mailbox:
 
 
 def _brought(mailboxes: Mapping[int, Mailbox], old: int, moved: Move) -> _Brought | None:
-    """Return what an account takes along.
+    """Return what an account takes along; back to where it came from only what is its own doing.
 
     One that moved in with others takes along what it left at the mailbox before, unless somebody chose since; one that
     is not active, only what it was the last to leave.
@@ -149,8 +147,9 @@ def _brought(mailboxes: Mapping[int, Mailbox], old: int, moved: Move) -> _Brough
     if standing is None or not (moved.is_active or standing.left_by == moved.account):
         return None
     is_fresh = moved.account in mailbox.fresh and mailbox.holders == {moved.account}
-    is_theirs = is_fresh or standing.moved_from is not None or mailbox.address_id != old
-    return _Brought(standing.subscribed, standing.touched, standing.changed_at, mailbox.address_id, is_fresh, is_theirs)
+    if moved.is_return and not (is_fresh or standing.moved_from is not None or mailbox.address_id != old):
+        return None
+    return _Brought(standing.subscribed, standing.touched, standing.changed_at, mailbox.address_id, is_fresh)
 
 
 def _is_left_for(standing: Standing, account: int, address_id: int) -> bool:
@@ -165,8 +164,10 @@ def _let_go(mailbox: Mailbox, moves: Collection[Move]) -> Mailbox:
     is_undone = bool(mailbox.displaced) and mailbox.displaced[-1].taken_by in leavers
     if standing is not None and is_undone and holders:
         standing = _held_again(mailbox, standing, holders)
-    elif standing is not None and not (is_undone or holders):
-        standing = _left(standing, sorted(moves, key=lambda each: each.account in mailbox.guests), mailbox.address_id)
+    elif standing is not None and not holders:
+        takers = {each.taken_by for each in mailbox.displaced} if is_undone else set()
+        theirs = [each for each in moves if each.account not in takers]
+        standing = _left(standing, sorted(theirs, key=lambda each: each.account in mailbox.guests), mailbox.address_id)
     return replace(
         mailbox,
         holders=holders,
@@ -255,8 +256,6 @@ def _take_first(mailbox: Mailbox, comer: Move, brought: _Brought | None, stamp: 
     before = mailbox.standing
     if before is not None and before.left_by == comer.account:
         return replace(mailbox, standing=_returned(before, brought, stamp))
-    if comer.is_return and brought is not None and not brought.is_theirs:
-        brought = None
     return _displaced(mailbox, comer, _taken(mailbox, brought, stamp))
 
 
