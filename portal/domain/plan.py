@@ -9,6 +9,7 @@ from portal.domain.address import outgoing
 from portal.domain.mailinglist import MailingList, SafetyLimits
 from portal.domain.merge import Action, AddressState, Rules, decide, explain
 from portal.domain.safety import Approval, Earlier, Expected, Line, counts, judge
+from portal.domain.subscriber_options import SubscriberOptions
 
 
 class Reason(StrEnum):
@@ -18,6 +19,7 @@ class Reason(StrEnum):
     DEPARTED = "departed"  # nobody who may see the list holds the address: rule 4
     LIST = "list"  # the roster moved: rule 2
     LIST_ADDRESS = "list address"  # held back: it is the address of a mailing list
+    OPTIONS = "options"  # held back: mail was switched off at the old address, and the list manager cannot carry that
     LINK = "link"  # they unsubscribed, by a mailed link, the address that they moved from
     MOVED = "moved"  # the holder moved to another address
     REFUSED = "refused"  # held back: the list manager refused it less than a day ago
@@ -73,7 +75,8 @@ class Decision:
 
     ``state`` is the row's, with our own unfinished acts taken into account. ``spelling`` is as the list manager is
     told, or the roster's spellings, one a line. ``after`` is the address whose add must be done before this removal;
-    ``moved_from`` the address that the person had before, where this is an add that a move made.
+    ``moved_from`` the address that the person had before, where this is an add that a move made,
+    ``options`` those that the move carries along.
     """
 
     row: Row
@@ -85,6 +88,7 @@ class Decision:
     held_back: bool = False
     after: int | None = None
     moved_from: int | None = None
+    options: SubscriberOptions | None = None
 
     @property
     def stays(self) -> bool:

@@ -1,8 +1,10 @@
 """The protocol between the portal and a list manager."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
+
+from portal.domain.subscriber_options import SubscriberOptions
 
 
 class Result(StrEnum):
@@ -85,6 +87,25 @@ class IdentifiesList(Protocol):
 
     def identity(self) -> str:
         """Return what is the same, and the same only, for two names of one list, on whatever host it is."""
+
+
+@runtime_checkable
+class KnowsOptions(Protocol):
+    """What a list manager can do besides that lets subscribers choose digests, or no mail."""
+
+    def options(self, addresses: Sequence[str]) -> Mapping[str, SubscriberOptions]:
+        """Return the options of those subscribers that have any, keyed by the address as it was passed."""
+
+
+@runtime_checkable
+class CarriesOptions(KnowsOptions, Protocol):
+    """What such a list manager can do besides that subscribes with options, too."""
+
+    def add_with_options(self, subscribers: Sequence[tuple[str, SubscriberOptions]]) -> dict[str, Outcome]:
+        """Subscribe addresses, silently, with options that ``options`` returned; at most ``batch`` of them.
+
+        Return an outcome for each address. One whose options cannot be set is not subscribed.
+        """
 
 
 @runtime_checkable

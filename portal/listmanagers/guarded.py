@@ -13,10 +13,10 @@ from portal.errors import ListManagerUnavailableError, PortalError
 from portal.listmanagers.base import ListManager, Outcome
 
 _CALLS = (
-    "timeout", "check", "warnings", "roster", "add", "remove", "withdraw", "identity", "password_call", "set_passwords",
-    "shell_steps",
+    "timeout", "check", "warnings", "roster", "add", "remove", "withdraw", "options", "add_with_options", "identity",
+    "password_call", "set_passwords", "shell_steps",
 )  # fmt: skip
-_ANSWERS_EACH = {"add", "remove", "set_passwords"}
+_ANSWERS_EACH = {"add", "remove", "add_with_options", "set_passwords"}
 
 
 def open_list(kind: str, open_it: Callable[[], Any]) -> ListManager:

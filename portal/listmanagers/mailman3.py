@@ -13,10 +13,11 @@ from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from msgspec import Meta
 
+from portal.domain.subscriber_options import SubscriberOptions
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers.base import Outcome, Result
 from portal.listmanagers.call_limits import Pace, Paced
@@ -37,6 +38,8 @@ _SILENT = (
     ("pre_approved", "true"),
     ("send_welcome_message", "false"),
 )
+
+_MAIL_OFF = {"by_user", "by_moderator"}  # not by_bounces, which ends with the address that bounced
 
 # What Mailman refuses. Source: the answers of 3.3.10 to every ASCII character.
 _REFUSED = re.compile(r'[][()<>|:;^,\\"]')
@@ -108,10 +111,18 @@ class Mailman3(Paced):
     def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Subscribe addresses, one by one, without a word to anybody."""
         until = self._deadline(len(addresses))
-        outcomes = {each: self._add(each, until) for each in dict.fromkeys(addresses)}
-        if any(outcome.result is Result.PENDING for outcome in outcomes.values()):
-            self._tell_who_is_waited_for(outcomes, until)
-        return outcomes
+        return self._told_apart({each: self._add(each, until) for each in dict.fromkeys(addresses)}, until)
+
+    def options(self, addresses: Sequence[str]) -> dict[str, SubscriberOptions]:
+        """Return what members chose: digests, or no mail, which an administrator may have switched off as well."""
+        until = self._deadline(len(addresses))
+        return {each: found for each in addresses if (found := self._options(each, until))}
+
+    def add_with_options(self, subscribers: Sequence[tuple[str, SubscriberOptions]]) -> dict[str, Outcome]:
+        """Subscribe addresses as ``add`` does, each with its options."""
+        until = self._deadline(len(subscribers))
+        outcomes = {address: self._add(address, until, parse_qsl(found.words)) for address, found in subscribers}
+        return self._told_apart(outcomes, until)
 
     def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Unsubscribe addresses, many at once, without a word to anybody. What is on a list can leave it."""
@@ -148,10 +159,24 @@ class Mailman3(Paced):
         until = self._deadline(len(passwords))
         return {address: self._set_password(address, password, until) for address, password in passwords}
 
-    def _add(self, address: str, until: Deadline) -> Outcome:
+    def _options(self, address: str, until: Deadline) -> SubscriberOptions | None:
+        answer = self._client.request("GET", "lists", self._list_id(until), "member", address.lower(), until=until)
+        if answer.status == 404:
+            return None
+        member = _table(answer, 200)
+        answer = self._client.request("GET", "members", str(member.get("member_id")), "preferences", until=until)
+        status = _table(answer, 200).get("delivery_status")
+        chosen = {}
+        if member.get("delivery_mode") not in {None, "regular"}:
+            chosen["delivery_mode"] = str(member["delivery_mode"])
+        if status in _MAIL_OFF:
+            chosen["delivery_status"] = str(status)
+        return SubscriberOptions(urlencode(chosen), is_mail_off=status in _MAIL_OFF) if chosen else None
+
+    def _add(self, address: str, until: Deadline, options: Sequence[tuple[str, str]] = ()) -> Outcome:
         if reason := why_unsendable(address) or _why_refused(address):
             return Outcome(Result.REJECTED, reason)
-        form = [("list_id", self._list_id(until)), ("subscriber", address), *_SILENT]
+        form = [("list_id", self._list_id(until)), ("subscriber", address), *_SILENT, *options]
         answer = self._client.request("POST", "members", until=until, form=form, is_transient=_is_transient)
         said = described(answer)
         if answer.status == 201:
@@ -166,14 +191,17 @@ class Mailman3(Paced):
             return Outcome(Result.REJECTED, said.removesuffix(": ."))
         raise _unusable(answer)
 
-    def _tell_who_is_waited_for(self, outcomes: dict[str, Outcome], until: Deadline) -> None:
+    def _told_apart(self, outcomes: dict[str, Outcome], until: Deadline) -> dict[str, Outcome]:
         """Tell apart, of what Mailman holds, what waits for a moderator and what for the member."""
+        if all(outcome.result is not Result.PENDING for outcome in outcomes.values()):
+            return outcomes
         owners = {
             _text(each, "email").lower(): each.get("token_owner") for each in self._entries("requests", until=until)
         }
         for address, outcome in outcomes.items():
             if outcome.result is Result.PENDING and owners.get(address.lower()) == "subscriber":
                 outcomes[address] = outcome._replace(result=Result.CONFIRM)
+        return outcomes
 
     def _remove(self, spellings: Sequence[str], until: Deadline) -> dict[str, bool]:
         """Return for each address whether it was a member before."""

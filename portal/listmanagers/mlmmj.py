@@ -8,11 +8,12 @@ when two of them meet. Never an add of somebody who is on: it makes normal subsc
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from portal.domain.address import canonical
+from portal.domain.subscriber_options import SubscriberOptions
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
 from portal.listmanagers.base import OddSubscriber, Outcome, Result, ShellSteps
@@ -22,6 +23,7 @@ from portal.listmanagers.lines import one_line, subscribers, why_unsendable
 
 # Normal subscribers, those who get digests, those who get no mail: folder, and option of mlmmj-list.
 _ROSTERS = {"subscribers.d": "-s", "digesters.d": "-d", "nomailsubs.d": "-n"}
+_NORMAL, _NO_MAIL = "-s", "-n"
 _SILENT = {"mlmmj-sub": ("-f", "-q", "-s"), "mlmmj-unsub": ("-q", "-s")}
 
 
@@ -94,6 +96,23 @@ class Mlmmj(Paced):
         reasons = {address: why_unsendable(address) or _why_misread(address) for address in addresses}
         return self._push("mlmmj-sub", reasons)
 
+    def options(self, addresses: Sequence[str]) -> dict[str, SubscriberOptions]:
+        """Return the variant of those who get digests, or no mail, and are no normal subscribers besides."""
+        deadline = self._deadline(len(addresses))
+        self._require_readable()
+        rosters = {option: _canonical(self._variant(option, deadline)) for option in _ROSTERS.values()}
+        found = {}
+        for address in addresses:
+            variants = [option for option, roster in rosters.items() if canonical(address) in roster]
+            if variants and variants[0] != _NORMAL:
+                found[address] = SubscriberOptions(variants[0], is_mail_off=variants[0] == _NO_MAIL)
+        return found
+
+    def add_with_options(self, subscribers: Sequence[tuple[str, SubscriberOptions]]) -> dict[str, Outcome]:
+        """Subscribe to the variant that the options name."""
+        reasons = {address: why_unsendable(address) or _why_misread(address) for address, _ in subscribers}
+        return self._push("mlmmj-sub", reasons, {address: options.words for address, options in subscribers})
+
     def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Unsubscribe, without a word to anybody, from all variants. What is on a list can leave it, odd or not."""
         return self._push("mlmmj-unsub", {address: why_unsendable(address) for address in addresses})
@@ -113,7 +132,9 @@ class Mlmmj(Paced):
             remove=shell.line_by_line(remove),
         )
 
-    def _push(self, program: str, reasons: dict[str, str]) -> dict[str, Outcome]:
+    def _push(
+        self, program: str, reasons: dict[str, str], variants: Mapping[str, str] | None = None
+    ) -> dict[str, Outcome]:
         """Call a program for each address without a reason against it, and see in the roster what came of it."""
         outcomes = {each: Outcome(Result.REJECTED, reason) for each, reason in reasons.items() if reason}
         sendable = [address for address, reason in reasons.items() if not reason]
@@ -129,7 +150,7 @@ class Mlmmj(Paced):
             if (canonical(address) in before) is adds:
                 outcomes[address] = Outcome(Result.ALREADY, "already subscribed" if adds else "not subscribed")
                 continue
-            failures |= self._call(program, address, deadline)
+            failures |= self._call(program, address, (variants or {}).get(address), deadline)
             before ^= {canonical(address)}
             pushed.append(address)
         after = _canonical(self._read(deadline)) if pushed else before
@@ -142,10 +163,11 @@ class Mlmmj(Paced):
         outcomes |= dict.fromkeys(pushed, Outcome(Result.DONE))
         return outcomes | {each: Outcome(Result.REJECTED, failures.get(each) or _SILENCE[adds]) for each in failed}
 
-    def _call(self, program: str, address: str, deadline: float) -> dict[str, str]:
+    def _call(self, program: str, address: str, variant: str | None, deadline: float) -> dict[str, str]:
         """Call a program for one address; return what went wrong, where something did."""
         require_room(self.folder)  # mlmmj writes half a line when the disk is full
-        finished = self._run(program, *_SILENT[program], "-a", address, deadline=deadline)
+        options = (*_SILENT[program], *([variant] if variant else []))
+        finished = self._run(program, *options, "-a", address, deadline=deadline)
         if finished.exit_code < 0:
             process.require_success(finished)
         if finished.exit_code == 0:
@@ -155,11 +177,16 @@ class Mlmmj(Paced):
     def _read(self, deadline: float) -> list[str]:
         """Return the addresses of all three rosters, each once."""
         self._require_readable()
-        finished = [self._run("mlmmj-list", option, deadline=deadline) for option in _ROSTERS.values()]
-        for each in finished:
-            process.require_success(each)
-        output = b"\n".join(each.stdout for each in finished)
-        return list(dict.fromkeys(subscribers(output, source=finished[0].name)))
+        output = b"\n".join(self._printed(option, deadline) for option in _ROSTERS.values())
+        return list(dict.fromkeys(subscribers(output, source=f"{self.list_name}: mlmmj-list")))
+
+    def _variant(self, option: str, deadline: float) -> list[str]:
+        return subscribers(self._printed(option, deadline), source=f"{self.list_name}: mlmmj-list {option}")
+
+    def _printed(self, option: str, deadline: float) -> bytes:
+        finished = self._run("mlmmj-list", option, deadline=deadline)
+        process.require_success(finished)
+        return finished.stdout
 
     def _run(self, program: str, *options: str, deadline: float) -> process.Finished:
         left = deadline - time.monotonic()

@@ -16,6 +16,7 @@ from typing import Annotated, NamedTuple
 
 from msgspec import Meta
 
+from portal.domain.subscriber_options import SubscriberOptions
 from portal.errors import CallFailedError, ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
@@ -91,6 +92,19 @@ class Sympa(Paced):
         """Return all subscribers, those who conceal themselves and those without mail too."""
         return self._read(time.monotonic() + self.timeout(0))
 
+    def options(self, addresses: Sequence[str]) -> dict[str, SubscriberOptions]:
+        """Return the reception modes other than that of every message. No command of Sympa sets them."""
+        records = self._dumped(time.monotonic() + self.timeout(len(addresses))).decode("utf-8", "replace").split("\n\n")
+        modes = {}
+        for record in records:
+            fields = dict(line.partition(" ")[::2] for line in record.split("\n"))
+            modes[fields.get("email", "")] = fields.get("reception", "mail")
+        return {
+            each: SubscriberOptions(mode, is_mail_off=mode == "nomail")
+            for each in addresses
+            if (mode := modes.get(each.lower(), "mail")) != "mail"
+        }
+
     def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Subscribe addresses, without a word to anybody."""
         return self._push("add", {each: why_unsendable(each) or _why_misread(each) for each in addresses})
@@ -149,6 +163,11 @@ class Sympa(Paced):
         return self._dump(deadline)
 
     def _dump(self, deadline: float) -> list[str]:
+        emails = [line[6:] for line in self._dumped(deadline).split(b"\n") if line.startswith(b"email ")]
+        return list(dict.fromkeys(subscribers(b"\n".join(emails), source=f"{self.list_name}: member.dump")))
+
+    def _dumped(self, deadline: float) -> bytes:
+        """Let Sympa dump the roster; return what it wrote."""
         before = {dump.path: dump.identity for dump in self._dumps()}
         finished = self._run(("dump", self.list_name), deadline=deadline)
         done = f"{self.list_name}: Dumped list users (member)"
@@ -162,10 +181,9 @@ class Sympa(Paced):
             )
         content = self._content(fresh[0])
         require_room(fresh[0].parent)
-        emails = [line[6:] for line in content.split(b"\n") if line.startswith(b"email ")]
-        if content and not (emails and content.endswith(b"\n\n")):
+        if content and not (b"email " in content and content.endswith(b"\n\n")):
             raise ListManagerUnavailableError(f"{fresh[0]}: not a whole roster; is its disk full?")
-        return list(dict.fromkeys(subscribers(b"\n".join(emails), source=str(fresh[0]))))
+        return content
 
     def _dumps(self) -> list[Dump]:
         """Return where the dump may be: below the domain, or, for Sympa's first domain, without it."""

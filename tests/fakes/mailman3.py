@@ -30,6 +30,7 @@ class MailingList:
     def __init__(self, name):
         self.name = name
         self.members = {}  # lower-case address to "regular" or "mime_digests"
+        self.statuses = {}  # lower-case address to a delivery_status
         self.requests = {}  # token to (address, owner)
         self.bans = set()
         self.moderated = False
@@ -148,6 +149,8 @@ class FakeMailman3:
                     return 200, _etag({"mailman_version": "GNU Mailman 3.3.10 (Tom Sawyer)", "api_version": "3.1"})
                 case "POST", "members":
                     return self._subscribe(form)
+                case "GET", "members", number, "preferences":
+                    return self._preferences(number)
                 case "PATCH", "users", address:
                     return self._set_password(address, form)
                 case "GET", "lists", name, "config", "admin_notify_mchanges" as setting:
@@ -159,7 +162,7 @@ class FakeMailman3:
     def _found(self, name):
         return next((each for each in self.lists.values() if name in {each.id, each.address}), None)
 
-    def _of_list(self, method, found, rest, form, query):
+    def _of_list(self, method, found, rest, form, query):  # noqa: C901 - an answer for each request
         if found is None:
             return 404, {"title": "404 Not Found"}
         match method, *rest:
@@ -173,6 +176,17 @@ class FakeMailman3:
                         "mail_host": DOMAIN,
                         "member_count": len(found.members),
                         "self_link": f"{self.url}/lists/{found.id}",
+                    }
+                )
+            case "GET", "member", address if address.lower() in found.members:
+                return 200, _etag(
+                    {
+                        "address": f"{self.url}/addresses/{address.lower()}",
+                        "delivery_mode": found.members[address.lower()],
+                        "email": address.lower(),
+                        "list_id": found.id,
+                        "member_id": _member_id(found, address.lower()),
+                        "role": "member",
                     }
                 )
             case "GET", "roster", "member":
@@ -219,15 +233,28 @@ class FakeMailman3:
             return 202, _etag({"token": self.hold(found.name, email), "token_owner": "moderator"})
         if form.get("send_welcome_message") != "false":
             self.mails.append(f"welcome {email}")
-        found.members[email] = "regular"
+        found.members[email] = form.get("delivery_mode", "regular")
+        found.statuses[email] = form.get("delivery_status", "enabled")
         self.typed[email] = typed
         return 201, None
+
+    def _preferences(self, number):
+        for found in self.lists.values():
+            for email in found.members:
+                if _member_id(found, email) == number:
+                    status = {"delivery_status": found.statuses[email]} if email in found.statuses else {}
+                    return 200, _etag({"self_link": f"{self.url}/members/{number}/preferences", **status})
+        return 404, {"title": "404 Not Found"}
 
     def _set_password(self, address, form):
         if "/" in address or address.lower() not in self.typed:
             return 404, {"title": "404 Not Found", "description": "404 Not Found"}
         self.passwords[address.lower()] = form["cleartext_password"]
         return 204, None
+
+
+def _member_id(found, email):
+    return hashlib.md5(f"{found.id} {email}".encode(), usedforsecurity=False).hexdigest()
 
 
 def _etag(data):

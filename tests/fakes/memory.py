@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from portal.domain.address import canonical
+from portal.domain.subscriber_options import SubscriberOptions
 from portal.errors import CallFailedError, ListManagerUnavailableError
 from portal.listmanagers.base import Outcome, Result
 
@@ -89,6 +90,25 @@ class MemoryList:
 
     def approve(self, key: str) -> None:
         self.join(self.held[key])
+
+
+@dataclass
+class OptionsList(MemoryList):
+    """One that knows who gets digests, or no mail, and cannot let anybody else have the same."""
+
+    chosen: dict[str, SubscriberOptions] = field(default_factory=dict)  # by canonical address
+
+    def options(self, addresses: Sequence[str]) -> dict[str, SubscriberOptions]:
+        self.calls.append(("options", tuple(addresses)))
+        return {each: self.chosen[canonical(each)] for each in addresses if canonical(each) in self.chosen}
+
+
+class CarryingList(OptionsList):
+    """One that subscribes with options, too."""
+
+    def add_with_options(self, subscribers: Sequence[tuple[str, SubscriberOptions]]) -> dict[str, Outcome]:
+        self.chosen.update({canonical(address): options for address, options in subscribers})
+        return self._call("add", [address for address, _ in subscribers], self._add)
 
 
 class WithdrawingList(MemoryList):

@@ -44,6 +44,13 @@ class FakeMlmmj:
     def roster(self, name, option="-s"):
         return set(read(self.spool / name / FOLDERS[option]))
 
+    def set_no_mail(self, name, address):
+        for folder in FOLDERS.values():
+            path = self.spool / name / folder / address[0]
+            if path.exists():
+                path.write_text("".join(f"{each}\n" for each in path.read_text().split() if each != address))
+        append(self.spool / name / FOLDERS["-n"], address)
+
     def everybody(self, name):
         return set().union(*(self.roster(name, option) for option in FOLDERS))
 
@@ -75,7 +82,8 @@ def main(root, program, *arguments):
     if not (folder / "subscribers.d").is_dir():
         return 1
     print(f"Changing to uid {folder.stat().st_uid}, owner of {folder}.")  # noqa: T201
-    return change(program, folder, arguments[arguments.index("-a") + 1].lower(), modes)
+    variant = next((each for each in ("-d", "-n") if each in arguments), "-s")
+    return change(program, folder, arguments[arguments.index("-a") + 1].lower(), variant, modes)
 
 
 def mlmmj_list(path):
@@ -88,14 +96,14 @@ def mlmmj_list(path):
     return 0
 
 
-def change(program, folder, address, modes):
+def change(program, folder, address, variant, modes):
     if address in modes.get("fail", ()) or address[:1] in {".", "/"}:
         return 1
     if address in modes.get("kill", ()):
         os.kill(os.getpid(), 9)
     if address in modes.get("lie", ()) or "@" not in address:
         return 0
-    if program == "mlmmj-sub" and address in read(folder / "subscribers.d"):
+    if program == "mlmmj-sub" and address in read(folder / FOLDERS[variant]):
         return 0
     for name in FOLDERS.values():
         path = folder / name
@@ -105,7 +113,7 @@ def change(program, folder, address, modes):
         for each in rest:
             append(path, each)
     if program == "mlmmj-sub":
-        append(folder / "subscribers.d", address)  # whoever got digests gets them no more
+        append(folder / FOLDERS[variant], address)  # whoever got digests gets them no more
     return 0
 
 

@@ -47,6 +47,11 @@ class FakeSympa:
     def digest_roster(self, name):
         return {each for each, row in load(self.root)[f"{name}@{DOMAIN}"].items() if row["reception"] == "digest"}
 
+    def set_no_mail(self, name, address):
+        lists = load(self.root)
+        lists[f"{name}@{DOMAIN}"][address]["reception"] = "nomail"
+        save(self.root, lists)
+
     def act(self, **modes):
         """Set what the command does instead.
 

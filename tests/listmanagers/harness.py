@@ -30,6 +30,7 @@ class Harness:
 
     refuses: frozenset[str] = frozenset()
     has_digests = False
+    carries_options = False
     can_break = True
     can_fail_at_one = False  # whether an address can make a whole call fail
     keeps_case = True  # whether an address comes back as it was typed
@@ -216,6 +217,7 @@ class Mlmmj(Harness):
     kind = "mlmmj"
     can_fail_at_one = True
     has_digests = True
+    carries_options = True
     keeps_case = False
     many = 10  # a process an address
     refuses = frozenset({"/etc/passwd@example.org"})
@@ -235,6 +237,12 @@ class Mlmmj(Harness):
 
     def digest_roster(self) -> set[str]:
         return self.fake.roster(LIST, "-d")
+
+    def set_no_mail(self, address: str) -> None:
+        self.fake.set_no_mail(LIST, address)
+
+    def no_mail_roster(self) -> set[str]:
+        return self.fake.roster(LIST, "-n")
 
     def sent(self) -> str:
         return "".join(call[-1] for call in self.fake.calls("mlmmj-sub", "mlmmj-unsub"))
@@ -262,6 +270,7 @@ class Mailman3(Harness):
     kind = "mailman3"
     can_fail_at_one = True
     has_digests = True
+    carries_options = True
     many = 1500  # more than a page
     refuses = frozenset({"a|b@example.org", "=cmd|'/C'!A0@example.org"})
 
@@ -286,6 +295,13 @@ class Mailman3(Harness):
 
     def digest_roster(self) -> set[str]:
         return {each for each, mode in self.fake.get_list(LIST).members.items() if mode == "mime_digests"}
+
+    def set_no_mail(self, address: str) -> None:
+        self.fake.get_list(LIST).statuses[address] = "by_user"
+
+    def no_mail_roster(self) -> set[str]:
+        found = self.fake.get_list(LIST)
+        return {each for each, status in found.statuses.items() if status == "by_user" and each in found.members}
 
     def sent(self) -> str:
         return "".join(value for call in self.fake.calls for _key, value in call.form)
@@ -317,6 +333,7 @@ class RealMailman3(Harness):
 
     kind = "mailman3"
     has_digests = True
+    carries_options = True
     can_break = False
     keeps_case = False  # it does, but it does not say
     many = 50  # a request each
@@ -342,6 +359,12 @@ class RealMailman3(Harness):
     def digest_roster(self) -> set[str]:
         return self.program.digest_roster(LIST)
 
+    def set_no_mail(self, address: str) -> None:
+        self.program.set_no_mail(LIST, address)
+
+    def no_mail_roster(self) -> set[str]:
+        return self.program.no_mail_roster(LIST)
+
     def mails(self) -> list[str]:
         return self.program.queued_mails()
 
@@ -351,6 +374,7 @@ class RealMlmmj(Harness):
 
     kind = "mlmmj"
     has_digests = True
+    carries_options = True
     can_break = False
     keeps_case = False
     many = 500
@@ -375,6 +399,12 @@ class RealMlmmj(Harness):
 
     def digest_roster(self) -> set[str]:
         return self.program.digest_roster(LIST)
+
+    def set_no_mail(self, address: str) -> None:
+        self.program.set_no_mail(LIST, address)
+
+    def no_mail_roster(self) -> set[str]:
+        return self.program.no_mail_roster(LIST)
 
     def mails(self) -> list[str]:
         return self.program.queued_mails()
@@ -401,6 +431,9 @@ class Sympa(Harness):
 
     def digest_roster(self) -> set[str]:
         return self.fake.digest_roster(LIST)
+
+    def set_no_mail(self, address: str) -> None:
+        self.fake.set_no_mail(LIST, address)
 
     def sent(self) -> str:
         return "".join(call["stdin"] for call in self.fake.calls())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from portal.errors import ListManagerUnavailableError, UnavailableError
-from portal.listmanagers.base import ListManager, Outcome, Result
+from portal.listmanagers.base import CarriesOptions, KnowsOptions, ListManager, Outcome, Result
 from portal.services.sync.batches import push_batch
 from tests.listmanagers import harness
 
@@ -241,6 +241,54 @@ def test_a_list_manager_that_is_down_refuses_no_address(breakable, call):
     for addresses in (["alice@example.org"], ["alice@example.org", "bob@example.org"]):
         with pytest.raises(ListManagerUnavailableError):
             push_batch(manager, getattr(manager, call), addresses, before_call=lambda _count: None)
+
+
+KNOW_OPTIONS = [name for name, each in KINDS.items() if each.carries_options or name == "sympa"]
+CARRY_OPTIONS = [name for name, each in KINDS.items() if each.carries_options]
+
+
+@pytest.mark.parametrize("kind", params(KNOW_OPTIONS), indirect=True)
+def test_who_gets_digests_or_no_mail_is_known(kind):
+    kind.set_roster("alice@example.org", "bob@example.org", digest=["charlie@example.org"])
+    kind.set_no_mail("bob@example.org")
+    manager = kind.open()
+    assert isinstance(manager, KnowsOptions)
+    found = manager.options(["alice@example.org", "Bob@example.org", "charlie@example.org", "dora@example.org"])
+    assert {address: options.is_mail_off for address, options in found.items()} == {
+        "Bob@example.org": True,
+        "charlie@example.org": False,
+    }
+
+
+@pytest.mark.parametrize("kind", params(CARRY_OPTIONS), indirect=True)
+def test_an_address_is_added_with_the_options_of_another(kind):
+    kind.set_roster("bob@example.org", digest=["charlie@example.org"])
+    kind.set_no_mail("bob@example.org")
+    manager = kind.open()
+    assert isinstance(manager, CarriesOptions)
+    found = manager.options(["bob@example.org", "charlie@example.org"])
+    outcomes = manager.add_with_options(
+        [
+            ("new.bob@example.org", found["bob@example.org"]),
+            ("new.charlie@example.org", found["charlie@example.org"]),
+            ("no address", found["charlie@example.org"]),
+        ]
+    )
+    assert _results(outcomes) == {
+        "new.bob@example.org": Result.DONE,
+        "new.charlie@example.org": Result.DONE,
+        "no address": Result.REJECTED,
+    }
+    assert kind.no_mail_roster() == {"bob@example.org", "new.bob@example.org"}
+    assert kind.digest_roster() == {"charlie@example.org", "new.charlie@example.org"}
+    assert manager.remove(["new.bob@example.org"])["new.bob@example.org"].result is Result.DONE
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in KNOW_OPTIONS])
+def test_a_kind_that_knows_no_options_does_not_say_that_it_does(name, tmp_path):
+    made = _made(name, tmp_path)
+    assert not isinstance(made.open(), KnowsOptions)
+    made.close()
 
 
 @pytest.mark.parametrize("call", ["check", "roster", "add", "remove"])

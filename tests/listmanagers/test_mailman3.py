@@ -328,6 +328,17 @@ def test_every_answer_to_an_add_has_its_meaning(fake):
     assert fake.roster("ants") == {"member@example.org", "new@example.org"}
 
 
+def test_mail_that_bounces_switched_off_does_not_go_along(fake):
+    fake.set_roster("ants", ["bob@example.org"], digest=["charlie@example.org", "dora@example.org"])
+    for address, status in [("bob", "by_bounces"), ("charlie", "by_bounces"), ("dora", "by_moderator")]:
+        fake.get_list("ants").statuses[f"{address}@example.org"] = status
+    found = opened(fake).options(["bob@example.org", "charlie@example.org", "dora@example.org"])
+    assert {address: tuple(each) for address, each in found.items()} == {
+        "charlie@example.org": ("delivery_mode=mime_digests", False),
+        "dora@example.org": ("delivery_mode=mime_digests&delivery_status=by_moderator", True),
+    }
+
+
 def test_an_add_that_mailman_holds_is_pending(fake):
     fake.get_list("ants").moderated = True
     outcome = opened(fake).add(["bob@example.org"])["bob@example.org"]

@@ -133,7 +133,7 @@ def renew(session: Session, lease: Held, *, seconds: float = 0) -> None:
         if not is_ours:
             raise LeaseHeldError(
                 f"{lease.handle}: another run took the list over while this one was running; "
-                "run again when that one ends"
+                "run again when that one has ended"
             )
 
 

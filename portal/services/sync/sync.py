@@ -33,6 +33,7 @@ from portal.services.history import COMMAND_LINE, Actor
 from portal.services.sync import leases, plans, runs
 from portal.services.sync.abandonment import abandon_open, take_back
 from portal.services.sync.batches import Send, push_batch
+from portal.services.sync.carried_options import sender_of_options, with_options
 from portal.services.sync.leases import Held
 from portal.services.sync.list_init import require_announced
 from portal.services.sync.runs import Begun, Origin, PushedLine
@@ -118,7 +119,7 @@ def sync_list(
         with _refusals_recorded(work):
             leases.renew(session, lease, seconds=manager.timeout(0))
             roster = read_roster(manager.roster())
-        plan, is_accepted = _checked_plan(work, roster)
+        plan, is_accepted = _checked_plan(work, roster, manager)
         if plan.warning and not is_accepted:
             _carry_out_unhindered(work, lease, manager, plan)
             raise _needs_approval(plan)
@@ -156,7 +157,8 @@ def dry_run(session: Session, mailing_list: MailingList, manager: ListManager, *
     mailing_list.require_running()
     roster = read_roster(manager.roster())
     with reading(session):
-        return SyncResult(None, plans.make_plan(session, mailing_list, roster, now=clock()))
+        plan = plans.make_plan(session, mailing_list, roster, now=clock())
+    return SyncResult(None, with_options(manager, plan))
 
 
 def begin_planned_run(
@@ -256,8 +258,8 @@ def by_address(lines: Iterable[RosterLine]) -> Roster:
     return roster
 
 
-def _checked_plan(work: _Work, roster: Roster) -> tuple[Plan, bool]:
-    """Return the plan and whether it was approved by its id.
+def _checked_plan(work: _Work, roster: Roster, manager: ListManager | None = None) -> tuple[Plan, bool]:
+    """Return the plan and whether it was approved by its id. There is no list manager to ask in a planned run.
 
     Raise PlanChangedError, or SafetyLimitError where the plan needs approval and nothing of it goes without.
     """
@@ -266,6 +268,9 @@ def _checked_plan(work: _Work, roster: Roster) -> tuple[Plan, bool]:
         plan = plans.make_plan(
             session, work.mailing_list, roster, now=work.clock(), is_planned_run=work.kind is RunKind.PLANNED
         )
+    if manager is not None:
+        with _refusals_recorded(work):
+            plan = with_options(manager, plan)
     if request.only not in {None, plan.id}:  # nothing went wrong, so it is no run: it is shown again
         raise PlanChangedError(
             f"{plan.handle}: the plan is not {request.only} any more, so nothing was done; it is now {plan.id}",
@@ -338,7 +343,9 @@ def _push(work: _Work, lease: Held, manager: ListManager, plan: Plan) -> dict[in
     outcomes: dict[int, Outcome] = {}
     removals = plan.of(Action.REMOVE)
     send(manager.remove, [each for each in removals if each.after is None])
-    send(manager.add, plan.of(Action.ADD))
+    adds = plan.of(Action.ADD)
+    send(manager.add, [each for each in adds if each.options is None])
+    send(sender_of_options(manager, adds), [each for each in adds if each.options is not None])
     taken = {address_id for address_id, outcome in outcomes.items() if outcome.result in _TAKEN}
     send(manager.remove, [each for each in removals if each.after in taken])
     if not outcomes:
