@@ -1,7 +1,7 @@
 """`flask mailinglist`: the mailing lists, from cron, in pipes and by hand."""
 
 import sys
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -23,6 +23,9 @@ from portal.domain.merge import Action
 from portal.domain.roster_text import RosterText
 from portal.errors import UnknownUserError
 from portal.extensions import db, portal
+
+if TYPE_CHECKING:
+    from portal.services.sync.planned_runs import RosterUse
 
 # Services are imported where they are used: a cron job that runs every minute pays for none that it does not call.
 
@@ -91,16 +94,11 @@ def list_init(
     \b
     Example: list_members members | flask mailinglist list-init members
     """
-    if plan + confirm + abandon > 1:
-        raise click.UsageError("--plan begins a planned run, --confirm and --abandon end it: give one of them")
-    if accept is not None and not plan:
-        raise click.UsageError("--accept goes with --plan")
-    if token is not None and not (confirm or abandon):
-        raise click.UsageError("--token goes with --confirm or --abandon")
     from portal.services.sync.planned_runs import RosterUse, take
 
-    mailing_list = portal().catalogue().get(handle)
     use = RosterUse(plan=plan, confirm=confirm, abandon=abandon, accept=accept, allow_empty=allow_empty, token=token)
+    _require_one_use(use)
+    mailing_list = portal().catalogue().get(handle)
     is_piped = getattr(file, "name", "<stdin>") == "<stdin>"
     text = RosterText(watched(file), ends_with_newline=is_piped, skip_invalid=skip_invalid)
     counts, sync_result = take(db.session(), mailing_list, text, clock=portal().clock, use=use)
@@ -111,6 +109,15 @@ def list_init(
         return
     for name, count in counts.items():
         click.echo(f"{name}: {count}")
+
+
+def _require_one_use(use: "RosterUse") -> None:
+    if use.plan + use.confirm + use.abandon > 1:
+        raise click.UsageError("--plan begins a planned run, --confirm and --abandon end it: give one of them")
+    if use.accept is not None and not use.plan:
+        raise click.UsageError("--accept goes with --plan")
+    if use.token is not None and not (use.confirm or use.abandon):
+        raise click.UsageError("--token goes with --confirm or --abandon")
 
 
 @mailinglist.command("get-subscribed")
