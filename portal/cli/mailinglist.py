@@ -99,9 +99,9 @@ def list_init(
     use = RosterUse(plan=plan, confirm=confirm, abandon=abandon, accept=accept, allow_empty=allow_empty, token=token)
     _require_one_use(use)
     mailing_list = portal().catalogue().get(handle)
-    is_piped = getattr(file, "name", "<stdin>") == "<stdin>"
-    text = RosterText(watched(file), ends_with_newline=is_piped, skip_invalid=skip_invalid)
-    counts, sync_result = take(db.session(), mailing_list, text, clock=portal().clock, use=use)
+    counts, sync_result = take(
+        db.session(), mailing_list, _roster_text(file, skip_invalid=skip_invalid), clock=portal().clock, use=use
+    )
     if sync_result is not None:
         print_news(mailing_list, sync_result)
     if form == "json":
@@ -109,6 +109,12 @@ def list_init(
         return
     for name, count in counts.items():
         click.echo(f"{name}: {count}")
+
+
+def _roster_text(file: BinaryIO, *, skip_invalid: bool) -> RosterText:
+    """Return the reader of a file or of standard input, whose last line may have been cut off."""
+    is_piped = getattr(file, "name", "<stdin>") == "<stdin>"
+    return RosterText(watched(file), ends_with_newline=is_piped, skip_invalid=skip_invalid)
 
 
 def _require_one_use(use: "RosterUse") -> None:

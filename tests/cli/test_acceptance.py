@@ -304,7 +304,7 @@ def test_a_planned_run_pushes_the_difference_and_nothing_else(portal, mailman, s
     assert (code, stderr) == (0, "")
     assert re.fullmatch(
         r"subscribed: 0\nunsubscribed: 0\nkept: 3\nunknown: 1\ninvalid: 0\n"
-        r"plan: [0-9a-f]{16}\nadds: 1\nremovals: 1\n",
+        r"plan: [0-9a-f]{16}\nadds: 1\nremovals: 1\ntoken: [0-9a-f]{32}\n",
         stdout,
     )
     assert portal.refused(75, "sync")

@@ -185,8 +185,8 @@ def test_lines_that_cannot_be_read_change_nothing_unless_they_are_skipped(call, 
 def test_the_counts_of_a_plan_are_those_of_list_init(call, session, cast):
     roster = "alice@example.org\ncharlie@example.org\nstranger@example.net\nrubbish\n"
     counts = json.loads(call("list-init", "--plan", "--skip-invalid", "members", "--format", "json", stdin=roster)[1])
-    plan = counts.pop("plan")
-    assert re.fullmatch("[0-9a-f]{16}", plan)
+    assert re.fullmatch("[0-9a-f]{16}", counts.pop("plan"))
+    assert re.fullmatch("[0-9a-f]{32}", counts.pop("token"))
     assert counts == {
         "subscribed": 1, "unsubscribed": 0, "kept": 2, "unknown": 1, "invalid": 1, "adds": 1, "removals": 0,
     }  # fmt: skip
