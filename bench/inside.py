@@ -25,7 +25,8 @@ from portal.models import Address, Preference, User
 from portal.services.accounts.passwords import hash_password
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences.preferences import choose_for
-from portal.services.sync.sync import Request, read_roster, sync_list
+from portal.services.sync.run_steps import Request
+from portal.services.sync.sync import read_roster, sync_list
 from portal.services.transaction import reading, transaction
 
 MOVES = 10  # adds, and as many removals

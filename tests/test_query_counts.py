@@ -21,7 +21,8 @@ from portal.services.history import COMMAND_LINE
 from portal.services.preferences.preferences import choose_for
 from portal.services.sync import runs
 from portal.services.sync.list_init import list_init
-from portal.services.sync.sync import Request, sync_list
+from portal.services.sync.run_steps import Request
+from portal.services.sync.sync import sync_list
 from tests.conftest import Clock, Rosters
 from tests.factories import make_preference, make_user
 from tests.fakes.memory import MemoryList

@@ -25,7 +25,7 @@ from portal.errors import UnknownUserError
 from portal.extensions import db, portal
 
 if TYPE_CHECKING:
-    from portal.services.sync.planned_runs import RosterUse
+    from portal.services.sync.roster_input import RosterUse
 
 # Services are imported where they are used: a cron job that runs every minute pays for none that it does not call.
 
@@ -94,7 +94,7 @@ def list_init(
     \b
     Example: list_members members | flask mailinglist list-init members
     """
-    from portal.services.sync.planned_runs import RosterUse, take
+    from portal.services.sync.roster_input import RosterUse, take
 
     use = RosterUse(plan=plan, confirm=confirm, abandon=abandon, accept=accept, allow_empty=allow_empty, token=token)
     _require_one_use(use)

@@ -15,9 +15,9 @@ from portal.extensions import db, portal
 from portal.faults import fault_of, one_line, translated
 
 if TYPE_CHECKING:
+    from portal.services.sync.run_steps import SyncResult
     from portal.services.sync.runs import AskedRun
     from portal.services.sync.settlement import NotTaken
-    from portal.services.sync.sync import SyncResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,8 @@ def _naming(handle: str, words: str) -> str:
 
 
 def _run(mailing_list: MailingList, options: SyncOptions) -> "SyncResult":
-    from portal.services.sync.sync import Request, dry_run, sync_list
+    from portal.services.sync.run_steps import Request
+    from portal.services.sync.sync import dry_run, sync_list
 
     manager = portal().open_list_manager(mailing_list)
     if options.is_dry:

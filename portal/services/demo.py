@@ -20,7 +20,8 @@ from portal.models import User
 from portal.services.accounts import addresses, users
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.preferences import preferences
-from portal.services.sync.sync import Request, sync_list
+from portal.services.sync.run_steps import Request
+from portal.services.sync.sync import sync_list
 from portal.services.transaction import reading, transaction
 
 DEMO = Actor(None, "demo")

@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 from portal.domain.roster_text import RosterText
 from portal.extensions import db
 from portal.services.sync import leases
-from portal.services.sync.sync import Request, begin_planned_run
+from portal.services.sync.planned_runs import begin_planned_run
+from portal.services.sync.run_steps import Request
 from tests.conftest import CATALOGUE, Clock, Rosters
 from tests.factories import make_user
 from tests.fakes.mailman2 import FakeMailman2

@@ -564,14 +564,26 @@ _SYNC = (
     *_in(
         "services/sync/planned_runs.py",
         "tests/services/sync/test_sync.py tests/web/api/test_calls.py::test_a_planned_run_that_is_given_up_lets_the_list_go",
-        ("planned: given up and the list is held", "    leases.release(session, lease)\n", ""),
-        ("planned: given up and not taken back", "    abandonment.take_back(session, run, now=clock())\n", ""),
+        (
+            "planned: given up and the list is held",
+            "    leases.release(session, lease)\n    return run.run_id",
+            "    return run.run_id",
+        ),
+        (
+            "planned: given up and not taken back",
+            "    take_back(session, run, now=clock())\n    message",
+            "    message",
+        ),
+    ),
+    *_in(
+        "services/sync/run_steps.py",
+        "tests/services/sync/test_sync.py",
+        ("sync: emptied by the push", "if plan.staying and not roster", "if plan.staying < 0 and not roster"),
     ),
     *_in(
         "services/sync/sync.py",
         "tests/services/sync/test_sync.py tests/services/sync/test_leases.py",
-        ("sync: emptied by the push", "if plan.staying and not roster", "if plan.staying < 0 and not roster"),
-        ("sync: the old address goes first", "if each.after is None or each.after in taken", "if each.after or True"),
+        ("sync: the old address goes first", "if each.after in taken", "if each.after not in taken"),
         (
             "lease: lost after the last call",
             "            leases.renew(session, lease)  # what another run",

@@ -18,7 +18,8 @@ from portal.models import Address, Preference
 from portal.services.accounts import addresses
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
-from portal.services.sync.sync import Request, SyncResult, sync_list
+from portal.services.sync.run_steps import Request, SyncResult
+from portal.services.sync.sync import sync_list
 from tests.conftest import Clock
 from tests.domain.test_merge_space import reachable
 from tests.factories import NOW, make_preference, make_user

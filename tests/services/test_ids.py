@@ -9,7 +9,8 @@ from portal.models import Address, History
 from portal.services.accounts import users
 from portal.services.accounts.addresses import checked
 from portal.services.sync.list_init import list_init
-from portal.services.sync.sync import Request, sync_list
+from portal.services.sync.run_steps import Request
+from portal.services.sync.sync import sync_list
 from tests.conftest import Clock
 
 

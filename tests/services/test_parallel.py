@@ -14,7 +14,8 @@ from portal.extensions import db
 from portal.models import Address, History, Preference, Run, User, UserAddress
 from portal.services.preferences import preferences
 from portal.services.sync.list_init import list_init
-from portal.services.sync.sync import Request, sync_list
+from portal.services.sync.run_steps import Request
+from portal.services.sync.sync import sync_list
 from tests.factories import NOW, make_preference, make_user
 from tests.fakes.memory import MemoryList
 from tests.listening import listening

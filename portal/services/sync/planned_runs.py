@@ -1,83 +1,142 @@
-"""A roster that somebody hands in, by a pipe or over the API: a list-init, or one half of a planned run."""
+"""A planned run: the two halves of a sync, with the pushing left to a shell script or another host in between.
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+Source: docs/semantics.md, "A planned run".
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy.orm import Session
 
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
+from portal.domain.plan import Decision, Plan, Reason, Row
 from portal.domain.roster_text import RosterText
-from portal.domain.run import RunState
-from portal.services.history import COMMAND_LINE, Actor
-from portal.services.sync import list_init
+from portal.domain.run import RunKind, RunState
+from portal.errors import (
+    NoPlannedRunError,
+)
+from portal.services.sync import leases, plans, runs
+from portal.services.sync.abandonment import abandon_open, take_back
+from portal.services.sync.leases import Held
+from portal.services.sync.list_init import require_announced
+from portal.services.sync.run_steps import (
+    Clock,
+    Request,
+    SyncResult,
+    Work,
+    begin,
+    by_address,
+    checked_plan,
+    failure_recorded,
+    finish,
+    judged,
+    never_added,
+    require_believable_after,
+    sync_result,
+)
+from portal.services.sync.runs import Begun, PushedLine
+from portal.services.sync.settlement import settle
+from portal.services.transaction import reading
 
-if TYPE_CHECKING:
-    from portal.services.sync.sync import SyncResult
+PLANNED_RUN_SECONDS = 3600.0
 
 
-@dataclass(frozen=True)
-class RosterUse:
-    """What a roster is handed in for: ``plan`` begins a planned run, ``confirm`` ends it, neither is a list-init.
+def begin_planned_run(
+    session: Session, mailing_list: MailingList, text: RosterText, *, clock: Clock, request: Request
+) -> tuple[SyncResult, int]:
+    """Plan from a roster on a stream: take over what the roster says, write the run, push nothing.
 
-    ``abandon`` gives a planned run up, for which no roster is read.
-    ``accept`` is the id of a plan that may exceed the safety limits, ``token`` that of the one planned run that is to
-    be ended, ``actor`` is who asked.
+    Return the sync_result and the count of lines that were passed over. Raise what ``sync_list`` raises,
+    UnreadableRosterError, and NoAddressesError for input without an address that was not announced as such by
+    ``request.allow_empty``.
     """
-
-    plan: bool = False
-    confirm: bool = False
-    abandon: bool = False
-    accept: str | None = None
-    allow_empty: bool = False
-    token: str | None = None
-    actor: Actor = COMMAND_LINE
-
-
-class Taken(NamedTuple):
-    """What came of it: the counts that are answered, a plan's id among them, and what a planned run found out."""
-
-    answer: Mapping[str, int | str]
-    sync_result: "SyncResult | None"
-
-
-def take(
-    session: Session, mailing_list: MailingList, text: RosterText, *, clock: Callable[[], datetime], use: RosterUse
-) -> Taken:
-    """Do what a roster was handed in for. Raise what ``list_init``, ``begin_planned_run`` and its end raise."""
-    if use.plan:
-        return _plan(session, mailing_list, text, clock=clock, use=use)
-    if use.confirm:
-        return _confirm(session, mailing_list, text, clock=clock, use=use)
-    if use.abandon:
-        return Taken({"abandoned": abandon_planned_run(session, mailing_list, clock=clock, token=use.token)}, None)
-    counts = list_init.list_init(session, mailing_list, text, now=clock(), allow_empty=use.allow_empty)
-    return Taken(asdict(counts), None)
+    mailing_list.require_running()
+    work = Work(session, mailing_list, clock, RunKind.PLANNED, request)
+    roster = by_address(text)
+    if not roster:
+        require_announced(text, allow_empty=request.allow_empty)
+    lease = leases.acquire(session, mailing_list.handle, seconds=PLANNED_RUN_SECONDS, outlives_process=True)
+    try:
+        repaired = abandon_open(session, mailing_list.handle, now=clock())
+        plan, is_accepted = checked_plan(work, roster)
+        run = begin(work, plan, is_accepted=is_accepted)
+        with failure_recorded(work, run), _taken_back_on_failure(work, run):
+            unpushed = [each for each in plan.decisions if not each.is_pushed]
+            settled = settle(session, run, unpushed, never_added(plan), now=clock())
+    except BaseException:
+        leases.release(session, lease)
+        raise
+    return replace(sync_result(run, plan, {}, settled, repaired), token=lease.token), text.invalid
 
 
-def _plan(
-    session: Session, mailing_list: MailingList, text: RosterText, *, clock: Callable[[], datetime], use: RosterUse
-) -> Taken:
-    from portal.services.sync.sync import Request, begin_planned_run  # a list-init pays nothing for it
+def confirm_planned_run(
+    session: Session, mailing_list: MailingList, text: RosterText, *, clock: Clock, request: Request
+) -> SyncResult:
+    """End a planned run by the roster read after the pushing.
 
-    request = Request(actor=use.actor, accept=use.accept, allow_empty=use.allow_empty)
-    sync_result, invalid = begin_planned_run(session, mailing_list, text, clock=clock, request=request)
-    counts = list_init.counts_of_plan(session, mailing_list, sync_result.plan, invalid=invalid)
-    removals = sum(len(each.spelling.split("\n")) for each in sync_result.plan.of(Action.REMOVE))
-    pushed = {"adds": sync_result.plan.counts["added"], "removals": removals}  # as many as are printed
-    return Taken({**asdict(counts), "plan": sync_result.plan.id, **pushed, "token": sync_result.token}, sync_result)
+    Raise NoPlannedRunError, UnreadableRosterError, NoAddressesError, RosterInDoubtError or LeaseHeldError; the run
+    then stays open.
+    """
+    work = Work(session, mailing_list, clock, RunKind.PLANNED, request)
+    roster = by_address(text)
+    run, lease = open_planned_run(session, mailing_list.handle, token=request.token)
+    if not roster:
+        require_announced(text, allow_empty=request.allow_empty)
+    plan = _plan_of_lines(work, run)
+    pushed = {each.row.address_id: judged(each, roster) for each in plan.decisions}
+    require_believable_after(plan, roster)
+    leases.renew(session, lease)  # whoever ended this run meanwhile let others begin theirs
+    settled = settle(session, run, plan.decisions, pushed, now=clock())
+    finish(work, run, pushed, settled)
+    leases.release(session, lease)
+    return sync_result(run, plan, pushed, settled, [])
 
 
-def _confirm(
-    session: Session, mailing_list: MailingList, text: RosterText, *, clock: Callable[[], datetime], use: RosterUse
-) -> Taken:
-    from portal.services.sync.sync import Request, confirm_planned_run  # as above
+def open_planned_run(session: Session, handle: str, *, token: str | None = None) -> tuple[Begun, Held]:
+    """Return the planned run of a list that waits for its end, and its lease.
 
-    request = Request(actor=use.actor, allow_empty=use.allow_empty, token=use.token)
-    sync_result = confirm_planned_run(session, mailing_list, text, clock=clock, request=request)
-    return Taken(dict(sync_result.tally), sync_result)
+    Raise NoPlannedRunError, where it is not the run that a token names too.
+    """
+    with reading(session):
+        lease = leases.of_planned_run(session, handle)
+        run = runs.open_planned(session, handle)
+    if run is None or lease is None:
+        raise NoPlannedRunError(f"{handle}: no planned run is open; begin one with: list-init --plan {handle}")
+    if token not in {None, lease.token}:
+        raise NoPlannedRunError(f"{handle}: the planned run of that token has ended; another one is open")
+    return run, lease
+
+
+def _plan_of_lines(work: Work, run: Begun) -> Plan:
+    """Return what a planned run had pushed, as the plan that its end is settled by."""
+    session, handle = work.session, run.handle
+    with reading(session):
+        lines = {each.address_id: each for each in runs.pushed_lines(session, run)}
+        rows = plans.load_rows(session, work.mailing_list, lines, now=work.clock())
+        staying = plans.count_staying(session, handle, leaving=lines)
+    decisions = tuple(
+        _decided(replace(row, version=line.version), line) for row in rows if (line := lines[row.address_id])
+    )
+    return Plan(handle, decisions, staying=staying)
+
+
+def _decided(row: Row, line: PushedLine) -> Decision:
+    on_roster = line.action is Action.REMOVE
+    row = replace(row, version=line.version)  # a choice made since makes it stale
+    return Decision(row, row.state, on_roster, line.action, Reason.CHOSEN, line.spelling)
+
+
+@contextmanager
+def _taken_back_on_failure(work: Work, run: Begun) -> Iterator[None]:
+    """See to it that the first half of a planned run that fails has applied nothing but first preferences."""
+    try:
+        yield
+    except BaseException:
+        take_back(work.session, run, now=work.clock())
+        raise
 
 
 def abandon_planned_run(
@@ -89,11 +148,8 @@ def abandon_planned_run(
     sync: the next run tells what of them was pushed from what people did. Raise NoPlannedRunError, where it is not
     the run of a ``token`` too.
     """
-    from portal.services.sync import abandonment, leases, runs
-    from portal.services.sync.sync import open_planned_run
-
     run, lease = open_planned_run(session, mailing_list.handle, token=token)
-    abandonment.take_back(session, run, now=clock())
+    take_back(session, run, now=clock())
     message = "it was given up, since a step of it failed"
     runs.finish(session, run, state=RunState.FAILED, now=clock(), message=message)
     leases.release(session, lease)

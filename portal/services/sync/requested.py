@@ -14,8 +14,9 @@ from portal.errors import ForbiddenError, LeaseHeldError, PlanChangedError, Port
 from portal.listmanagers.base import ListManager
 from portal.models import User
 from portal.services.sync import runs
+from portal.services.sync.run_steps import Request, SyncResult
 from portal.services.sync.runs import AskedRun
-from portal.services.sync.sync import Request, SyncResult, dry_run, sync_list
+from portal.services.sync.sync import dry_run, sync_list
 from portal.services.transaction import reading
 
 Clock = Callable[[], datetime]

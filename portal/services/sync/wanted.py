@@ -49,7 +49,7 @@ def planned(session: Session, mailing_list: MailingList, action: Action) -> Iter
     Raise NoPlannedRunError.
     """
     from portal.services.sync import runs  # the other exports, which cron calls, pay nothing for runs
-    from portal.services.sync.sync import open_planned_run
+    from portal.services.sync.planned_runs import open_planned_run
 
     run, _lease = open_planned_run(session, mailing_list.handle)
     with reading(session):

@@ -15,8 +15,8 @@ from portal.domain.roster_text import RosterText
 from portal.extensions import db, portal
 from portal.services import security_log
 from portal.services.reports import lists as list_reports
-from portal.services.sync import list_passwords, planned_runs, wanted
-from portal.services.sync.planned_runs import RosterUse
+from portal.services.sync import list_passwords, roster_input, wanted
+from portal.services.sync.roster_input import RosterUse
 from portal.web import guards
 from portal.web.api import bodies, openapi
 from portal.web.api.parameters import ExportQuery, FormatQuery, InitQuery, PasswordsQuery, Query, RunsQuery, asked
@@ -54,7 +54,7 @@ def init(handle: str) -> Response:
         actor=guards.caller().actor,
     )
     text = RosterText(()) if use.abandon else bodies.roster(skip_invalid=query.is_set("skip_invalid"))
-    taken = planned_runs.take(db.session(), mailing_list, text, clock=portal().clock, use=use)
+    taken = roster_input.take(db.session(), mailing_list, text, clock=portal().clock, use=use)
     return _answer_counts(taken.answer, query.format)
 
 

@@ -14,7 +14,8 @@ from portal.services.preferences import preferences
 from portal.services.reports import lists as list_reports
 from portal.services.sync import runs
 from portal.services.sync.requested import carry_out
-from portal.services.sync.sync import Request, sync_list
+from portal.services.sync.run_steps import Request
+from portal.services.sync.sync import sync_list
 from tests.factories import NOW, make_preference, make_user
 from tests.fakes.memory import MemoryList, breaking
 

@@ -17,7 +17,8 @@ from portal.errors import BadInputError, DisabledError, SafetyLimitError
 from portal.extensions import db
 from portal.models import Address, History, Preference, UserAddress
 from portal.services.preferences.from_ixp_manager import Imported, ListCounts, import_preferences
-from portal.services.sync.sync import Request, sync_list
+from portal.services.sync.run_steps import Request
+from portal.services.sync.sync import sync_list
 from tests.conftest import SERVER, Clock, Rosters
 from tests.factories import NOW, make_address, make_preference, make_user
 from tests.listening import listening

@@ -15,7 +15,8 @@ from portal.services.history import Actor
 from portal.services.preferences import on_behalf
 from portal.services.preferences.on_behalf import BulkAction, Eligibility
 from portal.services.reports.subscribers import Filter
-from portal.services.sync.sync import Request, sync_list
+from portal.services.sync.run_steps import Request
+from portal.services.sync.sync import sync_list
 from tests.conftest import Clock
 from tests.factories import NOW, make_address, make_preference, make_user
 from tests.fakes.memory import MemoryList

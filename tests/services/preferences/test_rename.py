@@ -13,7 +13,9 @@ from portal.models import History, Lease, Preference, Run, RunLine
 from portal.services.preferences.rename import Carried, rename
 from portal.services.sync import leases
 from portal.services.sync.list_init import list_init
-from portal.services.sync.sync import Request, begin_planned_run, sync_list
+from portal.services.sync.planned_runs import begin_planned_run
+from portal.services.sync.run_steps import Request
+from portal.services.sync.sync import sync_list
 from tests.conftest import CATALOGUE, Rosters
 from tests.factories import make_preference, make_user
 

@@ -13,7 +13,8 @@ from portal.domain.outlook import Known, State, outlook
 from portal.extensions import db
 from portal.models import Base, History, Run
 from portal.services.reports import lists as list_reports
-from portal.services.sync.sync import Request, sync_list
+from portal.services.sync.run_steps import Request
+from portal.services.sync.sync import sync_list
 from tests.factories import NOW, make_preference, make_user
 from tests.fakes.memory import MemoryList
 

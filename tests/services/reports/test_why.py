@@ -17,7 +17,9 @@ from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences import preferences
 from portal.services.reports.why import Explanation, explain
-from portal.services.sync.sync import Request, begin_planned_run, sync_list
+from portal.services.sync.planned_runs import begin_planned_run
+from portal.services.sync.run_steps import Request
+from portal.services.sync.sync import sync_list
 from tests.conftest import Clock, Rosters
 from tests.factories import make_address, make_preference, make_user
 

@@ -18,7 +18,8 @@ from portal.models import Address, Base, History, Lease, Preference, Run, RunLin
 from portal.services.accounts import addresses, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
-from portal.services.sync.sync import Request, sync_list
+from portal.services.sync.run_steps import Request
+from portal.services.sync.sync import sync_list
 from tests.conftest import SERVER, is_nightly
 from tests.factories import make_preference, make_user
 

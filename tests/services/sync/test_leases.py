@@ -18,7 +18,9 @@ from portal.extensions import db
 from portal.models import Lease, Preference, Run
 from portal.services.sync import leases, runs
 from portal.services.sync.leases import Held
-from portal.services.sync.sync import Request, begin_planned_run, confirm_planned_run, sync_list
+from portal.services.sync.planned_runs import begin_planned_run, confirm_planned_run
+from portal.services.sync.run_steps import Request
+from portal.services.sync.sync import sync_list
 from portal.services.sync.wanted import planned
 from tests.factories import make_preference, make_user
 from tests.fakes.memory import MemoryList, breaking

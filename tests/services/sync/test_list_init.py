@@ -20,7 +20,8 @@ from portal.services.history import COMMAND_LINE
 from portal.services.preferences import preferences
 from portal.services.sync import leases, wanted
 from portal.services.sync.list_init import list_init
-from portal.services.sync.sync import Request, sync_list
+from portal.services.sync.run_steps import Request
+from portal.services.sync.sync import sync_list
 from tests.factories import NOW, make_address, make_preference, make_user
 from tests.fakes.memory import MemoryList
 

@@ -25,7 +25,9 @@ from portal.services.sync.list_passwords import (
     takes,
     why_none,
 )
-from portal.services.sync.sync import Request, begin_planned_run, sync_list
+from portal.services.sync.planned_runs import begin_planned_run
+from portal.services.sync.run_steps import Request
+from portal.services.sync.sync import sync_list
 from tests.factories import make_address, make_preference, make_user
 from tests.fakes.memory import MemoryList
 

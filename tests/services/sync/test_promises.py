@@ -45,7 +45,9 @@ from portal.services.accounts.addresses import Checked
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences import preferences
 from portal.services.sync import leases
-from portal.services.sync.sync import Request, begin_planned_run, confirm_planned_run, sync_list
+from portal.services.sync.planned_runs import begin_planned_run, confirm_planned_run
+from portal.services.sync.run_steps import Request
+from portal.services.sync.sync import sync_list
 from portal.services.transaction import transaction
 from tests.conftest import Clock, is_nightly
 from tests.factories import make_user

@@ -31,8 +31,9 @@ from portal.services.reports.lists import RunReport
 from portal.services.reports.runs import RunFound
 from portal.services.sync import leases, runs
 from portal.services.sync.requested import carry_out
+from portal.services.sync.run_steps import Request, SyncResult
 from portal.services.sync.runs import AskedRun
-from portal.services.sync.sync import Request, SyncResult, dry_run, sync_list
+from portal.services.sync.sync import dry_run, sync_list
 from tests.conftest import Clock
 from tests.factories import NOW, make_preference, make_user
 from tests.fakes.memory import Killed, MemoryList, breaking

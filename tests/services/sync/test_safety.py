@@ -9,7 +9,8 @@ from portal.domain.merge import Action
 from portal.errors import ListManagerUnavailableError, SafetyLimitError
 from portal.extensions import Portal
 from portal.models import Address, Preference, Restore, Run, RunLine, User
-from portal.services.sync.sync import Request, SyncResult, dry_run, sync_list
+from portal.services.sync.run_steps import Request, SyncResult
+from portal.services.sync.sync import dry_run, sync_list
 from tests.conftest import Clock
 from tests.factories import make_preference, make_user
 from tests.fakes.memory import MemoryList, breaking

@@ -29,8 +29,10 @@ from portal.services.history import COMMAND_LINE
 from portal.services.preferences.preferences import choose
 from portal.services.sync import leases
 from portal.services.sync.list_init import list_init
-from portal.services.sync.planned_runs import RosterUse, abandon_planned_run, take
-from portal.services.sync.sync import Request, SyncResult, begin_planned_run, confirm_planned_run, dry_run, sync_list
+from portal.services.sync.planned_runs import abandon_planned_run, begin_planned_run, confirm_planned_run
+from portal.services.sync.roster_input import RosterUse, take
+from portal.services.sync.run_steps import Request, SyncResult
+from portal.services.sync.sync import dry_run, sync_list
 from portal.services.sync.wanted import planned
 from tests.conftest import Clock, Rosters
 from tests.factories import make_preference, make_user

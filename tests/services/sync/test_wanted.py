@@ -11,7 +11,8 @@ from portal.domain.merge import Action, AddressState, Rules, decide
 from portal.domain.roster_text import RosterText
 from portal.errors import NoPlannedRunError
 from portal.models import Base
-from portal.services.sync.sync import Request, begin_planned_run
+from portal.services.sync.planned_runs import begin_planned_run
+from portal.services.sync.run_steps import Request
 from portal.services.sync.wanted import planned, subscribed, unsubscribed
 from tests.factories import make_preference, make_user
 

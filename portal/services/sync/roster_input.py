@@ -1,0 +1,83 @@
+"""A roster that somebody hands in, by a pipe or over the API: a list-init, or one half of a planned run."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy.orm import Session
+
+from portal.domain.mailinglist import MailingList
+from portal.domain.merge import Action
+from portal.domain.roster_text import RosterText
+from portal.services.history import COMMAND_LINE, Actor
+from portal.services.sync import list_init
+
+if TYPE_CHECKING:
+    from portal.services.sync.run_steps import SyncResult
+
+
+@dataclass(frozen=True)
+class RosterUse:
+    """What a roster is handed in for: ``plan`` begins a planned run, ``confirm`` ends it, neither is a list-init.
+
+    ``abandon`` gives a planned run up, for which no roster is read.
+    ``accept`` is the id of a plan that may exceed the safety limits, ``token`` that of the one planned run that is to
+    be ended, ``actor`` is who asked.
+    """
+
+    plan: bool = False
+    confirm: bool = False
+    abandon: bool = False
+    accept: str | None = None
+    allow_empty: bool = False
+    token: str | None = None
+    actor: Actor = COMMAND_LINE
+
+
+class Taken(NamedTuple):
+    """What came of it: the counts that are answered, a plan's id among them, and what a planned run found out."""
+
+    answer: Mapping[str, int | str]
+    sync_result: "SyncResult | None"
+
+
+def take(
+    session: Session, mailing_list: MailingList, text: RosterText, *, clock: Callable[[], datetime], use: RosterUse
+) -> Taken:
+    """Do what a roster was handed in for. Raise what ``list_init``, ``begin_planned_run`` and its end raise."""
+    if use.plan:
+        return _plan(session, mailing_list, text, clock=clock, use=use)
+    if use.confirm:
+        return _confirm(session, mailing_list, text, clock=clock, use=use)
+    if use.abandon:
+        from portal.services.sync.planned_runs import abandon_planned_run  # as below
+
+        return Taken({"abandoned": abandon_planned_run(session, mailing_list, clock=clock, token=use.token)}, None)
+    counts = list_init.list_init(session, mailing_list, text, now=clock(), allow_empty=use.allow_empty)
+    return Taken(asdict(counts), None)
+
+
+def _plan(
+    session: Session, mailing_list: MailingList, text: RosterText, *, clock: Callable[[], datetime], use: RosterUse
+) -> Taken:
+    from portal.services.sync.planned_runs import begin_planned_run
+    from portal.services.sync.run_steps import Request  # a list-init pays nothing for it
+
+    request = Request(actor=use.actor, accept=use.accept, allow_empty=use.allow_empty)
+    sync_result, invalid = begin_planned_run(session, mailing_list, text, clock=clock, request=request)
+    counts = list_init.counts_of_plan(session, mailing_list, sync_result.plan, invalid=invalid)
+    removals = sum(len(each.spelling.split("\n")) for each in sync_result.plan.of(Action.REMOVE))
+    pushed = {"adds": sync_result.plan.counts["added"], "removals": removals}  # as many as are printed
+    return Taken({**asdict(counts), "plan": sync_result.plan.id, **pushed, "token": sync_result.token}, sync_result)
+
+
+def _confirm(
+    session: Session, mailing_list: MailingList, text: RosterText, *, clock: Callable[[], datetime], use: RosterUse
+) -> Taken:
+    from portal.services.sync.planned_runs import confirm_planned_run
+    from portal.services.sync.run_steps import Request  # as above
+
+    request = Request(actor=use.actor, allow_empty=use.allow_empty, token=use.token)
+    sync_result = confirm_planned_run(session, mailing_list, text, clock=clock, request=request)
+    return Taken(dict(sync_result.tally), sync_result)

@@ -1,0 +1,235 @@
+"""What a sync and a planned run share: the plan and its approval, the row of the run, what became of it."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from portal.domain.address import MAX_LENGTH
+from portal.domain.mailinglist import MailingList
+from portal.domain.merge import Action
+from portal.domain.plan import Decision, Plan, Reason
+from portal.domain.roster_text import RosterLine
+from portal.domain.run import RunKind, RunState, in_order
+from portal.errors import (
+    PlanChangedError,
+    PortalError,
+    RosterInDoubtError,
+    SafetyLimitError,
+)
+from portal.listmanagers.base import ListManager, Outcome, Result
+from portal.services import security_log
+from portal.services.history import COMMAND_LINE, Actor
+from portal.services.sync import plans, runs
+from portal.services.sync.carried_options import with_options
+from portal.services.sync.runs import Begun, Origin
+from portal.services.sync.settlement import NotTaken, Pushed, Settled
+from portal.services.transaction import reading
+
+Clock = Callable[[], datetime]
+
+
+Roster = Mapping[str, str]  # canonical address to the list manager's spellings of it, one a line
+
+
+TAKEN = {Result.DONE, Result.ALREADY}
+
+
+HELD_RESULTS = {Result.PENDING, Result.CONFIRM}
+
+
+UNSAID = Outcome(Result.DONE)  # of an address that somebody else pushed, before the roster is read
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What became of one list's run: its plan, and what is news to an operator.
+
+    ``tally`` counts what was added and removed, and what did not take; ``not_taken`` is what of that is new;
+    ``repaired`` the numbers of earlier runs that had been interrupted; ``run_id`` is None for a dry run; ``token``
+    names a planned run that is open to those who end it.
+    """
+
+    run_id: int | None
+    plan: Plan
+    tally: Mapping[str, int] = field(default_factory=dict)
+    not_taken: tuple[NotTaken, ...] = ()
+    repaired: tuple[int, ...] = ()
+    token: str = ""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Count what was done, or what would be done in a dry run."""
+        return in_order({**self.plan.counts, **self.tally})
+
+
+@dataclass(frozen=True)
+class Request:
+    """Who asked for a run, and how; ``run_id`` where it waited.
+
+    ``accept`` is the id of a plan that is approved; ``only`` that of one that was shown before: it is approved too, and
+    no other is carried out. ``allow_empty``: a roster that is handed in may hold no address.
+    ``token`` is that of the one planned run that is to be ended.
+    """
+
+    actor: Actor = COMMAND_LINE
+    run_id: int | None = None
+    accept: str | None = None
+    allow_empty: bool = False
+    only: str | None = None
+    token: str | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run in progress: who holds the list, by which clock, for whom."""
+
+    session: Session
+    mailing_list: MailingList
+    clock: Clock
+    kind: RunKind
+    request: Request
+
+    @property
+    def origin(self) -> Origin:
+        """Return what its row in ``runs`` says of who asked for it."""
+        return Origin(self.mailing_list.handle, self.kind, self.request.actor, self.request.run_id)
+
+
+def by_address(lines: Iterable[RosterLine]) -> Roster:
+    """Return the spellings of each address of a roster, one a line, as many as fit where they are stored."""
+    roster: dict[str, str] = {}
+    for address, spelling in lines:
+        known = roster.setdefault(address, spelling)
+        if known != spelling and spelling not in (spellings := known.split("\n")):
+            roster[address] = "\n".join([*spellings, spelling]) if len(known) + len(spelling) < MAX_LENGTH else known
+    return roster
+
+
+def checked_plan(work: Work, roster: Roster, manager: ListManager | None = None) -> tuple[Plan, bool]:
+    """Return the plan and whether it was approved by its id. There is no list manager to ask in a planned run.
+
+    Raise PlanChangedError, or SafetyLimitError where the plan needs approval and nothing of it goes without.
+    """
+    session, request = work.session, work.request
+    with reading(session):
+        plan = plans.make_plan(
+            session, work.mailing_list, roster, now=work.clock(), is_planned_run=work.kind is RunKind.PLANNED
+        )
+    if manager is not None:
+        with refusals_recorded(work):
+            plan = with_options(manager, plan)
+    if request.only not in {None, plan.id}:  # nothing went wrong, so it is no run: it is shown again
+        raise PlanChangedError(
+            f"{plan.handle}: the plan is not {request.only} any more, so nothing was done; it is now {plan.id}",
+            plan_id=plan.id,
+        )
+    is_accepted = plan.id in {request.accept, request.only}
+    with refusals_recorded(work, plan):
+        if plan.warning and not (is_accepted or plan.unhindered):
+            raise needs_approval(plan)
+    return plan, is_accepted
+
+
+def needs_approval(plan: Plan) -> SafetyLimitError:
+    """Return the error of a plan that waits for approval."""
+    return SafetyLimitError(
+        f"{plan.handle}: {plan.warning}; if that is right, run again with: --accept {plan.id}", plan_id=plan.id
+    )
+
+
+def begin(work: Work, plan: Plan, *, is_accepted: bool) -> Begun:
+    """Write the run and its lines before anything is pushed, and of earlier ones what they turn out to have done."""
+    run = runs.begin(work.session, work.origin, now=work.clock(), plan=plan, is_accepted=is_accepted)
+    explained = {
+        each.row.address_id: Action.ADD if each.on_roster else Action.REMOVE
+        for each in plan.decisions
+        if each.state.seen is not each.row.state.seen
+    }
+    runs.record_explained(work.session, run, explained)
+    return run
+
+
+def never_added(plan: Plan) -> dict[int, Pushed]:
+    """Return what a member and an operator are to read of adds that are never made, where they do not yet."""
+    refused = Pushed(
+        on_roster=False,
+        took=False,
+        outcome=Outcome(Result.REJECTED, "the address of a mailing list is never added to a list"),
+    )
+    return {
+        each.row.address_id: refused
+        for each in plan.lines
+        if each.reason is Reason.LIST_ADDRESS and not each.row.has_refusal
+    }
+
+
+def require_believable_after(plan: Plan, roster: Roster) -> None:
+    """Raise RosterInDoubtError for an empty roster after a push that should have left some on it."""
+    if plan.staying and not roster:
+        raise RosterInDoubtError(
+            f"{plan.handle}: after the push the roster is empty although {plan.staying} addresses should be on it",
+            plan_id=plan.id,
+        )
+
+
+def judged(decision: Decision, roster: Roster, outcome: Outcome = UNSAID) -> Pushed:
+    """Tell by the roster read afterwards whether an add or a removal took, whatever the list manager said."""
+    on_roster = decision.row.canonical in roster
+    took = on_roster is (decision.action is Action.ADD)
+    if took and outcome.result not in TAKEN:
+        outcome = outcome._replace(result=Result.DONE)
+    elif not took and outcome.result in TAKEN:
+        outcome = outcome._replace(result=Result.UNDONE)
+    return Pushed(on_roster, took, outcome)
+
+
+def finish(work: Work, run: Begun, pushed: Mapping[int, Pushed], settled: Settled) -> None:
+    """Write the end of a good run, the run's row last."""
+    runs.settle_all_lines(work.session, run, except_for=settled.stale)
+    runs.finish(work.session, run, state=RunState.DONE, now=work.clock(), counts=tally(pushed))
+
+
+def tally(pushed: Mapping[int, Pushed]) -> dict[str, int]:
+    """Count what took and what did not; what took and is on the roster now was added."""
+    results = [each.outcome.result for each in pushed.values() if not each.took]
+    return {
+        "added": sum(each.took and each.on_roster for each in pushed.values()),
+        "removed": sum(each.took and not each.on_roster for each in pushed.values()),
+        "refused": results.count(Result.REJECTED),
+        "waiting": sum(each in HELD_RESULTS for each in results),
+        "no_effect": results.count(Result.UNDONE),
+    }
+
+
+def sync_result(
+    run: Begun, plan: Plan, pushed: Mapping[int, Pushed], settled: Settled, repaired: Sequence[int]
+) -> SyncResult:
+    """Return what became of a run that was carried out."""
+    return SyncResult(run.run_id, plan, tally(pushed), tuple(settled.not_taken), tuple(repaired))
+
+
+@contextmanager
+def refusals_recorded(work: Work, plan: Plan | None = None) -> Iterator[None]:
+    """Write a run for a sync that ends before its run has begun."""
+    try:
+        yield
+    except PortalError as error:
+        state = RunState.HELD if isinstance(error, SafetyLimitError) else RunState.FAILED
+        runs.refuse(work.session, work.origin, now=work.clock(), state=state, message=str(error), plan=plan)
+        if isinstance(error, SafetyLimitError):
+            security_log.log("sync held", list=work.mailing_list.handle, plan=error.plan_id)
+        raise
+
+
+@contextmanager
+def failure_recorded(work: Work, run: Begun) -> Iterator[None]:
+    """Write the failed end of a run; its lines stay open, and the next run repairs what they explain."""
+    try:
+        yield
+    except BaseException as error:
+        message = str(error) if isinstance(error, PortalError) else f"interrupted: {type(error).__name__}"
+        runs.finish(work.session, run, state=RunState.FAILED, now=work.clock(), message=message)
+        raise
