@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from portal.domain.mailinglist import HANDLE, MailingList, SafetyLimits
+from portal.errors import PausedError
 
 EVERYBODY = MailingList(
     handle="members",
@@ -49,3 +50,9 @@ def test_a_list_with_an_audience_is_offered_to_its_groups_alone() -> None:
 
 def test_an_empty_audience_is_nobody() -> None:
     assert not replace(EVERYBODY, audience=frozenset()).is_offered_to(frozenset({"board"}))
+
+
+def test_a_paused_list_may_not_be_run() -> None:
+    EVERYBODY.require_running()
+    with pytest.raises(PausedError, match="members is paused"):
+        replace(EVERYBODY, is_paused=True).require_running()

@@ -575,6 +575,36 @@ def test_all_spellings_of_an_address_on_the_roster_are_removed(world: World) -> 
     assert sorted(world.told("remove")) == ["ADA@example.org", "Ada@example.org", "ada@example.org"]
 
 
+def test_two_spellings_that_stay_on_the_roster_are_one_refusal(world: World) -> None:
+    world.tick("ada@example.org", subscribed=False, seen=True)
+    world.list.members = {name: name for name in ("Ada@example.org", "ada@example.org")}
+    world.list.stubborn.add("ada@example.org")
+    found = world.sync()
+    assert [each.words for each in found.not_taken] == ["may not leave"]
+    assert (found.counts["added"], found.counts["removed"], found.counts["refused"]) == (0, 0, 1)
+
+
+def test_a_plan_that_fails_while_it_is_written_applies_nothing(world: World) -> None:
+    world.tick("ada@example.org", seen=True)
+    world.update("ada@example.org", touched=False)
+    moments = iter([world.clock(), world.clock(), world.clock(), None, *[world.clock()] * 9])
+
+    def clock() -> datetime:
+        moment = next(moments)
+        if moment is None:  # when what the list says is to be taken over
+            raise OSError("the clock stopped")
+        return moment
+
+    with pytest.raises(OSError, match="the clock stopped"):
+        begin_planned_run(
+            world.session, world.mailing_list, RosterText([b"bob@example.net\n"]), clock=clock, request=Request()
+        )
+    assert world.row("ada@example.org").subscribed
+    assert world.runs()[-1].state == "failed"
+    with leases.held(world.session, "members"):
+        pass
+
+
 def test_in_a_planned_run_all_spellings_are_printed_and_counted(world: World) -> None:
     world.tick("ada@example.org", subscribed=False, seen=True)
     text = RosterText(["Ada@example.org", "ada@example.org"])
