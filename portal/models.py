@@ -341,7 +341,10 @@ class LoginSession(Base):
 
 
 class AccountChange(Base):
-    """One change of an account. Append-only, and it outlives the account: who is erased is named by number."""
+    """One change of an account, from ``old`` to ``new`` where it is one of values. Append-only.
+
+    It outlives the account: who is erased is named by number, without values.
+    """
 
     __tablename__ = "account_changes"
     __table_args__ = (Index(None, "user_id"),)
@@ -353,6 +356,8 @@ class AccountChange(Base):
     what: Mapped[str] = mapped_column(String(80))
     actor_id: Mapped[int | None]
     actor: Mapped[str] = mapped_column(String(80))
+    old: Mapped[str] = mapped_column(String(1000), default="", server_default=text("''"))
+    new: Mapped[str] = mapped_column(String(1000), default="", server_default=text("''"))
 
 
 class ApiKey(Base):

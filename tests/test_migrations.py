@@ -159,6 +159,40 @@ def test_names_from_before_they_were_searched_by_a_key_get_one(app: Flask) -> No
     assert found == ["u1 zoe stastna", "u2"]
 
 
+def test_what_account_changes_said_in_words_becomes_a_value_and_words_again(app: Flask) -> None:
+    words = ["groups: board; full", "groups: none", "renamed: carol", "made"]
+    read = text("SELECT what FROM account_changes ORDER BY id")
+    with app.app_context():
+        flask_db = app.test_cli_runner()
+        assert flask_db.invoke(args=["db", "downgrade", "0014"]).exit_code == 0
+        assert flask_db.invoke(args=["db", "downgrade"]).exit_code == 0
+        with db.engine.begin() as connection:
+            for number, what in enumerate(words, 1):
+                connection.execute(
+                    text(
+                        "INSERT INTO account_changes (id, at, user_id, username, what, actor)"
+                        " VALUES (:number, '2026-11-01 12:00:00', 1, 'alice', :what, 'bob')"
+                    ),
+                    {"number": number, "what": what},
+                )
+        upgraded = flask_db.invoke(args=["db", "upgrade", "0014"])
+        assert upgraded.exit_code == 0, upgraded.output
+        with db.engine.connect() as connection:
+            found = connection.execute(text("SELECT what, old, new FROM account_changes ORDER BY id")).all()
+        assert flask_db.invoke(args=["db", "downgrade"]).exit_code == 0
+        with db.engine.connect() as connection:
+            kept = connection.execute(read).scalars().all()
+        assert flask_db.invoke(args=["db", "upgrade"]).exit_code == 0
+
+    assert [tuple(each) for each in found] == [
+        ("groups changed", "", "board; full"),
+        ("groups changed", "", ""),
+        ("renamed", "alice", "carol"),
+        ("made", "", ""),
+    ]
+    assert kept == words
+
+
 def test_an_upgrade_of_an_up_to_date_database_does_nothing(app: Flask) -> None:
     with app.app_context():
         result = app.test_cli_runner().invoke(args=["db", "upgrade"])

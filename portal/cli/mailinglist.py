@@ -9,12 +9,12 @@ from portal.cli.output import (
     CommandGroup,
     as_text_or_json,
     cell_text,
+    moment,
     print_json,
     print_message,
     print_table,
     watched,
     write_lines,
-    zone,
 )
 from portal.cli.report_tables import history_table, report_table, runs_table
 from portal.cli.sync import SyncOptions, code_of, print_news, run_lists, run_requested, show_endings
@@ -259,28 +259,34 @@ def _choose_for(handle: str, username: str, *, is_subscribed: bool, reason: str)
 @mailinglist.command()
 @as_text_or_json
 @click.argument("handle", metavar="LIST")
-@click.argument("address")
-def why(*, handle: str, address: str, form: str) -> None:
+@click.argument("who", metavar="ADDRESS|USERNAME")
+def why(*, handle: str, who: str, form: str) -> None:
     """Say why an address is, or is not, on a list, and what the next run will do about it.
 
-    The list manager is not asked: this is what the last run saw.
+    Of a user, each address is explained. The list manager is not asked: this is what the last run saw.
 
     \b
     Example: flask mailinglist why members alice@example.org
     """
+    from portal.services.accounts import users
     from portal.services.reports import why as service
 
-    found = service.explain(
-        db.session(), portal().catalogue().get(handle), canonical(address), now=portal().clock(), zone=zone()
-    )
+    mailing_list = portal().catalogue().get(handle)
+    addresses = users.addresses_of(db.session(), who)
+    found = [
+        service.explain(db.session(), mailing_list, each, now=portal().clock(), moment=moment) for each in addresses
+    ]
     if form == "json":
-        print_json(found)
+        print_json(found if len(found) > 1 else found[0])
         return
-    for sentence in found.sentences:
-        click.echo(cell_text(sentence))
-    if found.history:
-        click.echo()
-        print_table(*history_table(found.history))
+    for number, each in enumerate(found):
+        if number:
+            click.echo()
+        for sentence in each.sentences:
+            click.echo(cell_text(sentence))
+        if each.history:
+            click.echo()
+            print_table(*history_table(each.history))
 
 
 @mailinglist.command()

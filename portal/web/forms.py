@@ -1,5 +1,6 @@
 """What browsers may post, and its bounds."""
 
+import re
 from typing import Any
 
 from flask import request
@@ -44,9 +45,9 @@ class PostedForm(TranslatedForm):
     class Meta(TranslatedForm.Meta):
         """Where the fields come from."""
 
-        def wrap_formdata(self, _form: FlaskForm, _formdata: object) -> Any:
-            """Return what was posted as fields, or None."""
-            return request.form or None
+        def wrap_formdata(self, _form: FlaskForm, formdata: object) -> Any:
+            """Return what was posted as fields, or None: also where the view asks for a form without it."""
+            return None if formdata is None else request.form or None
 
 
 class LogInForm(PostedForm):
@@ -99,11 +100,23 @@ class EndLogInForm(PostedForm):
 
 
 class SubscriptionsForm(PostedForm):
-    """The ticked boxes, what they were when the page was shown, and the address for newly ticked lists."""
+    """The ticked boxes, the address of each list as ``HANDLE:ID``, and what was shown."""
 
     shown = HiddenField()
     lists = SelectMultipleField(validate_choice=False)
-    address = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
+    addresses = SelectMultipleField(validate_choice=False)
+
+    @property
+    def chosen_addresses(self) -> dict[str, int]:
+        """Return the id of the address that was chosen for each list, where there are several."""
+        pairs = (each.rpartition(":") for each in self.addresses.data or ())
+        return {handle: int(number) for handle, _, number in pairs}
+
+    def validate_addresses(self, field: Any) -> None:
+        """Refuse what is not a list and a number. Raise ValidationError."""
+        numbers = [each.rpartition(":")[2] for each in field.data or ()]
+        if not all(re.fullmatch("[1-9][0-9]{0,9}", each) and int(each) <= MAX_ID for each in numbers):
+            raise ValidationError(gettext("This is not an address."))
 
 
 class LeaveForm(PostedForm):

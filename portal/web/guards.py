@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Mapping
 from enum import Enum, auto
+from urllib.parse import urlsplit
 
-from flask import Flask, g, has_request_context, redirect, request, session, url_for
+from flask import Flask, current_app, flash, g, has_request_context, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
 
@@ -14,6 +15,8 @@ from portal.services.accounts import api_keys, sessions
 from portal.services.accounts.api_keys import Caller
 from portal.services.accounts.sessions import Member
 from portal.services.history import Actor
+from portal.translation import gettext
+from portal.web import unsaved
 
 
 class Role(Enum):
@@ -104,9 +107,13 @@ def _roles(of: Member) -> set[Role]:
 def _ask_to_log_in() -> ResponseReturnValue:
     if _is_api():
         raise KeyRefusedError("this call is not open to anybody")
+    if request.method == "POST" and request.endpoint != "sign_in.log_out":
+        if request.endpoint == "subscriptions.choose":
+            unsaved.keep()
+        flash(gettext("You had been logged out, so nothing is saved yet. Log in to continue."))
     wanted = f"{request.script_root}{request.full_path.rstrip('?')}"
-    is_page = request.method in {"GET", "HEAD"} and request.path != "/" and is_local(wanted)
-    return redirect(url_for("sign_in.log_in", next=wanted if is_page else None), 302)
+    has_page = request.path != "/" and is_local(wanted) and is_page(wanted)
+    return redirect(url_for("sign_in.log_in", next=wanted if has_page else None), 302)
 
 
 def _is_api() -> bool:
@@ -141,6 +148,13 @@ def _name_asker(record: logging.LogRecord) -> bool:
             who |= {"by": g.caller.user_id, "api_key": g.caller.key_id}
     record.fields = {**who, **getattr(record, "fields", {})}
     return True
+
+
+def is_page(target: str) -> bool:
+    """Tell whether a path of this portal takes a GET: what only takes a POST leads nowhere after a log-in."""
+    path = urlsplit(target).path.removeprefix(request.script_root)
+    adapter = current_app.create_url_adapter(request)
+    return adapter is not None and adapter.test(path, "GET")
 
 
 def is_local(target: str, *, below: str = "") -> bool:

@@ -61,6 +61,6 @@ def ask() -> ResponseReturnValue | None:
 
 
 def _page(form: ConfirmPasswordForm, status: int, headers: dict[str, str]) -> ResponseReturnValue:
-    own = {form.own_password.name, "csrf_token"}
+    own = {form.own_password.name, "csrf_token", "account"}
     posted = [(name, value) for name, value in request.form.items(multi=True) if name not in own]
     return render_template("account/confirm_password.html", form=form, posted=posted), status, headers

@@ -10,7 +10,7 @@ from portal.faults import status_and_headers
 from portal.services.accounts import sessions
 from portal.services.accounts.sessions import Origin
 from portal.translation import gettext
-from portal.web import guards
+from portal.web import guards, unsaved
 from portal.web.forms import LogInForm
 from portal.web.template_filters import sentence
 
@@ -59,8 +59,8 @@ def _refusal(error: LogInFailedError | LimitedError, form: LogInForm) -> str:
 
 
 def begin(token: str, *, remember: bool) -> None:
-    """Put the token, and nothing of what was there before, into the cookie."""
-    session.clear()
+    """Put the token into the cookie, and nothing of what was there before but what a member has not saved yet."""
+    unsaved.carry_over()
     found = sessions.member(db.session(), token, now=portal().clock())
     if found is not None:
         login_user(found)
@@ -70,7 +70,8 @@ def begin(token: str, *, remember: bool) -> None:
 def _next_page() -> str:
     """Return the page that was asked for before the log-in, or else the member's lists."""
     asked = request.args.get("next", "")
-    return asked if guards.is_local(asked, below=request.script_root) else url_for("subscriptions.show")
+    is_ours = guards.is_local(asked, below=request.script_root) and guards.is_page(asked)
+    return asked if is_ours else url_for("subscriptions.show")
 
 
 @blueprint.post("/logout")

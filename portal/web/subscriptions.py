@@ -1,19 +1,19 @@
 """A member's mailing lists: the page with a box for each list, and what happens when it is saved."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from flask import Blueprint, abort, current_app, flash, redirect, render_template, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
-from itsdangerous import BadData, URLSafeSerializer
+from flask_wtf.csrf import CSRFError
 
 from portal.domain.outlook import State
 from portal.errors import StaleFormError
-from portal.extensions import db, portal
+from portal.extensions import csrf, db, portal
 from portal.faults import fault_of
 from portal.services.preferences import preferences
 from portal.services.preferences.preferences import Choice, Offer
 from portal.translation import gettext, ngettext
-from portal.web import guards
+from portal.web import guards, shown, unsaved
 from portal.web.forms import LeaveForm, SubscriptionsForm
 from portal.web.template_filters import listed
 
@@ -35,8 +35,15 @@ def show() -> ResponseReturnValue:
 
 
 @blueprint.post("/subscriptions")
+@csrf.exempt
 def choose() -> ResponseReturnValue:
-    """Save the boxes that differ from what the page had shown. Raise DisabledError."""
+    """Save the boxes and addresses that differ from what the page had shown. Raise DisabledError."""
+    try:
+        csrf.protect()
+    except CSRFError as error:  # the page is of an earlier log-in of this browser: its choice is shown, and not saved
+        if not unsaved.keep():
+            raise
+        return _page(), error.code or 400
     catalogue = portal().catalogue()
     catalogue.require_enabled()
     form = SubscriptionsForm()
@@ -46,9 +53,9 @@ def choose() -> ResponseReturnValue:
         choices = preferences.choose(
             db.session(),
             guards.member().id,
-            shown=_opened(form.shown.data or ""),
+            shown=shown.read("subscriptions", form.shown.data),
             ticked=frozenset(form.lists.data or ()),
-            address_id=form.address.data,
+            addresses=form.chosen_addresses,
             catalogue=catalogue,
             now=portal().clock(),
         )
@@ -74,7 +81,7 @@ def leave() -> ResponseReturnValue:
     if not form.validate():
         abort(400)
     try:
-        named = _opened(form.shown.data or "")
+        named = shown.read("leave", form.shown.data)
     except StaleFormError as error:
         form.form_errors.append(gettext("This page was out of date, and nothing was saved. Look at it again."))
         return _leave_page(form), fault_of(error).status
@@ -95,7 +102,7 @@ def _leave_page(form: LeaveForm) -> str:
         form=form,
         page=page,
         # As ticked, so that unticking is a choice also where nothing was chosen: who leaves all lists leaves those.
-        shown=_signed({offer.mailing_list.handle: 1 for offer in page.offers if _can_be_left(offer)}),
+        shown=shown.sign("leave", {offer.mailing_list.handle: 1 for offer in page.offers if _can_be_left(offer)}),
         left=[offer for offer in page.offers if _can_be_left(offer)],
         hours=catalogue.applied_within_hours,
     )
@@ -110,59 +117,57 @@ def _page(form: SubscriptionsForm | None = None) -> str:
     if not catalogue.enabled:
         return render_template("subscriptions/not_offered.html")
     page = preferences.page(db.session(), guards.member().id, catalogue=catalogue, now=portal().clock())
+    kept = unsaved.take(guards.member().id)
+    ticks, addresses = kept or ({}, {})
+    main = page.addresses[0].id if page.addresses else None
+    stored = {offer.mailing_list.handle: offer.address_id for offer in page.offers}
     return render_template(
         "subscriptions/show.html",
         form=form,
         page=page,
-        shown=_sealed(page.offers),
+        is_unsaved=kept is not None,
+        ticked={handle for handle, address_id in stored.items() if ticks.get(handle, address_id is not None)},
+        chosen={handle: addresses.get(handle, address_id or main) for handle, address_id in stored.items()},
+        shown=shown.sign("subscriptions", {handle: address_id or 0 for handle, address_id in stored.items()}),
         hours=catalogue.applied_within_hours,
     )
 
 
-def _sealed(offers: Iterable[Offer]) -> str:
-    """Sign the state that a page shows, for this member alone. SEMANTICS: a save changes only the changed boxes."""
-    return _signed({offer.mailing_list.handle: int(offer.is_ticked) for offer in offers})
-
-
-def _signed(shown: Mapping[str, int]) -> str:
-    return _signer().dumps([guards.member().id, shown])
-
-
-def _opened(sealed: str) -> Mapping[str, bool]:
-    """Return the state that a page had shown. Raise StaleFormError where it was altered or is somebody else's."""
-    try:
-        user_id, shown = _signer().loads(sealed)
-    except BadData:
-        raise StaleFormError("what the page had shown was altered on its way") from None
-    if user_id != guards.member().id:
-        raise StaleFormError("the page was somebody else's")
-    return {handle: bool(was_ticked) for handle, was_ticked in shown.items()}
-
-
-def _signer() -> URLSafeSerializer:
-    return URLSafeSerializer(current_app.config["SECRET_KEY"], salt="subscriptions")
-
-
 def _told(choices: Iterable[Choice], *, hours: int) -> str:
+    stale = [choice.name for choice in choices if choice.is_stale]
     changed = [choice for choice in choices if choice.is_changed]
-    added = [choice.name for choice in changed if choice.is_ticked]
+    added = [choice.name for choice in changed if choice.is_ticked and not choice.moved_to]
     removed = [choice.name for choice in changed if not choice.is_ticked]
-    if not changed:
-        return gettext("Nothing was changed.")
-    if not removed:
-        saved = gettext("Saved. You will be added to %(added)s.", added=_spelled(added))
-    elif not added:
-        saved = gettext("Saved. You will be taken off %(removed)s.", removed=_spelled(removed))
-    else:
-        saved = gettext(
-            "Saved. You will be added to %(added)s and taken off %(removed)s.",
-            added=_spelled(added),
-            removed=_spelled(removed),
+    moved = [choice for choice in changed if choice.moved_to]
+    sentences = [_added_and_removed(added, removed)] if added or removed else []
+    for address in sorted({choice.moved_to or "" for choice in moved}):
+        names = _spelled([choice.name for choice in moved if choice.moved_to == address])
+        sentences.append(gettext("%(lists)s will send to %(address)s.", lists=names, address=address))
+    if stale:
+        sentences.append(
+            ngettext(
+                "%(lists)s had been changed after the page was shown, and was left as it is now.",
+                "%(lists)s had been changed after the page was shown, and were left as they are now.",
+                len(stale),
+                lists=_spelled(stale),
+            )
         )
+    if not changed:
+        return " ".join([gettext("Nothing was changed."), *sentences])
     within = ngettext(
         "Changes are applied within %(count)s hour.", "Changes are applied within %(count)s hours.", hours, count=hours
     )
-    return f"{saved} {within}"
+    return " ".join([gettext("Saved."), *sentences, within])
+
+
+def _added_and_removed(added: Sequence[str], removed: Sequence[str]) -> str:
+    if not removed:
+        return gettext("You will be added to %(added)s.", added=_spelled(added))
+    if not added:
+        return gettext("You will be taken off %(removed)s.", removed=_spelled(removed))
+    return gettext(
+        "You will be added to %(added)s and taken off %(removed)s.", added=_spelled(added), removed=_spelled(removed)
+    )
 
 
 def _spelled(names: Sequence[str]) -> str:

@@ -351,6 +351,17 @@ def test_why_answers_in_sentences_and_as_json(call, cast):
     assert found["holders"] == [{"username": "bob", "is_active": True, "may_see": True}]
 
 
+def test_why_takes_a_username_and_explains_each_address(call, cast, session):
+    assert call("why", "members", "BOB") == call("why", "members", "bob@example.org")
+    make_user(session, "dora", "dora@example.org", "dora@home.example.org")
+    code, stdout, _ = call("why", "members", "dora")
+    assert code == 0
+    for address in ("dora@example.org", "dora@home.example.org"):
+        assert f"Whether {address} is on members" in stdout
+    found = json.loads(call("why", "members", "dora", "--format", "json")[1])
+    assert [each["address"] for each in found] == ["dora@example.org", "dora@home.example.org"]
+
+
 @pytest.mark.parametrize("address", HOSTILE)
 def test_options_end_at_two_dashes(call, address):
     code, stdout, _ = call("why", "members", "--", address)

@@ -36,12 +36,18 @@ class Page(HTMLParser):
         self.status = response.status_code
         self.html = response.get_data(as_text=True)
         self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.forms: list[tuple[str | None, dict[str, str]]] = []
         self.feed(self.html)
         html5lib.HTMLParser(strict=True).parse(self.html)
         self._check()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
+        values = dict(attrs)
+        self.tags.append((tag, values))
+        if tag == "form":
+            self.forms.append((values.get("action"), {}))
+        elif tag == "input" and values.get("type") == "hidden" and self.forms:
+            self.forms[-1][1][values["name"] or ""] = values["value"] or ""
 
     def _check(self) -> None:
         ids = [each["id"] for _, each in self.tags if "id" in each]
@@ -68,6 +74,10 @@ class Page(HTMLParser):
         """The words between the tags."""
         body = self.html.partition("<body>")[2]
         return " ".join(re.sub(r"<[^>]*>", " ", body).split())
+
+    def hidden(self, path: str) -> dict[str, str]:
+        """What the form that posts to a path carries; the page's own path goes without saying."""
+        return next((fields for action, fields in self.forms if action in {None, path} and fields), {})
 
     @property
     def token(self) -> str:
@@ -96,8 +106,9 @@ class Visitor:
     def post(
         self, path: str, form: dict[str, Any], *, page: str | None = None, status: int = 303
     ) -> Page | TestResponse:
-        """Post a form with the token of the page that it stands on; a redirect is returned, not followed."""
-        data = {"csrf_token": self.get(page or path).token, **form}
+        """Post a form with what its page carries; a redirect is returned, not followed."""
+        shown = self.get(page or path)
+        data = {"csrf_token": shown.token, **shown.hidden(path), **form}
         response = self.client.post(path, data=data)
         assert response.status_code == status, response.get_data(as_text=True)
         return response if 300 <= status < 400 else Page(response)

@@ -40,7 +40,7 @@ HOSTILE = [
 # What forms of members and superusers take, and what they may look like.
 FIELDS = {
     "username": "zed", "name": "Zed", "email": "zed@example.org", "groups": "a;b", "label": "x", "days": "3",
-    "text": "username,email\nzed,zed@example.org\n", "preview_id": "0" * 16, "reason": "moved", "handle": "members",
+    "text": "username,email\nzed,zed@example.org\n", "reason": "moved", "handle": "members",
     "kind": "sync", "plan_id": "", "address": "1", "log_in": "1", "shown": "x", "lists": "members",
 }  # fmt: skip
 QUERIES = (
@@ -325,7 +325,7 @@ def test_a_hostile_word_in_any_field_is_never_a_500(
     forms = {
         "/login": ("username", "password", "remember"),
         "/account": ("current", "new", "again"),
-        "/subscriptions": ("shown", "lists", "address"),
+        "/subscriptions": ("shown", "lists", "addresses"),
     }
     for path, fields in forms.items():
         who, proof = alice, token
@@ -380,7 +380,7 @@ def test_no_text_in_a_form_is_a_500(alice: Visitor, words: list[str]) -> None:
     raw = [quoted(word.encode("utf-8", "surrogatepass")) for word in words]
     for path, fields in {
         "/account": ("current", "new", "again"),
-        "/subscriptions": ("shown", "lists", "address"),
+        "/subscriptions": ("shown", "lists", "addresses"),
     }.items():
         pairs = [name.encode() + b"=" + word for name, word in zip(fields, raw, strict=True)]
         body = b"&".join([b"csrf_token=" + token, *pairs])
@@ -400,7 +400,7 @@ def test_no_name_or_password_is_a_500(visitor: Visitor, words: list[str]) -> Non
 @pytest.mark.parametrize(
     ("path", "name"),
     [("/login", "username"), ("/login", "password"), ("/account", "current"), ("/account", "new")]
-    + [("/subscriptions", name) for name in ("shown", "lists", "address")],
+    + [("/subscriptions", name) for name in ("shown", "lists", "addresses")],
 )
 def test_a_file_in_the_place_of_a_text_is_never_a_500(
     visitor: Visitor, people: dict[str, int], path: str, name: str

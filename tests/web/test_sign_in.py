@@ -97,15 +97,15 @@ def test_a_session_ends_after_twelve_hours_without_a_visit(alice: Visitor, clock
     assert alice.client.get("/account").status_code == 302
 
 
-@pytest.mark.parametrize("path", ["/subscriptions", "/logout"])
+@pytest.mark.parametrize(("path", "where"), [("/subscriptions", "/login?next=/subscriptions"), ("/logout", "/login")])
 def test_a_post_after_the_log_in_has_ended_does_nothing_and_leads_to_no_page_that_takes_only_a_post(
-    alice: Visitor, session: Session, clock: Clock, path: str
+    alice: Visitor, session: Session, clock: Clock, path: str, where: str
 ) -> None:
     page = alice.get("/subscriptions")
     form = {"csrf_token": page.token, "shown": page.value("shown"), "lists": "members"}
     clock.advance(hours=12)
     asked = alice.client.post(path, data=form)
-    assert (asked.status_code, asked.headers["Location"]) == (302, "/login")
+    assert (asked.status_code, asked.headers["Location"]) == (302, where)
     assert session.scalars(select(Preference)).all() == []
     session.rollback()
     response = alice.post("/login", {"username": "alice", "password": PASSWORD})
@@ -142,3 +142,31 @@ def test_a_shared_address_is_told_what_to_do_in_the_words_for_any_address(
     unnamed = {re.sub(r"[a-z]+@example.org|value=\"[^\"]*\"", "", page.html) for page in pages}
     assert len(unnamed) == 1
     assert "use your username" in unnamed.pop()
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/subscriptions", "/subscriptions"),
+        ("/admin/users/1", "/admin/users/1"),
+        ("/admin/users/1/grant", "/admin/users/1/grant"),
+        ("/account/list-password", None),
+        ("/account/log-ins/end", None),
+        ("/admin/users/import/confirm", None),
+        ("/logout", None),
+    ],
+)
+def test_a_post_without_a_log_in_leads_after_it_to_a_page_and_never_to_a_405(
+    visitor: Visitor, people: dict[str, int], path: str, target: str | None
+) -> None:
+    response = visitor.client.post(path)
+    where = response.headers["Location"]
+    assert where == (f"/login?next={target}" if target else "/login")
+    page = visitor.follow(where, {"username": "bob", "password": PASSWORD})
+    assert page.status == 200
+
+
+@pytest.mark.parametrize("path", ["/account/list-password", "/logout", "/nowhere", "/admin/api-keys/1/revoke"])
+def test_next_leads_to_nothing_that_only_takes_a_post(visitor: Visitor, people: dict[str, int], path: str) -> None:
+    response = visitor.post(f"/login?next={path}", {"username": "bob", "password": PASSWORD})
+    assert response.headers["Location"] == "/subscriptions"  # type: ignore[union-attr]

@@ -22,6 +22,11 @@ def saved(session: Session) -> dict[str, bool]:
     return {row.list_handle: row.subscribed for row in session.scalars(select(Preference))}
 
 
+def chosen(page: Page) -> set[str]:
+    """The list and the address of each select."""
+    return {each["value"] or "" for tag, each in page.tags if tag == "option" and "selected" in each}
+
+
 def test_every_list_stands_there_with_what_there_is_to_know_about_it(alice: Visitor) -> None:
     page = alice.get("/subscriptions")
     assert "These lists send to alice@example.org ." in page.text
@@ -86,7 +91,7 @@ def test_a_list_outside_the_audience_is_neither_shown_nor_reached(alice: Visitor
 def test_an_address_of_somebody_else_is_refused(alice: Visitor, session: Session) -> None:
     other = make_address(session, "bob@example.org")
     session.rollback()
-    form = {"shown": alice.get("/subscriptions").value("shown"), "lists": ["members"], "address": str(other)}
+    form = {"shown": alice.get("/subscriptions").value("shown"), "lists": ["members"], "addresses": f"members:{other}"}
     response = alice.client.post("/subscriptions", data={"csrf_token": alice.get("/account").token, **form})
     assert 400 <= response.status_code < 500
     assert saved(session) == {}
@@ -94,7 +99,11 @@ def test_an_address_of_somebody_else_is_refused(alice: Visitor, session: Session
 
 @pytest.mark.parametrize("address", ["0", "-1", "9" * 30, "x", "1e3", "\0", "9" * 5000])
 def test_an_address_that_is_no_number_of_one_is_refused(alice: Visitor, session: Session, address: str) -> None:
-    form = {"shown": alice.get("/subscriptions").value("shown"), "lists": ["members"], "address": address}
+    form = {
+        "shown": alice.get("/subscriptions").value("shown"),
+        "lists": ["members"],
+        "addresses": f"members:{address}",
+    }
     alice.post("/subscriptions", form, status=400)
     assert saved(session) == {}
 
@@ -103,11 +112,28 @@ def test_whoever_holds_several_addresses_chooses_where_lists_send_to(visitor: Vi
     make_user(session, "dora", "dora@example.org", "dora@home.example.org", password_hash=HASH)
     visitor.log_in("dora")
     page = visitor.get("/subscriptions")
-    assert "Lists that you tick now send to" in page.text
+    home, main = make_address(session, "dora@home.example.org"), make_address(session, "dora@example.org")
+    session.rollback()
+    assert chosen(page) == {f"members:{main}", f"tech:{main}"}
+    form = {"lists": ["tech"], "addresses": [f"members:{home}", f"tech:{home}"]}
+    page = visitor.follow("/subscriptions", form)
+    assert chosen(page) == {f"members:{main}", f"tech:{home}"}
+    page = visitor.follow("/subscriptions", {"lists": ["tech"], "addresses": [f"members:{main}", f"tech:{main}"]})
+    assert "Saved. Tech will send to dora@example.org." in page.text
+    assert chosen(page) == {f"members:{main}", f"tech:{main}"}
+
+
+def test_a_list_that_was_left_in_another_tab_is_not_moved_by_the_old_page(visitor: Visitor, session: Session) -> None:
+    make_user(session, "dora", "dora@example.org", "dora@home.example.org", password_hash=HASH)
+    visitor.log_in("dora")
     home = make_address(session, "dora@home.example.org")
     session.rollback()
-    page = visitor.follow("/subscriptions", {"shown": page.value("shown"), "lists": ["tech"], "address": str(home)})
-    assert "Sends to dora@home.example.org." in page.text
+    visitor.follow("/subscriptions", {"lists": ["tech"]})
+    old = visitor.get("/subscriptions").value("shown")
+    visitor.follow("/subscriptions", {})
+    page = visitor.follow("/subscriptions", {"shown": old, "lists": ["tech"], "addresses": f"tech:{home}"})
+    assert "Tech had been changed after the page was shown" in page.text
+    assert page.ticked() == set()
 
 
 def test_a_shared_mailbox_is_said_to_be_shared(visitor: Visitor, people: dict[str, int], session: Session) -> None:
@@ -278,3 +304,92 @@ def test_where_the_lists_are_not_enabled_there_is_none_to_leave(instance: Path, 
     path = instance / "mailinglists.toml"
     path.write_text(path.read_text().replace("enabled = true", "enabled = false"))
     assert "Leave all lists" not in alice.get("/subscriptions/leave").text
+
+
+# --- a save after the log-in had ended
+
+
+def test_a_save_after_the_log_in_ended_is_shown_once_more_and_saved_only_then(
+    alice: Visitor, clock: Clock, session: Session
+) -> None:
+    make_preference(session, "members", "alice@example.org", subscribed=True, seen=True)
+    page = alice.get("/subscriptions")
+    clock.advance(hours=13)
+    form = {**page.hidden("/subscriptions"), "lists": ["tech"]}
+    response = alice.client.post("/subscriptions", data=form)
+    assert response.headers["Location"] == "/login?next=/subscriptions"
+    assert "nothing is saved yet" in alice.get(response.headers["Location"]).text
+    alice.log_in("alice")
+    page = alice.get("/subscriptions")
+    assert 'data-note="unsaved"' in page.html
+    assert page.ticked() == {"tech"}
+    assert saved(session) == {"members": True}
+    alice.follow("/subscriptions", {"lists": list(page.ticked())})
+    assert saved(session) == {"members": False, "tech": True}
+    assert 'data-note="unsaved"' not in alice.get("/subscriptions").html
+
+
+def test_the_address_that_was_chosen_is_kept_too(visitor: Visitor, clock: Clock, session: Session) -> None:
+    make_user(session, "dora", "dora@example.org", "dora@home.example.org", password_hash=HASH)
+    visitor.log_in("dora")
+    main, home = make_address(session, "dora@example.org"), make_address(session, "dora@home.example.org")
+    session.rollback()
+    form = visitor.get("/subscriptions").hidden("/subscriptions")
+    clock.advance(hours=13)
+    addresses = [f"members:{home}", f"tech:{home}"]
+    visitor.client.post("/subscriptions", data={**form, "lists": "tech", "addresses": addresses})
+    visitor.log_in("dora")
+    assert chosen(visitor.get("/subscriptions")) == {f"members:{main}", f"tech:{home}"}
+
+
+def test_what_one_member_did_not_save_is_not_shown_to_another(
+    alice: Visitor, people: dict[str, int], clock: Clock
+) -> None:
+    form = alice.get("/subscriptions").hidden("/subscriptions")
+    clock.advance(hours=13)
+    alice.client.post("/subscriptions", data={**form, "lists": "tech"})
+    alice.log_in("bob")
+    page = alice.get("/subscriptions")
+    assert (page.ticked(), 'data-note="unsaved"' in page.html) == (set(), False)
+
+
+def test_a_page_of_an_earlier_log_in_keeps_its_choice_and_saves_nothing(
+    alice: Visitor, clock: Clock, session: Session
+) -> None:
+    form = alice.get("/subscriptions").hidden("/subscriptions")
+    clock.advance(hours=13)
+    alice.log_in("alice")
+    page = Page(alice.client.post("/subscriptions", data={**form, "lists": "tech"}))
+    assert (page.status, page.ticked(), saved(session)) == (400, {"tech"}, {})
+    assert 'data-note="unsaved"' in page.html
+    alice.client.post("/subscriptions", data={**page.hidden("/subscriptions"), "lists": "tech"})
+    assert saved(session) == {"tech": True}
+
+
+@pytest.mark.parametrize("shown", ["", "x", None])
+def test_what_no_page_had_shown_is_not_kept(alice: Visitor, bob: Visitor, clock: Clock, shown: str | None) -> None:
+    form = {"shown": bob.get("/subscriptions").value("shown") if shown is None else shown, "lists": "tech"}
+    clock.advance(hours=13)
+    alice.client.post("/subscriptions", data=form)
+    alice.log_in("alice")
+    assert alice.get("/subscriptions").ticked() == set()
+    assert alice.client.post("/subscriptions", data={**form, "shown": "x"}).status_code == 400
+
+
+def test_a_choice_that_the_cookie_cannot_hold_is_not_kept(
+    instance: Path, make_app: Callable[..., Flask], people: dict[str, int], clock: Clock
+) -> None:
+    lists = "".join(f'[lists.{"l" * 60}{n}]\nname = "L"\nemail = "l{n}@lists.example.org"\n' for n in range(60))
+    files = CATALOGUE[CATALOGUE.index("[managers") :].replace('"rosters"', f'"{instance}/rosters"')
+    (instance / "mailinglists.toml").write_text(f"enabled = true\n{lists}{files}")
+    app = make_app()
+    app.test_client_class = Client
+    alice = Visitor(app.test_client())
+    alice.log_in("alice")
+    form = alice.get("/subscriptions").hidden("/subscriptions")
+    clock.advance(hours=13)
+    alice.client.post("/subscriptions", data={**form, "lists": [f"{'l' * 60}{n}" for n in range(60)]})
+    alice.log_in("alice")
+    page = alice.get("/subscriptions")
+    assert page.ticked() == set()
+    assert len(alice.cookie()) < 4_000

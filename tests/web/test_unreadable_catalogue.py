@@ -84,7 +84,7 @@ def test_a_superuser_sees_the_pages_that_lead_to_accounts(superuser: Visitor, pa
 
 def test_an_account_is_made(superuser: Visitor, session: Session) -> None:
     form = {"username": "erin", "email": "erin@example.org"}
-    superuser.post("/admin/users/new", form, status=200)
+    superuser.follow("/admin/users/new", form)
     assert users.get_profile(session, "erin").email == "erin@example.org"
 
 
@@ -100,7 +100,7 @@ def test_an_account_is_changed(superuser: Visitor, session: Session, people: dic
 def test_an_account_is_deactivated_and_activated(superuser: Visitor, session: Session, people: dict[str, int]) -> None:
     path = f"/admin/users/{people['alice']}"
     for act, is_active in (("deactivate", False), ("activate", True)):
-        page = superuser.follow(f"{path}/{act}", {}, page=path)
+        page = superuser.follow(f"{path}/{act}", {})
         assert admits_it(page)
         assert users.get_profile(session, "alice").is_active is is_active
         note = page.html.partition('role="status">')[2].partition("<")[0]
@@ -113,8 +113,8 @@ def test_a_role_is_given_and_taken_and_a_password_reset(
 ) -> None:
     path = f"/admin/users/{people['alice']}"
     for act in ("grant", "revoke"):
-        assert admits_it(superuser.follow(f"{path}/{act}", {}, page=path))
-    superuser.post(f"{path}/password", {}, page=path, status=200)
+        assert admits_it(superuser.follow(f"{path}/{act}", {}))
+    superuser.follow(f"{path}/password", {})
 
 
 def test_an_account_is_deleted_and_its_choices_are_kept_for_the_lists(

@@ -13,7 +13,7 @@ from portal.domain.address import canonical, printable
 from portal.domain.mailinglist import MailingList
 from portal.domain.moves import Move
 from portal.errors import InvalidAddressError, UnknownUserError
-from portal.models import Address, History, Preference, Run, RunLine, User, UserAddress, UserGroup
+from portal.models import AccountChange, Address, History, Preference, Run, RunLine, User, UserAddress, UserGroup
 from portal.services import history, preference_rows, security_log
 from portal.services.accounts import log as account_log
 from portal.services.accounts import moves, names
@@ -273,39 +273,39 @@ def _erase(session: Session, name: str, address: Checked) -> None:
     # Whole addresses only: the end of a longer one is somebody else's.
     either = "|".join(map(re.escape, address))
     quoted = re.compile(rf"(?<!\w)(?<!\w[.+-])(?:{either})(?![\w-]|\.\w)", re.IGNORECASE)
-    for column in (History.reason, Preference.refusal, Run.message, RunLine.words):
+    for column in (
+        History.reason,
+        Preference.refusal,
+        Run.message,
+        RunLine.words,
+        AccountChange.old,
+        AccountChange.new,
+    ):
         quoting = or_(*(column.icontains(each, autoescape=True) for each in address))
         for text in session.scalars(select(column).where(quoting).distinct()).all():
             erased = quoted.sub(name, text or "")[: column.type.length]
             session.execute(update(column.class_).where(column == text).values({column.key: erased}))
 
 
-def change(session: Session, user_id: int, address: Checked, *, actor: Actor, now: datetime, lists: Lists) -> None:
-    """Change a user's main address; their preferences move along. Source: SEMANTICS, Identity, A move.
+def move_all(
+    session: Session, wanted: Mapping[int, Checked], *, actor: Actor, now: datetime, lists: Lists
+) -> Collection[int]:
+    """Change the main addresses of users at once: all let go of theirs, then all take. Return who has another mailbox.
 
-    Raise UnknownUserError.
+    Their preferences move along. Source: SEMANTICS, Identity, A move. Raise UnknownUserError.
     """
-    change_all(session, {user_id: address}, actor=actor, now=now, lists=lists)
-
-
-def change_all(session: Session, wanted: Mapping[int, Checked], *, actor: Actor, now: datetime, lists: Lists) -> None:
-    """Change the main addresses of users at once: all let go of theirs, then all take. Raise UnknownUserError."""
-    with transaction(session):
-        mains = _mains(session, wanted)
-        for user_id, main in mains.items():
-            if main.canonical == wanted[user_id].canonical:
-                _respell(session, main.address_id, wanted[user_id].spelling)
-        changed = {user_id: main for user_id, main in mains.items() if main.canonical != wanted[user_id].canonical}
-        if changed:
-            _move(session, changed, wanted, actor=actor, now=now, lists=lists)
-        account_log.record(
-            session, [(user_id, main.username) for user_id, main in changed.items()], "address changed", actor=actor
-        )
-        for user_id, main in changed.items():
-            new = wanted[user_id]
-            names.follow(session, user_id, old=main.canonical, new=new.canonical, spelling=new.spelling, actor=actor)
-    for user_id in changed:
-        security_log.log("address changed", user=user_id)
+    mains = _mains(session, wanted)
+    for user_id, main in mains.items():
+        if main.canonical == wanted[user_id].canonical:
+            _respell(session, main.address_id, wanted[user_id].spelling)
+    changed = {user_id: main for user_id, main in mains.items() if main.canonical != wanted[user_id].canonical}
+    if changed:
+        _move(session, changed, wanted, actor=actor, now=now, lists=lists)
+    for user_id, main in changed.items():
+        new, account = wanted[user_id], (user_id, main.username)
+        account_log.record(session, [account], "address changed", actor=actor, old=main.spelling, new=new.spelling)
+        names.follow(session, user_id, old=main.canonical, new=new.canonical, spelling=new.spelling, actor=actor)
+    return changed
 
 
 class _Main(NamedTuple):
@@ -315,6 +315,7 @@ class _Main(NamedTuple):
     is_active: bool
     address_id: int
     canonical: str
+    spelling: str
     moved_from: int | None
 
 
@@ -322,7 +323,8 @@ def _mains(session: Session, user_ids: Collection[int]) -> dict[int, _Main]:
     """Return the main addresses of users, whose rows are locked: one change at a time. Raise UnknownUserError."""
     session.execute(select(User.id).where(User.id.in_(user_ids)).order_by(User.id).with_for_update())
     rows = session.execute(
-        select(User.id, User.username, User.is_active, Address.id, Address.canonical, UserAddress.moved_from)
+        select(User.id, User.username, User.is_active, Address.id, Address.canonical, Address.spelling)
+        .add_columns(UserAddress.moved_from)
         .join(UserAddress, UserAddress.user_id == User.id)
         .join(Address, Address.id == UserAddress.address_id)
         .where(User.id.in_(user_ids), UserAddress.is_main)
@@ -377,3 +379,16 @@ def _respell(session: Session, address_id: int, spelling: str) -> None:
     session.execute(
         update(Address).where(Address.id == address_id, holders.scalar_subquery() == 1).values(spelling=spelling)
     )
+
+
+def change(session: Session, user_id: int, address: Checked, *, actor: Actor, now: datetime, lists: Lists) -> None:
+    """Change a user's main address, as ``move_all`` does, in a transaction of its own. Raise UnknownUserError."""
+    change_all(session, {user_id: address}, actor=actor, now=now, lists=lists)
+
+
+def change_all(session: Session, wanted: Mapping[int, Checked], *, actor: Actor, now: datetime, lists: Lists) -> None:
+    """Change the main addresses of users, as ``move_all`` does, in one transaction. Raise UnknownUserError."""
+    with transaction(session):
+        changed = move_all(session, wanted, actor=actor, now=now, lists=lists)
+    for user_id in changed:
+        security_log.log("address changed", user=user_id)

@@ -1,5 +1,6 @@
 """Keys to the API: made for superusers, shown once, and stored as what no key can be made from."""
 
+import base64
 import hashlib
 import hmac
 import re
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Select, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from portal.domain.address import printable
@@ -24,6 +25,7 @@ LONGEST_LABEL = 80  # characters
 LONGEST_LIFE = 3650  # days
 _USED_EVERY = timedelta(minutes=5)
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # of a prefix; 8 of them are 40 bits
+_PREFIX_LENGTH = 11
 _PREFIX = re.compile(r"mp_[a-z2-9]{8}")
 _KEY = re.compile(r"(mp_[a-z2-9]{8})_[A-Za-z0-9_-]{43}")  # 256 random bits behind the prefix
 _NOBODYS = "0" * 64  # what an unknown key is compared with
@@ -55,8 +57,19 @@ class Caller:
         return Actor(self.user_id, f"API key {self.prefix} of user {self.user_id}")
 
 
-def create(session: Session, username: str, *, label: str, expires_days: int | None, now: datetime) -> str:
-    """Make a key for a superuser and return it: nobody can read it again. Raise UnknownUserError or BadInputError."""
+def create(
+    session: Session,
+    username: str,
+    *,
+    label: str,
+    expires_days: int | None,
+    now: datetime,
+    bits: bytes | None = None,
+) -> str:
+    """Make a key for a superuser and return it: nobody can read it again. Raise UnknownUserError or BadInputError.
+
+    Its secret part is made of 32 random bytes: those that the caller has, or others.
+    """
     label = label.strip()
     if not 0 < len(label) <= LONGEST_LABEL or not label.isprintable():
         raise BadInputError(f"not a label: {printable(label)!r} (1 to {LONGEST_LABEL} printable characters)")
@@ -64,7 +77,7 @@ def create(session: Session, username: str, *, label: str, expires_days: int | N
     if not (owner.is_superuser and owner.is_active):
         raise BadInputError(f"{printable(username)} is no active superuser, and only those may have keys")
     prefix = "mp_" + "".join(secrets.choice(_LETTERS) for _ in range(8))
-    key = f"{prefix}_{secrets.token_urlsafe(32)}"
+    key = full_key(prefix, bits or secrets.token_bytes(32))
     expires_at = None if expires_days is None else now + timedelta(days=expires_days)
     with transaction(session):
         key_id = session.execute(
@@ -77,24 +90,51 @@ def create(session: Session, username: str, *, label: str, expires_days: int | N
     return key
 
 
+def full_key(prefix: str, bits: bytes) -> str:
+    """Return the key of a prefix, whose secret part is made of 32 random bytes."""
+    return f"{prefix}_{base64.urlsafe_b64encode(bits).decode().rstrip('=')}"
+
+
+def prefix_of(key: str) -> str:
+    """Return what a key begins with, by which it is listed."""
+    return key[:_PREFIX_LENGTH]
+
+
 def list_keys(session: Session) -> Sequence[KeyLine]:
     """Return all keys, the newest first, those included that are good for nothing any more."""
-    query = (
+    with reading(session):
+        return [KeyLine(*row) for row in session.execute(_lines())]
+
+
+def find(session: Session, prefix: str) -> KeyLine:
+    """Return the key of a prefix. Raise BadInputError."""
+    _require_prefix(prefix)
+    with reading(session):
+        row = session.execute(_lines().where(ApiKey.prefix == prefix)).one_or_none()
+    if row is None:
+        raise BadInputError(f"no key begins with {prefix}")
+    return KeyLine(*row)
+
+
+def _lines() -> Select[Any]:
+    return (
         select(ApiKey.prefix, User.username, ApiKey.label, ApiKey.created_at)
         .add_columns(ApiKey.expires_at, ApiKey.revoked_at, ApiKey.last_used_at)
         .join(User, User.id == ApiKey.user_id)
         .order_by(ApiKey.id.desc())
     )
-    with reading(session):
-        return [KeyLine(*row) for row in session.execute(query)]
 
 
-def revoke(session: Session, prefix: str, *, now: datetime) -> bool:
-    """End a key, at once and for good; return False where it had been ended before. Raise BadInputError."""
+def _require_prefix(prefix: str) -> None:
     if not _PREFIX.fullmatch(prefix):  # whoever gives a whole key by mistake must not read it again in the error
         raise BadInputError(
             "not the prefix of a key: it is mp_ and eight letters and digits, as flask apikey list prints it"
         )
+
+
+def revoke(session: Session, prefix: str, *, now: datetime) -> bool:
+    """End a key, at once and for good; return False where it had been ended before. Raise BadInputError."""
+    _require_prefix(prefix)
     with transaction(session):
         found = session.scalars(select(ApiKey).where(ApiKey.prefix == prefix).with_for_update()).one_or_none()
         if found is None:

@@ -4,17 +4,20 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from portal import database
+from portal.errors import ChangedMeanwhileError
 from portal.models import AccountChange
 from portal.services.history import Actor
 from portal.services.transaction import reading
 
+_LONGEST = 1_000  # characters of a value
+
 
 class AccountLine(NamedTuple):
-    """One change of an account; ``username`` is its name at that time."""
+    """One change of an account; ``username`` is its name at that time, ``old`` and ``new`` are what was changed."""
 
     id: int
     at: datetime
@@ -22,25 +25,36 @@ class AccountLine(NamedTuple):
     username: str
     what: str
     actor: str
+    old: str
+    new: str
 
 
-def record(session: Session, accounts: Iterable[tuple[int, str]], what: str, *, actor: Actor) -> None:
+def record(
+    session: Session,
+    accounts: Iterable[tuple[int, str]],
+    what: str,
+    *,
+    actor: Actor,
+    old: str = "",
+    new: str = "",
+) -> None:
     """Write a line for each account, given by number and username. The caller's transaction holds the change itself."""
     common = {"at": database.clock(session), "what": what[:80], "actor_id": actor.user_id, "actor": actor.name[:80]}
+    common |= {"old": old[:_LONGEST], "new": new[:_LONGEST]}
     rows = [{"user_id": user_id, "username": username, **common} for user_id, username in accounts]
     if rows:
         session.execute(insert(AccountChange), rows)
 
 
 def forget_name(session: Session, user_id: int) -> Sequence[str]:
-    """Name an account by its number alone, as the one changed and as the one who changed others.
+    """Name an account by its number alone, as the one changed and as the one who changed others, without its values.
 
     Return the usernames that it has had.
     """
     name = f"user {user_id}"
     own = AccountChange.user_id == user_id
     had = session.scalars(select(AccountChange.username).where(own).distinct()).all()
-    session.execute(update(AccountChange).where(own, AccountChange.what.startswith("renamed: ")).values(what="renamed"))
+    session.execute(update(AccountChange).where(own).values(old="", new=""))
     for number, text in (
         (AccountChange.user_id, AccountChange.username),
         (AccountChange.actor_id, AccountChange.actor),
@@ -49,13 +63,38 @@ def forget_name(session: Session, user_id: int) -> Sequence[str]:
     return had
 
 
+def last_change(session: Session, user_id: int) -> int:
+    """Return the number of the last change of an account, 0 where there is none."""
+    with reading(session):
+        return _last(session, user_id)
+
+
+def require_unchanged(session: Session, user_id: int, *, since: int | None) -> None:
+    """Raise ChangedMeanwhileError where an account was changed after a change; None: whatever was changed is known.
+
+    The caller's transaction is open, and holds the row of the user.
+    """
+    if since is not None and _last(session, user_id) != since:
+        raise ChangedMeanwhileError("the account was changed since it was shown")
+
+
+def _last(session: Session, user_id: int) -> int:
+    last = select(func.max(AccountChange.id)).where(AccountChange.user_id == user_id)
+    return session.execute(last).scalar() or 0
+
+
 def recent(
-    session: Session, *, user_id: int | None = None, before: int | None = None, limit: int = 50
+    session: Session,
+    *,
+    user_id: int | None = None,
+    before: int | None = None,
+    after: int | None = None,
+    limit: int = 50,
 ) -> tuple[AccountLine, ...]:
-    """Return changes, the newest first, of all accounts or of one; ``before`` is the number of the last one shown."""
+    """Return changes, the newest first, of all accounts or of one; ``before`` and ``after`` are numbers of changes."""
     query = (
         select(AccountChange.id, AccountChange.at, AccountChange.user_id, AccountChange.username, AccountChange.what)
-        .add_columns(AccountChange.actor)
+        .add_columns(AccountChange.actor, AccountChange.old, AccountChange.new)
         .order_by(AccountChange.id.desc())
         .limit(limit)
     )
@@ -63,5 +102,7 @@ def recent(
         query = query.where(AccountChange.user_id == user_id)
     if before is not None:
         query = query.where(AccountChange.id < before)
+    if after is not None:
+        query = query.where(AccountChange.id > after)
     with reading(session):
         return tuple(map(AccountLine._make, session.execute(query)))

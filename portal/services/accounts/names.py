@@ -25,7 +25,7 @@ def give(session: Session, user: User, username: str, *, actor: Actor) -> bool:
             user.search_key = search_key(username, user.name)
     except IntegrityError:
         return False
-    account_log.record(session, [(user.id, before)], f"renamed: {username}", actor=actor)
+    account_log.record(session, [(user.id, before)], "renamed", actor=actor, old=before, new=username)
     return True
 
 

@@ -121,9 +121,16 @@ def check_strength(password: str, *, own: Iterable[str]) -> None:
         raise WeakPasswordError("the password is little more than the user's own name or address; choose another")
 
 
-def random_password() -> str:
-    """Return a password of 20 letters and digits that cannot be mistaken for each other: 115 bits."""
-    return "".join(secrets.choice(_LETTERS) for _ in range(20))
+def random_password(bits: bytes | None = None) -> str:
+    """Return a password of 20 letters and digits that cannot be mistaken for each other: 115 bits.
+
+    It is made of 32 random bytes: those that the caller has, or others.
+    """
+    number, letters = int.from_bytes(bits or secrets.token_bytes(32)), []
+    for _ in range(20):
+        number, place = divmod(number, len(_LETTERS))
+        letters.append(_LETTERS[place])
+    return "".join(letters)
 
 
 def _shortened(password: str) -> bytes:

@@ -11,11 +11,12 @@ from sqlalchemy.orm import Session, aliased
 
 from portal import database
 from portal.domain import usernames
-from portal.domain.address import printable
+from portal.domain.address import canonical, printable
 from portal.domain.search_text import search_key
 from portal.errors import (
     BadInputError,
     DuplicateError,
+    InvalidAddressError,
     UnknownUserError,
     WrongPasswordError,
 )
@@ -32,6 +33,21 @@ _LONGEST_NAME = 120
 _BLOCK = 1_000  # accounts read at once
 
 
+class Details(NamedTuple):
+    """What a form changes of an account: name, main address as spelled, and groups as they are stored."""
+
+    name: str
+    email: str
+    groups: tuple[str, ...]
+
+
+class Edited(NamedTuple):
+    """What became of a form: the fields that were ``stale``, and left alone, and what was found before the save."""
+
+    stale: frozenset[str]
+    found: Details
+
+
 class Profile(NamedTuple):
     """An account as it is shown. Addresses are as spelled, the main one, ``email``, first."""
 
@@ -45,6 +61,11 @@ class Profile(NamedTuple):
     is_active: bool
     created_at: datetime
     last_login_at: datetime | None
+
+    @property
+    def details(self) -> Details:
+        """Return what a form changes."""
+        return Details(self.name, self.email, self.groups)
 
 
 def checked_name(text: str) -> str:
@@ -149,8 +170,25 @@ def profile(session: Session, user_id: int) -> Profile:
     with reading(session):
         found = profiles(session, User.id == user_id)
     if not found:
-        raise UnknownUserError(f"no user has the number {user_id}")
+        raise _unknown_id(user_id)
     return found[0]
+
+
+def addresses_of(session: Session, who: str) -> tuple[str, ...]:
+    """Return the canonical form of an address, or those of a user's addresses, the main one first.
+
+    Raise InvalidAddressError for what is neither, or BadInputError for a user without an address.
+    """
+    try:
+        return (canonical(who),)
+    except InvalidAddressError:
+        try:
+            held = get_profile(session, who).addresses
+        except UnknownUserError:
+            raise InvalidAddressError(f"not an e-mail address, and no user is called so: {printable(who)}") from None
+    if not held:
+        raise BadInputError(f"{printable(who)} has no address") from None
+    return tuple(map(canonical, held))
 
 
 def shared_addresses(session: Session, user_id: int) -> frozenset[str]:
@@ -179,13 +217,25 @@ def list_users(session: Session) -> Iterator[Profile]:
         last = usernames.key(block[-1].username)
 
 
-def set_password(session: Session, username: str, *, password: str, rounds: int, actor: Actor = COMMAND_LINE) -> None:
-    """Give a user another password; all their sessions end. Raise UnknownUserError or WeakPasswordError."""
+def set_password(
+    session: Session,
+    username: str,
+    *,
+    password: str,
+    rounds: int,
+    actor: Actor = COMMAND_LINE,
+    as_of: int | None = None,
+) -> None:
+    """Give a user another password; all their sessions end.
+
+    ``as_of``, here and below, is the last change of the account that the actor has seen. Raise UnknownUserError,
+    WeakPasswordError or ChangedMeanwhileError.
+    """
     found = get_profile(session, username)
     passwords.check_strength(password, own=_own(found))
     stored = passwords.hash_password(password, rounds=rounds)
     with transaction(session):
-        user = _row(session, username)
+        user = _row(session, username, as_of=as_of)
         user.password_hash = stored
         session.flush()
         sessions.end(session, user.id)
@@ -266,10 +316,14 @@ def set_name(session: Session, username: str, *, name: str, actor: Actor = COMMA
     """Give a user another name. Raise UnknownUserError or BadInputError."""
     name = checked_name(name)
     with transaction(session):
-        user = _row(session, username)
-        user.name, user.search_key, user_id = name, search_key(user.username, name), user.id
-        _record(session, user, "name changed", actor=actor)
+        user_id = _write_name(session, _row(session, username), name, actor=actor)
     security_log.log("name changed", user=user_id)
+
+
+def _write_name(session: Session, user: User, name: str, *, actor: Actor) -> int:
+    _record(session, user, "name changed", actor=actor, old=user.name, new=name)
+    user.name, user.search_key = name, search_key(user.username, name)
+    return user.id
 
 
 def set_groups(
@@ -278,19 +332,76 @@ def set_groups(
     """Put a user into these groups and no others. Raise UnknownUserError or BadInputError."""
     group_names = checked_groups(groups)
     with transaction(session):
-        user = _row(session, username)
-        session.execute(delete_from(UserGroup).where(UserGroup.user_id == user.id))
-        user_id = user.id
-        _put_into(session, user_id, group_names)
-        addresses.clear_departures(session, user_id, lists=lists)
-        _record(session, user, f"groups: {'; '.join(group_names) or 'none'}", actor=actor)
+        user_id = _write_groups(session, _row(session, username), group_names, actor=actor, lists=lists)
     security_log.log("groups changed", user=user_id)
 
 
-def activate(session: Session, username: str, *, now: datetime, lists: Lists, actor: Actor = COMMAND_LINE) -> None:
-    """Let a user log in, and be managed on the lists, again. Raise UnknownUserError."""
+def _write_groups(session: Session, user: User, groups: Sequence[str], *, actor: Actor, lists: Lists) -> int:
+    gone = delete_from(UserGroup).where(UserGroup.user_id == user.id).returning(UserGroup.name)
+    before = sorted(session.scalars(gone))
+    _put_into(session, user.id, groups)
+    addresses.clear_departures(session, user.id, lists=lists)
+    _record(session, user, "groups changed", actor=actor, old="; ".join(before), new="; ".join(groups))
+    return user.id
+
+
+def edit(
+    session: Session,
+    user_id: int,
+    *,
+    shown: Details,
+    wanted: Details,
+    address: Checked,
+    actor: Actor,
+    now: datetime,
+    lists: Lists,
+) -> Edited:
+    """Write what is wanted and differs from what a form showed, in one transaction.
+
+    What somebody else changed meanwhile, to something else, stays as it is. ``address`` is the wanted one, checked.
+    Raise UnknownUserError or BadInputError.
+    """
+    wanted = Details(checked_name(wanted.name), address.spelling, checked_groups(wanted.groups))
     with transaction(session):
-        user = _row(session, username)
+        user = session.scalars(select(User).where(User.id == user_id).with_for_update()).one_or_none()
+        if user is None:
+            raise _unknown_id(user_id)
+        (found,) = profiles(session, User.id == user_id)
+        written, stale = _changes(shown, wanted, found.details)
+        if "email" in written:
+            addresses.move_all(session, {user_id: address}, actor=actor, now=now, lists=lists)
+        if "name" in written:
+            _write_name(session, user, wanted.name, actor=actor)
+        if "groups" in written:
+            _write_groups(session, user, wanted.groups, actor=actor, lists=lists)
+    for field in sorted(written):
+        security_log.log(f"{'address' if field == 'email' else field} changed", user=user_id)
+    return Edited(stale, found.details)
+
+
+def _changes(shown: Details, wanted: Details, found: Details) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the fields to write, and those that somebody else changed to something else since they were shown."""
+    changed = {
+        name
+        for name in Details._fields
+        if getattr(wanted, name) not in {getattr(each, name) for each in (shown, found)}
+    }
+    stale = frozenset(name for name in changed if getattr(found, name) != getattr(shown, name))
+    return frozenset(changed) - stale, stale
+
+
+def activate(
+    session: Session,
+    username: str,
+    *,
+    now: datetime,
+    lists: Lists,
+    actor: Actor = COMMAND_LINE,
+    as_of: int | None = None,
+) -> None:
+    """Let a user log in, and be managed on the lists, again. Raise UnknownUserError or ChangedMeanwhileError."""
+    with transaction(session):
+        user = _row(session, username, as_of=as_of)
         if not user.is_active:
             addresses.activate(session, user.id, actor=actor, now=now)
         user.is_active, user_id = True, user.id
@@ -300,10 +411,15 @@ def activate(session: Session, username: str, *, now: datetime, lists: Lists, ac
     security_log.log("user activated", user=user_id)
 
 
-def deactivate(session: Session, username: str, *, now: datetime, actor: Actor = COMMAND_LINE) -> None:
-    """Lock a user out, at once; the account stays. Raise UnknownUserError, or BadInputError for the last superuser."""
+def deactivate(
+    session: Session, username: str, *, now: datetime, actor: Actor = COMMAND_LINE, as_of: int | None = None
+) -> None:
+    """Lock a user out, at once; the account stays.
+
+    Raise UnknownUserError, ChangedMeanwhileError, or BadInputError for the last superuser.
+    """
     with transaction(session):
-        user = _row_of_one_who_may_go(session, username)
+        user = _row_of_one_who_may_go(session, username, as_of=as_of)
         addresses.deactivate(session, user.id, actor=actor, now=now)
         user.is_active, user_id = False, user.id
         session.flush()
@@ -313,16 +429,23 @@ def deactivate(session: Session, username: str, *, now: datetime, actor: Actor =
 
 
 def delete(
-    session: Session, username: str, *, erase: bool, now: datetime, lists: Lists, actor: Actor = COMMAND_LINE
+    session: Session,
+    username: str,
+    *,
+    erase: bool,
+    now: datetime,
+    lists: Lists,
+    actor: Actor = COMMAND_LINE,
+    as_of: int | None = None,
 ) -> Profile:
     """Delete an account, its sessions and its hold on addresses; return what it was.
 
     ``erase`` unsubscribes addresses that nobody else holds, and asks that every trace of them goes as well, once no
-    roster holds them.
-    Preferences and history stay otherwise. Raise UnknownUserError, or BadInputError for the last superuser.
+    roster holds them. Preferences and history stay otherwise. Raise UnknownUserError, ChangedMeanwhileError, or
+    BadInputError for the last superuser.
     """
     with transaction(session):
-        user = _row_of_one_who_may_go(session, username)
+        user = _row_of_one_who_may_go(session, username, as_of=as_of)
         (gone,) = profiles(session, User.id == user.id)
         addresses.release(session, user.id, erase=erase, actor=actor, now=now, lists=lists)
         _record(session, user, "deleted", actor=actor)
@@ -341,45 +464,49 @@ def _forget_name(session: Session, user_id: int, usernames_so_far: Iterable[str]
         session.execute(update(Run).where(Run.asked_by_id == user_id).values(asked_by=name))
 
 
-def grant(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> None:
-    """Make a user a superuser; sessions that were to be remembered end within a day. Raise UnknownUserError."""
+def grant(session: Session, username: str, *, actor: Actor = COMMAND_LINE, as_of: int | None = None) -> None:
+    """Make a user a superuser; sessions that were to be remembered end within a day.
+
+    Raise UnknownUserError or ChangedMeanwhileError.
+    """
     with transaction(session):
-        user = _row(session, username)
+        user = _row(session, username, as_of=as_of)
         user.is_superuser, user_id = True, user.id
         _record(session, user, "made a superuser", actor=actor)
     security_log.log("role granted", user=user_id)
 
 
-def revoke(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> None:
-    """Take the role away, at once. Raise UnknownUserError, or BadInputError for the last superuser."""
+def revoke(session: Session, username: str, *, actor: Actor = COMMAND_LINE, as_of: int | None = None) -> None:
+    """Take the role away, at once. Raise UnknownUserError, ChangedMeanwhileError, or BadInputError for the last one."""
     with transaction(session):
-        user = _row_of_one_who_may_go(session, username)
+        user = _row_of_one_who_may_go(session, username, as_of=as_of)
         user.is_superuser, user_id = False, user.id
         _record(session, user, "no superuser any more", actor=actor)
     security_log.log("role revoked", user=user_id)
 
 
-def _record(session: Session, user: User, what: str, *, actor: Actor) -> None:
-    account_log.record(session, [(user.id, user.username)], what, actor=actor)
+def _record(session: Session, user: User, what: str, *, actor: Actor, old: str = "", new: str = "") -> None:
+    account_log.record(session, [(user.id, user.username)], what, actor=actor, old=old, new=new)
 
 
-def _row(session: Session, username: str) -> User:
+def _row(session: Session, username: str, *, as_of: int | None = None) -> User:
     """Return a user's row, which nobody else changes until the transaction ends."""
     rows = select(User).where(User.username_key == _key(username)).with_for_update()
     user = session.scalars(rows).one_or_none()
     if user is None:
         raise _unknown(username)
+    account_log.require_unchanged(session, user.id, since=as_of)
     return user
 
 
-def _row_of_one_who_may_go(session: Session, username: str) -> User:
+def _row_of_one_who_may_go(session: Session, username: str, *, as_of: int | None) -> User:
     """Return a user's row, unless it is that of the last active superuser.
 
     The rows of all superusers are locked, in one order, so that no two of them can go at the same time.
     """
     active = select(User.id).where(User.is_superuser, User.is_active).order_by(User.id).with_for_update()
     superusers = session.scalars(active).all()
-    user = _row(session, username)
+    user = _row(session, username, as_of=as_of)
     if list(superusers) == [user.id]:
         raise BadInputError(f"{user.username} is the last active superuser; grant somebody else the role first")
     return user
@@ -393,6 +520,10 @@ def _key(username: str) -> str:
 
 def _unknown(username: str) -> UnknownUserError:
     return UnknownUserError(f"no user is called {printable(username)}")
+
+
+def _unknown_id(user_id: int) -> UnknownUserError:
+    return UnknownUserError(f"no user has the number {user_id}")
 
 
 def _put_into(session: Session, user_id: int, groups: Sequence[str]) -> None:

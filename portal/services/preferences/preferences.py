@@ -33,13 +33,18 @@ class HeldAddress(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """One list on the member's page; ``address`` is the subscribed one where it is not the main one."""
+    """One list on the member's page.
+
+    ``address_id`` is that of the address that it sends to, if it is ticked; ``address`` is its spelling where it is not
+    the main one.
+    """
 
     mailing_list: MailingList
     is_ticked: bool
     state: State
     detail: Detail
     address: str | None
+    address_id: int | None
 
 
 class Page(NamedTuple):
@@ -50,12 +55,18 @@ class Page(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A list whose box was changed; ``is_changed`` is False where that is how it stood already."""
+    """A list that was chosen for; ``is_changed`` is False where that is how it stood already.
+
+    ``moved_to`` is the address that a list was to send to instead of the one that was shown; ``is_stale``: it did not
+    send to that one any more, and stays as it is.
+    """
 
     handle: str
     name: str
     is_ticked: bool
     is_changed: bool
+    moved_to: str | None = None
+    is_stale: bool = False
 
 
 @dataclass
@@ -77,6 +88,10 @@ class Holder:
             if address.is_main:
                 return address_id
         raise BadInputError(f"{self.username} has no address that a list could send to")
+
+    def sends_to(self, handle: str) -> int | None:
+        """Return the id of the address that a list sends to, the main one first; None: it sends to none."""
+        return next((each for each in self.addresses if self.preference(handle, each)), None)
 
     def preference(self, handle: str, address_id: int) -> bool | None:
         """Return what is stored of an address for a list; None: nothing is."""
@@ -211,6 +226,7 @@ def _offer(holder: Holder, mailing_list: MailingList, *, now: datetime, promise:
         state=state,
         detail=detail,
         address=holder.addresses[subscribed[0]].spelling if elsewhere else None,
+        address_id=next(iter(subscribed), None),
     )
 
 
@@ -218,45 +234,81 @@ def choose(
     session: Session,
     user_id: int,
     *,
-    shown: Mapping[str, bool],
+    shown: Mapping[str, int],
     ticked: Collection[str],
-    address_id: int | None = None,
+    addresses: Mapping[str, int] | None = None,
     catalogue: Catalogue,
     now: datetime,
 ) -> tuple[Choice, ...]:
-    """Save a member's form: a difference between what it showed and what is ticked is a choice, all else stays.
+    """Save a member's form: a difference between what it showed and what is posted is a choice, all else stays.
 
-    ``address_id`` is the one of the member's addresses that newly ticked lists send to, the main one by default.
-    Lists outside the member's audience are passed over. Raise DisabledError, or BadInputError for an address that is
-    not the member's own, or that is a mailing list's.
+    ``shown`` has the id of the address that each list sent to, 0 for an empty box; ``addresses`` the one that a list is
+    to send to, the main one by default. Lists outside the member's audience are passed over. Raise DisabledError, or
+    BadInputError for an address that is not the member's own, or that is a mailing list's.
     """
     catalogue.require_enabled()
-    changed = {handle: handle in ticked for handle, was_ticked in shown.items() if (handle in ticked) != was_ticked}
-    if not changed:
+    changes = _changes(shown, ticked, addresses or {})
+    if not changes:
         return ()
     with transaction(session):
         _lock(session, User.id == user_id)
         holder = _load(session, _of_user(tuple(catalogue.lists)), user_id=user_id)
-        if address_id is not None and address_id not in holder.addresses:
+        if not holder.addresses.keys() >= {each.address_id for each in changes.values()} - {None}:
             raise BadInputError("that address is not one of yours")
         lists = [
             each
-            for handle in changed
+            for handle in changes
             if (each := catalogue.lists.get(handle)) is not None and each.is_offered_to(holder.groups)
         ]
         wanted = {
-            each.handle: wanted_by(holder, each, ticked=changed[each.handle], address_id=address_id) for each in lists
+            each.handle: wanted_by(holder, each, ticked=posted.is_ticked, address_id=posted.address_id)
+            for each in lists
+            if not (posted := changes[each.handle]).is_stale(holder.sends_to(each.handle))
         }
-        actor = Actor(user_id, holder.username)
-        written = _write(session, holder, wanted, source="user", actor=actor, now=now)
+        written = _write(session, holder, wanted, source="user", actor=Actor(user_id, holder.username), now=now)
     return tuple(
-        Choice(each.handle, each.name, changed[each.handle], is_changed=each.handle in written) for each in lists
+        changes[each.handle].choice(each, holder, is_changed=each.handle in written, is_stale=each.handle not in wanted)
+        for each in lists
     )
 
 
 def _lock(session: Session, user: ColumnElement[bool]) -> None:
     """Keep an account as it is until the choice is written: its addresses, its groups, and that it is there at all."""
     session.execute(select(User.id).where(user).with_for_update(read=True))
+
+
+class _Posted(NamedTuple):
+    """What a form says of one list: its box, what it sent to when it was shown (0: nothing), and what it is to."""
+
+    is_ticked: bool
+    sent_to: int
+    address_id: int | None
+
+    @property
+    def is_move(self) -> bool:
+        return self.is_ticked and bool(self.sent_to) and self.address_id not in {None, self.sent_to}
+
+    @property
+    def is_change(self) -> bool:
+        return self.is_ticked != bool(self.sent_to) or self.is_move
+
+    def is_stale(self, sends_to: int | None) -> bool:
+        """Tell whether a list is to be moved from where it is no more."""
+        return self.is_move and sends_to not in {self.sent_to, self.address_id}
+
+    def choice(self, mailing_list: MailingList, holder: Holder, *, is_changed: bool, is_stale: bool) -> Choice:
+        """Return what became of it."""
+        moved_to = holder.addresses[self.address_id].spelling if self.address_id and self.is_move else None
+        return Choice(mailing_list.handle, mailing_list.name, self.is_ticked, is_changed, moved_to, is_stale)
+
+
+def _changes(shown: Mapping[str, int], ticked: Collection[str], addresses: Mapping[str, int]) -> dict[str, _Posted]:
+    """Return what a form says of those lists of which it says something else than it had shown."""
+    posted = {
+        handle: _Posted(handle in ticked, sent_to, addresses.get(handle) if handle in ticked else None)
+        for handle, sent_to in shown.items()
+    }
+    return {handle: each for handle, each in posted.items() if each.is_change}
 
 
 def choose_for(

@@ -1,7 +1,8 @@
 """Why an address is, or is not, on a list: what is known, and what the next run will do about it, in sentences."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
@@ -34,7 +35,7 @@ class Explanation:
 
     ``seen`` and ``preference`` are None where nothing is known. ``next_action`` is what the next run does if the
     roster is still what was seen, ``next_reason`` why; ``held_back``: it is due, and put off. ``sentences`` say all
-    this; ``history`` holds the last changes, the newest first.
+    this, ``summary`` in one sentence; ``history`` holds the last changes, the newest first.
     """
 
     handle: str
@@ -46,8 +47,15 @@ class Explanation:
     next_action: Action | None
     next_reason: Reason | None
     held_back: bool
+    summary: str
     sentences: tuple[str, ...]
     history: tuple[HistoryLine, ...]
+
+    @property
+    def is_of_concern(self) -> bool:
+        """Tell whether the address is on the list, may be, or will be: one of its holders may see it, or a run acts."""
+        is_offered = any(each.may_see for each in self.holders)
+        return is_offered or not self.is_known or bool(self.seen) or self.next_action not in {None, Action.NOTHING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +71,27 @@ class _Known:
     decision: Decision
     planned_run: int | None
     history: tuple[HistoryLine, ...]
-    zone: tzinfo
-
-    def moment(self, at: datetime) -> str:
-        return f"{at.astimezone(self.zone):%Y-%m-%d %H:%M %Z}"
+    moment: Callable[[datetime], str]
 
 
-def explain(session: Session, mailing_list: MailingList, address: str, *, now: datetime, zone: tzinfo) -> Explanation:
+def explain(
+    session: Session,
+    mailing_list: MailingList,
+    address: str,
+    *,
+    now: datetime,
+    moment: Callable[[datetime], str],
+) -> Explanation:
     """Explain one canonical address on one list from what the portal knows; the list manager is not asked.
 
-    Times in the sentences are of ``zone``.
+    ``moment`` writes the times in the sentences as those beside them are written.
     """
     history = list_reports.history(session, handle=mailing_list.handle, address=address, limit=_LINES)
     with reading(session):
         row = session.execute(_query(mailing_list, address)).first()
         if row is None:
             return _of_nobody(mailing_list, address, history)
-        known = _load(session, mailing_list, row, history, now=now, zone=zone)
+        known = _load(session, mailing_list, row, history, now=now, moment=moment)
     return Explanation(
         handle=mailing_list.handle,
         address=address,
@@ -90,6 +102,7 @@ def explain(session: Session, mailing_list: MailingList, address: str, *, now: d
         next_action=known.decision.action,
         next_reason=None if known.decision.action in {Action.NOTHING, Action.INIT} else known.decision.reason,
         held_back=known.decision.held_back,
+        summary=_summary(known),
         sentences=(_on_the_list(known), _held_by(known), *_chosen(known), *_at_the_list(known), *_next_run(known)),
         history=history,
     )
@@ -101,7 +114,20 @@ def _of_nobody(mailing_list: MailingList, address: str, history: tuple[HistoryLi
         "Whether it is on the list was not looked up: only a run reads the roster.",
         "If it is, it counts as one without an account, and no run touches it.",
     )
-    return Explanation(mailing_list.handle, address, False, None, None, (), None, None, False, sentences, history)
+    return Explanation(
+        handle=mailing_list.handle,
+        address=address,
+        is_known=False,
+        seen=None,
+        preference=None,
+        holders=(),
+        next_action=None,
+        next_reason=None,
+        held_back=False,
+        summary=sentences[0],
+        sentences=sentences,
+        history=history,
+    )
 
 
 def _query(mailing_list: MailingList, address: str) -> Any:
@@ -121,7 +147,7 @@ def _load(
     history: tuple[HistoryLine, ...],
     *,
     now: datetime,
-    zone: tzinfo,
+    moment: Callable[[datetime], str],
 ) -> _Known:
     our_acts = plans.unfinished_acts(session, mailing_list.handle)
     open_run = runs.open_planned(session, mailing_list.handle)
@@ -138,7 +164,7 @@ def _load(
         decision=_decision(session, mailing_list, row, our_acts, now=now),
         planned_run=open_run.run_id if open_run else None,
         history=history,
-        zone=zone,
+        moment=moment,
     )
 
 
@@ -174,6 +200,28 @@ def _decision(
     roster = {each.canonical: each.spelling for each in rows if each.state.seen}
     decisions = decide_rows(rows, roster, rules=rules_of(mailing_list), our_acts=our_acts)
     return next(each for each in decisions if each.row.address_id == row.id)
+
+
+_NEXT = {
+    Action.INIT: "the next run takes over what the list says",
+    Action.ADD: "the next run adds it",
+    Action.REMOVE: "the next run removes it",
+    Action.LEFT: "the next run takes over that they left",
+    Action.JOINED: "the next run takes over that they joined",
+    Action.NOTHING: "nothing is to be done",
+}
+
+
+def _summary(known: _Known) -> str:
+    place = {True: "is on", False: "is not on", None: "may be on"}[known.row.seen]
+    action = known.decision.action
+    if known.row.waiting_since:
+        then = "its add is waiting for approval"
+    elif known.decision.held_back:
+        then = f"the next run does not {'add' if action is Action.ADD else 'remove'} it yet"
+    else:
+        then = _NEXT[action]
+    return f"{known.row.canonical} {place} {known.mailing_list.handle}: {then}."
 
 
 def _on_the_list(known: _Known) -> str:

@@ -89,7 +89,7 @@ class BulkActionForm(FilterForm):
 class ReasonForm(PostedForm):
     """The approval of what the preview showed, and why."""
 
-    preview_id = HiddenField(validators=[Optional(), Length(max=64)])
+    shown = HiddenField()
     reason = StringField(
         _("Reason"),
         filters=[trimmed],
@@ -100,7 +100,7 @@ class ReasonForm(PostedForm):
 class RetryForm(PostedForm):
     """The approval of another try, which chooses nothing and needs no reason."""
 
-    preview_id = HiddenField(validators=[Optional(), Length(max=64)])
+    shown = HiddenField()
 
 
 def reason_form(bulk_action: BulkAction) -> FlaskForm:

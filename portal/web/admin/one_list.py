@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from portal.domain.csv_text import BOM, line
 from portal.domain.mailinglist import MailingList
-from portal.errors import ChangedMeanwhileError
+from portal.errors import ChangedMeanwhileError, StaleFormError
 from portal.extensions import db, portal
 from portal.faults import fault_of
 from portal.services import security_log
@@ -20,7 +20,7 @@ from portal.services.reports import lists as list_reports
 from portal.services.reports import subscribers, trends
 from portal.services.reports.subscribers import Subscriber
 from portal.translation import gettext, ngettext
-from portal.web import guards
+from portal.web import guards, shown
 from portal.web.admin.list_forms import STATE_WORDS, BulkActionForm, ExportForm, SubscribersForm, reason_form
 
 blueprint = Blueprint("one_list", __name__, url_prefix="/lists/<handle>")
@@ -109,12 +109,12 @@ def change(handle: str) -> ResponseReturnValue:
             mailing_list,
             bulk_action,
             asked.wanted,
-            preview_id=form.preview_id.data or "",
+            preview_id=shown.read("bulk-action", form.shown.data),
             actor=guards.actor(),
             now=portal().clock(),
             reason=form.reason.data if "reason" in form else "",
         )
-    except ChangedMeanwhileError as error:
+    except (StaleFormError, ChangedMeanwhileError) as error:
         form.form_errors.append(
             gettext("The addresses have changed since they were shown, and nothing was done. Look again.")
         )
@@ -141,13 +141,15 @@ def _done_text(bulk_action: BulkAction, count: int) -> str:
 
 def _preview_page(mailing_list: MailingList, asked: BulkActionForm, form: object = None) -> str:
     bulk_action = BulkAction(asked.bulk_action.data)
+    found = on_behalf.preview(db.session(), mailing_list, bulk_action, asked.wanted)
     return render_template(
         "admin/change.html",
         mailing_list=mailing_list,
         asked=asked,
         bulk_action=bulk_action,
         form=form or reason_form(bulk_action),
-        preview=on_behalf.preview(db.session(), mailing_list, bulk_action, asked.wanted),
+        preview=found,
+        shown=shown.sign("bulk-action", found.id),
         hours=portal().catalogue().applied_within_hours,
         state_words=STATE_WORDS,
     )

@@ -1,14 +1,11 @@
 """Search, for superusers: a person or an address on all lists, and why it is on them or not."""
 
-from zoneinfo import ZoneInfo
-
-from flask import Blueprint, render_template, request
+from flask import Blueprint, current_app, render_template, request
 from flask.typing import ResponseReturnValue
 
-from portal.domain.address import canonical
-from portal.errors import InvalidAddressError
+from portal.errors import BadInputError
 from portal.extensions import db, portal
-from portal.services.accounts import directory
+from portal.services.accounts import directory, users
 from portal.services.reports import why
 from portal.web.admin.user_forms import SearchForm
 
@@ -19,34 +16,40 @@ AT_ONCE = 50  # addresses found by a part of them
 
 @blueprint.get("")
 def index() -> ResponseReturnValue:
-    """Answer for one address why it is on each list or not; a part of one leads to those that it fits."""
+    """Answer for an address or a username why it is on each list or not; a part of one leads to those that it fits."""
     form = SearchForm(request.args)
     if not form.validate():
-        return render_template("admin/search.html", form=form, address=None, matches=None, answers=()), 400
+        return render_template("admin/search.html", form=form, answers={}, matches=None), 400
     text = form.q.data or ""
-    address = _address(text)
-    matches = directory.search(db.session(), text, limit=AT_ONCE + 1) if text else None
-    exact = [each for each in matches or () if each.canonical == address]
-    answers = _answers(address) if address and (exact or not matches) else ()
+    matches = directory.search(db.session(), text, limit=AT_ONCE + 1) if text else ()
+    known = {each.canonical for each in matches}
+    asked = [each for each in (_addresses(text) if text else ()) if each in known or not matches]
+    holders = {address: [each for each in matches if each.canonical == address and each.username] for address in asked}
     return render_template(
-        "admin/search.html", form=form, address=address if answers else None, matches=matches, answers=answers
+        "admin/search.html",
+        form=form,
+        answers={address: _answers(address) for address in asked},
+        holders=holders,
+        matches=[each for each in matches if each.canonical not in asked],
     )
 
 
-def _address(text: str) -> str | None:
+def _addresses(text: str) -> tuple[str, ...]:
+    """Return an address, or those of a user, where the text is one or the name of the other."""
     try:
-        return canonical(text)
-    except InvalidAddressError:
-        return None
+        return users.addresses_of(db.session(), text)
+    except BadInputError:
+        return ()
 
 
 def _answers(address: str) -> list[tuple[str, why.Explanation]]:
-    """Return each list's name and what is known of an address on it."""
+    """Return what is known of an address on the lists that its holders may see, or that it is on, by their names."""
     catalogue = portal().readable_catalogue()
     if catalogue is None or not catalogue.enabled:
         return []
-    zone = ZoneInfo(portal().settings.timezone)
-    return [
-        (each.name, why.explain(db.session(), each, address, now=portal().clock(), zone=zone))
+    moment, now = current_app.jinja_env.filters["moment"], portal().clock()
+    answers = (
+        (each.name, why.explain(db.session(), each, address, now=now, moment=moment))
         for each in catalogue.lists.values()
-    ]
+    )
+    return [(name, answer) for name, answer in answers if answer.is_of_concern]

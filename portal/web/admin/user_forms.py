@@ -56,6 +56,18 @@ class UserForm(PostedForm):
         return [part for part in (self.groups.data or "").split(";") if part.strip()]
 
 
+class EditUserForm(UserForm):
+    """What can be changed of an account, and what it was when the page was shown."""
+
+    shown = HiddenField()
+
+
+class UserActionForm(PostedForm):
+    """The approval of what a page asks about an account, which it had shown."""
+
+    shown = HiddenField()
+
+
 class NewUserForm(UserForm):
     """An account to be made."""
 
@@ -68,8 +80,8 @@ class NewUserForm(UserForm):
     shared = BooleanField(_("Make the account all the same; they share the mailbox and its subscriptions"))
 
 
-class DeleteUserForm(PostedForm):
-    """The yes to a deletion."""
+class DeleteUserForm(UserActionForm):
+    """The approval of a deletion."""
 
     erase = BooleanField(_("Forget the address as well, once it is on no list"))
 
@@ -82,15 +94,22 @@ class ImportFileForm(PostedForm):
     class Meta(PostedForm.Meta):
         """Where the file comes from."""
 
-        def wrap_formdata(self, _form: FlaskForm, _formdata: object) -> Any:
+        def wrap_formdata(self, _form: FlaskForm, formdata: object) -> Any:
             """Return what was posted, files among it, or None."""
-            return CombinedMultiDict((request.files, request.form)) if request.form else None
+            is_posted = formdata is not None and request.form
+            return CombinedMultiDict((request.files, request.form)) if is_posted else None
 
 
 class ImportTextForm(PostedForm):
     """The accounts of a file that was shown first."""
 
     text = HiddenField(validators=[InputRequired()])
+
+
+class RevokeKeyForm(PostedForm):
+    """The key that the page had shown."""
+
+    shown = HiddenField()
 
 
 class NewKeyForm(PostedForm):

@@ -1,29 +1,32 @@
 """Accounts, for superusers: found, made, changed, deactivated, deleted, and imported from a file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from wtforms import Field
 
-from portal.errors import BadInputError
+from portal.errors import BadInputError, ChangedMeanwhileError, StaleFormError
 from portal.extensions import db, portal
 from portal.faults import fault_of
 from portal.services.accounts import addresses, directory, imports, passwords, users
 from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import Checked
 from portal.services.accounts.directory import Wanted
-from portal.services.accounts.users import Profile
+from portal.services.accounts.users import Details, Profile
 from portal.services.preferences import preferences
 from portal.translation import LazyText, gettext, ngettext
 from portal.translation import lazy_gettext as _
-from portal.web import guards, recent_password
+from portal.web import guards, recent_password, shown, shown_once
 from portal.web.admin.user_forms import (
     AccountHistoryForm,
     DeleteUserForm,
+    EditUserForm,
     ImportFileForm,
     ImportTextForm,
     NewUserForm,
+    UserActionForm,
     UserFilterForm,
     UserForm,
 )
@@ -85,13 +88,13 @@ def new() -> ResponseReturnValue:
             gettext("%(address)s is held by %(holders)s.", address=address.spelling, holders=listed(holders))
         )
         return render_template("admin/users/new.html", form=form, is_shared=True), 409
-    password = passwords.random_password()
+    made = shown_once.make()
     try:
         user_id = users.create(
             db.session(),
             username=form.username.data,
             address=address,
-            password=password,
+            password=passwords.random_password(made.bits),
             name=form.name.data or "",
             is_superuser=form.superuser.data,
             groups=form.group_names(),
@@ -103,80 +106,125 @@ def new() -> ResponseReturnValue:
     except BadInputError as error:  # the name is taken, or is none
         form.username.errors.append(sentence(str(error)))
         return render_template("admin/users/new.html", form=form, is_shared=bool(holders)), fault_of(error).status
-    return _password_page(users.profile(db.session(), user_id), password, is_new=True)
+    return _to_password(user_id, made)
 
 
 @blueprint.get(_USER)
 def show(user_id: int) -> ResponseReturnValue:
     """Show an account, what it is on, and what can be done about it."""
     profile = _profile(user_id)
-    form = UserForm(None, name=profile.name, email=profile.email, groups="; ".join(profile.groups))
-    return _page(profile, form)
+    return _page(profile, _filled(profile))
 
 
 @blueprint.post(_USER)
 def edit(user_id: int) -> ResponseReturnValue:
-    """Change name, main address and groups of an account."""
+    """Change what the person changed of name, main address and groups of an account."""
     profile = _profile(user_id)
-    form = UserForm()
+    form = EditUserForm()
+    try:
+        name, email, groups = shown.read(f"account {user_id}", form.shown.data)
+    except StaleFormError as error:
+        form = _filled(profile)
+        form.form_errors.append(gettext("This page was out of date, and nothing was saved. Make your changes again."))
+        return _page(profile, form), fault_of(error).status
     if not form.validate() or not _is_acceptable(form):
         return _page(profile, form), 422
-    if _checked(form.email.data).spelling != profile.email and (asked := recent_password.ask()) is not None:
+    was, address = Details(name, email, tuple(groups)), _checked(form.email.data)
+    if address.spelling != was.email and (asked := recent_password.ask()) is not None:
         return asked
-    _save(profile, form)
+    edited = users.edit(
+        db.session(),
+        user_id,
+        shown=was,
+        wanted=Details(form.name.data or "", address.spelling, tuple(form.group_names())),
+        address=address,
+        actor=guards.actor(),
+        now=portal().clock(),
+        lists=portal().known_lists(),
+    )
+    if edited.stale:
+        return _conflict_page(user_id, form, edited.stale), 409
     flash(gettext("Saved."), "good")
     return redirect(url_for("admin.users.show", user_id=user_id), 303)
 
 
-def _save(profile: Profile, form: UserForm) -> None:
-    session = db.session()
-    name, groups = users.checked_name(form.name.data or ""), users.checked_groups(form.group_names())
-    address = _checked(form.email.data)
-    if address.spelling != profile.email:
-        addresses.change(
-            session, profile.id, address, actor=guards.actor(), now=portal().clock(), lists=portal().known_lists()
-        )
-    if name != profile.name:
-        users.set_name(session, profile.username, name=name, actor=guards.actor())
-    if groups != profile.groups:
-        users.set_groups(session, profile.username, groups=groups, lists=portal().known_lists(), actor=guards.actor())
+def _filled(profile: Profile) -> EditUserForm:
+    """Return the form of what an account is now."""
+    details = profile.details
+    return EditUserForm(
+        None,
+        name=details.name,
+        email=details.email,
+        groups="; ".join(details.groups),
+        shown=shown.sign(f"account {profile.id}", details),
+    )
 
 
-# What one button does to an account, what is said afterwards, and what is added where the lists are known.
-_ACTIONS: dict[str, tuple[Callable[[str], None], LazyText, LazyText | None]] = {
+def _conflict_page(user_id: int, posted: EditUserForm, stale: Collection[str]) -> str:
+    """Show what is stored, but in each stale field what the person typed, with what somebody else made of it."""
+    profile = _profile(user_id)
+    form = _filled(profile)
+    for name in stale:
+        field, theirs = form[name], form[name].data
+        field.data = posted[name].data
+        field.errors = [
+            gettext(
+                "Somebody else changed this to “%(theirs)s” after this page was shown, and your value was not saved. "
+                "Save again to replace theirs.",
+                theirs=theirs,
+            )
+        ]
+    return _page(profile, form)
+
+
+# What one button does to an account as it was at a change, what is said afterwards, and where the lists are known.
+_ACTIONS: dict[str, tuple[Callable[[str, int], None], LazyText, LazyText | None]] = {
     "activate": (
-        lambda name: users.activate(
-            db.session(), name, now=portal().clock(), lists=portal().known_lists(), actor=guards.actor()
+        lambda name, as_of: users.activate(
+            db.session(), name, now=portal().clock(), lists=portal().known_lists(), actor=guards.actor(), as_of=as_of
         ),
         _("%(username)s is active again."),
         _("Their subscriptions are as before."),
     ),
     "deactivate": (
-        lambda name: users.deactivate(db.session(), name, now=portal().clock(), actor=guards.actor()),
+        lambda name, as_of: users.deactivate(
+            db.session(), name, now=portal().clock(), actor=guards.actor(), as_of=as_of
+        ),
         _("%(username)s is deactivated."),
         _("Their addresses leave the lists with the next sync."),
     ),
     "grant": (
-        lambda name: users.grant(db.session(), name, actor=guards.actor()),
+        lambda name, as_of: users.grant(db.session(), name, actor=guards.actor(), as_of=as_of),
         _("%(username)s is a superuser."),
         None,
     ),
     "revoke": (
-        lambda name: users.revoke(db.session(), name, actor=guards.actor()),
+        lambda name, as_of: users.revoke(db.session(), name, actor=guards.actor(), as_of=as_of),
         _("%(username)s is no longer a superuser."),
         None,
     ),
 }
 
 
-@blueprint.post(_USER + "/<any(activate, deactivate, grant, revoke):act>")
+_CHANGE = _USER + "/<any(activate, deactivate, grant, revoke):act>"
+
+
+@blueprint.get(_CHANGE)
+def ask_to_change(user_id: int, act: str) -> ResponseReturnValue:
+    """Say what activating or deactivating an account, or giving or taking the role, does, and ask whether to."""
+    return _action_page(user_id, UserActionForm(None), act=act)
+
+
+@blueprint.post(_CHANGE)
 @recent_password.needed
 def change(user_id: int, act: str) -> ResponseReturnValue:
     """Activate or deactivate an account, give or take the role."""
-    profile = _profile(user_id)
+    profile, form = _profile(user_id), UserActionForm()
     carry_out, words, about_lists = _ACTIONS[act]
     try:
-        carry_out(profile.username)
+        carry_out(profile.username, _seen(user_id, form))
+    except (StaleFormError, ChangedMeanwhileError) as error:
+        return _action_page(user_id, form, act=act), fault_of(error).status
     except BadInputError as error:  # the last superuser stays
         flash(sentence(str(error)), "bad")
     else:
@@ -187,15 +235,45 @@ def change(user_id: int, act: str) -> ResponseReturnValue:
     return redirect(url_for("admin.users.show", user_id=user_id), 303)
 
 
+@blueprint.get(_USER + "/password")
+def ask_to_reset_password(user_id: int) -> ResponseReturnValue:
+    """Say what a random password does, and ask whether to."""
+    return _action_page(user_id, UserActionForm(None), act="password")
+
+
 @blueprint.post(_USER + "/password")
 @recent_password.needed
 def reset_password(user_id: int) -> ResponseReturnValue:
-    """Give an account a random password, which is shown this once; all its log-ins end."""
-    profile = _profile(user_id)
-    password = passwords.random_password()
-    rounds = portal().settings.bcrypt_rounds
-    users.set_password(db.session(), profile.username, password=password, rounds=rounds, actor=guards.actor())
-    return _password_page(profile, password, is_new=False)
+    """Give an account a random password, and lead to the page that shows it; all log-ins of the account end."""
+    profile, form, made = _profile(user_id), UserActionForm(), shown_once.make()
+    try:
+        users.set_password(
+            db.session(),
+            profile.username,
+            password=passwords.random_password(made.bits),
+            rounds=portal().settings.bcrypt_rounds,
+            actor=guards.actor(),
+            as_of=_seen(user_id, form),
+        )
+    except (StaleFormError, ChangedMeanwhileError) as error:
+        return _action_page(user_id, form, act="password"), fault_of(error).status
+    return _to_password(user_id, made)
+
+
+def _to_password(user_id: int, made: shown_once.Made) -> ResponseReturnValue:
+    shown_once.keep(f"new-password {user_id}", made)
+    return redirect(url_for("admin.users.show_password", user_id=user_id), 303)
+
+
+@blueprint.get(_USER + "/new-password")
+def show_password(user_id: int) -> ResponseReturnValue:
+    """Show the password that was just made, this once."""
+    bits = shown_once.take(f"new-password {user_id}")
+    if bits is None:
+        flash(gettext("The password was shown once. If it is lost, give another one."))
+        return redirect(url_for("admin.users.show", user_id=user_id))
+    password = passwords.random_password(bits)
+    return render_template("admin/users/password.html", profile=_profile(user_id), password=password)
 
 
 @blueprint.route(_USER + "/delete", methods=["GET", "POST"])
@@ -212,14 +290,42 @@ def delete(user_id: int) -> ResponseReturnValue:
                 now=portal().clock(),
                 lists=portal().known_lists(),
                 actor=guards.actor(),
+                as_of=_seen(user_id, form),
             )
+        except (StaleFormError, ChangedMeanwhileError) as error:
+            return _action_page(user_id, form, act="delete"), fault_of(error).status
         except BadInputError as error:
             flash(sentence(str(error)), "bad")
             return redirect(url_for("admin.users.show", user_id=user_id), 303)
         flash(gettext("%(username)s is deleted.", username=profile.username), "good")
         return redirect(url_for("admin.users.index"), 303)
-    on = directory.subscriptions(db.session(), user_id, lists=portal().known_lists() or {})
-    return render_template("admin/users/delete.html", form=form, profile=profile, subscriptions=on)
+    return _action_page(user_id, form, act="delete")
+
+
+def _seen(user_id: int, form: UserActionForm) -> int:
+    """Return the last change of an account that a page knew of. Raise StaleFormError."""
+    number: int = shown.read(f"account-actions {user_id}", form.shown.data)
+    return number
+
+
+def _action_page(user_id: int, form: UserActionForm, *, act: str) -> str:
+    """Ask, and say what somebody else changed since the page was shown, where it was shown before."""
+    last, profile = account_log.last_change(db.session(), user_id), _profile(user_id)
+    meanwhile: tuple[account_log.AccountLine, ...] = ()
+    if form.is_submitted():
+        with suppress(StaleFormError):
+            meanwhile = account_log.recent(db.session(), user_id=user_id, after=_seen(user_id, form), limit=AT_ONCE)
+        form.form_errors.append(gettext("This page was out of date, and nothing was done. Check again."))
+    form.shown.data = shown.sign(f"account-actions {user_id}", last)
+    lists = portal().known_lists() or {}
+    return render_template(
+        "admin/users/delete.html" if act == "delete" else "admin/users/action.html",
+        act=act,
+        form=form,
+        profile=profile,
+        meanwhile=meanwhile,
+        subscriptions=directory.subscriptions(db.session(), user_id, lists=lists),
+    )
 
 
 @blueprint.route("/import", methods=["GET", "POST"])
@@ -271,14 +377,10 @@ def import_text() -> ResponseReturnValue:
     return redirect(url_for("admin.users.index"), 303)
 
 
-def _page(profile: Profile, form: UserForm) -> str:
+def _page(profile: Profile, form: EditUserForm) -> str:
     catalogue, now = portal().readable_catalogue(), portal().clock()
     offers = preferences.page(db.session(), profile.id, catalogue=catalogue, now=now).offers if catalogue else ()
     return render_template("admin/users/show.html", profile=profile, form=form, offers=offers)
-
-
-def _password_page(profile: Profile, password: str, *, is_new: bool) -> str:
-    return render_template("admin/users/password.html", profile=profile, password=password, is_new=is_new)
 
 
 def _profile(user_id: int) -> Profile:

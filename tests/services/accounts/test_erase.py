@@ -175,6 +175,31 @@ def test_the_address_that_the_account_had_before_goes_with_it(session, catalogue
     assert "alice@" not in dump()
 
 
+def test_the_history_of_accounts_forgets_what_was_changed_to_what(session, catalogue, erase, dump):
+    alice = make_user(session, "alice")
+    for number in (1, 2):
+        address = checked(f"alice{number}@example.org")
+        addresses.change(session, alice, address, actor=COMMAND_LINE, now=NOW, lists=catalogue.lists)
+    users.set_name(session, "alice", name="Alice Liddell")
+    users.rename(session, "alice", to="al")
+    erase("al")
+    assert "alice" not in dump()
+    assert "liddell" not in dump()
+
+
+def test_the_history_of_another_account_forgets_a_mailbox_that_both_had(session, catalogue, erase, dump):
+    make_user(session, "alice")
+    alfred = make_user(session, "alfred", "Alice@example.org")
+    address = checked("alfred@example.org")
+    addresses.change(session, alfred, address, actor=COMMAND_LINE, now=NOW, lists=catalogue.lists)
+    erase()
+    assert ALICE in dump(), "alfred may go back there"
+    address = checked("fred@example.org")
+    addresses.change(session, alfred, address, actor=COMMAND_LINE, now=NOW, lists=catalogue.lists)
+    assert "alice" not in dump()
+    assert "alfred@example.org" in dump()
+
+
 def test_an_account_made_again_takes_the_traces_of_the_first_with_it(
     session, tick, sync, erase, catalogue, dump, clock
 ):

@@ -320,9 +320,43 @@ def test_a_tick_subscribes_the_main_address_and_unsubscribes_the_others(session,
 
 def test_a_tick_subscribes_the_address_that_was_chosen(session, tick, offer, stored):
     dora = make_user(session, "dora", "main@example.org", "other@example.org")
-    tick(dora, address_id=id_of(session, "other@example.org"))
+    tick(dora, addresses={"members": id_of(session, "other@example.org")})
     assert stored() == {"main": False, "other": True}
     assert (offer(dora).is_ticked, offer(dora).address) == (True, "other@example.org")
+
+
+@pytest.fixture
+def moved(session, save):
+    """Save a form that had shown a list sent to one address, with another chosen for it."""
+
+    def post(user_id, was, then):
+        ids = {each: id_of(session, f"{each}@example.org") for each in (was, then)}
+        (choice,) = save(user_id, {"members": ids[was]}, {"members"}, addresses={"members": ids[then]}) or (None,)
+        return choice
+
+    return post
+
+
+def test_a_list_moves_to_another_address_in_one_save(session, moved, stored, offer):
+    dora = make_user(session, "dora", "main@example.org", "other@example.org")
+    make_preference(session, "members", "main@example.org", True)
+    choice = moved(dora, "main", "other")
+    assert (choice.is_changed, choice.moved_to) == (True, "other@example.org")
+    assert stored() == {"main": False, "other": True}
+    assert offer(dora).address_id == id_of(session, "other@example.org")
+    assert moved(dora, "other", "other") is None
+
+
+def test_a_list_that_somebody_else_moved_or_left_meanwhile_is_not_moved(session, moved, stored):
+    dora = make_user(session, "dora", "main@example.org", "other@example.org", "third@example.org")
+    make_preference(session, "members", "main@example.org", False)
+    assert moved(dora, "main", "other").is_stale
+    assert stored() == {"main": False}
+    make_preference(session, "members", "third@example.org", True)
+    choice = moved(dora, "main", "other")
+    assert (choice.is_stale, choice.is_changed) == (True, False)
+    assert stored() == {"main": False, "third": True}
+    assert not moved(dora, "main", "third").is_stale
 
 
 def test_a_tick_leaves_another_address_that_somebody_else_holds_too(session, tick, stored):
@@ -336,7 +370,7 @@ def test_a_tick_leaves_another_address_that_somebody_else_holds_too(session, tic
 def test_a_tick_subscribes_a_shared_address_where_it_is_the_chosen_one(session, tick, stored):
     dora = make_user(session, "dora", "main@example.org", "shared@example.org")
     make_user(session, "bob", "shared@example.org")
-    tick(dora, address_id=id_of(session, "shared@example.org"))
+    tick(dora, addresses={"members": id_of(session, "shared@example.org")})
     assert stored() == {"main": False, "shared": True}
 
 
@@ -361,7 +395,7 @@ def test_an_address_of_somebody_else_is_refused_and_nothing_is_saved(session, ti
     alice = make_user(session, "alice")
     make_user(session, "bob")
     with pytest.raises(BadInputError, match="not one of yours"):
-        tick(alice, address_id=id_of(session, "bob@example.org"))
+        tick(alice, addresses={"members": id_of(session, "bob@example.org")})
     assert stored() == {}
 
 

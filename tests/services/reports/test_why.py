@@ -1,5 +1,6 @@
 """Why: the sentences agree with what is stored, and with what the next run then does."""
 
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -43,8 +44,10 @@ class Story:
         preferences.choose(self.session, user_id, shown=shown, ticked=boxes, catalogue=catalogue, now=self.clock())
 
     def explain(self, address: str = "alice@example.org", handle: str = "members") -> Explanation:
-        zone = ZoneInfo("Europe/Dublin")
-        return explain(self.session, self.lists[handle], address, now=self.clock(), zone=zone)
+        def moment(at: datetime) -> str:
+            return f"{at.astimezone(ZoneInfo('Europe/Dublin')):%Y-%m-%d %H:%M %Z}"
+
+        return explain(self.session, self.lists[handle], address, now=self.clock(), moment=moment)
 
     def last(self, address: str = "alice@example.org", handle: str = "members") -> str:
         return self.explain(address, handle).sentences[-1]

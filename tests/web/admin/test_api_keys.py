@@ -11,8 +11,7 @@ from tests.web.conftest import Page, Visitor
 
 
 def make_key(bob: Visitor, **form: str) -> str:
-    page = bob.post("/admin/api-keys", {"label": "list host", **form}, status=200)
-    assert isinstance(page, Page)
+    page = bob.follow("/admin/api-keys", {"label": "list host", **form})
     found = re.search(r"<code>(mp_\w{8}_[\w-]+)</code>", page.html)
     assert found
     return found[1]

@@ -36,6 +36,19 @@ def test_lists_are_shown_in_numbers(bob: Visitor, session: Session, clock: Clock
     assert "Done 22 Nov, 05:00" in page.text
 
 
+def test_no_list_is_up_to_date_while_something_is_refused_or_under_way(
+    bob: Visitor, session: Session, clock: Clock
+) -> None:
+    for handle in ("members", "tech", "board"):
+        make_run(session, clock, handle)
+    assert 'data-note="up-to-date"' in bob.get("/admin/").html
+    values = {"refusal": "Banned address", "refused_at": clock.now}
+    make_preference(session, "members", "alice@example.org", True, seen=False, **values)
+    page = bob.get("/admin/")
+    assert 'data-note="up-to-date"' not in page.html
+    assert "Changes under way: 0. Refused addresses: 1." in page.text
+
+
 def test_a_list_that_never_ran_is_said_to_be_so(bob: Visitor) -> None:
     assert "No run yet" in bob.get("/admin/").text
 

@@ -40,7 +40,7 @@ def wanted(session: Session) -> dict[str, bool]:
 def do(bob: Visitor, query: str, **form: str) -> Page:
     """Look at a bulk action, say yes to it, and return the page that it leads to."""
     look = bob.get(f"{CHANGE}?{query}")
-    return bob.follow(f"{CHANGE}?{query}", {"preview_id": look.value("preview_id"), "reason": "asked by phone", **form})
+    return bob.follow(f"{CHANGE}?{query}", {"shown": look.value("shown"), "reason": "asked by phone", **form})
 
 
 # --- the page
@@ -261,19 +261,19 @@ def test_all_rows_of_a_filter_are_unsubscribed_and_no_others(bob: Visitor, sessi
 def test_a_set_that_changed_is_shown_again_and_nothing_is_done(bob: Visitor, session: Session) -> None:
     look = bob.get(f"{CHANGE}?bulk_action=subscribe")
     make_user(session, "dora")
-    form = {"preview_id": look.value("preview_id"), "reason": "asked by phone"}
+    form = {"shown": look.value("shown"), "reason": "asked by phone"}
     again = bob.post(f"{CHANGE}?bulk_action=subscribe", form, status=409)
     assert isinstance(again, Page)
     assert "The addresses have changed since they were shown" in again.text
     assert "dora@example.org" in again.text
-    assert again.value("preview_id") != look.value("preview_id")
+    assert again.value("shown") != look.value("shown")
     assert wanted(session) == {}
 
 
 def test_a_bulk_action_for_others_needs_a_reason(bob: Visitor, session: Session) -> None:
-    look = bob.get(f"{CHANGE}?bulk_action=subscribe").value("preview_id")
+    look = bob.get(f"{CHANGE}?bulk_action=subscribe").value("shown")
     for reason in ("", "  ", "x" * 201, "two\nlines"):
-        page = bob.post(f"{CHANGE}?bulk_action=subscribe", {"preview_id": look, "reason": reason}, status=422)
+        page = bob.post(f"{CHANGE}?bulk_action=subscribe", {"shown": look, "reason": reason}, status=422)
         assert isinstance(page, Page)
         assert page.title.startswith("Error:")
     assert wanted(session) == {}
@@ -291,7 +291,7 @@ def test_what_was_refused_is_tried_again_without_a_reason(bob: Visitor, session:
     page = bob.get(f"{LIST}?state=refused")
     assert any("bulk_action=retry" in each for each in links(page))
     look = bob.get(f"{CHANGE}?bulk_action=retry&state=refused")
-    done = bob.follow(f"{CHANGE}?bulk_action=retry&state=refused", {"preview_id": look.value("preview_id")})
+    done = bob.follow(f"{CHANGE}?bulk_action=retry&state=refused", {"shown": look.value("shown")})
     assert "1 address was marked to be tried again." in done.text
     assert "Tried again at the next run." in done.text
 
@@ -307,8 +307,8 @@ def test_a_bulk_action_that_is_none_leads_back_to_the_list(bob: Visitor, query: 
 
 
 def test_a_bulk_action_needs_the_token_of_the_page(bob: Visitor, session: Session) -> None:
-    look = bob.get(f"{CHANGE}?bulk_action=subscribe").value("preview_id")
-    response = bob.client.post(f"{CHANGE}?bulk_action=subscribe", data={"preview_id": look, "reason": "asked by phone"})
+    look = bob.get(f"{CHANGE}?bulk_action=subscribe").value("shown")
+    response = bob.client.post(f"{CHANGE}?bulk_action=subscribe", data={"shown": look, "reason": "asked by phone"})
     assert response.status_code == 400
     assert wanted(session) == {}
 

@@ -1,0 +1,34 @@
+"""What a page showed, signed: its form carries it, so that a save knows what the person changed and what others did."""
+
+from typing import Any
+
+from flask import current_app, g
+from itsdangerous import BadData, URLSafeSerializer
+
+from portal.errors import StaleFormError
+
+
+def sign(page: str, value: object) -> str:
+    """Return what a page shows, as its form carries it, for the member who is logged in."""
+    return _signer(page).dumps([g.member.id, value])
+
+
+def read(page: str, signed: str | None) -> Any:
+    """Return what the page of a form had shown. Raise StaleFormError where it was altered or is somebody else's."""
+    user_id, value = read_with_owner(page, signed)
+    if user_id != g.member.id:
+        raise StaleFormError("the page was somebody else's")
+    return value
+
+
+def read_with_owner(page: str, signed: str | None) -> tuple[int, Any]:
+    """Return whom a page was shown to, and what. Raise StaleFormError where it was altered."""
+    try:
+        user_id, value = _signer(page).loads(signed or "")
+    except BadData:
+        raise StaleFormError("what the page had shown was altered on its way") from None
+    return user_id, value
+
+
+def _signer(page: str) -> URLSafeSerializer:
+    return URLSafeSerializer(current_app.config["SECRET_KEY"], salt=f"shown: {page}")

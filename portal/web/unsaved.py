@@ -1,0 +1,53 @@
+"""Ticks that were posted after the log-in had ended: kept in the cookie, and shown once more after the next log-in."""
+
+import json
+from typing import NamedTuple
+
+from flask import session
+
+from portal.errors import StaleFormError
+from portal.web import shown
+from portal.web.forms import SubscriptionsForm
+
+_COOKIE = "unsaved"
+_MOST = 2_000  # bytes; the cookie, which holds 4,096, has other things to carry
+
+
+class Unsaved(NamedTuple):
+    """The boxes that were changed, and the addresses that were chosen, by list."""
+
+    ticks: dict[str, bool]
+    addresses: dict[str, int]
+
+
+def keep() -> bool:
+    """Keep what was posted, for the member whose page it was; return whether it could be. Nothing is saved."""
+    form = SubscriptionsForm(meta={"csrf": False})  # the signature says whose it is, and the member has to save it
+    if not form.validate():
+        return False
+    try:
+        user_id, was = shown.read_with_owner("subscriptions", form.shown.data)
+    except StaleFormError:
+        return False
+    ticked, chosen = set(form.lists.data or ()), form.chosen_addresses
+    ticks = {handle: handle in ticked for handle, sent_to in was.items() if (handle in ticked) != bool(sent_to)}
+    moved = {handle: chosen[handle] for handle in ticked & chosen.keys() & was.keys() if chosen[handle] != was[handle]}
+    kept = [user_id, ticks, moved]
+    if len(json.dumps(kept)) > _MOST:
+        return False
+    session[_COOKIE] = kept
+    return True
+
+
+def take(user_id: int) -> Unsaved | None:
+    """Return what was kept for a member, once."""
+    owner, *kept = session.pop(_COOKIE, (None,))
+    return Unsaved(*kept) if owner == user_id else None
+
+
+def carry_over() -> None:
+    """Empty the cookie for another log-in, but for what is kept."""
+    kept = session.get(_COOKIE)
+    session.clear()
+    if kept:
+        session[_COOKIE] = kept
