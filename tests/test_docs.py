@@ -301,7 +301,7 @@ class Shell:
     def __init__(self, instance: Path, mailman: FakeMailman2) -> None:
         self.instance, self.mailman = instance, mailman
         self.bin = instance.parent / "bin"
-        self.bin.mkdir()
+        self.bin.mkdir(exist_ok=True)  # the instance folder is one for all tests of a worker
         programs = {**mailman.cmds, "flask": f"{shlex.quote(sys.executable)} -m flask"}
         for name, command in programs.items():
             (self.bin / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')

@@ -102,6 +102,7 @@ class Operated:
         """Put programs of this host on that of the script."""
         for name in names:
             require(name)
+            (self.tools / name).unlink(missing_ok=True)
             (self.tools / name).symlink_to(shutil.which(name) or "")
 
     @property
@@ -255,8 +256,9 @@ def make_cast(portal: Operated, *usernames: str) -> None:
 
 def act_out(portal: Operated) -> None:
     """Everything at once: ticks, unticks, a join, a leave, a departure, a change of address; a stranger watches."""
-    make_cast(portal, "alice", "bob", "charlie", "dora", "erin", "frank")
-    members = ["bob@example.org", "Charlie@example.org", "dora@example.org", "erin@example.org", STRANGER]
+    make_cast(portal, "alice", "bob", "charlie", "dora", "erin", "frank", "grace")
+    stays = ["grace@example.org", STRANGER]
+    members = ["bob@example.org", "Charlie@example.org", "dora@example.org", "erin@example.org", *stays]
     portal.mailman.set_roster("members", members)
     assert portal.run() == (0, "")
     portal.choose("alice", ticked=True)
@@ -271,11 +273,11 @@ def act_out(portal: Operated) -> None:
         lists=portal.app.extensions["portal"].catalogue().lists,
     )
     # Erin leaves and Frank joins at the list.
-    portal.mailman.set_roster("members", [*members[:3], "frank@example.org", STRANGER])
+    portal.mailman.set_roster("members", [*members[:3], "frank@example.org", *stays])
     portal.calls()
 
 
-AFTERWARDS = {"alice@example.org", "Dora@home.example.org", "frank@example.org", STRANGER}
+AFTERWARDS = {"alice@example.org", "Dora@home.example.org", "frank@example.org", "grace@example.org", STRANGER}
 
 
 def test_a_list_is_kept_right_by_every_shell(portal, every_shell):
