@@ -300,6 +300,8 @@ def test_a_number_given_to_somebody_else_opens_nothing() -> None:
     }
     new = plan_import([row("9", "x", "bob@x", name="Bob")], [bob], FOLLOW)
     assert decided(new) == {("problem", "9", None, Why.NUMBER_MOVED)}
+    family = plan_import([row("8", "bob", "bob@x", name="Bob"), row("9", "x", "bob@x", name="Zoe")], [bob], FOLLOW)
+    assert decided(family) == {("create", "9", None, None)}
 
 
 def test_a_family_with_one_name_and_one_mailbox_is_no_problem() -> None:
@@ -392,6 +394,13 @@ def test_people_who_share_a_mailbox_are_one_chunk() -> None:
     rows = [row("1", "a", "b@x"), row("2", "b", "a@x"), row("3", "c", "d@x")]
     sizes = sorted(len(chunk) for chunk in plan_import(rows, people, FOLLOW).chunks)
     assert sizes == [1, 2]
+
+
+def test_who_takes_a_username_that_another_leaves_is_in_one_chunk_with_them_and_a_new_name_in_its_own() -> None:
+    people = [linked(1, "7", "chair@x", "chair@x"), linked(2, "8", "b", "b@x", name="B")]
+    rows = [row("7", None, "ada@x"), row("9", "chair@x", "c@x"), row("8", "b", "b@x", name="Bea")]
+    chunks = plan_import(rows, people, FOLLOW).chunks
+    assert sorted(sorted(str(each.action) for each in chunk) for chunk in chunks) == [["change"], ["change", "create"]]
 
 
 # The whole space of two people, against the promises.

@@ -103,6 +103,7 @@ def test_columns_that_nobody_reads_are_named() -> None:
         (b"email\nx\0y@x.org\n", "not text"),
         (b"\xff\xfee\x00m", "not text in utf-16"),
         (b"email\n\x81\x8d\n", "not text"),
+        (b'email\nx@x.org\n"' + b"a" * 200_000, "line 3: not CSV"),
     ],
 )
 def test_a_file_that_cannot_be_understood_is_refused_whole(content: bytes, words: str) -> None:
