@@ -203,9 +203,13 @@ PAGES = {
     "admin.users.new": "/admin/users/new",
     "admin.users.import_file": "/admin/users/import",
     "admin.users.show": "/admin/users/1",
+    "admin.users.ask_to_change": "/admin/users/2/deactivate",
+    "admin.users.ask_to_reset_password": "/admin/users/2/password",
+    "admin.users.show_password": "/admin/users/2/new-password",
     "admin.users.delete": "/admin/users/1/delete",
     "admin.search.index": "/admin/search?q=member",
     "admin.api_keys.index": "/admin/api-keys",
+    "admin.api_keys.show_new": "/admin/api-keys/00000000/new",
 }
 
 
@@ -237,7 +241,7 @@ def test_no_page_takes_more_statements_for_more_rows(
         found = {}
         for name, path in PAGES.items():
             with traffic() as of_page:
-                assert bob.client.get(path).status_code in {200, 302, 404}, path
+                assert bob.client.get(path).status_code in {200, 302, 303, 404}, path
             found[name] = len(of_page.statements)
         return found
 
