@@ -261,10 +261,8 @@ def _take_first(mailbox: Mailbox, comer: Move, brought: _Brought | None, stamp: 
 
 def _take_too(mailbox: Mailbox, comer: Move, brought: _Brought | None, stamp: Stamp) -> Mailbox:
     """Let an account take a mailbox along with others: one *unsubscribed* among them wins."""
-    if brought is None or (mailbox.standing is not None and brought.subscribed):
+    if brought is None or brought.subscribed or mailbox.standing is None:  # None: nobody brings anything
         return mailbox
-    if mailbox.standing is None:
-        return _displaced(mailbox, comer, _made(brought, stamp))
     return _displaced(mailbox, comer, _put(mailbox.standing, brought, stamp))
 
 

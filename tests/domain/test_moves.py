@@ -39,3 +39,14 @@ def test_of_two_who_take_one_free_mailbox_the_one_with_a_yes_brings_it() -> None
     after = move(boxes, [Move(1, ALICE, CHAIR), Move(2, BOB, CHAIR)], Stamp())[CHAIR]
     assert after.standing is not None
     assert (after.standing.subscribed, after.standing.moved_from, after.holders) == (True, BOB, holders(1, 2))
+
+
+def test_of_two_who_take_one_free_mailbox_a_no_wins() -> None:
+    boxes = {
+        ALICE: Mailbox(ALICE, Standing(True, "user"), holders=holders(1)),
+        BOB: Mailbox(BOB, Standing(False, "user"), holders=holders(2)),
+        CHAIR: Mailbox(CHAIR),
+    }
+    after = move(boxes, [Move(1, ALICE, CHAIR), Move(2, BOB, CHAIR)], Stamp())[CHAIR]
+    assert after.standing is not None
+    assert (after.standing.subscribed, after.holders) == (False, holders(1, 2))
