@@ -107,7 +107,9 @@ def _roles(of: Member) -> set[Role]:
 def _ask_to_log_in() -> ResponseReturnValue:
     if _is_api():
         raise KeyRefusedError("this call is not open to anybody")
-    if request.method == "POST" and request.endpoint != "sign_in.log_out":
+    # What another site sends comes without the cookie: to answer it with one would end the log-in of this browser.
+    is_ours = request.headers.get("Sec-Fetch-Site", "same-origin") in {"same-origin", "none"}
+    if request.method == "POST" and request.endpoint != "sign_in.log_out" and is_ours:
         if request.endpoint == "subscriptions.choose":
             unsaved.keep()
         flash(gettext("You had been logged out, so nothing is saved yet. Log in to continue."))

@@ -50,3 +50,11 @@ def test_of_two_who_take_one_free_mailbox_a_no_wins() -> None:
     after = move(boxes, [Move(1, ALICE, CHAIR), Move(2, BOB, CHAIR)], Stamp())[CHAIR]
     assert after.standing is not None
     assert (after.standing.subscribed, after.holders) == (False, holders(1, 2))
+
+
+def test_who_moves_on_is_followed_from_the_first_mailbox() -> None:
+    left = Standing(True, "user", moved_to=BOB, left_by=1)
+    boxes = {ALICE: Mailbox(ALICE, left), BOB: Mailbox(BOB, holders=holders(1)), CHAIR: Mailbox(CHAIR)}
+    after = move(boxes, [Move(1, BOB, CHAIR)], Stamp())[ALICE].standing
+    assert after is not None
+    assert after.moved_to == CHAIR

@@ -185,6 +185,7 @@ _GUARDS = (
         ("guard: a new account without a password", "@recent_password.needed\ndef new(", "def new("),
         ("guard: a role without a password", "@recent_password.needed\ndef change(", "def change("),
         ("guard: a reset without a password", "@recent_password.needed\ndef reset_password(", "def reset_password("),
+        ("guard: a deletion without a password", "@recent_password.needed\ndef delete(", "def delete("),
         ("guard: an import without a password", "@recent_password.needed\ndef import_text(", "def import_text("),
     ),
     *_in(

@@ -17,7 +17,7 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from portal.domain.mailinglist import MailingList
-from portal.errors import LimitedError, LogInFailedError, SafetyLimitError
+from portal.errors import KeyRefusedError, LimitedError, LogInFailedError, SafetyLimitError
 from portal.extensions import portal
 from portal.services import security_log
 from portal.services.accounts import api_keys, sessions, users
@@ -185,6 +185,13 @@ def test_what_did_not_happen_is_not_told(session, events):
         with pytest.raises(Exception, match="last active superuser"):
             change(session, "bob")
     assert events() == []
+
+
+def test_bad_keys_past_the_limit_are_told_of_once_a_minute(session, events):
+    for _ in range(25):
+        with pytest.raises((KeyRefusedError, LimitedError)):
+            api_keys.authenticate(session, "x", ip="192.0.2.1", now=NOW)
+    assert [each["event"] for each in events()] == ["key refused"] * 10 + ["limited"]
 
 
 def test_keys_are_told_of_from_their_making_to_their_end(session, events):

@@ -66,7 +66,7 @@ def test_a_wrong_password_changes_nothing_and_keeps_the_form_until_there_were_to
     assert users.profile(session, people["alice"]).email == "alice@example.org"
 
 
-@pytest.mark.parametrize("path", ["grant", "revoke", "activate", "deactivate", "password"])
+@pytest.mark.parametrize("path", ["grant", "revoke", "activate", "deactivate", "password", "delete"])
 def test_roles_and_passwords_of_others_need_it(later: Visitor, people: dict[str, int], path: str) -> None:
     asked(later, f"/admin/users/{people['alice']}/{path}", {})
 

@@ -112,6 +112,13 @@ def test_a_post_after_the_log_in_has_ended_does_nothing_and_leads_to_no_page_tha
     assert response.headers["Location"] == "/subscriptions"
 
 
+@pytest.mark.parametrize("path", ["/subscriptions", "/account", "/admin/users/new"])
+def test_what_another_site_posts_without_the_cookie_is_answered_with_none(visitor: Visitor, path: str) -> None:
+    answer = visitor.client.post(path, headers={"Sec-Fetch-Site": "cross-site"})
+    assert (answer.status_code, answer.headers.get("Set-Cookie")) == (302, None)
+    assert visitor.client.post(path, headers={"Sec-Fetch-Site": "same-origin"}).headers["Set-Cookie"]
+
+
 def test_a_member_stays_logged_in_for_thirty_days_if_they_ask(visitor: Visitor, people: dict[str, int]) -> None:
     data = {"csrf_token": visitor.get("/login").token, "username": "alice", "password": PASSWORD, "remember": "y"}
     assert "Expires=" in visitor.client.post("/login", data=data).headers["Set-Cookie"]

@@ -169,8 +169,8 @@ def authenticate(session: Session, key: str, *, ip: str, now: datetime) -> Calle
             raise KeyRefusedError("this API key is not known here; flask apikey list prints those that are")
         _require_good(found, now=now)
     except (KeyRefusedError, ForbiddenError):
+        rate_limits.count(session, [rate_limits.by_ip(ip, kind="api key")], now=now)  # past it, one line a minute
         security_log.log("key refused", api_key=found and found.id)
-        rate_limits.count(session, [rate_limits.by_ip(ip, kind="api key")], now=now)
         raise
     if found.last_used_at is None or now - found.last_used_at >= _USED_EVERY:
         with transaction(session):

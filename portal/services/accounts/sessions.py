@@ -305,10 +305,13 @@ def renew(session: Session, token: str, *, now: datetime) -> str:
     return renewed
 
 
-def confirm(session: Session, token: str, *, now: datetime) -> None:
-    """Write down that a session's password was just typed. The caller's transaction is open."""
-    own = LoginSession.token_hash == _hashed(token)
-    session.execute(update(LoginSession).where(own).values(confirmed_at=now))
+def confirm(session: Session, token: str, *, now: datetime) -> bool:
+    """Write down that a session's password was just typed, and return whether it is there still.
+
+    The caller's transaction is open.
+    """
+    own = update(LoginSession).where(LoginSession.token_hash == _hashed(token))
+    return session.execute(own.values(confirmed_at=now).returning(LoginSession.id)).scalar() is not None
 
 
 def is_confirmed(session: Session, token: str, *, now: datetime) -> bool:

@@ -276,7 +276,8 @@ def confirm_password(session: Session, user_id: int, *, password: str, token: st
     typed = _type_password(session, user_id, password, now=now, rounds=rounds)
     with transaction(session):
         rate_limits.forgive(session, typed.counted, cleared=typed.counted.keys)
-        sessions.confirm(session, token, now=now)
+        if not sessions.confirm(session, token, now=now):  # the password was changed while this one was compared
+            raise WrongPasswordError("this is not the current password")
     security_log.log("password confirmed", user=user_id)
 
 

@@ -277,6 +277,7 @@ def show_password(user_id: int) -> ResponseReturnValue:
 
 
 @blueprint.route(_USER + "/delete", methods=["GET", "POST"])
+@recent_password.needed
 def delete(user_id: int) -> ResponseReturnValue:
     """Say what a deletion will do, ask, and delete."""
     profile = _profile(user_id)

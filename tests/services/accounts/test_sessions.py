@@ -169,6 +169,13 @@ def test_a_password_is_confirmed_for_fifteen_minutes(session, alice, log_in, clo
     assert not sessions.is_confirmed(session, "another", now=clock())
 
 
+def test_a_session_that_ended_while_its_password_was_compared_confirms_nothing(session, alice, log_in, clock):
+    token = log_in()
+    sessions.log_out(session, token)
+    with pytest.raises(WrongPasswordError):
+        users.confirm_password(session, alice, password=PASSWORD, token=token, now=clock(), rounds=4)
+
+
 @pytest.fixture
 def spent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What bcrypt has cost, in rounds, counted where the outside begins."""
