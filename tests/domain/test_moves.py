@@ -1,5 +1,7 @@
 """Moves in few words; all of them together are in test_move_space. Source: docs/semantics.md, "Identity"."""
 
+import pytest
+
 from portal.domain.moves import Displaced, Mailbox, Move, Stamp, Standing, move
 
 CHAIR, ALICE, BOB = 20, 11, 12
@@ -41,13 +43,15 @@ def test_of_two_who_take_one_free_mailbox_the_one_with_a_yes_brings_it() -> None
     assert (after.standing.subscribed, after.standing.moved_from, after.holders) == (True, BOB, holders(1, 2))
 
 
-def test_of_two_who_take_one_free_mailbox_a_no_wins() -> None:
+@pytest.mark.parametrize("first", [True, False])
+def test_of_two_who_take_one_free_mailbox_a_no_wins(first: bool) -> None:
     boxes = {
-        ALICE: Mailbox(ALICE, Standing(True, "user"), holders=holders(1)),
-        BOB: Mailbox(BOB, Standing(False, "user"), holders=holders(2)),
+        ALICE: Mailbox(ALICE, Standing(first, "user"), holders=holders(1)),
+        BOB: Mailbox(BOB, Standing(not first, "user"), holders=holders(2)),
         CHAIR: Mailbox(CHAIR),
     }
-    after = move(boxes, [Move(1, ALICE, CHAIR), Move(2, BOB, CHAIR)], Stamp())[CHAIR]
+    moves = [Move(1, ALICE, CHAIR, is_active=True), Move(2, BOB, CHAIR, is_active=True)]
+    after = move(boxes, moves, Stamp())[CHAIR]
     assert after.standing is not None
     assert (after.standing.subscribed, after.holders) == (False, holders(1, 2))
 

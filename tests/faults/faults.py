@@ -151,7 +151,11 @@ _GUARDS = (
     ),
     *_in(
         "web/guards.py",
-        _of("tests/web/test_security.py", "a_log_in_never_leads_elsewhere", "whatever_is_local_is_a_path"),
+        _of(
+            "tests/web/test_security.py",
+            "what_browsers_may_take_for_another_host_is_not_local",
+            "whatever_is_local_is_a_path",
+        ),
         ("guard: another host behind //", '        and not target.startswith("//")\n', ""),
         ("guard: another host behind a backslash", '        and "\\\\" not in target\n', ""),
         (

@@ -217,6 +217,11 @@ def test_a_log_in_never_leads_elsewhere(visitor: Visitor, people: dict[str, int]
     assert again.headers["Location"] == "/subscriptions"
 
 
+@pytest.mark.parametrize("target", ["//evil.example", "/\\evil.example", "/\t/evil.example", "evil", "/" + "a" * 2000])
+def test_what_browsers_may_take_for_another_host_is_not_local(target: str) -> None:
+    assert not is_local(target)
+
+
 def test_a_log_in_leads_to_the_page_that_was_asked_for(visitor: Visitor, people: dict[str, int]) -> None:
     asked = visitor.client.get("/admin/runs?handle=tech&before=3").headers["Location"]
     assert asked.startswith("/login?next=/admin/runs")
