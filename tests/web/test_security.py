@@ -516,7 +516,7 @@ def test_an_origin_is_believed_from_as_many_proxies_as_are_trusted(
     make_app: Callable[..., Flask], proxies: str, chain: str, origin: str
 ) -> None:
     app = make_app(PORTAL_TRUSTED_PROXIES=proxies)
-    seen: list[str | None] = []
-    app.before_request_funcs[None].insert(0, lambda: seen.append(request.remote_addr))
-    app.test_client().get("/healthz", headers={"X-Forwarded-For": chain, "X-Forwarded-Host": "evil.example"})
-    assert seen == [origin]
+    seen: list[tuple[str | None, str]] = []
+    app.before_request_funcs[None].insert(0, lambda: seen.append((request.remote_addr, request.host)))
+    app.test_client().get("/login", headers={"X-Forwarded-For": chain, "X-Forwarded-Host": "evil.example"})
+    assert seen == [(origin, "localhost")], "no proxy names the host"
