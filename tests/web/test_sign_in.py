@@ -112,6 +112,13 @@ def test_a_post_after_the_log_in_has_ended_does_nothing_and_leads_to_no_page_tha
     assert response.headers["Location"] == "/subscriptions"
 
 
+def test_a_name_that_cannot_be_typed_is_refused_and_not_repeated(visitor: Visitor, people: dict[str, int]) -> None:
+    form = {"csrf_token": visitor.get("/login").token, "username": "ali\x07ce", "password": PASSWORD}
+    answer = visitor.client.post("/login", data=form)
+    assert answer.status_code == 422
+    assert "\x07" not in answer.text
+
+
 @pytest.mark.parametrize("path", ["/subscriptions", "/account", "/admin/users/new"])
 def test_what_another_site_posts_without_the_cookie_is_answered_with_none(visitor: Visitor, path: str) -> None:
     answer = visitor.client.post(path, headers={"Sec-Fetch-Site": "cross-site"})

@@ -426,6 +426,13 @@ def test_another_type_is_a_415(api, cast, session, data, kind):
     assert preferences(session) == before
 
 
+def test_a_form_without_the_field_is_no_empty_roster(api, cast):
+    kind = "application/x-www-form-urlencoded"
+    assert api.post("/lists/tech/init?plan=1&allow_empty=1", b"addresses=", 200, kind)
+    api.post("/lists/tech/init?abandon=1", b"", 200, kind)
+    api.post("/lists/tech/init?plan=1&allow_empty=1", b"adresses=alice@example.org", 422, kind)
+
+
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
