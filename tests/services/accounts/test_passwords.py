@@ -31,6 +31,7 @@ def test_a_hash_is_bcrypt_of_base64_of_an_hmac():
     assert len(stored) <= 128
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.text(st.characters(exclude_categories=[])))
 def test_every_password_opens_its_own_hash_and_no_other(password):
