@@ -15,9 +15,7 @@ from portal.domain.merge import Action
 from portal.domain.plan import Decision, Plan, Reason, Row
 from portal.domain.roster_text import RosterText
 from portal.domain.run import RunKind, RunState
-from portal.errors import (
-    NoPlannedRunError,
-)
+from portal.errors import NoPlannedRunError
 from portal.services.sync import leases, plans, runs
 from portal.services.sync.abandonment import abandon_open, take_back
 from portal.services.sync.leases import Held
@@ -49,7 +47,7 @@ def begin_planned_run(
 ) -> tuple[SyncResult, int]:
     """Plan from a roster on a stream: take over what the roster says, write the run, push nothing.
 
-    Return the sync_result and the count of lines that were passed over. Raise what ``sync_list`` raises,
+    Return the result and the count of lines that were passed over. Raise what ``sync_list`` raises,
     UnreadableRosterError, and NoAddressesError for input without an address that was not announced as such by
     ``request.allow_empty``.
     """

@@ -15,10 +15,7 @@ from portal.domain.merge import Action
 from portal.domain.plan import Decision, Plan
 from portal.domain.roster_text import RosterLine
 from portal.domain.run import RunKind, RunState
-from portal.errors import (
-    InvalidAddressError,
-    ListManagerUnavailableError,
-)
+from portal.errors import InvalidAddressError, ListManagerUnavailableError
 from portal.listmanagers.base import HoldsRequests, ListManager, OddSubscriber, Outcome
 from portal.services import security_log
 from portal.services.sync import leases, plans, runs

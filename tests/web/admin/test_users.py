@@ -52,7 +52,7 @@ def test_users_are_found_by_part_of_a_name_an_address_a_group_a_role_and_a_state
     assert "dora" in usernames_on(bob.get("/admin/users?active=no"))
     assert "bob" not in usernames_on(bob.get("/admin/users?active=no"))
     assert usernames_on(bob.get("/admin/users?superuser=yes")) == ["bob"]
-    assert "No user is like that." in bob.get("/admin/users?q=nobody-at-all").text
+    assert "No users match." in bob.get("/admin/users?q=nobody-at-all").text
 
 
 def test_users_come_a_page_at_a_time(bob: Visitor, session: Session) -> None:
