@@ -25,6 +25,20 @@ def test_who_undoes_a_move_to_a_mailbox_that_another_took_meanwhile_leaves_what_
     assert (after[ALICE].standing, after[ALICE].holders) == (Standing(True, "user"), holders(1))
 
 
+def test_a_yes_of_somebody_who_is_gone_does_not_work_for_those_who_stay_when_a_mover_goes_back() -> None:
+    gone = Standing(True, "user", left_by=9)
+    here = Mailbox(
+        CHAIR,
+        Standing(False, "rule", moved_from=ALICE),
+        holders=holders(1, 2),
+        guests=holders(2),
+        displaced=(Displaced(1, gone),),
+    )
+    home = Mailbox(ALICE, Standing(False, "user", moved_to=CHAIR, left_by=1))
+    after = move({CHAIR: here, ALICE: home}, [Move(1, CHAIR, ALICE, is_return=True)], Stamp())
+    assert (after[CHAIR].standing, after[CHAIR].holders) == (None, holders(2))
+
+
 def test_an_address_given_up_for_another_of_ones_own_brings_nothing_where_nothing_was_chosen() -> None:
     both = {ALICE: Mailbox(ALICE, holders=holders(1)), BOB: Mailbox(BOB, Standing(True, "user"), holders=holders(1))}
     after = move(both, [Move(1, ALICE, BOB)], Stamp())
