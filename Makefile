@@ -96,6 +96,7 @@ $(SERVER) $(ALL): $(INPUTS)
 	@rm -f $(VENV)/.installed-*
 	@echo 'Installing the portal [$(EXTRAS)] into $(VENV) …'
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@$(PY) -m compileall -q portal
 	@touch $(SERVER) $@
 
 venv:

@@ -7,18 +7,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from flask import Flask
-
-from portal import cli, database, faults, web
+from portal import cli, faults
+from portal.application import Application
 from portal.config import load_catalogue, load_settings
 from portal.errors import ConfigurationError
-from portal.extensions import Portal, db
 from portal.listmanagers import registry
+from portal.running import Portal
 from portal.secrets import read_or_make
 from portal.services import security_log
 
 
-def create_app(config: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] = os.environ) -> Flask:
+def create_app(config: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] = os.environ) -> Application:
     """Compose the application; ``config`` overrides Flask's own settings, for tests. Raise ConfigurationError."""
     try:
         return _compose(config or {}, environ)
@@ -26,15 +25,14 @@ def create_app(config: Mapping[str, Any] | None = None, *, environ: Mapping[str,
         raise faults.StartError(str(error)) from None
 
 
-def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Flask:
+def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Application:
     folder = environ.get("PORTAL_INSTANCE")
-    app = Flask(__name__, instance_path=str(Path(folder).resolve()) if folder else None)
+    app = Application(__name__, instance_path=str(Path(folder).resolve()) if folder else None)
     instance = Path(app.instance_path)
     settings = load_settings(instance, environ)
     instance.mkdir(parents=True, exist_ok=True)
     app.config.from_mapping(
         SECRET_KEY=read_or_make(instance / "secret_key"),
-        SQLALCHEMY_ENGINE_OPTIONS=database.ENGINE_OPTIONS,
         SQLALCHEMY_DATABASE_URI=settings.sqlalchemy_database_uri or f"sqlite:///{instance / 'portal.db'}",
     )
     app.config.from_mapping(config)
@@ -49,10 +47,5 @@ def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Flask:
         open_list_manager=lambda each: registry.open_for(each, catalogue().managers),
         list_password_key=lambda: read_or_make(instance / "list_password_key").encode("ascii"),
     )
-    db.init_app(app)
-    with app.app_context():
-        database.prepare(db.engine)
-    web.register(app, settings)
     cli.register(app)
-    faults.register(app)
     return app

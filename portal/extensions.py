@@ -1,53 +1,11 @@
-"""The Flask extensions, and what the composition root leaves for views and commands to find."""
+"""The database as a Flask extension, and what the composition root leaves for views and commands to find."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
-
-from flask import current_app
-from flask_login import LoginManager
 from flask_sqlalchemy import SQLAlchemy
-from flask_wtf import CSRFProtect
 
-from portal.config import Catalogue, Settings
-from portal.domain.mailinglist import MailingList
-from portal.errors import ConfigurationError
-from portal.listmanagers.base import ListManager
+from portal.database import ENGINE_OPTIONS
 from portal.models import Base
+from portal.running import Portal, portal
 
-db = SQLAlchemy(model_class=Base)
-login = LoginManager()
-csrf = CSRFProtect()
+__all__ = ("Portal", "db", "portal")
 
-
-@dataclass(frozen=True)
-class Portal:
-    """What a service is handed: settings, catalogue, clock, list managers and the key of the list passwords.
-
-    ``catalogue`` reads ``mailinglists.toml`` on the first call and raises ConfigurationError where it is invalid.
-    ``list_password_key`` reads its file at each call, and makes it at the first.
-    """
-
-    settings: Settings
-    catalogue: Callable[[], Catalogue]
-    clock: Callable[[], datetime]
-    open_list_manager: Callable[[MailingList], ListManager]
-    list_password_key: Callable[[], bytes]
-
-    def readable_catalogue(self) -> Catalogue | None:
-        """Return the catalogue, or None where ``mailinglists.toml`` is invalid: accounts can be managed without it."""
-        try:
-            return self.catalogue()
-        except ConfigurationError:
-            return None
-
-    def known_lists(self) -> Mapping[str, MailingList] | None:
-        """Return the lists of the catalogue, or None where it cannot be read or has none."""
-        catalogue = self.readable_catalogue()
-        return catalogue.lists or None if catalogue else None
-
-
-def portal() -> Portal:
-    """Return the running application's Portal."""
-    found: Portal = current_app.extensions["portal"]
-    return found
+db = SQLAlchemy(model_class=Base, engine_options=ENGINE_OPTIONS)

@@ -6,7 +6,6 @@ from typing import NamedTuple, NoReturn
 
 import click
 from flask import Flask, Response, render_template, request
-from sqlalchemy.exc import DatabaseError, InternalError, OperationalError, ProgrammingError
 from werkzeug.exceptions import BadHost, HTTPException, InternalServerError, SecurityError
 
 from portal import errors
@@ -98,6 +97,8 @@ _DAMAGED = ("file is not a database", "database disk image is malformed")
 
 def translated(error: Exception) -> Exception:
     """Return a database error as one of ours where an operator can do something about it."""
+    from sqlalchemy.exc import DatabaseError, InternalError, OperationalError, ProgrammingError  # a start needs none
+
     if isinstance(error, DatabaseError) and str(error.orig) in _DAMAGED:
         return errors.DatabaseUnavailableError(f"the database is damaged, put a backup in its place: {error.orig}")
     if isinstance(error, OperationalError | ProgrammingError | InternalError):
@@ -111,6 +112,8 @@ def translated(error: Exception) -> Exception:
 
 def register(app: Flask) -> None:
     """Render every error of a request: a page for people, ``application/problem+json`` below /api/."""
+    from sqlalchemy.exc import InternalError, OperationalError, ProgrammingError  # as above
+
     app.register_error_handler(HTTPException, _http)
     for kind in (errors.PortalError, OperationalError, ProgrammingError, InternalError):
         app.register_error_handler(kind, _refusal)

@@ -15,7 +15,17 @@ SOURCES = sorted(path for path in PORTAL.rglob("*.py") if "migrations" not in pa
 TEMPLATES = sorted(path for path in (PORTAL / "templates").rglob("*") if path.is_file())
 
 # Each of these costs every cron start more than it gives; they are imported where they are used.
-HEAVY = {"alembic", "bcrypt", "email_validator", "flask_migrate", "psycopg", "urllib3"}
+HEAVY = {
+    "alembic",
+    "bcrypt",
+    "email_validator",
+    "flask_login",
+    "flask_migrate",
+    "flask_wtf",
+    "psycopg",
+    "urllib3",
+    "wtforms",
+}
 
 
 def holders(pattern: str, files: list[Path]) -> list[str]:

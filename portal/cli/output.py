@@ -14,8 +14,8 @@ from flask.cli import AppGroup
 
 from portal.domain.address import printable
 from portal.domain.json_values import plain
-from portal.extensions import portal
 from portal.faults import exit_with
+from portal.running import portal
 
 CLOSED_PIPE = 141  # what a shell makes of a program that SIGPIPE ended
 INTERRUPTED = 130  # … and SIGINT

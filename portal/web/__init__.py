@@ -3,7 +3,6 @@
 from flask import Flask
 
 from portal.config import Settings
-from portal.extensions import csrf, login
 from portal.web import (
     account,
     admin,
@@ -25,9 +24,9 @@ def register(app: Flask, settings: Settings) -> None:
     template_filters.prepare(app, settings)
     alarms.prepare(app)
     charts.prepare(app)
-    login.init_app(app, add_context_processor=False)  # it would ask the database for a page that says it is down
+    guards.login.init_app(app, add_context_processor=False)  # it would ask the database for a page that says it is down
     guards.register(app)
-    csrf.init_app(app)  # after the guard, so that anyone who is logged out is led to the log-in
+    guards.csrf.init_app(app)  # after the guard, so that anyone who is logged out is led to the log-in
     headers.register(app)
     for each in (account, admin, api, health, sign_in, subscriptions):
         app.register_blueprint(each.blueprint)

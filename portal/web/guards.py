@@ -7,16 +7,20 @@ from urllib.parse import urlsplit
 
 from flask import Flask, current_app, flash, g, has_request_context, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
-from flask_login import current_user
+from flask_login import LoginManager, current_user
+from flask_wtf import CSRFProtect
 
 from portal.errors import ForbiddenError, KeyRefusedError
-from portal.extensions import db, login, portal
+from portal.extensions import db, portal
 from portal.services.accounts import api_keys, sessions
 from portal.services.accounts.api_keys import Caller
 from portal.services.accounts.sessions import Member
 from portal.services.history import Actor
 from portal.translation import gettext
 from portal.web import unsaved
+
+login = LoginManager()
+csrf = CSRFProtect()
 
 
 class Role(Enum):

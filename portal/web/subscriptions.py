@@ -8,7 +8,7 @@ from flask_wtf.csrf import CSRFError
 
 from portal.domain.outlook import State
 from portal.errors import StaleFormError
-from portal.extensions import csrf, db, portal
+from portal.extensions import db, portal
 from portal.faults import fault_of
 from portal.services.preferences import preferences
 from portal.services.preferences.preferences import Choice, Offer
@@ -35,11 +35,11 @@ def show() -> ResponseReturnValue:
 
 
 @blueprint.post("/subscriptions")
-@csrf.exempt
+@guards.csrf.exempt
 def choose() -> ResponseReturnValue:
     """Save the boxes and addresses that differ from what the page had shown. Raise DisabledError."""
     try:
-        csrf.protect()
+        guards.csrf.protect()
     except CSRFError as error:  # the page is of an earlier log-in of this browser: its choice is shown, and not saved
         if not unsaved.keep():
             raise

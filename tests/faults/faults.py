@@ -253,7 +253,7 @@ _FORMS = (
     *_in(
         "web/__init__.py",
         _of("tests/web/test_security.py", "no_post_of_any_route_does_anything_without_its_token"),
-        ("form: no token", "    csrf.init_app(app)", "    # csrf.init_app(app)"),
+        ("form: no token", "    guards.csrf.init_app(app)", "    # guards.csrf.init_app(app)"),
     ),
     *_in(
         "web/forms.py",

@@ -2,8 +2,8 @@
 
 from flask import Blueprint
 
-from portal.extensions import csrf
 from portal.web.api import calls
+from portal.web.guards import csrf
 
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 for each in (calls,):
