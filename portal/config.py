@@ -57,6 +57,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     sqlalchemy_database_uri: Annotated[str, Meta(pattern=_DATABASE)] | None = None
     security_log: Line = "security.log"
     paused: bool = False
+    help_contact: Line | None = None
+    imprint_url: WebAddress | None = None
+    privacy_url: WebAddress | None = None
 
     def __post_init__(self) -> None:
         """Check what a pattern cannot. Raise ValueError, which names the setting."""

@@ -61,7 +61,11 @@ def prepare(app: Flask, settings: Settings) -> None:
     app.jinja_env.globals.update(
         _=gettext,
         site_name=settings.site_name,
+        help_contact=settings.help_contact,
+        imprint_url=settings.imprint_url,
+        privacy_url=settings.privacy_url,
         asset=asset,
+        page_numbers=page_numbers,
         are_lists_known=lambda: portal().readable_catalogue() is not None,
     )
     app.jinja_env.filters.update(
@@ -97,6 +101,19 @@ def listed(names: Sequence[str]) -> str:
     """Return names as ``A``, ``A and B`` or ``A, B and C``."""
     *first, last = names
     return gettext("%(names)s and %(last)s", names=", ".join(first), last=last) if first else last
+
+
+def page_numbers(number: int, last: int) -> list[int | None]:
+    """Return the pages that a page links: the first, its neighbours and the last, with None where some are left out."""
+    shown = sorted({each for each in (1, number - 1, number, number + 1, last) if 1 <= each <= last})
+    found: list[int | None] = []
+    before = 0
+    for each in shown:
+        if each - before > 1:
+            found.append(each - 1 if each - before == 2 else None)  # a single page takes no more room than its dots
+        found.append(each)
+        before = each
+    return found
 
 
 def sentence(text: str) -> str:

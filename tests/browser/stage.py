@@ -45,7 +45,7 @@ CATALOGUE += '[managers.files]\nkind = "file"\ndirectory = "rosters"\n'
 
 VIEWS: dict[str, dict[str, Any]] = {
     "wide": {"viewport": {"width": 1280, "height": 900}},
-    "narrow": {"viewport": {"width": 320, "height": 800}},
+    "narrow": {"viewport": {"width": 320, "height": 800}, "has_touch": True},
     "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
     "middle": {"viewport": {"width": 700, "height": 900}},
 }

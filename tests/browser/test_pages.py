@@ -56,7 +56,7 @@ def test_everything_is_done_by_keyboard(open_page: Callable[..., Any]) -> None:
     for _ in range(60):
         page.keyboard.press("Tab")
         covered = page.evaluate(
-            """() => { const at = document.activeElement.getBoundingClientRect(), bar = document.querySelector('.actions');
+            """() => { const at = document.activeElement.getBoundingClientRect(), bar = document.querySelector('.bar');
             return !bar.contains(document.activeElement) && at.top >= bar.getBoundingClientRect().top; }"""
         )
         assert not covered, "the focus is beneath the bar with the button"

@@ -34,11 +34,12 @@ class Page(HTMLParser):
         super().__init__()
         self.response = response
         self.status = response.status_code
-        self.html = response.get_data(as_text=True)
+        source = response.get_data(as_text=True)
+        self.html = source.replace("<wbr>", "")  # where a line may break, nothing is read
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.forms: list[tuple[str | None, dict[str, str]]] = []
         self.feed(self.html)
-        html5lib.HTMLParser(strict=True).parse(self.html)
+        html5lib.HTMLParser(strict=True).parse(source)
         self._check()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

@@ -1,29 +1,53 @@
-"""The shape of a line in a small picture, made on the server: an SVG path in a box of 100 by 30."""
+"""The shape of a line in a small picture, made on the server: SVG paths in a box of 100 by 40 that begins at zero."""
 
 from collections.abc import Sequence
 
 from flask import Flask
 
-WIDTH, HEIGHT = 100, 30
-_MARGIN = 2  # so that the line is not cut where it is lowest and highest
+WIDTH, HEIGHT = 100, 40
+_TOPS = (10, 12, 15, 20, 30, 40, 50, 60, 80, 100)  # and these times ten, a hundred and so on
 
 
 def prepare(app: Flask) -> None:
-    """Give templates the filter ``path``."""
-    app.jinja_env.filters.update(path=path)
+    """Give templates the filters ``axis``, ``path``, ``area`` and ``difference``."""
+    app.jinja_env.filters.update(axis=axis, path=path, area=area, difference=difference)
 
 
-def path(values: Sequence[int | None]) -> str:
-    """Return the path through values at equal distances, the lowest at the bottom; it pauses where one is None."""
-    known = [each for each in values if each is not None]
-    low, span = min(known, default=0), max(known, default=0) - min(known, default=0)
+def axis(highest: int) -> int:
+    """Return where an axis from zero ends that has to reach a value: a round number."""
+    tens: int = 10 ** max(len(str(highest)) - 2, 0)
+    return next(top for each in _TOPS if (top := each * tens) >= highest)
+
+
+def path(values: Sequence[int | None], top: int) -> str:
+    """Return the path through values at equal distances; it pauses where one is None."""
+    return " ".join(_line(points) for points in _stretches(values, top))
+
+
+def area(values: Sequence[int | None], top: int) -> str:
+    """Return the path around what is beneath that line."""
+    return " ".join(
+        f"{_line(points)} L{points[-1][0]:.1f} {HEIGHT} L{points[0][0]:.1f} {HEIGHT} Z"
+        for points in _stretches(values, top)
+    )
+
+
+def difference(number: int) -> str:
+    """Return how much something grew, with its sign."""
+    return f"{number:+,}".replace("-", "\N{MINUS SIGN}") if number else "±0"
+
+
+def _line(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+
+
+def _stretches(values: Sequence[int | None], top: int) -> list[list[tuple[float, float]]]:
+    """Return the points of the values, in as many lists as there are stretches without a None."""
     step = WIDTH / max(len(values) - 1, 1)
-    parts, pen = [], "M"
+    found: list[list[tuple[float, float]]] = [[]]
     for number, value in enumerate(values):
         if value is None:
-            pen = "M"
-            continue
-        share = (value - low) / span if span else 0.5
-        parts.append(f"{pen}{number * step:.1f} {HEIGHT - _MARGIN - share * (HEIGHT - 2 * _MARGIN):.1f}")
-        pen = "L"
-    return " ".join(parts)
+            found.append([])
+        else:
+            found[-1].append((number * step, HEIGHT * (1 - value / top)))
+    return [points for points in found if points]
