@@ -44,7 +44,7 @@ def list_(*, form: str) -> None:
     if form == "json":
         print_json(found)
         return
-    print_table(("PREFIX", "OWNER", "LABEL", "MADE", "EXPIRES", "REVOKED", "LAST USED"), found)
+    print_table(("PREFIX", "OWNER", "ACTIVE", "LABEL", "MADE", "EXPIRES", "REVOKED", "LAST USED"), found)
 
 
 @apikey.command()

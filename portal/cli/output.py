@@ -87,15 +87,17 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
     rows = list(rows)
     cells = [list(headings), *([cell_text(each) for each in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
-    is_number = [
-        bool(rows) and all(isinstance(row[column], int | None) for row in rows) for column in range(len(widths))
-    ]
+    is_number = [bool(rows) and all(_is_number(row[column]) for row in rows) for column in range(len(widths))]
     for row in cells:
         aligned = (
             text.rjust(width) if right else text.ljust(width)
             for text, width, right in zip(row, widths, is_number, strict=True)
         )
         click.echo("  ".join(aligned).rstrip())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | None) and not isinstance(value, bool)
 
 
 def cell_text(value: object) -> str:

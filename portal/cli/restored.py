@@ -36,7 +36,7 @@ def restored(*, form: str) -> None:
         return
     print_message(f"log-ins ended: {found.log_ins_ended}; runs dropped: {found.runs_dropped}")
     print_message("the next plan of every list needs approval: flask mailinglist sync --dry-run")
-    print_table(("KEY", "OWNER", "LABEL", "MADE", "EXPIRES", "REVOKED", "LAST USED"), found.keys)
+    print_table(("KEY", "OWNER", "ACTIVE", "LABEL", "MADE", "EXPIRES", "REVOKED", "LAST USED"), found.keys)
     click.echo()
     print_table(("USER", "SUPERUSER", "ACTIVE"), found.superusers)
     click.echo()

@@ -228,13 +228,13 @@ def grant(*, username: str) -> None:
 @user.command()
 @click.argument("username")
 def revoke(*, username: str) -> None:
-    """Make a superuser a user like all others, at once.
+    """Make a superuser a user like all others, at once, and end their API keys for good.
 
     \b
     Example: flask user revoke alice
     """
-    users.revoke(db.session(), username)
-    print_message(f"{username} is no superuser")
+    ended = users.revoke(db.session(), username, now=portal().clock())
+    print_message(f"{username} is no superuser{f'; API keys revoked: {ended}' if ended else ''}")
 
 
 @user.command("import")

@@ -43,15 +43,18 @@ def test_list_prints_what_is_known_and_never_a_key(call, bob):
     code, stdout, stderr = call("list")
     assert (code, stderr) == (0, "")
     assert stdout == (
-        "PREFIX       OWNER  LABEL         MADE                  EXPIRES               REVOKED               LAST USED\n"
-        f"{second[:11]}  bob    Zoë's laptop  2026-11-22 06:00 UTC  2026-12-22 06:00 UTC  -                             -\n"
-        f"{first[:11]}  bob    list host     2026-11-22 06:00 UTC  -                     2026-11-22 06:00 UTC          -\n"
+        "PREFIX       OWNER  ACTIVE  LABEL         MADE                  EXPIRES               REVOKED               "
+        "LAST USED\n"
+        f"{second[:11]}  bob    yes     Zoë's laptop  2026-11-22 06:00 UTC  2026-12-22 06:00 UTC  -                    "
+        "         -\n"
+        f"{first[:11]}  bob    yes     list host     2026-11-22 06:00 UTC  -                     2026-11-22 06:00 UTC "
+        "         -\n"
     )
     records = json.loads(call("list", "--format", "json")[1])
     assert [each["prefix"] for each in records] == [second[:11], first[:11]]
     assert records[0] == {
-        "prefix": second[:11], "username": "bob", "label": "Zoë's laptop", "created_at": "2026-11-22T06:00:00Z",
-        "expires_at": "2026-12-22T06:00:00Z", "revoked_at": None, "last_used_at": None,
+        "prefix": second[:11], "username": "bob", "is_owner_active": True, "label": "Zoë's laptop",
+        "created_at": "2026-11-22T06:00:00Z", "expires_at": "2026-12-22T06:00:00Z", "revoked_at": None, "last_used_at": None,
     }  # fmt: skip
     for key in (first, second):
         assert key[11:] not in stdout + json.dumps(records)

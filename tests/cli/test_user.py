@@ -17,7 +17,7 @@ from click.testing import Result
 from flask.testing import FlaskCliRunner
 from sqlalchemy.orm import Session
 
-from portal.services.accounts import sessions, users
+from portal.services.accounts import api_keys, sessions, users
 from tests.conftest import SERVER, Clock
 from tests.factories import make_preference, make_user
 from tests.waiting import wait_until
@@ -61,6 +61,14 @@ def test_rename_gives_another_username(flask_user, session):
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "alice is now called alice.liddell\n")
     assert users.id_of(session, "alice.liddell") == user_id
     assert flask_user("rename", "alice", "bob").exit_code == 65
+
+
+def test_revoke_says_how_many_keys_went_with_the_role(flask_user, session, clock):
+    make_user(session, "root", is_superuser=True)
+    make_user(session, "alice", is_superuser=True)
+    api_keys.create(session, "alice", label="list host", expires_days=None, now=clock())
+    assert flask_user("revoke", "alice").stderr == "alice is no superuser; API keys revoked: 1\n"
+    assert flask_user("revoke", "alice").stderr == "alice is no superuser\n"
 
 
 def test_create_takes_all_that_an_account_has(flask_user, session, clock):

@@ -339,6 +339,7 @@ _ACCOUNTS = (
         ),
         ("limit: good log-ins count against the place", "Attempt.id.in_(counted.rows) | ", ""),
         ("limit: each address of IPv6 is a place", "(int(address), 64)", "(int(address), 128)"),
+        ("limit: each port is a place", "ip_address(_without_port(ip))", "ip_address(ip)"),
         ("limit: IPv4 in IPv6 is another place", "if address.ipv4_mapped is not None", "if address.is_global is None"),
         ("limit: no line about refusals", "        _log_refusal(session, keys[-1], now)\n", ""),
         (
@@ -350,10 +351,17 @@ _ACCOUNTS = (
     *_in(
         "services/accounts/sessions.py",
         "tests/services/accounts/test_sessions.py",
-        ("session: never idle", " or now >= login.seen_at + IDLE", ""),
-        ("session: no longest life", "now >= login.created_at + ABSOLUTE or ", ""),
-        ("session: remembered for ever", "return now >= login.expires_at", "return False"),
-        ("session: superusers are remembered", "if login.remembered and not is_superuser", "if login.remembered"),
+        ("session: a clock that was ahead confirms for long", "abs(now - confirmed_at)", "now - confirmed_at"),
+        ("session: never idle", "return not is_remembered and abs(now - login.seen_at) >= IDLE", "return False"),
+        ("session: no longest life", ">= (REMEMBERED if is_remembered else ABSOLUTE)", ">= REMEMBERED"),
+        (
+            "session: remembered for ever",
+            "abs(now - login.created_at) >= (REMEMBERED if is_remembered else ABSOLUTE)",
+            "not is_remembered and abs(now - login.created_at) >= ABSOLUTE",
+        ),
+        ("session: superusers are remembered", "= login.remembered and not is_superuser", "= login.remembered"),
+        ("session: a clock years ahead opens one for years", "abs(now - login.created_at)", "now - login.created_at"),
+        ("session: a clock years ahead has seen it", "abs(now - login.seen_at) >= IDLE", "now - login.seen_at >= IDLE"),
         ("session: superusers may ask to be remembered", "remember and not account.is_superuser", "remember"),
         (
             "session: the token is stored",
@@ -371,7 +379,7 @@ _ACCOUNTS = (
             "LoginSession.id == log_in_id",
         ),
         ("session: inactive users stay", 'bindparam("token_hash"), User.is_active)', 'bindparam("token_hash"))'),
-        ("session: use is not written down", "if now - login.seen_at >= _SEEN_EVERY", "if now < login.seen_at"),
+        ("session: use is not written down", "if abs(now - login.seen_at) >= _SEEN_EVERY", "if now < login.seen_at"),
         (
             "session: a new password keeps the token",
             "values(token_hash=_hashed(renewed), confirmed_at=now)",
@@ -398,7 +406,6 @@ _ACCOUNTS = (
             "CONFIRMED = timedelta(minutes=15)",
             "CONFIRMED = timedelta(hours=15)",
         ),
-        ("session: a clock that was ahead confirms for long", "abs(now - confirmed_at)", "now - confirmed_at"),
     ),
     *_in(
         "services/accounts/users.py",
@@ -451,6 +458,7 @@ _ACCOUNTS = (
             "if not found.is_superuser",
         ),
         ("key: made for a member", "if not (owner.is_superuser and owner.is_active)", "if not owner.is_active"),
+        ("key: all end with one role", "ApiKey.user_id == user_id, ApiKey.revoked_at", "ApiKey.revoked_at"),
         ("key: the prefix is enough", "return found if is_same else None", "return found"),
         (
             "limit: keys may be guessed",
@@ -567,6 +575,27 @@ _SYNC = (
             "RETRY_AFTER = timedelta(days=1)",
             "RETRY_AFTER = timedelta(days=9)",
         ),
+        ("sync: a clock years ahead holds a refusal", "abs(now - found.refused_at)", "now - found.refused_at"),
+        ("sync: a clock years ahead holds an add", "abs(now - found.waiting_since)", "now - found.waiting_since"),
+    ),
+    *_in(
+        "services/accounts/users.py",
+        "tests/services/accounts/test_api_keys.py",
+        ("key: works again with the role", "ended = api_keys.end(session, user_id, now=now)", "ended = []"),
+    ),
+    *_in(
+        "services/sync/plans.py",
+        "tests/services/sync/test_safety.py",
+        (
+            "safety: a clock years ahead counts for years",
+            ", now + COUNTED_TOGETHER)",
+            ", now + 999 * COUNTED_TOGETHER * 9)",
+        ),
+    ),
+    *_in(
+        "services/reports/lists.py",
+        "tests/services/reports/test_lists.py",
+        ("report: a clock years ahead hides what is late", "abs(now - good_at) > promise", "now - good_at > promise"),
     ),
     *_in(
         "services/sync/requested.py",

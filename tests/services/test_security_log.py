@@ -8,7 +8,6 @@ import re
 import stat
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +165,7 @@ def test_changes_of_accounts_are_told(session, events):
     make_user(session, "bob", is_superuser=True)
     alice = make_user(session, "alice")
     users.grant(session, "alice")
-    users.revoke(session, "alice")
+    users.revoke(session, "alice", now=NOW)
     users.deactivate(session, "alice", now=NOW)
     users.activate(session, "alice", now=NOW, lists=None)
     users.set_password(session, "alice", password="correct horse battery", rounds=4)
@@ -181,9 +180,9 @@ def test_changes_of_accounts_are_told(session, events):
 
 def test_what_did_not_happen_is_not_told(session, events):
     make_user(session, "bob", is_superuser=True)
-    for change in (users.revoke, partial(users.deactivate, now=NOW)):
+    for change in (users.revoke, users.deactivate):
         with pytest.raises(Exception, match="last active superuser"):
-            change(session, "bob")
+            change(session, "bob", now=NOW)
     assert events() == []
 
 
@@ -208,6 +207,16 @@ def test_keys_are_told_of_from_their_making_to_their_end(session, events):
     assert {each["api_key"] for each in found} == {1}
     assert found[0]["user"] == bob
     assert key[11:] not in json.dumps(found)
+
+
+def test_keys_that_end_with_the_role_of_their_owner_are_told_of(session, events):
+    make_user(session, "alice", is_superuser=True)
+    bob = make_user(session, "bob", is_superuser=True)
+    api_keys.create(session, "bob", label="list host", expires_days=None, now=NOW)
+    users.revoke(session, "bob", now=NOW)
+    found = events()
+    assert [each["event"] for each in found] == ["key made", "role revoked", "key revoked"]
+    assert (found[-1]["api_key"], found[-1]["user"]) == (1, bob)
 
 
 def test_a_limit_that_is_hit_is_told_of_pages(app, session, events):

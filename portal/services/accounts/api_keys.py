@@ -17,7 +17,7 @@ from portal.domain.address import printable
 from portal.errors import BadInputError, ForbiddenError, KeyRefusedError
 from portal.models import ApiKey, User
 from portal.services import security_log
-from portal.services.accounts import rate_limits, users
+from portal.services.accounts import names, rate_limits
 from portal.services.history import Actor
 from portal.services.transaction import reading, transaction
 
@@ -36,6 +36,7 @@ class KeyLine(NamedTuple):
 
     prefix: str
     username: str
+    is_owner_active: bool
     label: str
     created_at: datetime
     expires_at: datetime | None
@@ -73,20 +74,21 @@ def create(
     label = label.strip()
     if not 0 < len(label) <= LONGEST_LABEL or not label.isprintable():
         raise BadInputError(f"not a label: {printable(label)!r} (1 to {LONGEST_LABEL} printable characters)")
-    owner = users.get_profile(session, username)
-    if not (owner.is_superuser and owner.is_active):
-        raise BadInputError(f"{printable(username)} is no active superuser, and only those may have keys")
     prefix = "mp_" + "".join(secrets.choice(_LETTERS) for _ in range(8))
     key = full_key(prefix, bits or secrets.token_bytes(32))
     expires_at = None if expires_days is None else now + timedelta(days=expires_days)
     with transaction(session):
+        owner = names.locked(session, username)  # so that nobody takes the role, which ends the keys, meanwhile
+        if not (owner.is_superuser and owner.is_active):
+            raise BadInputError(f"{printable(username)} is no active superuser, and only those may have keys")
+        owner_id = owner.id
         key_id = session.execute(
             insert(ApiKey)
-            .values(prefix=prefix, key_hash=_hashed(key), user_id=owner.id, label=label)
+            .values(prefix=prefix, key_hash=_hashed(key), user_id=owner_id, label=label)
             .values(created_at=now, expires_at=expires_at)
             .returning(ApiKey.id)
         ).scalar_one()
-    security_log.log("key made", api_key=key_id, user=owner.id)
+    security_log.log("key made", api_key=key_id, user=owner_id)
     return key
 
 
@@ -118,7 +120,7 @@ def find(session: Session, prefix: str) -> KeyLine:
 
 def _lines() -> Select[Any]:
     return (
-        select(ApiKey.prefix, User.username, ApiKey.label, ApiKey.created_at)
+        select(ApiKey.prefix, User.username, User.is_active, ApiKey.label, ApiKey.created_at)
         .add_columns(ApiKey.expires_at, ApiKey.revoked_at, ApiKey.last_used_at)
         .join(User, User.id == ApiKey.user_id)
         .order_by(ApiKey.id.desc())
@@ -147,6 +149,15 @@ def revoke(session: Session, prefix: str, *, now: datetime) -> bool:
     return is_new
 
 
+def end(session: Session, user_id: int, *, now: datetime) -> Sequence[int]:
+    """End all keys of a user, for good, in the caller's open transaction, which has locked the user's row.
+
+    Return the numbers of those that had not been ended before.
+    """
+    own = update(ApiKey).where(ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None))
+    return session.scalars(own.values(revoked_at=now).returning(ApiKey.id)).all()
+
+
 # Built once: every call runs it.
 _OF_PREFIX = (
     select(ApiKey.id, ApiKey.prefix, ApiKey.user_id, ApiKey.key_hash, ApiKey.expires_at, ApiKey.revoked_at)
@@ -172,7 +183,7 @@ def authenticate(session: Session, key: str, *, ip: str, now: datetime) -> Calle
         rate_limits.count(session, [rate_limits.by_ip(ip, kind="api key")], now=now)  # past it, one line a minute
         security_log.log("key refused", api_key=found and found.id)
         raise
-    if found.last_used_at is None or now - found.last_used_at >= _USED_EVERY:
+    if found.last_used_at is None or abs(now - found.last_used_at) >= _USED_EVERY:
         with transaction(session):
             session.execute(update(ApiKey).where(ApiKey.id == found.id).values(last_used_at=now))
         security_log.log("key used", api_key=found.id, user=found.user_id)

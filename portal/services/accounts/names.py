@@ -1,17 +1,40 @@
-"""Usernames of accounts: given anew by a person, or because they are an address that has changed."""
+"""Usernames of accounts: looked up, and given anew by a person or because they are an address that has changed."""
 
 from sqlalchemy import exists, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal.domain import usernames
+from portal.domain.address import printable
 from portal.domain.search_text import search_key
-from portal.errors import BadInputError
+from portal.errors import BadInputError, UnknownUserError
 from portal.models import User
 from portal.services.accounts import log as account_log
 from portal.services.history import Actor
 
-# The functions here work inside a transaction that the caller has begun.
+
+def key(username: str) -> str:
+    """Return a username as it is compared. Raise UnknownUserError for what none can be."""
+    if not username.isprintable():  # no database stores a NUL or a lone surrogate, so none is asked for one
+        raise unknown(username)
+    return usernames.key(username)
+
+
+def unknown(username: str) -> UnknownUserError:
+    """Return the error that says that nobody is called so."""
+    return UnknownUserError(f"no user is called {printable(username)}")
+
+
+# The functions from here on work inside a transaction that the caller has begun.
+
+
+def locked(session: Session, username: str) -> User:
+    """Return a user's row, which nobody else changes until the transaction ends. Raise UnknownUserError."""
+    rows = select(User).where(User.username_key == key(username)).with_for_update()
+    user = session.scalars(rows).one_or_none()
+    if user is None:
+        raise unknown(username)
+    return user
 
 
 def give(session: Session, user: User, username: str, *, actor: Actor) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import ipaddress
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -75,7 +76,7 @@ def by_ip(ip: str, *, kind: str = "ip", per_hour: int | None = None) -> Key:
 def place(ip: str) -> str:
     """Return what counts as one place: an IPv4 address, or the /64 of an IPv6 one, which is one customer's."""
     try:
-        address = ipaddress.ip_address(ip)
+        address = ipaddress.ip_address(_without_port(ip))
     except ValueError:
         return ip  # a Unix socket, or nothing at all: one place
     if isinstance(address, ipaddress.IPv4Address):
@@ -83,6 +84,12 @@ def place(ip: str) -> str:
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(ipaddress.ip_network((int(address), 64), strict=False))
+
+
+def _without_port(ip: str) -> str:
+    """Return the address alone: some web servers put the port behind it, which is another one each time."""
+    found = re.fullmatch(r"\[(.+)\](?::[0-9]+)?|([0-9.]+):[0-9]+", ip)
+    return (found[1] or found[2]) if found else ip
 
 
 def count(session: Session, keys: Sequence[Key], *, now: datetime) -> Counted:

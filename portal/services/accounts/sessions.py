@@ -125,7 +125,7 @@ def _verify(session: Session, name: str, password: str, *, rounds: int) -> tuple
 # Built once: every request runs it, and building takes longer than running.
 _OF_TOKEN = (
     select(LoginSession.id, LoginSession.created_at, LoginSession.seen_at)
-    .add_columns(LoginSession.expires_at, LoginSession.remembered)
+    .add_columns(LoginSession.remembered)
     .add_columns(User.id, User.username, User.name, User.is_superuser)
     .join(User, User.id == LoginSession.user_id)
     .where(LoginSession.token_hash == bindparam("token_hash"), User.is_active)
@@ -142,10 +142,10 @@ def member(session: Session, token: str, *, now: datetime) -> Member | None:
         found = session.execute(_OF_TOKEN, {"token_hash": _hashed(token)}).one_or_none()
     if found is None:
         return None
-    login, user = _LogIn(*found[:5]), Member(found[5], found.username, found.name, found.is_superuser, token)
+    login, user = _LogIn(*found[:4]), Member(found[4], found.username, found.name, found.is_superuser, token)
     if _is_over(login, is_superuser=user.is_superuser, now=now):
         return None
-    if now - login.seen_at >= _SEEN_EVERY:
+    if abs(now - login.seen_at) >= _SEEN_EVERY:
         with transaction(session):
             session.execute(update(LoginSession).where(LoginSession.id == login.id).values(seen_at=now))
     return user
@@ -177,7 +177,7 @@ def log_ins(session: Session, member: Member, *, now: datetime) -> tuple[OpenLog
     """Return a member's log-ins that have not ended: the one that asks, then the ones seen last."""
     table = LoginSession
     query = (
-        select(table.id, table.created_at, table.seen_at, table.expires_at, table.remembered, table.token_hash)
+        select(table.id, table.created_at, table.seen_at, table.remembered, table.token_hash)
         .add_columns(table.browser, table.system, table.place)
         .where(table.user_id == member.id)
         .order_by(table.seen_at.desc(), table.id.desc())
@@ -191,7 +191,7 @@ def log_ins(session: Session, member: Member, *, now: datetime) -> tuple[OpenLog
             is_this=row.token_hash == own,
         )
         for row in found
-        if not _is_over(_LogIn(*row[:5]), is_superuser=member.is_superuser, now=now)
+        if not _is_over(_LogIn(*row[:4]), is_superuser=member.is_superuser, now=now)
     )
     return tuple(sorted(alive, key=lambda each: not each.is_this))
 
@@ -326,14 +326,15 @@ class _LogIn(NamedTuple):
     id: int
     created_at: datetime
     seen_at: datetime
-    expires_at: datetime
     remembered: bool
 
 
 def _is_over(login: _LogIn, *, is_superuser: bool, now: datetime) -> bool:
-    if login.remembered and not is_superuser:  # whoever was granted the role since is remembered no longer
-        return now >= login.expires_at
-    return now >= login.created_at + ABSOLUTE or now >= login.seen_at + IDLE
+    is_remembered = login.remembered and not is_superuser  # whoever was granted the role since is so no longer
+    # Both ways: a clock that was years ahead must not leave log-ins that last for years.
+    if abs(now - login.created_at) >= (REMEMBERED if is_remembered else ABSOLUTE):
+        return True
+    return not is_remembered and abs(now - login.seen_at) >= IDLE
 
 
 def _hashed(token: str) -> str:

@@ -22,7 +22,7 @@ from portal.errors import (
 )
 from portal.models import Address, Run, User, UserAddress, UserGroup
 from portal.services import history, security_log
-from portal.services.accounts import addresses, names, passwords, rate_limits, sessions
+from portal.services.accounts import addresses, api_keys, names, passwords, rate_limits, sessions
 from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import Checked, Lists
 from portal.services.history import COMMAND_LINE, Actor
@@ -159,9 +159,9 @@ def id_of(session: Session, username: str) -> int:
 def get_profile(session: Session, username: str) -> Profile:
     """Return the account of a username. Raise UnknownUserError."""
     with reading(session):
-        found = profiles(session, User.username_key == _key(username))
+        found = profiles(session, User.username_key == names.key(username))
     if not found:
-        raise _unknown(username)
+        raise names.unknown(username)
     return found[0]
 
 
@@ -477,13 +477,22 @@ def grant(session: Session, username: str, *, actor: Actor = COMMAND_LINE, as_of
     security_log.log("role granted", user=user_id)
 
 
-def revoke(session: Session, username: str, *, actor: Actor = COMMAND_LINE, as_of: int | None = None) -> None:
-    """Take the role away, at once. Raise UnknownUserError, ChangedMeanwhileError, or BadInputError for the last one."""
+def revoke(
+    session: Session, username: str, *, now: datetime, actor: Actor = COMMAND_LINE, as_of: int | None = None
+) -> int:
+    """Take the role away, at once, and end the user's API keys for good; return how many were ended.
+
+    Raise UnknownUserError, ChangedMeanwhileError, or BadInputError for the last one.
+    """
     with transaction(session):
         user = _row_of_one_who_may_go(session, username, as_of=as_of)
         user.is_superuser, user_id = False, user.id
+        ended = api_keys.end(session, user_id, now=now)
         _record(session, user, "no superuser any more", actor=actor)
     security_log.log("role revoked", user=user_id)
+    for key_id in ended:
+        security_log.log("key revoked", api_key=key_id, user=user_id)
+    return len(ended)
 
 
 def _record(session: Session, user: User, what: str, *, actor: Actor, old: str = "", new: str = "") -> None:
@@ -492,10 +501,7 @@ def _record(session: Session, user: User, what: str, *, actor: Actor, old: str =
 
 def _row(session: Session, username: str, *, as_of: int | None = None) -> User:
     """Return a user's row, which nobody else changes until the transaction ends."""
-    rows = select(User).where(User.username_key == _key(username)).with_for_update()
-    user = session.scalars(rows).one_or_none()
-    if user is None:
-        raise _unknown(username)
+    user = names.locked(session, username)
     account_log.require_unchanged(session, user.id, since=as_of)
     return user
 
@@ -511,16 +517,6 @@ def _row_of_one_who_may_go(session: Session, username: str, *, as_of: int | None
     if list(superusers) == [user.id]:
         raise BadInputError(f"{user.username} is the last active superuser; grant somebody else the role first")
     return user
-
-
-def _key(username: str) -> str:
-    if not username.isprintable():  # no database stores a NUL or a lone surrogate, so none is asked for one
-        raise _unknown(username)
-    return usernames.key(username)
-
-
-def _unknown(username: str) -> UnknownUserError:
-    return UnknownUserError(f"no user is called {printable(username)}")
 
 
 def _unknown_id(user_id: int) -> UnknownUserError:

@@ -176,19 +176,25 @@ def alarms(session: Session, *, catalogue: Catalogue, now: datetime) -> tuple[Al
     with reading(session):
         last = _last_runs(session, list(catalogue.lists))
         good = _last_runs(session, list(catalogue.lists), Run.state == RunState.DONE)
-    oldest = now - timedelta(hours=catalogue.applied_within_hours)
+    promise = timedelta(hours=catalogue.applied_within_hours)
     running = (each for each in catalogue.lists.values() if not each.is_paused)
-    found = (_alarm(each, last.get(each.handle), good.get(each.handle), oldest) for each in running)
+    found = (_alarm(each, last.get(each.handle), good.get(each.handle), now=now, promise=promise) for each in running)
     return tuple(each for each in found if each.is_late or each.last_state == RunState.HELD)
 
 
-def _alarm(mailing_list: MailingList, last: RunReport | None, good: RunReport | None, oldest: datetime) -> Alarm:
+def _is_late(good_at: datetime | None, *, now: datetime, promise: timedelta) -> bool:
+    """Tell whether the last good run is too long ago; one that a clock has put far ahead says nothing."""
+    return good_at is None or abs(now - good_at) > promise
+
+
+def _alarm(
+    mailing_list: MailingList, last: RunReport | None, good: RunReport | None, *, now: datetime, promise: timedelta
+) -> Alarm:
     good_at = good.finished_at if good else None
-    is_late = good_at is None or good_at < oldest
     return Alarm(
         handle=mailing_list.handle,
         name=mailing_list.name,
-        is_late=is_late,
+        is_late=_is_late(good_at, now=now, promise=promise),
         last_good_at=good_at,
         last_run_id=last.id if last else None,
         last_state=last.state if last else None,
@@ -253,7 +259,7 @@ def _list_report(
         last_run=last,
         last_good_at=good_at,
         is_paused=mailing_list.is_paused,
-        is_late=not mailing_list.is_paused and (good_at is None or good_at < now - promise),
+        is_late=not mailing_list.is_paused and _is_late(good_at, now=now, promise=promise),
         oldest_change_at=counts.oldest_change_at,
         due_at=counts.oldest_change_at and counts.oldest_change_at + promise,
     )

@@ -101,7 +101,7 @@ def recent_lines(session: Session, handle: str, *, now: datetime) -> set[Act]:
         .join(Run, Run.id == RunLine.run_id)
         .where(
             Run.list_handle == handle,
-            Run.started_at > now - COUNTED_TOGETHER,
+            Run.started_at.between(now - COUNTED_TOGETHER, now + COUNTED_TOGETHER),  # not for years after a wrong clock
             Run.state.not_in(NEVER_BEGUN),
             not_(Run.accepted),
             RunLine.counts,
@@ -287,6 +287,6 @@ def _row(found: Any, *, now: datetime) -> Row:
         by_holder=found.source in {"user", "link"},
         did_not_take=found.refusal is not None,
         has_refusal=found.refused_at is not None,
-        has_waited_long=found.waiting_since is not None and now - found.waiting_since >= WAITING_ENDS,
-        is_fresh_refusal=found.refused_at is not None and now - found.refused_at < RETRY_AFTER,
+        has_waited_long=found.waiting_since is not None and abs(now - found.waiting_since) >= WAITING_ENDS,
+        is_fresh_refusal=found.refused_at is not None and abs(now - found.refused_at) < RETRY_AFTER,
     )

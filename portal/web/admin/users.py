@@ -178,7 +178,7 @@ def _conflict_page(user_id: int, posted: EditUserForm, stale: Collection[str]) -
 
 
 # What one button does to an account as it was at a change, what is said afterwards, and where the lists are known.
-_ACTIONS: dict[str, tuple[Callable[[str, int], None], LazyText, LazyText | None]] = {
+_ACTIONS: dict[str, tuple[Callable[[str, int], object], LazyText, LazyText | None]] = {
     "activate": (
         lambda name, as_of: users.activate(
             db.session(), name, now=portal().clock(), lists=portal().known_lists(), actor=guards.actor(), as_of=as_of
@@ -199,7 +199,7 @@ _ACTIONS: dict[str, tuple[Callable[[str, int], None], LazyText, LazyText | None]
         None,
     ),
     "revoke": (
-        lambda name, as_of: users.revoke(db.session(), name, actor=guards.actor(), as_of=as_of),
+        lambda name, as_of: users.revoke(db.session(), name, now=portal().clock(), actor=guards.actor(), as_of=as_of),
         _("%(username)s is no longer a superuser."),
         None,
     ),

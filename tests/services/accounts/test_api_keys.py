@@ -1,20 +1,20 @@
 """Keys to the API: SECURITY 21."""
 
+import contextlib
 import hashlib
 import threading
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Row, select
+from sqlalchemy import Row, select, update
 from sqlalchemy.orm import Session
 
 from portal.errors import BadInputError, ForbiddenError, KeyRefusedError, LimitedError, UnknownUserError
 from portal.extensions import db
-from portal.models import ApiKey, Attempt
+from portal.models import ApiKey, Attempt, User
 from portal.services.accounts import api_keys, users
-from portal.services.transaction import reading
+from portal.services.transaction import reading, transaction
 from tests.conftest import Clock
 from tests.factories import NOW, make_user
 
@@ -112,7 +112,8 @@ def test_what_is_hashed_is_compared_in_constant_time():
 def test_an_expired_key_is_good_for_nothing(session, bob):
     key = api_keys.create(session, "bob", label="x", expires_days=30, now=NOW)
     api_keys.authenticate(session, key, ip=HOME, now=NOW + timedelta(days=30, seconds=-1))
-    assert "has expired" in refused(session, key, now=NOW + timedelta(days=30))
+    for late in (timedelta(0), timedelta(seconds=1), timedelta(days=400)):
+        assert "has expired" in refused(session, key, now=NOW + timedelta(days=30) + late)
 
 
 def test_a_revoked_key_is_good_for_nothing_at_once_and_for_good(session, key):
@@ -122,10 +123,49 @@ def test_a_revoked_key_is_good_for_nothing_at_once_and_for_good(session, key):
     assert [row.revoked_at for row in rows(session)] == [NOW]
 
 
-@pytest.mark.parametrize("change", [users.revoke, partial(users.deactivate, now=NOW)], ids=["revoke", "deactivate"])
-def test_the_key_of_a_demoted_or_deactivated_owner_stops_at_once(session, key, change):
-    change(session, "bob")
+def test_the_keys_of_a_superuser_are_revoked_with_the_role_and_stay_so_when_it_is_given_back(session, key):
+    own = api_keys.create(session, "bob", label="backup host", expires_days=None, now=NOW)
+    api_keys.revoke(session, own[:11], now=NOW)
+    doras = api_keys.create(session, "dora", label="hers", expires_days=None, now=NOW)
+    later = NOW + timedelta(days=1)
+    assert users.revoke(session, "bob", now=later) == 1, "the other had been revoked before"
+    users.grant(session, "bob")
+    assert "was revoked" in refused(session, key)
+    assert [row.revoked_at for row in rows(session)] == [later, NOW, None]
+    api_keys.authenticate(session, doras, ip=HOME, now=later)
+
+
+def test_the_key_of_a_deactivated_owner_stops_at_once_until_the_account_is_active_again(session, key):
+    users.deactivate(session, "bob", now=NOW)
     assert "no active superuser" in refused(session, key, ForbiddenError)
+    assert not api_keys.find(session, key[:11]).is_owner_active
+    users.activate(session, "bob", now=NOW, lists=None)
+    api_keys.authenticate(session, key, ip=HOME, now=NOW)
+
+
+def test_the_key_of_somebody_who_is_no_superuser_is_refused_whatever_made_it_so(session, bob, key):
+    with transaction(session):
+        session.execute(update(User).where(User.id == bob).values(is_superuser=False))
+    assert "no active superuser" in refused(session, key, ForbiddenError)
+
+
+def test_no_key_that_is_made_while_the_role_is_taken_outlives_it(app, session, bob):
+    barrier = threading.Barrier(2)
+
+    def make() -> None:
+        with app.app_context(), Session(db.engine) as own:
+            barrier.wait(10)
+            with contextlib.suppress(BadInputError):
+                api_keys.create(own, "bob", label="x", expires_days=None, now=NOW)
+
+    for _ in range(5):
+        maker = threading.Thread(target=make)
+        maker.start()
+        barrier.wait(10)
+        users.revoke(session, "bob", now=NOW)
+        maker.join()
+        assert all(row.revoked_at for row in rows(session))
+        users.grant(session, "bob")
 
 
 def test_the_key_of_a_deleted_owner_goes_with_the_account(session, key):
@@ -157,6 +197,12 @@ def test_its_use_is_written_down_every_five_minutes_at_most(session, key):
     for minutes, written in [(0, 0), (4, 0), (5, 5), (9, 5), (10, 10)]:
         api_keys.authenticate(session, key, ip=HOME, now=NOW + timedelta(minutes=minutes))
         assert [row.last_used_at for row in rows(session)] == [NOW + timedelta(minutes=written)]
+
+
+def test_a_use_at_a_clock_that_was_ahead_does_not_hide_the_next_one(session, key):
+    api_keys.authenticate(session, key, ip=HOME, now=NOW + timedelta(days=3650))
+    api_keys.authenticate(session, key, ip=HOME, now=NOW)
+    assert [row.last_used_at for row in rows(session)] == [NOW]
 
 
 def test_bad_keys_are_limited_by_where_they_come_from(session, key):

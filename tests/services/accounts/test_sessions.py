@@ -13,7 +13,7 @@ from portal.errors import LimitedError, LogInFailedError, WrongPasswordError
 from portal.models import LoginSession, User
 from portal.services.accounts import passwords, sessions, users
 from portal.services.accounts.sessions import Origin
-from portal.services.transaction import transaction
+from portal.services.transaction import reading, transaction
 from tests.conftest import Clock
 from tests.factories import make_user
 
@@ -167,6 +167,29 @@ def test_a_password_is_confirmed_for_fifteen_minutes(session, alice, log_in, clo
     clock.advance(days=-1)
     assert not sessions.is_confirmed(session, token, now=clock()), "the clock was ahead"
     assert not sessions.is_confirmed(session, "another", now=clock())
+
+
+@pytest.mark.parametrize("remember", [False, True])
+def test_a_clock_years_ahead_leaves_no_log_in_for_years(session, alice, log_in, clock, remember):
+    right = clock()
+    clock.advance(days=3650)
+    token = log_in(remember=remember)
+    assert who(session, token, clock) == "alice"
+    clock.now = right
+    assert sessions.member(session, token, now=right) is None
+    assert who(session, log_in(), clock) == "alice"
+
+
+def test_a_log_in_that_a_clock_ahead_has_seen_is_idle_and_is_seen_again(session, alice, log_in, clock):
+    token, seen = log_in(remember=True), select(LoginSession.seen_at)
+    sessions.member(session, token, now=clock() + timedelta(days=20))
+    assert who(session, token, clock) == "alice"
+    with reading(session):
+        assert session.scalars(seen).all() == [clock()]
+    token = log_in()
+    sessions.member(session, token, now=clock() + timedelta(hours=11))
+    sessions.member(session, token, now=clock() + timedelta(hours=22))
+    assert sessions.member(session, token, now=clock()) is None
 
 
 def test_a_session_that_ended_while_its_password_was_compared_confirms_nothing(session, alice, log_in, clock):
@@ -461,3 +484,37 @@ def test_neither_password_nor_token_is_in_what_is_printed_or_raised(session, ali
         log_in("alice", "canary but wrong")
     shown += [str(caught.value), caplog.text]
     assert not any("canary" in text or token in text for text in shown)
+
+
+def test_a_superuser_who_asked_to_be_remembered_is_not_so_without_the_role_either(session, log_in, clock):
+    make_user(session, "root", is_superuser=True)
+    make_user(session, "bob", is_superuser=True, password_hash=HASH)
+    token = log_in("bob", remember=True)
+    users.revoke(session, "bob", now=clock())
+    clock.advance(hours=11)
+    assert who(session, token, clock) == "bob"
+    clock.advance(hours=13)
+    assert who(session, token, clock) is None
+
+
+def test_a_member_ends_their_own_log_ins_alone(session, alice, log_in, clock):
+    token, bob = log_in(), make_user(session, "bob")
+    (own,) = sessions.log_ins(session, sessions.member(session, token, now=clock()), now=clock())
+    sessions.end_one(session, bob, own.id)
+    assert who(session, token, clock) == "alice"
+    sessions.end_one(session, alice, own.id)
+    assert who(session, token, clock) is None
+
+
+def test_somebody_who_is_not_active_is_not_logged_in_whatever_made_it_so(session, alice, log_in, clock):
+    token = log_in()
+    with transaction(session):
+        session.execute(update(User).where(User.id == alice).values(is_active=False))
+    assert who(session, token, clock) is None
+
+
+def test_the_session_of_a_new_password_has_another_token(session, alice, log_in, clock):
+    token, new = log_in(), "a dozen green hats"
+    renewed = users.change_password(session, alice, current=PASSWORD, new=new, token=token, now=clock(), rounds=4)
+    assert who(session, token, clock) is None
+    assert who(session, renewed, clock) == "alice"

@@ -149,7 +149,7 @@ def test_who_does_not_exist_is_said_to_be_unknown(session, username):
         lambda: users.deactivate(session, username, now=NOW),
         lambda: users.delete(session, username, now=NOW, erase=False, lists=None),
         lambda: users.grant(session, username),
-        lambda: users.revoke(session, username),
+        lambda: users.revoke(session, username, now=NOW),
         lambda: users.profile(session, 1),
     ]
     for call in calls:
@@ -265,7 +265,7 @@ def test_the_role_is_given_and_taken_at_once(session):
     token = log_in(session)
     users.grant(session, "alice")
     assert sessions.member(session, token, now=NOW).is_superuser
-    users.revoke(session, "alice")
+    users.revoke(session, "alice", now=NOW)
     assert not sessions.member(session, token, now=NOW).is_superuser
 
 
@@ -273,7 +273,7 @@ def test_the_role_is_given_and_taken_at_once(session):
     "act",
     [
         lambda session, username: users.deactivate(session, username, now=NOW),
-        users.revoke,
+        lambda session, username: users.revoke(session, username, now=NOW),
         lambda session, username: users.delete(session, username, now=NOW, erase=False, lists=None),
     ],
 )

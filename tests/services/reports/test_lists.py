@@ -124,6 +124,14 @@ def test_a_list_is_late_when_its_last_good_run_is_older_than_members_are_promise
     assert report().is_late
 
 
+def test_a_run_at_a_clock_that_was_years_ahead_does_not_hide_that_a_list_is_late(session, catalogue, report, clock):
+    add_run(session, finished_at=clock() + timedelta(days=3650))
+    assert report().is_late
+    assert list_reports.alarms(session, catalogue=catalogue, now=clock())[0].is_late
+    add_run(session, finished_at=clock() + timedelta(minutes=1))
+    assert not report().is_late
+
+
 def test_subscribers_without_an_account_are_those_on_the_list_whom_nobody_here_holds(session, catalogue, report, clock):
     make_user(session, "alice")
     make_user(session, "bob", is_active=False)

@@ -202,6 +202,17 @@ def test_twelve_hours_count_together_and_what_was_approved_does_not(world: World
     assert not world.row(8).subscribed
 
 
+def test_runs_at_a_clock_that_was_years_ahead_do_not_count_for_years(world: World) -> None:
+    world.has(30)
+    world.clock.advance(days=3650)
+    world.leave(0, 1, 2, 3)
+    world.sync()
+    world.clock.advance(days=-3650)
+    world.leave(4, 5, 6)
+    world.sync()
+    assert not world.row(6).subscribed
+
+
 @pytest.mark.parametrize("roster", [[], ["x@example.net"]], ids=["empty", "another list's"])
 def test_where_every_address_is_gone_own_choices_wait_too(world: World, roster: list[str]) -> None:
     world.has(3)

@@ -404,6 +404,16 @@ def test_waiting_ends_after_90_days(world: World) -> None:
     assert world.row("ada@example.org").waiting_since is None
 
 
+def test_a_clock_that_was_years_ahead_keeps_no_add_waiting_and_no_refused_one_back(world: World) -> None:
+    ahead = world.clock() + timedelta(days=3650)
+    world.tick("ada@example.org", subscribed=False, seen=False, waiting_since=ahead)
+    world.tick("bob@example.org", seen=False, refused_at=ahead, refusal="banned", push_result="rejected")
+    world.update("bob@example.org", touched=False)
+    world.sync()
+    assert world.row("ada@example.org").waiting_since is None
+    assert world.row("bob@example.org").seen
+
+
 @pytest.mark.parametrize("moment", ["before roster", "before add", "after add", "before remove", "after remove"])
 def test_a_list_manager_that_breaks_down_loses_nothing_and_the_next_run_heals(world: World, moment: str) -> None:
     world.tick("ada@example.org")

@@ -5,8 +5,9 @@ import re
 import pytest
 from sqlalchemy.orm import Session
 
-from portal.services.accounts import api_keys
+from portal.services.accounts import api_keys, users
 from tests.conftest import Clock
+from tests.factories import NOW, make_user
 from tests.web.conftest import Page, Visitor
 
 
@@ -33,6 +34,15 @@ def test_a_key_is_shown_once_and_opens_the_api_until_it_is_revoked(
     assert f"{prefix} is revoked." in told.text
     assert 'class="state bad">Revoked' in told.html
     assert "had been revoked before" in bob.follow(f"/admin/api-keys/{prefix}/revoke", {}, page="/admin/api-keys").text
+
+
+def test_a_key_whose_owner_is_deactivated_is_said_to_be_so(bob: Visitor, session: Session) -> None:
+    dora = make_user(session, "dora", is_superuser=True)
+    api_keys.create(session, "dora", label="x", expires_days=None, now=NOW)
+    assert "Owner deactivated" not in bob.get("/admin/api-keys").text
+    assert "Until then their API keys do not work." in bob.get(f"/admin/users/{dora}/deactivate").text
+    users.deactivate(session, "dora", now=NOW)
+    assert "Owner deactivated" in bob.get("/admin/api-keys").text
 
 
 def test_a_key_that_has_expired_is_said_to_be_so(bob: Visitor, clock: Clock) -> None:

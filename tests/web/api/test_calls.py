@@ -168,14 +168,15 @@ def test_a_call_needs_no_token_of_a_form(api):
     api.post("/lists/members/init", "alice@example.org\n")
 
 
-def test_a_demoted_owner_is_a_403_and_a_deactivated_one_too(api, session):
-    api.get("/lists")
-    users.revoke(session, "dora")
-    assert "no active superuser" in api.get("/lists", 403).json["detail"]
-    users.grant(session, "dora")
+def test_a_deactivated_owner_is_a_403_and_the_keys_of_a_demoted_one_are_revoked(api, session):
     api.get("/lists")
     users.deactivate(session, "dora", now=NOW)
-    api.get("/lists", 403)
+    assert "no active superuser" in api.get("/lists", 403).json["detail"]
+    users.activate(session, "dora", now=NOW, lists=None)
+    api.get("/lists")
+    users.revoke(session, "dora", now=NOW)
+    users.grant(session, "dora")
+    assert "was revoked" in api.get("/lists", 401).json["detail"]
 
 
 def test_bad_keys_are_a_429_that_says_how_long_and_good_ones_go_on(anonymous, api):
