@@ -47,7 +47,7 @@ run: $(SERVER)
 # shell becomes.
 define carry_out_requests
 while sleep 5 && kill -0 $$$$; do \
-	    $(PY) -m flask --app portal mailinglist sync --requested; \
+	    $(PY) -m flask --app portal minutely; \
 	done < /dev/null > /dev/null 2>&1
 endef
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -37,9 +38,79 @@ _WORDS = {
     _DATABASE: "that starts with sqlite:/// or postgresql+psycopg://, with %40 for each @ in a password",
 }
 
+_HOST = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_]([A-Za-z0-9_.:-]*[A-Za-z0-9_])?)\Z"
+_WORDS[_HOST] = "that is the name or the address of a host"
+
 Line = Annotated[str, Meta(min_length=1, max_length=120, pattern=_NO_CONTROLS)]
 Text = Annotated[str, Meta(max_length=1000, pattern=_NO_CONTROLS_BUT_LINES)]
 WebAddress = Annotated[str, Meta(max_length=500, pattern=_WEB_ADDRESS)]
+
+
+_PORTS = {"none": 25, "starttls": 587, "tls": 465}
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class SmtpSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The mail server, and who the portal is to it. ``docs/configuration.md`` explains each setting."""
+
+    host: Annotated[str, Meta(max_length=253, pattern=_HOST)]
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    security: Literal["none", "starttls", "tls"] = "starttls"
+    user: Line | None = None
+    password_file: Line | None = None
+
+    def __post_init__(self) -> None:
+        """Check what a pattern cannot. Raise ValueError, which names the setting."""
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("`user` and `password_file` need each other")
+        if self.user is not None and self.security == "none" and self.host not in _LOOPBACK:
+            raise ValueError('`security` is "none", which would send the password unencrypted')
+
+    @property
+    def port_in_use(self) -> int:
+        """Return the port, which is the usual one of the kind of security where none is set."""
+        return self.port or _PORTS[self.security]
+
+
+class MailSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How mail is sent, and to whom without being asked for. ``docs/configuration.md`` explains each setting."""
+
+    sender: Line
+    smtp: SmtpSettings | None = None
+    sendmail: Line | None = None
+    reply_to: Line | None = None
+    operators: tuple[Line, ...] = ()
+    tell_members: bool = False
+    mails_per_minute: Annotated[int, Meta(ge=1, le=100_000)] = 60
+
+    def __post_init__(self) -> None:
+        """Check what a pattern cannot. Raise ValueError, which names the setting."""
+        if (self.smtp is None) == (self.sendmail is None):
+            raise ValueError("`mail` needs either `smtp` or `sendmail`")
+        for name, address in [
+            ("sender", self.sender),
+            *([("reply_to", self.reply_to)] if self.reply_to else []),
+            *(("operators", each) for each in self.operators),
+        ]:
+            _require_address(name, address)
+        try:
+            has_command = self.sendmail is None or bool(self.sendmail_argv)
+        except ValueError:
+            has_command = False
+        if not has_command:
+            raise ValueError("`sendmail` is not a command: a quotation mark is missing, or there is no word in it")
+
+    @property
+    def sendmail_argv(self) -> list[str]:
+        """Return the words of the command, split as a shell would."""
+        return shlex.split(self.sendmail or "")
+
+
+def _require_address(name: str, text: str) -> None:
+    try:
+        canonical(text)
+    except InvalidAddressError:
+        raise ValueError(f"`{name}` is not an e-mail address") from None
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,6 +131,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     help_contact: Line | None = None
     imprint_url: WebAddress | None = None
     privacy_url: WebAddress | None = None
+    mail: MailSettings | None = None
 
     def __post_init__(self) -> None:
         """Check what a pattern cannot. Raise ValueError, which names the setting."""
@@ -97,10 +169,13 @@ def load_settings(folder: Path, environ: Mapping[str, str]) -> Settings:
     settings = _convert(path, _read_toml(path) or {}, Settings)
     for key in Settings.__struct_fields__:
         name = f"PORTAL_{key.upper()}"
-        if name in environ:
+        if name in environ and key not in _TABLES:
             values = {**msgspec.structs.asdict(settings), key: _from_variable(key, environ[name])}
             settings = _convert(name, values, Settings, strict=False)
     return settings
+
+
+_TABLES = frozenset({"mail"})  # settings that the file alone can have
 
 
 def _from_variable(key: str, text: str) -> object:

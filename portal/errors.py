@@ -103,6 +103,25 @@ class NoSuchListError(UnavailableError):
     """The list manager answers, but has no list of that name."""
 
 
+class MailUnavailableError(UnavailableError):
+    """The mail server cannot be used, or takes no mail from the portal.
+
+    ``may_have_arrived``: it had the whole letter, and its answer was lost.
+    """
+
+    def __init__(self, message: str, *, may_have_arrived: bool = False) -> None:
+        super().__init__(message)
+        self.may_have_arrived = may_have_arrived
+
+
+class MailPutOffError(UnavailableError):
+    """The mail server takes a letter to this mailbox later, but not now."""
+
+
+class MailRefusedError(UnavailableError):
+    """The mail server will never take this letter to this mailbox."""
+
+
 class DatabaseUnavailableError(UnavailableError):
     """The database cannot be reached or is locked."""
 

@@ -385,3 +385,64 @@ class Attempt(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(64))
     at: Mapped[datetime] = mapped_column(index=True)
+
+
+class MailRequest(Base):
+    """A mail that is to be sent: to which mailbox, for what. Who gets it, and the letter, are made when it is sent.
+
+    ``priority`` is 0 where a person waits for it, 1 for many at once. ``due_at`` is when it may be tried next: while it
+    is being sent, when the claim on it ends. ``may_be_twice``: it was sent again although it may have arrived.
+    """
+
+    __tablename__ = "outbox"
+    __table_args__ = (
+        CheckConstraint("state IN ('waiting', 'sending', 'sent', 'refused', 'given up', 'dropped')", name="state"),
+        Index(None, "state", "priority", "due_at"),
+        Index(None, "priority", "tried_at"),
+        Index(None, "mailbox"),
+        Index(None, "user_id"),
+        _NUMBERED_ONCE,
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    mailbox: Mapped[str] = mapped_column(String(254))  # canonical
+    purpose: Mapped[str] = mapped_column(String(16))
+    user_id: Mapped[int | None]  # whom it is about; no foreign key, the user may go
+    details: Mapped[str] = mapped_column(String(2000), default="", server_default=text("''"))  # JSON
+    place: Mapped[str] = mapped_column(String(45), default="", server_default=text("''"))  # an IP address
+    priority: Mapped[int]
+    asked_at: Mapped[datetime]
+    due_at: Mapped[datetime]
+    state: Mapped[str] = mapped_column(String(8), default="waiting")
+    tries: Mapped[int] = mapped_column(default=0)
+    tried_at: Mapped[datetime | None]
+    claim: Mapped[str | None] = mapped_column(String(32))
+    ended_at: Mapped[datetime | None]
+    message: Mapped[str] = mapped_column(String(200), default="", server_default=text("''"))
+    may_be_twice: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+
+class MailedLink(Base):
+    """A link that was mailed for one purpose. The letter has the token, the row its SHA-256.
+
+    ``bound_to`` is a hash of the password hash that the account had then; ``details`` are those of the request.
+    """
+
+    __tablename__ = "mailed_links"
+    __table_args__ = (
+        CheckConstraint("purpose IN ('invite', 'log-in', 'confirm', 'undo', 'leave')", name="purpose"),
+        Index(None, "user_id", "purpose"),
+        Index(None, "mailbox"),
+        Index(None, "expires_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    purpose: Mapped[str] = mapped_column(String(8))
+    user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    mailbox: Mapped[str] = mapped_column(String(254))  # canonical
+    bound_to: Mapped[str] = mapped_column(String(64), default="", server_default=text("''"))
+    details: Mapped[str] = mapped_column(String(2000), default="", server_default=text("''"))  # JSON
+    made_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]

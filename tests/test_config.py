@@ -389,3 +389,52 @@ def test_the_faults_on_the_page_are_real_ones(tmp_path: Path) -> None:
 
     told = [line.removeprefix("error: ") for line in page.splitlines() if line.startswith("error: ")]
     assert told == [fault.replace(str(tmp_path), "instance") for fault in faults]
+
+
+# --- mail
+
+
+MAIL = """
+[mail]
+sender = "portal@example.org"
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        ("", "`mail` needs either `smtp` or `sendmail`"),
+        ('sendmail = "s"\nsmtp = { host = "h" }', "`mail` needs either `smtp` or `sendmail`"),
+        ('sendmail = "\'"', "`sendmail` is not a command"),
+        ('sendmail = " "', "`sendmail` is not a command"),
+        ('sendmail = "s"\nreply_to = "nobody"', "`reply_to` is not an e-mail address"),
+        (
+            'sendmail = "s"\noperators = ["a@example.org", "Bob <b@example.org>"]',
+            "`operators` is not an e-mail address",
+        ),
+        ('sendmail = "s"\nmails_per_minute = 0', "`mail.mails_per_minute`"),
+        ('smtp = { host = "a b" }', "the name or the address of a host"),
+        ('smtp = { host = "h", user = "u" }', "`user` and `password_file` need each other"),
+        ('smtp = { host = "h", security = "none", user = "u", password_file = "p" }', "send the password unencrypted"),
+        ('smtp = { host = "h", security = "ssl" }', "`mail.smtp.security`"),
+        ('smtp = { host = "h", password = "canary" }', "there is no setting `password`"),
+    ],
+)
+def test_a_fault_in_how_mail_is_sent_is_named(tmp_path: Path, more: str, fault: str) -> None:
+    found = fault_of_settings(tmp_path, MAIL + more)
+    assert fault in found
+    assert "canary" not in found
+
+
+@pytest.mark.parametrize(("security", "port"), [("none", 25), ("starttls", 587), ("tls", 465)])
+def test_the_port_of_the_mail_server_is_the_usual_one(tmp_path: Path, security: str, port: int) -> None:
+    mail = settings_from(tmp_path, f'{MAIL}smtp = {{ host = "h", security = "{security}" }}').mail
+    assert mail is not None
+    assert mail.smtp is not None
+    assert mail.smtp.port_in_use == port
+
+
+def test_mail_of_the_file_stays_where_variables_set_something_else(tmp_path: Path) -> None:
+    settings = settings_from(tmp_path, f'{MAIL}sendmail = "s -i"', PORTAL_SITE_NAME="x", PORTAL_MAIL="y")
+    assert settings.mail is not None
+    assert (settings.site_name, settings.mail.sendmail_argv) == ("x", ["s", "-i"])

@@ -60,7 +60,7 @@ def section(text: str, heading: str) -> str:
 
 # --- commands
 
-GROUPS = ("mailinglist", "user", "apikey", "portal")
+GROUPS = ("mailinglist", "user", "apikey", "mail", "portal")
 
 
 def commands(app: Flask, *groups: str) -> Iterator[tuple[str, click.Command]]:
@@ -105,7 +105,7 @@ def test_every_command_in_the_tables_is_one(app: Flask) -> None:
 
 
 def test_commands_that_stand_alone_have_their_section(app: Flask) -> None:
-    for name in ("db", "demo"):
+    for name in ("db", "demo", "minutely"):
         assert name in app.cli.commands
         assert section(CLI, f"## `flask {name}`").strip()
 
@@ -115,7 +115,9 @@ def test_no_page_calls_a_command_or_an_option_that_is_not_there(app: Flask) -> N
     calls = [
         (path.name, call)
         for path, text in READ.items()
-        for call in re.findall(r"flask (?:--app portal )?((?:mailinglist|user|apikey|portal) [a-z][^`|\n)>…]*)", text)
+        for call in re.findall(
+            r"flask (?:--app portal )?((?:mailinglist|user|apikey|mail|portal) [a-z][^`|\n)>…]*)", text
+        )
     ]
     assert len(calls) > 50
 

@@ -159,7 +159,7 @@ def test_the_demo_carries_requests_out_for_as_long_as_it_serves(clone: Path) -> 
         clone,
         "server",
         python=f"""case "$*" in
-            *sync\\ --requested) echo heard; echo "$PPID $PORTAL_INSTANCE" >> {carried_out};;
+            *minutely) echo heard; echo "$PPID $PORTAL_INSTANCE" >> {carried_out};;
             *gunicorn*) until [ -s {carried_out} ]; do sleep 0.1; done;;
         esac""",
     )

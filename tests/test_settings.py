@@ -44,7 +44,7 @@ def defaults(kind: Any, *, is_flat: bool = True) -> dict[str, Any]:
             found[field.name] = str(value)
         if inner and is_flat:
             found |= defaults(inner)
-    return {name: value for name, value in found.items() if name not in {"lists", "managers"}}
+    return {name: value for name, value in found.items() if name not in {"lists", "managers", "mail", "smtp"}}
 
 
 def has_none(default: Any) -> bool:
@@ -64,6 +64,14 @@ def places() -> dict[str, Place]:
     return {
         "the portal": Place(
             defaults(Settings), CONFIGURATION, "## The portal: `portal.toml`", "setting", "portal.toml", ""
+        ),
+        "mail": Place(
+            defaults(config.MailSettings),
+            *(CONFIGURATION, "### Mail: `[mail]`", "setting", "portal.toml", "mail"),
+        ),
+        "the mail server": Place(
+            defaults(config.SmtpSettings),
+            *(CONFIGURATION, "### The mail server: `[mail.smtp]`", "setting", "portal.toml", r"mail\.smtp"),
         ),
         "all lists": Place(
             defaults(config._File, is_flat=False), CONFIGURATION, "### For all lists", "setting", lists, ""

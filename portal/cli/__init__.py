@@ -14,7 +14,9 @@ _PLACES = {
     "apikey": ("portal.cli.apikey", "apikey"),
     "db": ("portal.cli.db", "lazy_db"),
     "demo": ("portal.cli.demo", "demo"),
+    "mail": ("portal.cli.mail", "mail"),
     "mailinglist": ("portal.cli.mailinglist", "mailinglist"),
+    "minutely": ("portal.cli.minutely", "minutely"),
     "portal": ("portal.cli.restored", "portal"),
     "user": ("portal.cli.user", "user"),
 }

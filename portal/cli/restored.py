@@ -20,9 +20,10 @@ def portal() -> None:
 def restored(*, form: str) -> None:
     """Make the portal safe after a backup was put back; run it before cron and the service start again.
 
-    Ends all log-ins, drops the runs that were asked for in the browser, and holds the next plan of every list for
-    approval. Prints the API keys and the superusers of the backup, and what the security log says of keys, roles,
-    accounts and passwords since then: what was revoked is good again until you revoke it again.
+    Ends all log-ins and mailed links, drops the mails that were to be sent and the runs that were asked for in the
+    browser, and holds the next plan of every list for approval. Prints the API keys and the superusers of the backup,
+    and what the security log says of keys, roles, accounts and passwords since then: what was revoked is good again
+    until you revoke it again.
 
     \b
     Example: flask portal restored
@@ -34,7 +35,8 @@ def restored(*, form: str) -> None:
     if form == "json":
         print_json(found)
         return
-    print_message(f"log-ins ended: {found.log_ins_ended}; runs dropped: {found.runs_dropped}")
+    dropped = f"runs dropped: {found.runs_dropped}; mails dropped: {found.mails_dropped}"
+    print_message(f"log-ins ended: {found.log_ins_ended}; {dropped}")
     print_message("the next plan of every list needs approval: flask mailinglist sync --dry-run")
     print_table(("KEY", "OWNER", "ACTIVE", "LABEL", "MADE", "EXPIRES", "REVOKED", "LAST USED"), found.keys)
     click.echo()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from portal.services.sync.planned_runs import begin_planned_run
 from portal.services.sync.run_steps import Request
 from tests.conftest import CATALOGUE, Clock, Rosters
 from tests.factories import make_user
+from tests.fakes.mail_server import FakeMailServer
 from tests.fakes.mailman2 import FakeMailman2
 from tests.fakes.mailman3 import FakeMailman3
 
@@ -68,6 +70,7 @@ def test_where_all_is_well_it_says_so_and_ends_with_0(check: Check, synced: None
             "portal.toml",
             "secret_key",
             "security.log",
+            "mail",
             "database",
             "clock",
             "trusted_proxies",
@@ -75,6 +78,27 @@ def test_where_all_is_well_it_says_so_and_ends_with_0(check: Check, synced: None
         )
     }
     assert told.keys() - {(None, "portal.db"), (None, "list_password_key")} == own | of_lists | {("board", "audience")}
+
+
+def test_mail_is_tried_and_its_faults_are_named(make_app, check: Check, synced: None, instance: Path):
+    with FakeMailServer() as server:
+        (instance / "portal.toml").write_text(server.toml())
+        code, told = check()
+        assert (code, wrong(told)) == (0, {})
+        (instance / "mail").mkdir()
+        (instance / "mail" / "log-in.txt").write_text("Subject: x\n\n$nothing\n")
+        assert "there is no $nothing" in wrong(check()[1])[None, "mail"]
+        shutil.rmtree(instance / "mail")
+        password = instance / "smtp_password"
+        password.write_text("secret")
+        password.chmod(0o644)
+        more = 'user = "portal"\npassword_file = "smtp_password"\n'
+        (instance / "portal.toml").write_text(server.toml() + more)
+        instance.chmod(0o755)
+        assert "smtp_password can be read by others" in wrong(check()[1])[None, "mail"]
+    password.chmod(0o600)
+    code, told = check()
+    assert (code, "Connection refused" in wrong(told)[None, "mail"]) == (69, True)
 
 
 def test_log_ins_through_a_web_server_that_is_not_trusted_are_78(make_app, check: Check, synced: None):

@@ -10,11 +10,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.domain.run import RunKind
-from portal.models import LoginSession, Run
-from portal.services import security_log
+from portal.models import LoginSession, MailedLink, MailRequest, Run
+from portal.services import outbox, security_log
 from portal.services.accounts import api_keys, users
 from portal.services.history import COMMAND_LINE
+from portal.services.mail import links
+from portal.services.outbox import Wanted
 from portal.services.sync import runs
+from portal.services.transaction import transaction
 from tests.conftest import Clock, Rosters
 from tests.factories import make_preference, make_user
 
@@ -46,6 +49,19 @@ def test_log_ins_end_and_runs_that_were_asked_for_are_dropped(
     assert session.scalar(select(Run.state)) == "dropped"
     session.rollback()
     assert runs.ask(session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=clock())
+
+
+def test_mails_that_were_to_be_sent_and_links_that_were_are_gone(
+    runner: FlaskCliRunner, session: Session, clock: Clock
+) -> None:
+    make_user(session, "alice")
+    (account,) = links.accounts_at(session, "alice@example.org")
+    links.make_all(session, "log-in", mailbox="alice@example.org", accounts=[account], now=clock())
+    with transaction(session):
+        outbox.ask(session, [Wanted("alice@example.org", "log-in")] * 2, now=clock())
+    assert restored(runner)["mails_dropped"] == 2
+    assert session.scalars(select(MailRequest.id)).all() == []
+    assert session.scalars(select(MailedLink.id)).all() == []
 
 
 def test_keys_and_superusers_are_listed_with_what_the_security_log_says_since(

@@ -13,8 +13,20 @@ from portal.domain.address import canonical, printable
 from portal.domain.mailinglist import MailingList
 from portal.domain.moves import Move
 from portal.errors import InvalidAddressError, UnknownUserError
-from portal.models import AccountChange, Address, History, Preference, Run, RunLine, User, UserAddress, UserGroup
-from portal.services import history, preference_rows, security_log
+from portal.models import (
+    AccountChange,
+    Address,
+    History,
+    MailedLink,
+    MailRequest,
+    Preference,
+    Run,
+    RunLine,
+    User,
+    UserAddress,
+    UserGroup,
+)
+from portal.services import history, outbox, preference_rows, security_log
 from portal.services.accounts import log as account_log
 from portal.services.accounts import moves, names
 from portal.services.history import Actor
@@ -267,6 +279,7 @@ def forget_unused(session: Session, address_ids: Sequence[int]) -> None:
 def _erase(session: Session, name: str, address: Checked) -> None:
     """Replace an address by a name in history, runs and outcomes: the one rewrite of history there is."""
     history.forget_address(session, address.canonical, name=name)
+    outbox.forget_address(session, address.canonical)
     session.execute(
         update(RunLine).where(RunLine.address == address.canonical).values(address=name, spelling=name, words="")
     )
@@ -280,6 +293,9 @@ def _erase(session: Session, name: str, address: Checked) -> None:
         RunLine.words,
         AccountChange.old,
         AccountChange.new,
+        MailRequest.details,
+        MailRequest.message,
+        MailedLink.details,
     ):
         quoting = or_(*(column.icontains(each, autoescape=True) for each in address))
         for text in session.scalars(select(column).where(quoting).distinct()).all():

@@ -18,6 +18,8 @@ from portal.domain.run import IN_PROGRESS, RunState
 from portal.errors import ConfigurationError, NotMigratedError, UnavailableError
 from portal.listmanagers.base import IdentifiesList, ListManager, Warns
 from portal.models import LoginSession
+from portal.services.mail.sending import Mailer
+from portal.services.mail.sending import check as check_mail
 from portal.services.reports import lists as list_reports
 from portal.services.reports import readiness
 from portal.services.reports.audiences import audience_faults
@@ -62,6 +64,7 @@ def check(session: Session, evidence: Evidence) -> Iterator[Finding]:
         if (evidence.instance / name).exists():
             yield _check_line(name, partial(_mode, evidence.instance / name, bits))
     yield _check_line("security.log", partial(_security_log, evidence))
+    yield _check_line("mail", partial(_mail, evidence))
     tables = _check_line("database", partial(_database, session))
     yield tables
     if tables.error is None:
@@ -121,6 +124,18 @@ def _security_log(evidence: Evidence) -> str:
             f"run: chown --reference={evidence.instance} {place}"
         )
     return str(place)
+
+
+def _mail(evidence: Evidence) -> str:
+    """Say what takes letters, after a look whether it can be used."""
+    mail = evidence.settings.mail
+    if mail is None:
+        return "not configured: nobody gets a link by e-mail"
+    if mail.smtp and mail.smtp.password_file:
+        path = evidence.instance / mail.smtp.password_file
+        if path.exists():
+            _mode(path, _NOT_EVERYBODY)
+    return check_mail(Mailer(evidence.settings, evidence.instance, evidence.clock))
 
 
 def _mode(path: Path, bits: int) -> str:

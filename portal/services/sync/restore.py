@@ -12,7 +12,7 @@ from sqlalchemy import func, select, union_all
 from sqlalchemy.orm import Session
 
 from portal.models import AccountChange, History, LoginSession, Restore, Run, User
-from portal.services import security_log
+from portal.services import outbox, security_log
 from portal.services.accounts import api_keys, sessions
 from portal.services.accounts.api_keys import KeyLine
 from portal.services.sync import runs
@@ -34,6 +34,7 @@ class Restored(NamedTuple):
 
     log_ins_ended: int
     runs_dropped: int
+    mails_dropped: int
     backup_at: datetime | None
     keys: Sequence[KeyLine]
     superusers: Sequence[tuple[int, str, bool]]
@@ -41,7 +42,7 @@ class Restored(NamedTuple):
 
 
 def mark_restored(session: Session, *, log: Path | None, now: datetime) -> Restored:
-    """Hold the next plan of every list for approval, end all log-ins, and drop the runs that were asked for.
+    """Hold the next plan of every list for approval, end log-ins and mailed links, drop runs and mails asked for.
 
     ``log`` is the file of the security log; None: it goes to standard error, and nothing can be read back.
     """
@@ -54,10 +55,12 @@ def mark_restored(session: Session, *, log: Path | None, now: datetime) -> Resto
         session.add(Restore(at=now))
         ended = sessions.end_all(session)
         dropped = runs.drop_asked(session, now=now, message="a backup was put back; ask again")
+        mails = outbox.empty(session)
     security_log.log("backup put back")
     return Restored(
         log_ins_ended=ended,
         runs_dropped=dropped,
+        mails_dropped=mails,
         backup_at=backup_at,
         keys=api_keys.list_keys(session),
         superusers=[(user_id, username, is_active) for user_id, username, is_active in superusers],

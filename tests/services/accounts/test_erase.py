@@ -7,15 +7,19 @@ from portal.domain.mailinglist import MailingList
 from portal.domain.run import RunKind
 from portal.errors import ListManagerUnavailableError
 from portal.models import Address, Base, History, Preference, Run, RunLine
+from portal.services import outbox
 from portal.services.accounts import addresses, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE, Actor
+from portal.services.mail.links import accounts_at, make
+from portal.services.outbox import Wanted
 from portal.services.preferences import preferences
 from portal.services.reports import lists as list_reports
 from portal.services.sync import runs
 from portal.services.sync.requested import carry_out
 from portal.services.sync.run_steps import Request
 from portal.services.sync.sync import sync_list
+from portal.services.transaction import transaction
 from tests.factories import NOW, make_preference, make_user
 from tests.fakes.memory import MemoryList, breaking
 
@@ -81,6 +85,23 @@ def test_an_account_that_no_list_knows_is_gone_at_once(session, erase, dump):
     make_user(session, "alice")
     erase()
     assert "alice" not in dump()
+
+
+def test_mails_and_links_to_the_address_or_about_it_forget_it(session, erase, dump, clock):
+    user_id = make_user(session, "alice")
+    make_user(session, "bob")
+    with transaction(session):
+        about = {"new": ALICE}
+        outbox.ask(session, [Wanted(ALICE, "log-in"), Wanted("bob@example.org", "undo", details=about)], now=NOW)
+    claimed = outbox.claim(session, now=NOW, bulk_per_minute=None)
+    outbox.put_off(session, claimed, now=NOW, message=f"450 <{ALICE}>: come back later")
+    (account,) = accounts_at(session, ALICE, user_id=user_id)
+    with transaction(session):
+        make(session, "log-in", mailbox=ALICE, account=account, details={}, now=NOW)
+
+    erase()
+
+    assert ALICE not in dump()
 
 
 def test_after_the_removal_and_the_purge_no_table_holds_the_address(session, tick, sync, erase, manager, dump):

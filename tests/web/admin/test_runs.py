@@ -174,7 +174,7 @@ def test_when_no_process_picks_a_run_up_the_page_says_what_to_do(desk: Desk, clo
     clock.advance(minutes=1)
     page = desk.bob.get(path)
     assert state_of(page) == "overdue"
-    assert "* * * * * flask mailinglist sync --requested" in page.text
+    assert "* * * * * flask minutely" in page.text
     assert "Not picked up" in desk.bob.get("/admin/runs").text
 
 

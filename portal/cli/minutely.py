@@ -1,0 +1,67 @@
+"""`flask minutely`: the one line of cron for all that should not wait for the hour."""
+
+import time
+from collections.abc import Callable
+
+import click
+from flask.cli import with_appcontext
+
+from portal.cli.output import SingleCommand
+from portal.extensions import db, portal
+from portal.faults import UNFORESEEN, fault_of, one_line, translated
+
+_SECONDS = 50  # the next minute's run goes on
+
+
+@click.command("minutely", cls=SingleCommand)
+@with_appcontext
+def minutely() -> None:
+    """Do what should not wait: runs that were asked for in the browser, mail, and deleting what is out of date.
+
+    For cron, every minute. Quiet where there is nothing to do, and where all is well. One part that fails does not keep
+    the others from being done.
+
+    \b
+    Example: flask minutely
+    """
+    deadline = time.monotonic() + _SECONDS
+    codes = {_part(_carry_out_runs), _part(lambda: _send_mail(deadline)), _part(_thin)}
+    raise SystemExit(UNFORESEEN.exit_code if UNFORESEEN.exit_code in codes else max(codes))
+
+
+def _part(work: Callable[[], int]) -> int:
+    try:
+        return work()
+    except Exception as error:
+        known = translated(error)
+        click.echo(f"error: {one_line(known)}", err=True)
+        return fault_of(known).exit_code
+
+
+def _carry_out_runs() -> int:
+    from portal.services.sync import runs
+
+    if not runs.due(db.session(), now=portal().clock()):
+        return 0
+    from portal.cli.sync import code_of, run_requested
+
+    return code_of(run_requested())
+
+
+def _send_mail(deadline: float) -> int:
+    from portal.services import outbox
+
+    if portal().settings.mail is None or not outbox.has_due(db.session(), now=portal().clock()):
+        return 0
+    from portal.cli.mail import mailer
+    from portal.services.mail.sending import send_due
+
+    send_due(db.session(), mailer(), sends_bulk=True, is_time_up=lambda: time.monotonic() > deadline)
+    return 0
+
+
+def _thin() -> int:
+    from portal.services import outbox
+
+    outbox.thin(db.session(), now=portal().clock())
+    return 0

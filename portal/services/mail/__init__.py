@@ -1,0 +1,1 @@
+"""Mail: links that are mailed, letters, and how they are sent."""

@@ -1,0 +1,148 @@
+"""Letters: plain text, from templates that an operator can replace in ``instance/mail/``.
+
+A template begins with ``Subject: …`` and an empty line. ``$name`` and ``${name}`` stand for values, ``$$`` for
+a dollar.
+"""
+
+import re
+import textwrap
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from pathlib import Path
+from string import Template
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from portal.config import Settings
+from portal.errors import ConfigurationError
+
+_OWN = Path(__file__).parents[2] / "templates" / "letters"
+_WIDTH = 72  # of a line of prose; links and what is indented are left as they are
+_LONGEST_SUBJECT = 200
+_LONGEST_TEMPLATE = 20_000
+_BOTH = {"site_name": "Member portal", "base_url": "https://portal.example.org", "help": "Questions? Write to us."}
+_LINK = "https://portal.example.org/link/" + "x" * 43
+_ASKED = {"links": f"  {_LINK}", "good_for": "20 minutes", "place": "192.0.2.1"}
+
+# Every letter, with values to show it with. A template may use these names and no others.
+LETTERS: Mapping[str, Mapping[str, str]] = {
+    "invite": {"username": "alice", "link": _LINK, "good_for": "14 days"},
+    "log-in": _ASKED,
+    "test": {"sent_at": "1 Nov 2026, 12:00 UTC"},
+}
+
+
+class Letter(NamedTuple):
+    """What somebody reads."""
+
+    subject: str
+    body: str
+
+
+def write(name: str, values: Mapping[str, str], *, settings: Settings, folder: Path) -> Letter:
+    """Return the letter of a name, from the operator's template in ``folder/mail`` or else our own.
+
+    Values are one line each, but ``links``. Raise ConfigurationError, which names the template and its fault.
+    """
+    path = folder / "mail" / f"{name}.txt"
+    try:
+        text = _read(path) if path.exists() else (_OWN / f"{name}.txt").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ConfigurationError(f"{path}: cannot be read as UTF-8") from None
+    header, _, body = text.lstrip("\ufeff").replace("\r\n", "\n").partition("\n\n")
+    if not header.lower().startswith("subject:") or "\n" in header or not body.strip():
+        raise ConfigurationError(f'{path}: it begins with a line "Subject: …", then an empty line, then the text')
+    everything = {**_common(settings), **{key: _clean(value) for key, value in values.items()}}
+    subject = _fill(path, header.partition(":")[2].strip(), {key: _one_line(each) for key, each in everything.items()})
+    return Letter(subject[:_LONGEST_SUBJECT], _laid_out(_fill(path, body, everything)))
+
+
+def preview(name: str, *, settings: Settings, folder: Path) -> Letter:
+    """Return a letter with values that are examples. Raise ConfigurationError."""
+    return write(name, LETTERS[name], settings=settings, folder=folder)
+
+
+def as_message(letter: Letter, *, to: str, settings: Settings, number: str, now: datetime) -> EmailMessage:
+    """Return a letter as it is sent: RFC 5322 and, as nobody typed it, RFC 3834.
+
+    ``number`` tells it from every other one of this portal: a letter that is sent again has the same Message-ID, by
+    which mail servers know it.
+    """
+    mail = settings.mail
+    if mail is None:
+        raise ConfigurationError("mail is not configured: add a table [mail] to portal.toml")
+    message = EmailMessage(policy=SMTP.clone(utf8=not to.isascii()))
+    message["From"] = _address(mail.sender, settings.site_name)
+    message["To"] = _address(to)
+    if mail.reply_to:
+        message["Reply-To"] = _address(mail.reply_to)
+    message["Subject"] = letter.subject
+    message["Date"] = format_datetime(now)
+    message["Message-ID"] = f"<{number}@{urlsplit(settings.base_url).hostname}>"
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(letter.body, cte="7bit" if letter.body.isascii() else "quoted-printable")
+    return message
+
+
+def _address(address: str, name: str = "") -> Address:
+    local, _, domain = address.rpartition("@")
+    return Address(name, local, domain)
+
+
+def in_words(good_for: timedelta) -> str:
+    """Return how long a link is good."""
+    if good_for < timedelta(hours=1):
+        return f"{good_for // timedelta(minutes=1)} minutes"
+    if good_for <= timedelta(hours=72):
+        return f"{good_for // timedelta(hours=1)} hours"
+    return f"{good_for.days} days"
+
+
+def _read(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.read(_LONGEST_TEMPLATE)
+
+
+def _common(settings: Settings) -> dict[str, str]:
+    contact = settings.help_contact
+    return {
+        "site_name": settings.site_name,
+        "base_url": settings.base_url.rstrip("/"),
+        "help": f"Questions? {contact}" if contact else "",
+    }
+
+
+def _fill(path: Path, text: str, values: Mapping[str, str]) -> str:
+    template = Template(text)
+    if not template.is_valid():
+        raise ConfigurationError(f"{path}: a $ that no name follows; write $$ for a dollar")
+    unknown = [name for name in template.get_identifiers() if name not in values]
+    if unknown:
+        known = ", ".join(f"${name}" for name in sorted(values))
+        raise ConfigurationError(f"{path}: there is no ${unknown[0]}; there are {known}")
+    return template.substitute(values)
+
+
+def _clean(text: str) -> str:
+    """Return a value without characters that could begin a line of their own; ours alone has several lines."""
+    return "\n".join(_one_line(line) for line in text.split("\n"))
+
+
+def _one_line(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _laid_out(body: str) -> str:
+    """Return a text whose long lines of prose are wrapped, without the gaps that empty values leave."""
+    lines = [_wrapped(line.rstrip()) for line in body.strip().split("\n")]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
+
+
+def _wrapped(line: str) -> str:
+    if len(line) <= _WIDTH or line.startswith(" ") or "://" in line:
+        return line
+    return textwrap.fill(line, _WIDTH, break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,185 @@
+"""Sending: what waits in the outbox is claimed, one mail at a time, its letter is made, and a server takes it."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy.orm import Session
+
+from portal.config import Settings
+from portal.domain.address import outgoing
+from portal.errors import ConfigurationError, MailPutOffError, MailRefusedError, MailUnavailableError
+from portal.services import outbox
+from portal.services.mail import delivery, letters, links
+from portal.services.mail.delivery import Report, Server
+from portal.services.outbox import Claimed, MailState
+
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True)
+class Mailer:
+    """What letters are made and sent with: settings, instance folder, clock, and the seconds a server has to answer."""
+
+    settings: Settings
+    folder: Path
+    clock: Clock
+    timeout: float = delivery.TIMEOUT
+
+    def open_server(self, *, report: Report = lambda _step: None) -> Server:
+        """Return the server that takes letters; ``report`` is called with each step. Raise ConfigurationError."""
+        return delivery.open_server(self.settings, self.folder, timeout=self.timeout, report=report)
+
+
+class Draft(NamedTuple):
+    """A letter that is about to be written: to whom, which, and its values."""
+
+    to: str
+    name: str
+    values: Mapping[str, str]
+
+
+class Pass(NamedTuple):
+    """What one pass over the outbox did; ``trouble`` says why it ended early."""
+
+    sent: int
+    refused: int
+    put_off: int
+    dropped: int
+    trouble: str
+
+
+def send_due(
+    session: Session, mailer: Mailer, *, sends_bulk: bool, is_time_up: Callable[[], bool] = lambda: False
+) -> Pass:
+    """Send what waits: with ``sends_bulk`` also what nobody waits for. Raise ConfigurationError without ``[mail]``.
+
+    Where the server cannot be used the pass ends, and the mail waits for the next one. No transaction is open while a
+    letter is handed over.
+    """
+    ends: Counter[MailState] = Counter()
+    trouble = ""
+    with mailer.open_server() as server:
+        while not trouble and not is_time_up():
+            claimed = outbox.claim(session, now=mailer.clock(), bulk_per_minute=_pace(mailer, sends_bulk=sends_bulk))
+            if claimed is None:
+                break
+            end, trouble = _send(session, claimed, mailer, server)
+            ends[end] += 1
+    return Pass(
+        sent=ends[MailState.SENT],
+        refused=ends[MailState.REFUSED],
+        put_off=ends[MailState.WAITING],
+        dropped=ends[MailState.DROPPED],
+        trouble=trouble,
+    )
+
+
+def _pace(mailer: Mailer, *, sends_bulk: bool) -> int | None:
+    return mailer.settings.mail.mails_per_minute if sends_bulk and mailer.settings.mail else None
+
+
+def _send(session: Session, claimed: Claimed, mailer: Mailer, server: Server) -> tuple[MailState, str]:
+    """Send one mail and write what became of it; return that, and what keeps the others from being sent."""
+    state, message, trouble = MailState.SENT, "", ""
+    may_have_arrived = False
+    try:
+        if not _hand_over(session, claimed, mailer, server):
+            state = MailState.DROPPED
+    except MailRefusedError as error:
+        state, message = MailState.REFUSED, str(error)
+    except (MailPutOffError, _LetterFault) as error:
+        state, message = MailState.WAITING, str(error)
+    except (MailUnavailableError, ConfigurationError) as error:
+        state, message, trouble = MailState.WAITING, str(error), str(error)
+        may_have_arrived = isinstance(error, MailUnavailableError) and error.may_have_arrived
+    except Exception as error:  # it must not be the first of each pass
+        outbox.put_off(session, claimed, now=mailer.clock(), message=type(error).__name__)
+        raise
+    now = mailer.clock()
+    if state is MailState.WAITING:
+        outbox.put_off(session, claimed, now=now, message=message, may_have_arrived=may_have_arrived)
+    else:
+        outbox.end(session, claimed, state, now=now, message=message)
+    return state, trouble
+
+
+class _LetterFault(Exception):  # noqa: N818 - it goes no further than this module
+    """A template that an operator has to correct; the mails that have other letters do not wait for that."""
+
+
+def _hand_over(session: Session, claimed: Claimed, mailer: Mailer, server: Server) -> bool:
+    """Make the letter and hand it over; return whether there was anybody to write to."""
+    now = mailer.clock()
+    draft = _COMPOSERS[claimed.purpose](session, claimed, mailer, now)
+    if draft is None:
+        return False
+    try:
+        letter = letters.write(draft.name, draft.values, settings=mailer.settings, folder=mailer.folder)
+    except ConfigurationError as error:
+        raise _LetterFault(str(error)) from None
+    number = f"{claimed.id}.{claimed.asked_at:%Y%m%d%H%M%S%f}"
+    message = letters.as_message(letter, to=draft.to, settings=mailer.settings, number=number, now=now)
+    server.deliver(message, to=draft.to)
+    return True
+
+
+def _compose_log_in(session: Session, claimed: Claimed, mailer: Mailer, now: datetime) -> Draft | None:
+    accounts = links.accounts_at(session, claimed.mailbox)
+    if not accounts:
+        return None
+    tokens = links.make_all(session, "log-in", mailbox=claimed.mailbox, accounts=accounts, now=now)
+    urls = [_url(mailer, token) for token in tokens]
+    if len(accounts) == 1:
+        text = f"  {urls[0]}"
+    else:
+        text = "\n\n".join(f"As {each.username}:\n\n  {url}" for each, url in zip(accounts, urls, strict=True))
+    values = {"links": text, "good_for": letters.in_words(links.GOOD_FOR["log-in"]), "place": claimed.place}
+    return Draft(outgoing(accounts[0].spelling), "log-in", values)
+
+
+def _compose_invite(session: Session, claimed: Claimed, mailer: Mailer, now: datetime) -> Draft | None:
+    accounts = links.accounts_at(session, claimed.mailbox, user_id=claimed.user_id)
+    if not accounts:
+        return None
+    account = accounts[0]
+    (token,) = links.make_all(session, "invite", mailbox=claimed.mailbox, accounts=[account], now=now)
+    good_for = letters.in_words(links.GOOD_FOR["invite"])
+    values = {"username": account.username, "link": _url(mailer, token), "good_for": good_for}
+    return Draft(outgoing(account.spelling), "invite", values)
+
+
+def _url(mailer: Mailer, token: str) -> str:
+    return f"{mailer.settings.base_url.rstrip('/')}/link/{token}"
+
+
+# What a purpose is for, and who gets its letter. Without anybody the mail is dropped.
+_COMPOSERS: Mapping[str, Callable[[Session, Claimed, Mailer, datetime], Draft | None]] = {
+    "invite": _compose_invite,
+    "log-in": _compose_log_in,
+}
+
+
+def send_test(mailer: Mailer, *, to: str, report: Report) -> None:
+    """Send a test letter at once, and report each step.
+
+    Raise ConfigurationError, MailRefusedError, MailPutOffError or MailUnavailableError.
+    """
+    now = mailer.clock()
+    values = {"sent_at": f"{now:%d %b %Y, %H:%M} UTC"}
+    letter = letters.write("test", values, settings=mailer.settings, folder=mailer.folder)
+    number = f"test.{now:%Y%m%d%H%M%S%f}"
+    message = letters.as_message(letter, to=to, settings=mailer.settings, number=number, now=now)
+    with mailer.open_server(report=report) as server:
+        server.deliver(message, to=to)
+
+
+def check(mailer: Mailer) -> str:
+    """Try the connection and every template. Raise ConfigurationError or MailUnavailableError."""
+    for name in letters.LETTERS:
+        letters.preview(name, settings=mailer.settings, folder=mailer.folder)
+    with mailer.open_server() as server:
+        return server.check()

@@ -1,0 +1,213 @@
+"""The outbox: mails that are to be sent, each claimed by one sender at a time, in whatever process or host.
+
+A row says to which mailbox and for what. It holds no letter and no token: both are made when it is sent.
+"""
+
+import json
+import secrets
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from enum import IntEnum, StrEnum
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.models import MailedLink, MailRequest
+from portal.services.transaction import reading, transaction
+
+CLAIM = timedelta(minutes=5)  # longer than one letter takes with every time-out; then another sender may take it
+KEEPS_TRYING = timedelta(days=2)
+PAUSES = tuple(timedelta(minutes=each) for each in (1, 2, 5, 10, 20, 30, 60))  # after each try; the last one for good
+KEPT = timedelta(days=30)  # rows that have ended, for those who ask what became of a mail
+_FARTHEST = timedelta(days=1)  # nothing is put off for longer: a time beyond was written by a wrong clock
+_LONGEST_MESSAGE = 200
+
+
+class Priority(IntEnum):
+    """Who waits for a mail."""
+
+    WAITED_FOR = 0  # a person, at this moment
+    BULK = 1  # one of many
+
+
+class MailState(StrEnum):
+    """What became of a mail."""
+
+    WAITING = "waiting"
+    SENDING = "sending"
+    SENT = "sent"
+    REFUSED = "refused"  # by the mail server, for good
+    GIVEN_UP = "given up"  # not taken for two days
+    DROPPED = "dropped"  # nobody was to get it
+
+
+_OPEN = (MailState.WAITING, MailState.SENDING)
+
+
+class Wanted(NamedTuple):
+    """A mail that somebody asks for; ``mailbox`` is canonical, ``place`` the IP address it was asked from."""
+
+    mailbox: str
+    purpose: str
+    user_id: int | None = None
+    details: Mapping[str, str] = {}
+    place: str = ""
+    priority: Priority = Priority.WAITED_FOR
+
+
+class Claimed(NamedTuple):
+    """A mail that one sender has claimed, until ``CLAIM`` is over."""
+
+    id: int
+    claim: str
+    mailbox: str
+    purpose: str
+    user_id: int | None
+    details: Mapping[str, str]
+    place: str
+    asked_at: datetime
+    tries: int
+
+
+def ask(session: Session, wanted: Iterable[Wanted], *, now: datetime) -> None:
+    """Write down mails that are to be sent. The caller's transaction is open."""
+    rows = [
+        {
+            **each._asdict(),
+            "details": as_text(each.details),
+            "place": each.place[:45],
+            "priority": int(each.priority),
+            "asked_at": now,
+            "due_at": now,
+            "state": MailState.WAITING,
+            "tries": 0,
+        }
+        for each in wanted
+    ]
+    for block in database.chunked(rows, 1_000):
+        session.execute(insert(MailRequest), block)
+
+
+def as_text(details: Mapping[str, str]) -> str:
+    """Return details as they are stored."""
+    return json.dumps(dict(details), ensure_ascii=False) if details else ""
+
+
+def as_details(text: str) -> dict[str, str]:
+    """Return details from how they are stored."""
+    found: dict[str, str] = json.loads(text) if text else {}
+    return found
+
+
+def has_due(session: Session, *, now: datetime) -> bool:
+    """Tell whether there is a mail to send."""
+    with reading(session):
+        return bool(session.scalar(select(exists().where(_is_due(now)))))
+
+
+def claim(session: Session, *, now: datetime, bulk_per_minute: int | None) -> Claimed | None:
+    """Claim the next mail: one that a person waits for first, then the one that is due for longest.
+
+    ``bulk_per_minute`` is how many of those that nobody waits for may be tried within a minute; None: none is. A claim
+    that is over belonged to a sender that has gone; the mail may have been sent.
+    """
+    with reading(session):  # mostly there is nothing, and nobody has to wait for that
+        if _next(session, now, bulk_per_minute) is None:
+            return None
+    with transaction(session):
+        found = _next(session, now, bulk_per_minute)
+        if found is None:
+            return None
+        was_sending = found.state == MailState.SENDING
+        token = secrets.token_hex(16)
+        session.execute(
+            update(MailRequest)
+            .where(MailRequest.id == found.id)
+            .values(
+                state=MailState.SENDING,
+                claim=token,
+                due_at=now + CLAIM,
+                tried_at=now,
+                tries=found.tries + 1,
+                may_be_twice=found.may_be_twice or was_sending,
+            )
+        )
+        return Claimed(
+            *(found.id, token, found.mailbox, found.purpose, found.user_id),
+            *(as_details(found.details), found.place, found.asked_at, found.tries + 1),
+        )
+
+
+def _next(session: Session, now: datetime, bulk_per_minute: int | None) -> Any:
+    query: Any = select(MailRequest.__table__).where(_is_due(now))
+    if bulk_per_minute is None or _bulk_begun(session, now) >= bulk_per_minute:
+        query = query.where(MailRequest.priority == int(Priority.WAITED_FOR))
+    query = query.order_by(MailRequest.priority, MailRequest.due_at, MailRequest.id).limit(1)
+    return session.execute(query.with_for_update(skip_locked=True)).one_or_none()
+
+
+def _is_due(now: datetime) -> ColumnElement[bool]:
+    is_time = or_(MailRequest.due_at <= now, MailRequest.due_at > now + _FARTHEST)
+    return and_(MailRequest.state.in_(_OPEN), is_time)
+
+
+def _bulk_begun(session: Session, now: datetime) -> int:
+    within = MailRequest.tried_at.between(now - timedelta(minutes=1), now + timedelta(minutes=1))
+    query = select(func.count()).where(MailRequest.priority == int(Priority.BULK), within)
+    return session.scalar(query) or 0
+
+
+def end(session: Session, claimed: Claimed, state: MailState, *, now: datetime, message: str = "") -> None:
+    """Write what became of a mail, unless another sender has taken it over."""
+    with transaction(session):
+        _settle(session, claimed, {"state": state, "ended_at": now, "message": message[:_LONGEST_MESSAGE]})
+
+
+def put_off(session: Session, claimed: Claimed, *, now: datetime, message: str, may_have_arrived: bool = False) -> None:
+    """Let a mail that the server did not take wait for its next try, or give it up after two days."""
+    with transaction(session):
+        values: dict[str, Any] = {"message": message[:_LONGEST_MESSAGE]}
+        if now - claimed.asked_at >= KEEPS_TRYING:
+            values |= {"state": MailState.GIVEN_UP, "ended_at": now}
+        else:
+            pause = PAUSES[min(claimed.tries, len(PAUSES)) - 1]
+            values |= {"state": MailState.WAITING, "due_at": now + pause}
+        if may_have_arrived:
+            values["may_be_twice"] = True
+        _settle(session, claimed, values)
+
+
+def _settle(session: Session, claimed: Claimed, values: Mapping[str, Any]) -> None:
+    own = and_(MailRequest.id == claimed.id, MailRequest.claim == claimed.claim)
+    session.execute(update(MailRequest).where(own).values(claim=None, **values))
+
+
+# The functions below work inside a transaction that the caller has begun.
+
+
+def forget_address(session: Session, address: str) -> None:
+    """Delete what was to be sent to a canonical address, and the links that were."""
+    session.execute(delete(MailRequest).where(MailRequest.mailbox == address))
+    session.execute(delete(MailedLink).where(MailedLink.mailbox == address))
+
+
+def empty(session: Session) -> int:
+    """Delete all mails and links: a backup was put back. Return how many mails were still to be sent."""
+    waiting = session.scalar(select(func.count()).where(MailRequest.state.in_(_OPEN))) or 0
+    session.execute(delete(MailRequest))
+    session.execute(delete(MailedLink))
+    return waiting
+
+
+def thin(session: Session, *, now: datetime) -> None:
+    """Delete mails that ended a month ago, and links that have been over for a day; in transactions of its own."""
+    mails = MailRequest.ended_at <= now - KEPT
+    links = MailedLink.expires_at <= now - timedelta(days=1)
+    with reading(session):
+        is_needed = session.scalar(select(or_(exists().where(mails), exists().where(links))))
+    if is_needed:
+        with transaction(session):
+            session.execute(delete(MailRequest).where(mails))
+            session.execute(delete(MailedLink).where(links))
