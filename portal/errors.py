@@ -3,6 +3,8 @@
 What each means to a browser, to the API and to a shell stands in one table, in ``portal.faults``.
 """
 
+from collections.abc import Sequence
+
 
 class PortalError(Exception):
     """Say what is wrong, where, and what to do, in one line."""
@@ -30,6 +32,14 @@ class UnknownUserError(BadInputError):
 
 class DuplicateError(BadInputError):
     """A name that somebody has already."""
+
+
+class SharedMailboxError(DuplicateError):
+    """Another account uses an address that is to be taken; ``holders`` are the usernames of all that do."""
+
+    def __init__(self, spelling: str, holders: Sequence[str]) -> None:
+        super().__init__(f"{spelling} is used by {', '.join(holders)}, and stays on the lists that it is on")
+        self.holders = tuple(holders)
 
 
 class NotOfferedError(BadInputError):

@@ -60,7 +60,7 @@ WRITERS = {
 # Statements whose table their text does not name.
 UNNAMED = {
     (
-        "services/accounts/addresses.py",
+        "services/accounts/erasure.py",
         "update(column.class_)",
     ),  # erasing rewrites texts wherever they quote an address
     ("services/sync/list_init.py", "insert(table)"),  # temporary ones

@@ -10,9 +10,7 @@ from portal.domain import usernames
 from portal.errors import BadInputError
 from portal.extensions import db, portal
 from portal.services.accounts import addresses, imports, passwords, users
-from portal.services.accounts.addresses import Lists
 from portal.services.accounts.users import Profile
-from portal.services.history import COMMAND_LINE
 
 _SHOWN = 20  # bad lines of an import
 _LONGEST_INPUT = 8_192  # bytes that may stand for a password
@@ -62,7 +60,7 @@ def create(
         groups=groups,
         now=portal().clock(),
         rounds=portal().settings.bcrypt_rounds,
-        lists=_lists(),
+        lists=portal().known_lists(),
     )
     print_message(f"created {username}")
     if is_random:
@@ -124,21 +122,6 @@ def set_password(*, username: str, password_stdin: bool) -> None:
         click.echo(password)
 
 
-@user.command("set-address")
-@click.argument("username")
-@click.argument("email")
-def set_address(*, username: str, email: str) -> None:
-    """Give a user another main address; what they chose for the lists moves along.
-
-    \b
-    Example: flask user set-address alice alice@example.net
-    """
-    user_id = users.id_of(db.session(), username)
-    address = addresses.checked(email, special_domains=portal().settings.allowed_special_domains)
-    addresses.change(db.session(), user_id, address, actor=COMMAND_LINE, now=portal().clock(), lists=_lists())
-    print_message(f"{username} has the address {address.spelling}")
-
-
 @user.command()
 @click.argument("username", metavar="OLD")
 @click.argument("renamed", metavar="NEW")
@@ -163,7 +146,7 @@ def set_groups(*, username: str, groups: tuple[str, ...]) -> None:
     \b
     Example: flask user set-groups alice board tech
     """
-    users.set_groups(db.session(), username, groups=groups, lists=_lists())
+    users.set_groups(db.session(), username, groups=groups, lists=portal().known_lists())
     print_message(f"{username} is in {', '.join(groups) or 'no group'}")
 
 
@@ -175,7 +158,7 @@ def activate(*, username: str) -> None:
     \b
     Example: flask user activate alice
     """
-    users.activate(db.session(), username, now=portal().clock(), lists=_lists())
+    users.activate(db.session(), username, now=portal().clock(), lists=portal().known_lists())
     print_message(f"activated {username}")
 
 
@@ -206,10 +189,10 @@ def delete(*, username: str, yes: bool, erase: bool) -> None:
     """
     found = users.get_profile(db.session(), username)
     if not yes:
-        if not _has_terminal():
+        if not has_terminal():
             raise click.UsageError("there is no terminal to ask at: give --yes to delete the account")
         click.confirm(f"Delete {_called(found)}{' and erase the address' if erase else ''}?", abort=True, err=True)
-    gone = users.delete(db.session(), username, erase=erase, now=portal().clock(), lists=_lists())
+    gone = users.delete(db.session(), username, erase=erase, now=portal().clock(), lists=portal().known_lists())
     print_message(f"deleted {_called(gone)}")
 
 
@@ -250,7 +233,7 @@ def import_(*, file: BinaryIO) -> None:
     """
     special_domains = portal().settings.allowed_special_domains
     result = imports.import_users(
-        db.session(), file, now=portal().clock(), lists=_lists(), special_domains=special_domains
+        db.session(), file, now=portal().clock(), lists=portal().known_lists(), special_domains=special_domains
     )
     for problem in result.problems[:_SHOWN]:
         print_message(f"line {problem.line}: {problem.words}")
@@ -261,15 +244,11 @@ def import_(*, file: BinaryIO) -> None:
     print_message(f"created {result.created} users")
 
 
-def _lists() -> Lists:
-    return portal().known_lists()
-
-
 def _new_password(*, password_stdin: bool) -> tuple[str, bool]:
     """Return a password from standard input, the terminal, or at random, and whether it is a random one."""
     if password_stdin:
         return _password_from_stdin(), False
-    answer = _asked_password() if _has_terminal() else ""
+    answer = _asked_password() if has_terminal() else ""
     return (answer, False) if answer else (passwords.random_password(), True)
 
 
@@ -297,7 +276,8 @@ def _password_from_stdin() -> str:
     return lines[0]
 
 
-def _has_terminal() -> bool:
+def has_terminal() -> bool:
+    """Tell whether there is a person to ask."""
     return sys.stdin.isatty()
 
 

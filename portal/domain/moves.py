@@ -3,13 +3,15 @@
 Pure functions over small values. Source of every rule: docs/semantics.md, "Identity".
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 BY_A_PERSON = frozenset({"user", "superuser", "link"})  # sources of a choice that a person made here
 UNCHOSEN = frozenset({"init", "rule"})  # sources of a preference that nobody chose, neither here nor at the list
+
+_NEVER = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ class Move:
     """An account's change from one mailbox to another.
 
     ``old`` is None where the account is made or is given an address, ``new`` where it is deleted. ``is_return`` tells
-    that the account came to the old mailbox from the new one.
+    that the account came to the old mailbox from the new one, ``is_held`` that it holds the new one already, as
+    the holders say of an active account, and gives up the old one.
     """
 
     account: int
@@ -83,17 +86,19 @@ class Move:
     new: int | None
     is_active: bool = True
     is_return: bool = False
+    is_held: bool = False
 
 
 class _Brought(NamedTuple):
     """What an account brings, and from which mailbox.
 
-    ``is_fresh``: somebody chose, left or joined there since the account moved there, which alone held it.
+    ``chosen_at`` is when somebody chose it, left or joined, as ``chosen_at`` says; ``is_fresh``: they did since the
+    account moved there, which alone held it.
     """
 
     subscribed: bool
     touched: bool
-    changed_at: datetime | None
+    chosen_at: datetime
     origin: int
     is_fresh: bool
 
@@ -104,12 +109,22 @@ def move(mailboxes: Mapping[int, Mailbox], moves: Collection[Move], stamp: Stamp
     Each brings what the old mailbox had before, so that two who trade places take their choices with them.
     """
     after = dict(mailboxes)
-    brought = {each.account: _brought(mailboxes, each.old, each) for each in moves if each.old is not None}
+    brought = {each: _brought(mailboxes, each.old, each) for each in moves if each.old is not None}
     for old in {each.old for each in moves if each.old is not None}:
         after[old] = _let_go(after[old], [each for each in moves if each.old == old])
     for new in {each.new for each in moves if each.new is not None}:
         after[new] = _take(after[new], [each for each in moves if each.new == new], brought, stamp)
     return {address_id: _collapsed(each, moves) for address_id, each in after.items()}
+
+
+def chosen_at(standing: Standing) -> datetime:
+    """Return when somebody chose a preference, left or joined, so that the last of several can be told.
+
+    Long ago where nobody did, and a little less long ago where it is not known when.
+    """
+    if standing.source in UNCHOSEN:
+        return _NEVER
+    return standing.changed_at or _NEVER + timedelta(days=1)
 
 
 def deactivate(mailbox: Mailbox, account: int) -> Mailbox:
@@ -149,7 +164,15 @@ def _brought(mailboxes: Mapping[int, Mailbox], old: int, moved: Move) -> _Brough
     is_fresh = moved.account in mailbox.fresh and mailbox.holders == {moved.account}
     if moved.is_return and not (is_fresh or standing.moved_from is not None or mailbox.address_id != old):
         return None
-    return _Brought(standing.subscribed, standing.touched, standing.changed_at, mailbox.address_id, is_fresh)
+    if _is_made_by_taking(mailbox, standing, moved.account):
+        return None
+    return _Brought(standing.subscribed, standing.touched, chosen_at(standing), mailbox.address_id, is_fresh)
+
+
+def _is_made_by_taking(mailbox: Mailbox, standing: Standing, account: int) -> bool:
+    """Tell whether a no is none of an account's doing: it is what it found when it took the mailbox."""
+    is_no_choice = not standing.subscribed and standing.source == "rule" and standing.moved_from is None
+    return is_no_choice and any(each.taken_by == account for each in mailbox.displaced)
 
 
 def _is_left_for(standing: Standing, account: int, address_id: int) -> bool:
@@ -215,61 +238,84 @@ def _left(standing: Standing, moves: Collection[Move], address_id: int) -> Stand
     return replace(standing, left_by=left_by, moved_to=moved_to)
 
 
-def _take(mailbox: Mailbox, moves: Collection[Move], brought: Mapping[int, _Brought | None], stamp: Stamp) -> Mailbox:
+def _take(mailbox: Mailbox, moves: Collection[Move], brought: Mapping[Move, _Brought | None], stamp: Stamp) -> Mailbox:
     """Let accounts hold a mailbox. One that another active account holds keeps what it has; else it is free."""
-    active = {each.account for each in moves if each.is_active}
-    if mailbox.holders and mailbox.holders <= active:
-        return _merge(mailbox, moves, brought, stamp)
+    staying = [each for each in moves if each.is_held or each.account in mailbox.holders]
+    coming = [each for each in moves if each not in staying]
+    if mailbox.holders <= {each.account for each in staying}:
+        mailbox = _give_up_others(mailbox, staying, brought, stamp)
+    if not coming:
+        return mailbox
+    active = {each.account for each in coming if each.is_active}
     if mailbox.holders:
-        guests = {each.account for each in moves if each.old is not None and not each.is_return}
+        guests = {each.account for each in coming if each.old is not None and not each.is_return}
         return replace(mailbox, holders=mailbox.holders | active, guests=mailbox.guests | guests)
-    standing = mailbox.standing
+    standing, brings = mailbox.standing, _by_account(coming, brought)
 
-    def order(each: Move) -> tuple[bool, bool, int]:  # in whatever order they were named
-        return standing is None or standing.left_by != each.account, brought.get(each.account) is None, each.account
+    def order(account: int) -> tuple[bool, bool, int]:  # in whatever order they were named
+        return standing is None or standing.left_by != account, brings[account] is None, account
 
-    first, *others = sorted(moves, key=order)
-    after = _take_first(mailbox, first, brought.get(first.account), stamp)
+    first, *others = sorted(brings, key=order)
+    after = _take_first(mailbox, first, brings[first], stamp)
     for each in others:
-        after = _take_too(after, each, brought.get(each.account), stamp)
+        after = _take_too(after, each, brings[each], stamp)
     standing = after.standing
     if standing is not None and not active:
-        standing = replace(standing, left_by=first.account)
+        standing = replace(standing, left_by=first)
     return replace(after, holders=frozenset(active), standing=standing)
 
 
-def _merge(mailbox: Mailbox, moves: Collection[Move], brought: Mapping[int, _Brought | None], stamp: Stamp) -> Mailbox:
-    """Give up other addresses for one that the same account holds already: what was chosen later counts."""
-    standing = mailbox.standing
+def _by_account(moves: Iterable[Move], brought: Mapping[Move, _Brought | None]) -> dict[int, _Brought | None]:
+    """Return what each account brings: of several mailboxes that it gives up, what was chosen last counts."""
+    brings: dict[int, _Brought | None] = {}
     for each in moves:
-        brings = brought.get(each.account)
-        if brings is None:
+        found, before = brought.get(each), brings.get(each.account)
+        brings[each.account] = found if before is None or (found and _counts_more(found, before)) else before
+    return brings
+
+
+def _counts_more(one: _Brought, other: _Brought | Standing) -> bool:
+    """Tell which of two preferences of one person counts: what was chosen later, of two that nobody chose the yes."""
+    other_at = chosen_at(other) if isinstance(other, Standing) else other.chosen_at
+    return (one.chosen_at, one.subscribed) > (other_at, other.subscribed)
+
+
+def _give_up_others(
+    mailbox: Mailbox, moves: Collection[Move], brought: Mapping[Move, _Brought | None], stamp: Stamp
+) -> Mailbox:
+    """Give up other addresses for one that the same account holds already, as the only one.
+
+    What was chosen later counts. Where nobody chose, a yes goes along, and a no where there is no preference.
+    """
+    for account, brings in sorted(_by_account(moves, brought).items()):
+        standing = mailbox.standing
+        if brings is None or (standing and standing.left_by not in {None, account}):
             continue
-        if standing is None or (brings.changed_at and standing.changed_at and brings.changed_at > standing.changed_at):
-            standing = _made(brings, stamp) if standing is None else _put(standing, brings, stamp)
-    return replace(
-        mailbox, holders=mailbox.holders | {each.account for each in moves if each.is_active}, standing=standing
-    )
+        if standing is None:
+            mailbox = replace(mailbox, standing=_made(brings, stamp))
+        elif brings.subscribed is not standing.subscribed and _counts_more(brings, standing):
+            mailbox = replace(mailbox, standing=_put(standing, brings, stamp))
+    return mailbox
 
 
-def _take_first(mailbox: Mailbox, comer: Move, brought: _Brought | None, stamp: Stamp) -> Mailbox:
+def _take_first(mailbox: Mailbox, comer: int, brought: _Brought | None, stamp: Stamp) -> Mailbox:
     before = mailbox.standing
-    if before is not None and before.left_by == comer.account:
+    if before is not None and before.left_by == comer:
         return replace(mailbox, standing=_returned(before, brought, stamp))
     return _displaced(mailbox, comer, _taken(mailbox, brought, stamp))
 
 
-def _take_too(mailbox: Mailbox, comer: Move, brought: _Brought | None, stamp: Stamp) -> Mailbox:
+def _take_too(mailbox: Mailbox, comer: int, brought: _Brought | None, stamp: Stamp) -> Mailbox:
     """Let an account take a mailbox along with others: one *unsubscribed* among them wins."""
     if brought is None or brought.subscribed or mailbox.standing is None:  # None: nobody brings anything
         return mailbox
     return _displaced(mailbox, comer, _put(mailbox.standing, brought, stamp))
 
 
-def _displaced(mailbox: Mailbox, comer: Move, after: Standing | None) -> Mailbox:
+def _displaced(mailbox: Mailbox, comer: int, after: Standing | None) -> Mailbox:
     if after == mailbox.standing:
         return mailbox
-    return replace(mailbox, standing=after, displaced=(*mailbox.displaced, Displaced(comer.account, mailbox.standing)))
+    return replace(mailbox, standing=after, displaced=(*mailbox.displaced, Displaced(comer, mailbox.standing)))
 
 
 def _returned(standing: Standing, brought: _Brought | None, stamp: Stamp) -> Standing:

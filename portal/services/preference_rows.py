@@ -71,17 +71,28 @@ class Written(NamedTuple):
 
 
 def write_choices(
-    session: Session, changes: Iterable[Change], *, actor: Actor, now: datetime, reason: str = ""
+    session: Session,
+    changes: Iterable[Change],
+    *,
+    actor: Actor,
+    now: datetime,
+    reason: str = "",
+    rules_are_choices: bool = False,
 ) -> list[Change]:
     """Write what a person chose, over whatever is stored; return the choices that still were changes.
 
     Another holder may have chosen the same since the rows were read. A choice ends the mark that a departure was dealt
-    with, and what a move displaced.
+    with, and what a move displaced. An untick that a tick elsewhere brings along has the source ``rule`` and is no
+    choice, unless ``rules_are_choices``: who joins at the list with that address meanwhile joins it.
     """
     ordered = sorted(changes)
     if not ordered:
         return []
-    rows = [{**_values(each, actor=actor, now=now), "touched": True, "version": 1} for each in ordered]
+    touches = {each: rules_are_choices or each.source != "rule" for each in ordered}
+    rows = [
+        {**_values(each, actor=actor, now=now), "touched": is_choice, "version": 1}
+        for each, is_choice in touches.items()
+    ]
     statement = database.insert(session, Preference).values(rows)
     taken = ("subscribed", "source", "changed_at", "changed_by", "touched")
     upsert = statement.on_conflict_do_update(
@@ -94,10 +105,10 @@ def write_choices(
             "version": Preference.version + 1,
         },
         where=Preference.subscribed != statement.excluded.subscribed,
-    ).returning(Preference.list_handle, Preference.address_id, displaced_preferences.IS_DISPLACED)
-    found = {(handle, address_id): displaces for handle, address_id, displaces in session.execute(upsert)}
-    displaced_preferences.forget(session, [key for key, displaces in found.items() if displaces])
-    written = set(found)
+    ).returning(Preference.list_handle, Preference.address_id, Preference.touched, displaced_preferences.IS_DISPLACED)
+    found = session.execute(upsert).all()
+    displaced_preferences.forget(session, [(handle, number) for handle, number, *both in found if all(both)])
+    written = {(handle, number) for handle, number, *_both in found}
     return _recorded(session, ordered, written, actor=actor, now=now, reason=reason)
 
 

@@ -263,7 +263,7 @@ def test_import_tells_twenty_bad_lines_and_how_many_more(flask_user, session):
 
 def test_every_command_has_help_with_an_example(flask_user):
     commands = [line.split()[0] for line in flask_user("--help").stdout.partition("Commands:")[2].splitlines() if line]
-    assert len(commands) == 13
+    assert len(commands) == 16
     for command in commands:
         result = flask_user(command, "--help")
         assert result.exit_code == 0

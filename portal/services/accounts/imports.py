@@ -17,7 +17,8 @@ from portal.models import Address, User, UserAddress, UserGroup
 from portal.services import security_log
 from portal.services.accounts import addresses, moves, passwords, users
 from portal.services.accounts import log as account_log
-from portal.services.accounts.addresses import Checked, Lists
+from portal.services.accounts.addresses import Checked
+from portal.services.accounts.moves import Lists
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.transaction import reading, transaction
 

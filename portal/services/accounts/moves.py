@@ -6,14 +6,17 @@ who holds what.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import product
 from typing import NamedTuple
 
-from sqlalchemy import not_, select, union
-from sqlalchemy.orm import Session
+from sqlalchemy import exists, not_, select, union
+from sqlalchemy.orm import Session, aliased
 
 from portal import database
+from portal.domain.mailinglist import MailingList
 from portal.domain.moves import Displaced, Mailbox, Move, Stamp, Standing, activate, deactivate, move
-from portal.models import Address, DisplacedPreference, Preference, RunLine, User, UserAddress
+from portal.domain.several_addresses import Own, ended_elsewhere
+from portal.models import Address, DisplacedPreference, Preference, RunLine, User, UserAddress, UserGroup
 from portal.services import displaced_preferences, preference_rows
 from portal.services.history import Actor
 from portal.services.preference_rows import Written
@@ -22,6 +25,7 @@ _CHOSEN = frozenset({"user", "superuser", "link", "list"})  # sources of what so
 _BLOCK = 5_000
 
 Mailboxes = Mapping[int, Mailbox]
+Lists = Mapping[str, MailingList] | None  # None: the catalogue cannot be read; every list counts as offered
 
 
 class _Seat(NamedTuple):
@@ -39,22 +43,90 @@ def lock(session: Session, address_ids: Iterable[int]) -> None:
         session.execute(select(Address.id).where(Address.id.in_(chunk)).order_by(Address.id).with_for_update())
 
 
-def carry_out(session: Session, moves: Sequence[Move], *, actor: Actor, now: datetime) -> set[int]:
-    """Write what moves make of preferences; return the accounts that come back to an address that they left."""
+def carry_out(session: Session, moves: Sequence[Move], *, actor: Actor, now: datetime) -> set[tuple[int, int | None]]:
+    """Write what moves make of preferences; return who comes back to which address: pairs of account and address."""
     ends = {each.old for each in moves} | {each.new for each in moves}
     ids = {each for each in ends if each is not None}
     olds = [each.old for each in moves if each.old is not None]
-    returning = {each.account for each in moves if each.is_return}
+    returning = {(each.account, each.new) for each in moves if each.is_return}
 
     def decide(mailboxes: Mailboxes) -> Mailboxes:
         for each in moves:
             standing = mailboxes[each.new].standing if each.new is not None else None
             if standing is not None and standing.left_by == each.account:
-                returning.add(each.account)
+                returning.add((each.account, each.new))
         return move(mailboxes, moves, Stamp(now, actor.user_id))
 
     _rewrite(session, sorted(ids | _moved_to(session, olds)), decide, actor=actor, now=now)
     return returning
+
+
+def send_to_one(
+    session: Session, given: Iterable[tuple[int, int]], *, lists: Lists, actor: Actor, now: datetime
+) -> None:
+    """End what else a list sends to, where accounts were given addresses: pairs of account and address.
+
+    Who holds what has been written, and all addresses of the accounts are locked. On lists that somebody may not see
+    everything stays as it is.
+    """
+    new = {(account, number) for account, number in given}
+    people = _people(session, {account for account, _number in new})
+    numbers = sorted({number for each in people for number in each.held})
+    standings = preference_rows.load_standings(session, numbers)
+    displaced = displaced_preferences.load(session, numbers)
+    names = dict(session.execute(select(Address.id, Address.canonical).where(Address.id.in_(numbers))).all())
+    written: dict[tuple[str, int], Written] = {}
+    redisplaced: dict[tuple[str, int], tuple[Displaced, ...]] = {}
+    for handle, each in product(sorted({handle for handle, _number in standings}), people):
+        if not each.may_see(handle, lists):
+            continue
+        own = [Own(number, standings.get((handle, number)), *flags) for number, flags in each.held.items()]
+        for number, after in ended_elsewhere(own, each.account, Stamp(now, actor.user_id)).items():
+            key, before = (handle, number), standings.get((handle, number))
+            written[key] = Written(handle, number, names[number], before, after)
+            if (each.account, number) in new:  # so that an address given by mistake leaves nothing behind
+                redisplaced[key] = (*displaced.get(key, ()), Displaced(each.account, before))
+    preference_rows.write_moves(session, written.values(), actor=actor, now=now)
+    displaced_preferences.replace(session, redisplaced)
+
+
+class _Person(NamedTuple):
+    """An active account, its groups and its addresses: by id whether it is the main one, and whether it is shared."""
+
+    account: int
+    groups: frozenset[str]
+    held: dict[int, tuple[bool, bool]]
+
+    def may_see(self, handle: str, lists: Lists) -> bool:
+        if lists is None:
+            return True
+        mailing_list = lists.get(handle)
+        return mailing_list is not None and mailing_list.is_offered_to(self.groups)
+
+
+def _people(session: Session, accounts: Collection[int]) -> list[_Person]:
+    other, holder = aliased(UserAddress), aliased(User)
+    is_shared = (
+        exists()
+        .where(other.address_id == UserAddress.address_id, other.user_id != UserAddress.user_id)
+        .where(holder.id == other.user_id, holder.is_active)
+        .correlate(UserAddress)
+    )
+    rows = session.execute(
+        select(UserAddress.user_id, UserAddress.address_id, UserAddress.is_main, is_shared.label("is_shared"))
+        .join(User, User.id == UserAddress.user_id)
+        .where(UserAddress.user_id.in_(accounts), User.is_active)
+        .order_by(UserAddress.user_id, UserAddress.address_id)
+    )
+    held: dict[int, dict[int, tuple[bool, bool]]] = {}
+    for row in rows:
+        held.setdefault(row.user_id, {})[row.address_id] = (row.is_main, bool(row.is_shared))
+    groups: dict[int, set[str]] = {}
+    for user_id, name in session.execute(
+        select(UserGroup.user_id, UserGroup.name).where(UserGroup.user_id.in_(accounts))
+    ):
+        groups.setdefault(user_id, set()).add(name)
+    return [_Person(account, frozenset(groups.get(account, ())), each) for account, each in held.items()]
 
 
 def leave(session: Session, account: int, address_ids: Collection[int], *, actor: Actor, now: datetime) -> None:

@@ -24,7 +24,8 @@ from portal.models import Address, Run, User, UserAddress, UserGroup
 from portal.services import history, security_log
 from portal.services.accounts import addresses, api_keys, names, passwords, rate_limits, sessions
 from portal.services.accounts import log as account_log
-from portal.services.accounts.addresses import Checked, Lists
+from portal.services.accounts.addresses import AddressChange, Checked
+from portal.services.accounts.moves import Lists
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.transaction import reading, transaction
 
@@ -356,11 +357,12 @@ def edit(
     actor: Actor,
     now: datetime,
     lists: Lists,
+    may_share: bool = True,
 ) -> Edited:
     """Write what is wanted and differs from what a form showed, in one transaction.
 
-    What somebody else changed meanwhile, to something else, stays as it is. ``address`` is the wanted one, checked.
-    Raise UnknownUserError or BadInputError.
+    What somebody else changed meanwhile, to something else, stays as it is. ``address`` is the wanted one, checked;
+    ``may_share``: another account may use it. Raise UnknownUserError, SharedMailboxError or BadInputError.
     """
     wanted = Details(checked_name(wanted.name), address.spelling, checked_groups(wanted.groups))
     with transaction(session):
@@ -370,7 +372,8 @@ def edit(
         (found,) = profiles(session, User.id == user_id)
         written, stale = _changes(shown, wanted, found.details)
         if "email" in written:
-            addresses.move_all(session, {user_id: address}, actor=actor, now=now, lists=lists)
+            moved = {user_id: AddressChange(address, replaces_main=True)}
+            addresses.change_many(session, moved, actor=actor, now=now, lists=lists, may_share=may_share)
         if "name" in written:
             _write_name(session, user, wanted.name, actor=actor)
         if "groups" in written:

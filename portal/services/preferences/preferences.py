@@ -16,6 +16,7 @@ from portal.domain import usernames
 from portal.domain.address import printable
 from portal.domain.mailinglist import MailingList
 from portal.domain.outlook import Detail, Known, State, outlook
+from portal.domain.several_addresses import Held, tick, untick
 from portal.errors import BadInputError, NotOfferedError, UnknownUserError
 from portal.models import Address, Preference, User, UserAddress, UserGroup
 from portal.services import preference_rows
@@ -166,8 +167,9 @@ def _of_name(handle: str) -> Any:
 
 def _query(handles: Iterable[str]) -> Any:
     """Return everything about a user that a page or a tick needs, a row for each address and list."""
-    other = aliased(UserAddress)
-    shared = exists().where(other.address_id == Address.id, other.user_id != User.id).correlate(Address, User)
+    other, holder = aliased(UserAddress), aliased(User)
+    is_other = (other.address_id == Address.id, other.user_id != User.id, holder.id == other.user_id, holder.is_active)
+    shared = exists().where(*is_other).correlate(Address, User)
     groups = select(func.aggregate_strings(UserGroup.name, "\n")).where(UserGroup.user_id == User.id)
     return (
         select(
@@ -349,19 +351,21 @@ def choose_for(
 def wanted_by(holder: Holder, mailing_list: MailingList, *, ticked: bool, address_id: int | None) -> dict[int, bool]:
     """Return what a tick or an untick wants of each address of a user.
 
-    A tick subscribes one address and unsubscribes the user's others that nobody else holds; an untick unsubscribes
-    all. Raise BadInputError for a tick for the address of a mailing list. Source: SEMANTICS, A subscription belongs to
-    a mailbox.
+    Raise BadInputError for a tick for the address of a mailing list. Source: SEMANTICS, Several addresses.
     """
+    held = [
+        Held(each.id, each.is_shared, holder.preference(mailing_list.handle, each.id))
+        for each in holder.addresses.values()
+    ]
     if not ticked:
-        return dict.fromkeys(holder.addresses, False)
+        return untick(held)
     chosen = holder.main if address_id is None else address_id
     if holder.canonicals.get(chosen) in mailing_list.never_added:
         raise BadInputError(
             f"{holder.addresses[chosen].spelling} is the address of a mailing list, so it cannot be added to "
             f"{mailing_list.name}: choose another address"
         )
-    return {each.id: each.id == chosen for each in holder.addresses.values() if each.id == chosen or not each.is_shared}
+    return tick(held, chosen)
 
 
 def _write(
@@ -374,9 +378,18 @@ def _write(
     now: datetime,
     reason: str = "",
 ) -> set[str]:
-    """Write what differs from what is stored, with its history; return the lists that something changed on."""
+    """Write what differs from what is stored, with its history; return the lists that something changed on.
+
+    An untick that comes with a tick elsewhere is no choice.
+    """
     changes = [
-        Change(handle, address_id, holder.canonicals[address_id], subscribed, source)
+        Change(
+            handle,
+            address_id,
+            holder.canonicals[address_id],
+            subscribed,
+            source if subscribed or not any(by_address.values()) else "rule",
+        )
         for handle, by_address in wanted.items()
         for address_id, subscribed in by_address.items()
         if holder.preference(handle, address_id) is not subscribed

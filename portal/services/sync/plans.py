@@ -240,6 +240,7 @@ def _details(mailing_list: MailingList) -> Any:
         Preference.left_by,
         Preference.moved_to,
         Preference.moved_from,
+        Preference.changed_by,
         Preference.refusal,
         Preference.refused_at,
         Preference.version,
@@ -263,6 +264,8 @@ def _two_holders() -> tuple[Any, Any]:
 
 
 def _row(found: Any, *, now: datetime) -> Row:
+    holders = frozenset({found.first_holder, found.last_holder}) - {None}
+    by_rule = found.source == "rule" and found.moved_from is None and not found.subscribed
     return Row(
         address_id=found.id,
         canonical=found.canonical,
@@ -281,10 +284,11 @@ def _row(found: Any, *, now: datetime) -> Row:
         moved_to=found.moved_to,
         moved_from=found.moved_from,
         is_unread=bool(found.touched),
-        holders=frozenset({found.first_holder, found.last_holder}) - {None},
+        holders=holders,
         unsubscribed_by_link=bool(found.touched) and found.source == "link" and not found.subscribed,
         is_held=bool(found.is_held),
         by_holder=found.source in {"user", "link"},
+        ended_by_holder=by_rule and found.changed_by in holders,
         did_not_take=found.refusal is not None,
         has_refusal=found.refused_at is not None,
         has_waited_long=found.waiting_since is not None and abs(now - found.waiting_since) >= WAITING_ENDS,

@@ -12,7 +12,7 @@ from portal.domain.merge import Action, AddressState, Push, conclude
 from portal.domain.plan import Decision, Reason
 from portal.listmanagers.base import Outcome, Result
 from portal.services import history, preference_rows
-from portal.services.accounts import addresses
+from portal.services.accounts import erasure
 from portal.services.history import Change
 from portal.services.preference_rows import Finding
 from portal.services.sync import runs
@@ -169,4 +169,4 @@ def _purge(session: Session, run: Begun, address_ids: list[int], *, now: datetim
     for chunk in database.chunked(address_ids, 5_000):
         with transaction(session):
             preference_rows.purge(session, run.handle, chunk, let_go_before=now - KEPT)
-            addresses.forget_unused(session, chunk)
+            erasure.forget_unused(session, chunk)

@@ -374,14 +374,34 @@ def test_a_tick_subscribes_a_shared_address_where_it_is_the_chosen_one(session, 
     assert stored() == {"main": False, "shared": True}
 
 
-def test_an_untick_unsubscribes_all_addresses_shared_ones_too(session, untick, offer, stored):
+def test_an_untick_ends_the_addresses_that_the_person_alone_holds_and_then_a_shared_one(session, untick, offer, stored):
     dora = make_user(session, "dora", "main@example.org", "other@example.org", "shared@example.org")
     make_user(session, "bob", "shared@example.org")
     make_preference(session, "members", "other@example.org", True)
     make_preference(session, "members", "shared@example.org", True)
     untick(dora)
+    assert stored() == {"main": False, "other": False, "shared": True}
+    assert offer(dora).is_ticked
+    untick(dora)
     assert stored() == {"main": False, "other": False, "shared": False}
     assert not offer(dora).is_ticked
+
+
+def test_an_untick_that_comes_with_a_tick_elsewhere_is_no_choice(session, tick, row):
+    dora = make_user(session, "dora", "main@example.org", "other@example.org")
+    make_preference(session, "members", "main@example.org", True, seen=True, touched=True)
+    tick(dora, addresses={"members": id_of(session, "other@example.org")})
+    assert (row("main@example.org").source, row("main@example.org").touched) == ("rule", False)
+    assert (row("other@example.org").source, row("other@example.org").touched) == ("user", True)
+
+
+def test_a_mailbox_that_a_deactivated_account_holds_too_is_not_shared(session, tick, stored, open_page):
+    dora = make_user(session, "dora", "main@example.org", "other@example.org")
+    make_user(session, "bob", "other@example.org", is_active=False)
+    make_preference(session, "members", "other@example.org", True)
+    tick(dora)
+    assert stored() == {"main": True, "other": False}
+    assert not any(each.is_shared for each in open_page(dora).addresses)
 
 
 def test_the_box_is_ticked_when_any_address_is_subscribed(session, offer):
@@ -569,5 +589,6 @@ def test_saves_that_cross_over_two_shared_mailboxes_never_lock_each_other_out(ap
             make_preference(session, "tech", spelling, True)
         shown = {"members": True, "tech": True}
         backwards = dict(reversed(shown.items()))
-        at_once(app, saving(catalogue, alice, shown, set()), saving(catalogue, charlie, backwards, set()))
+        for _untick in range(2):  # of two that are shared, each ends one at a time
+            at_once(app, saving(catalogue, alice, shown, set()), saving(catalogue, charlie, backwards, set()))
         assert stored("members") == stored("tech") == {"x": False, "y": False}

@@ -9,6 +9,9 @@ from portal.domain.merge import Action
 from portal.errors import ListManagerUnavailableError, SafetyLimitError
 from portal.extensions import Portal
 from portal.models import Address, Preference, Restore, Run, RunLine, User
+from portal.services.accounts import addresses, users
+from portal.services.history import COMMAND_LINE
+from portal.services.preferences import preferences
 from portal.services.sync.run_steps import Request, SyncResult
 from portal.services.sync.sync import dry_run, sync_list
 from tests.conftest import Clock
@@ -103,6 +106,53 @@ def test_six_of_thirty_members_who_untick_are_removed_without_approval(world: Wo
     world.choose(False, *range(6))
     world.sync()
     assert (world.on(), world.last_run().state) == (24, "done")
+
+
+def give_second_addresses(world: World, *numbers: int) -> None:
+    for number in numbers:
+        values = {"actor": COMMAND_LINE, "now": world.clock(), "lists": world.portal.catalogue().lists}
+        user_id = users.id_of(world.session, f"u{number:02}")
+        addresses.add(world.session, user_id, addresses.checked(f"home{number:02}@example.org"), **values)
+
+
+def choose_second_address(world: World, number: int) -> None:
+    """Send a list to another address of a member, as their page does."""
+    user_id, catalogue = users.id_of(world.session, f"u{number:02}"), world.portal.catalogue()
+    page = preferences.page(world.session, user_id, catalogue=catalogue, now=world.clock())
+    main, home = (each.id for each in page.addresses)
+    preferences.choose(
+        world.session,
+        user_id,
+        shown={"members": main},
+        ticked={"members"},
+        addresses={"members": home},
+        catalogue=catalogue,
+        now=world.clock(),
+    )
+
+
+@pytest.mark.parametrize("count", [2, 30])
+def test_members_who_send_a_list_to_another_of_their_addresses_need_no_approval(world: World, count: int) -> None:
+    world.has(count)
+    give_second_addresses(world, *range(count))
+    world.sync()
+    world.clock.advance(hours=13)
+    for number in range(count):
+        choose_second_address(world, number)
+    world.sync()
+    assert (world.on(), world.last_run().state) == (count, "done")
+    assert all(name.startswith("home") for name in world.list.members)
+
+
+def test_addresses_given_in_bulk_that_are_on_the_list_need_approval_to_leave_it(world: World) -> None:
+    world.has(30)
+    for number in range(6):
+        world.list.join(f"home{number:02}@example.org")
+    give_second_addresses(world, *range(6))
+    plan_id = world.held()
+    assert world.on() == 36
+    world.sync(accept=plan_id)
+    assert world.on() == 30
 
 
 def test_six_of_thirty_whom_a_superuser_unticks_need_approval(world: World) -> None:

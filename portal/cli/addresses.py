@@ -1,0 +1,124 @@
+"""`flask user`: the addresses of an account, given, taken away, and the main one among them."""
+
+from collections.abc import Callable
+
+import click
+
+from portal.cli.output import print_message
+from portal.cli.user import has_terminal, user
+from portal.domain.address import canonical
+from portal.errors import BadInputError, SharedMailboxError
+from portal.extensions import db, portal
+from portal.services.accounts import addresses, users
+from portal.services.accounts.addresses import Checked
+from portal.services.history import COMMAND_LINE
+
+_shared = click.option(
+    "--shared", is_flag=True, help="Do not ask whether to share an address that another account uses."
+)
+
+
+@user.command("set-address")
+@_shared
+@click.argument("username")
+@click.argument("email")
+def set_address(*, username: str, email: str, shared: bool) -> None:
+    """Give a user another main address in the place of theirs; what they chose for the lists moves along.
+
+    Where another account uses the address, asks first and says whose it is; without a terminal, --shared is needed.
+
+    \b
+    Example: flask user set-address alice alice@example.net
+    """
+    user_id, address = users.id_of(db.session(), username), _checked(email)
+
+    def change(may_share: bool) -> bool:
+        return addresses.change(
+            db.session(),
+            user_id,
+            address,
+            actor=COMMAND_LINE,
+            now=portal().clock(),
+            lists=portal().known_lists(),
+            may_share=may_share,
+        )
+
+    _ask_before_sharing(change, shared=shared)
+    print_message(f"{username} has the address {address.spelling}")
+
+
+@user.command("add-address")
+@_shared
+@click.argument("username", metavar="USER")
+@click.argument("email", metavar="ADDRESS")
+def add_address(*, username: str, email: str, shared: bool) -> None:
+    """Give a user a further address.
+
+    A list goes on sending to one address of theirs. Where another account uses the address, asks first and says whose
+    it is; without a terminal, --shared is needed.
+
+    \b
+    Example: flask user add-address alice alice@home.example.org
+    """
+    user_id, address = users.id_of(db.session(), username), _checked(email)
+
+    def add(may_share: bool) -> bool:
+        return addresses.add(
+            db.session(),
+            user_id,
+            address,
+            actor=COMMAND_LINE,
+            now=portal().clock(),
+            lists=portal().known_lists(),
+            may_share=may_share,
+        )
+
+    is_added = _ask_before_sharing(add, shared=shared)
+    print_message(f"{username} has the address {address.spelling} {'too' if is_added else 'already'}")
+
+
+@user.command("remove-address")
+@click.argument("username", metavar="USER")
+@click.argument("email", metavar="ADDRESS")
+def remove_address(*, username: str, email: str) -> None:
+    """Take a further address from a user; the lists that it is on send to their main one.
+
+    \b
+    Example: flask user remove-address alice alice@home.example.org
+    """
+    user_id, address = users.id_of(db.session(), username), canonical(email)
+    addresses.remove(
+        db.session(), user_id, address, actor=COMMAND_LINE, now=portal().clock(), lists=portal().known_lists()
+    )
+    print_message(f"{username} does not have the address {email} any more")
+
+
+@user.command("make-main")
+@click.argument("username", metavar="USER")
+@click.argument("email", metavar="ADDRESS")
+def make_main(*, username: str, email: str) -> None:
+    """Let new subscriptions and letters of a user go to another address of theirs; the lists stay where they are.
+
+    \b
+    Example: flask user make-main alice alice@home.example.org
+    """
+    user_id, address = users.id_of(db.session(), username), canonical(email)
+    is_changed = addresses.make_main(
+        db.session(), user_id, address, actor=COMMAND_LINE, now=portal().clock(), lists=portal().known_lists()
+    )
+    print_message(f"{email} is {'now' if is_changed else 'already'} the main address of {username}")
+
+
+def _checked(email: str) -> Checked:
+    return addresses.checked(email, special_domains=portal().settings.allowed_special_domains)
+
+
+def _ask_before_sharing(take: Callable[[bool], bool], *, shared: bool) -> bool:
+    """Take an address; where another account uses it, only if somebody says so. Raise BadInputError."""
+    try:
+        return take(shared)
+    except SharedMailboxError as error:
+        if not has_terminal():
+            raise BadInputError(f"{error}: give --shared to share it") from None
+        click.confirm(f"{error}. Share it?", abort=True, err=True)
+        return take(True)

@@ -1,0 +1,93 @@
+"""Erasure: addresses that nobody holds are unsubscribed, marked, and forgotten wherever they are written.
+
+Each function works inside a transaction that the caller has begun.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from sqlalchemy import and_, delete, exists, not_, or_, select, true, update
+from sqlalchemy.orm import Session
+
+from portal.models import (
+    AccountChange,
+    Address,
+    History,
+    MailedLink,
+    MailRequest,
+    Preference,
+    Run,
+    RunLine,
+    UserAddress,
+)
+from portal.services import history, outbox, preference_rows
+from portal.services.accounts.moves import Lists
+from portal.services.history import Actor
+
+_IS_HELD = exists().where(UserAddress.address_id == Address.id).correlate(Address)
+
+
+def erase_unheld(session: Session, address_ids: Collection[int], *, actor: Actor, now: datetime, lists: Lists) -> None:
+    """Unsubscribe addresses that nobody holds, and mark them to be erased."""
+    unheld = and_(Address.id.in_(address_ids), not_(_IS_HELD))
+    marked = session.scalars(update(Address).where(unheld).values(erase=True).returning(Address.id)).all()
+    if lists is not None:  # of a list that left the catalogue nobody reads the roster any more
+        preference_rows.purge_gone_lists(session, marked, handles=lists)
+    wanted = session.execute(
+        select(Preference.list_handle, Address.id, Address.canonical)
+        .join(Address, Address.id == Preference.address_id)
+        .where(Address.id.in_(marked), Preference.subscribed)
+    )
+    changes = [history.Change(handle, number, name, False, "rule") for handle, number, name in wanted]
+    preference_rows.write_choices(session, changes, actor=actor, now=now, rules_are_choices=True)
+    preference_rows.clear_departures(session, marked, where=true())
+
+
+def forget_unused(session: Session, address_ids: Sequence[int]) -> None:
+    """Delete those of some addresses that nobody holds, moved from, or has a preference for.
+
+    One that is locked is about to be held again: it is passed over. One that is to be erased goes even where somebody
+    had moved from it, who comes there anew should they return.
+    """
+    may_go_back = exists().where(UserAddress.moved_from == Address.id).correlate(Address)
+    unused = and_(
+        not_(_IS_HELD),
+        not_(exists().where(Preference.address_id == Address.id).correlate(Address)),
+        or_(Address.erase, not_(may_go_back)),
+    )
+    found = select(Address.id).where(Address.id.in_(address_ids), unused).with_for_update(skip_locked=True)
+    gone = session.execute(
+        delete(Address)
+        .where(Address.id.in_(session.scalars(found).all()), unused)
+        .returning(Address.id, Address.canonical, Address.spelling, Address.erase)
+    ).all()
+    for each in gone:
+        if each.erase:
+            session.execute(update(UserAddress).where(UserAddress.moved_from == each.id).values(moved_from=None))
+            _erase(session, f"erased-{each.id}", each.canonical, each.spelling)
+
+
+def _erase(session: Session, name: str, canonical: str, spelling: str) -> None:
+    """Replace an address by a name in history, runs and outcomes: the one rewrite of history there is."""
+    history.forget_address(session, canonical, name=name)
+    outbox.forget_address(session, canonical)
+    session.execute(update(RunLine).where(RunLine.address == canonical).values(address=name, spelling=name, words=""))
+    # Whole addresses only: the end of a longer one is somebody else's.
+    either = "|".join(map(re.escape, (canonical, spelling)))
+    quoted = re.compile(rf"(?<!\w)(?<!\w[.+-])(?:{either})(?![\w-]|\.\w)", re.IGNORECASE)
+    for column in (
+        History.reason,
+        Preference.refusal,
+        Run.message,
+        RunLine.words,
+        AccountChange.old,
+        AccountChange.new,
+        MailRequest.details,
+        MailRequest.message,
+        MailedLink.details,
+    ):
+        quoting = or_(*(column.icontains(each, autoescape=True) for each in (canonical, spelling)))
+        for text in session.scalars(select(column).where(quoting).distinct()).all():
+            erased = quoted.sub(name, text or "")[: column.type.length]
+            session.execute(update(column.class_).where(column == text).values({column.key: erased}))
