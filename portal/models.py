@@ -194,6 +194,22 @@ class DisplacedPreference(Base):
     moved_from: Mapped[int | None]
 
 
+class KnownOptions(Base):
+    """How a subscriber gets the mail of a list, as the list manager said last: for whoever moves from that address.
+
+    ``words`` are empty where that is the list's default.
+    """
+
+    __tablename__ = "known_options"
+    __table_args__ = (Index(None, "address_id"), {"sqlite_with_rowid": False})
+
+    list_handle: Mapped[str] = mapped_column(String(64), primary_key=True)
+    address_id: Mapped[int] = mapped_column(ForeignKey("addresses.id", ondelete="CASCADE"), primary_key=True)
+    words: Mapped[str] = mapped_column(String(200))
+    is_mail_off: Mapped[bool]
+    read_at: Mapped[datetime]
+
+
 class History(Base):
     """One change of a preference. Append-only: erasing an address is the one permitted rewrite."""
 

@@ -1,6 +1,7 @@
 """`flask mailinglist`: the mailing lists, from cron, in pipes and by hand."""
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
@@ -99,9 +100,9 @@ def list_init(
     use = RosterUse(plan=plan, confirm=confirm, abandon=abandon, accept=accept, allow_empty=allow_empty, token=token)
     _require_one_use(use)
     mailing_list = portal().catalogue().get(handle)
-    counts, sync_result = take(
-        db.session(), mailing_list, _roster_text(file, skip_invalid=skip_invalid), clock=portal().clock, use=use
-    )
+    manager = partial(portal().open_list_manager, mailing_list)
+    text = _roster_text(file, skip_invalid=skip_invalid)
+    counts, sync_result = take(db.session(), mailing_list, text, clock=portal().clock, use=use, open_manager=manager)
     if sync_result is not None:
         print_news(mailing_list, sync_result)
     if form == "json":

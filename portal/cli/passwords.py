@@ -59,3 +59,18 @@ def changepw_script() -> None:
 
     portal().catalogue().require_enabled()
     click.echo(render_template("scripts/changepw.py.txt"))
+
+
+@mailinglist.command("memberoptions-script")
+def memberoptions_script() -> None:
+    """Print the helper that lets members of a Mailman 2 list who change their address keep digests, or no mail.
+
+    It is for the directory that Mailman's withlist is in.
+
+    \b
+    Example: flask mailinglist memberoptions-script > /usr/local/mailman/bin/memberoptions.py
+    """
+    from flask import render_template
+
+    portal().catalogue().require_enabled()
+    click.echo(render_template("scripts/memberoptions.py.txt"))

@@ -16,6 +16,7 @@ class Reason(StrEnum):
     """Why a line stands in a plan."""
 
     CHOSEN = "chosen"  # the portal changed: rule 3
+    DEFAULTS = "defaults"  # chosen at an old address, whose digests could not go along, or could not be read
     DEPARTED = "departed"  # nobody who may see the list holds the address: rule 4
     LIST = "list"  # the roster moved: rule 2
     LIST_ADDRESS = "list address"  # held back: it is the address of a mailing list

@@ -93,8 +93,11 @@ class IdentifiesList(Protocol):
 class KnowsOptions(Protocol):
     """What a list manager can do besides that lets subscribers choose digests, or no mail."""
 
-    def options(self, addresses: Sequence[str]) -> Mapping[str, SubscriberOptions]:
-        """Return the options of those subscribers that have any, keyed by the address as it was passed."""
+    def options(self, addresses: Sequence[str]) -> Mapping[str, SubscriberOptions] | None:
+        """Return the options of those subscribers that have any, keyed by the address as it was passed.
+
+        None: this installation lacks what it takes to read and to set them.
+        """
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from portal.domain.subscriber_options import SubscriberOptions
 from portal.errors import ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
@@ -31,6 +32,7 @@ class Commands(Struct, frozen=True, forbid_unknown_fields=True):
     add_members: str = f"{_BIN}/add_members -r - -w n -a n"
     remove_members: str = f"{_BIN}/remove_members -f - -n -N"
     changepw: str = f"{_BIN}/withlist -q -l -r changepw"
+    memberoptions: str = f"{_BIN}/withlist -q -l -r memberoptions"
 
     def __post_init__(self) -> None:
         process.check_commands({key: getattr(self, key) for key in self.__struct_fields__})
@@ -55,6 +57,8 @@ _ANSWERS = {
 }
 _BANNED = "Banned address"
 _NO_SUCH_LIST = (b"No such list", b"Unknown list")  # the latter is withlist's
+_NO_HELPER = re.compile(rb"^ImportError: No module named \S*memberoptions", re.MULTILINE)
+_MAIL_OFF = {"by-user", "by-admin"}  # words of the helper
 
 # What of an address Mailman refuses. Source: _badchars and ValidateEmail() of Mailman/Utils.py in 2.1.
 _MISREAD = re.compile(r"[|^]")
@@ -81,16 +85,17 @@ class Mailman2(Paced):
         return f"Mailman 2: {self.list_name} is there, subscribers: {len(self.roster())}"
 
     def warnings(self, *, sets_passwords: bool) -> Iterable[str]:
-        """Look for the helper that sets list passwords, beside the ``withlist`` that loads it."""
-        argv = process.split(self.settings.cmds.changepw)
-        withlist = next((each for each in argv if each.endswith("/withlist")), None)
-        if not sets_passwords or withlist is None or not os.access(withlist, os.F_OK):  # it may be behind ssh
-            return
-        helper = Path(withlist).with_name("changepw.py")
-        if not os.access(helper, os.F_OK):
+        """Look for the helpers that the portal prints, beside the ``withlist`` that loads them."""
+        cmds = self.settings.cmds
+        if sets_passwords and (helper := _missing_helper(cmds.changepw, "changepw.py")):
             yield (
                 f"{helper} is missing, which sets list passwords; make it: flask mailinglist changepw-script > {helper}"
                 " (or set syncpws = false)"
+            )
+        if helper := _missing_helper(cmds.memberoptions, "memberoptions.py"):
+            yield (
+                f"{helper} is missing, which lets members who change their address keep digests, or no mail; make it: "
+                f"flask mailinglist memberoptions-script > {helper}"
             )
 
     def roster(self) -> Sequence[str]:
@@ -106,6 +111,30 @@ class Mailman2(Paced):
             return refused
         finished = self._run("add_members", sendable)
         return refused | _added(finished, sendable)
+
+    def options(self, addresses: Sequence[str]) -> dict[str, SubscriberOptions] | None:
+        """Return who gets digests, or has no mail; None without the helper that memberoptions-script prints."""
+        sendable = [each for each in addresses if not why_unsendable(each)]
+        if not sendable:
+            return {}
+        finished = self._finished("memberoptions", sendable)
+        if finished.exit_code == 1 and _NO_HELPER.search(finished.stderr):
+            return None
+        process.require_success(finished)
+        lines = [line.partition("\t") for line in _text(finished.stdout)]
+        for address, _, words in lines:
+            if address not in sendable or not words:
+                raise _unreadable(finished, address)
+        return {address: _options(words) for address, _, words in lines}
+
+    def add_with_options(self, subscribers: Sequence[tuple[str, SubscriberOptions]]) -> dict[str, Outcome]:
+        """Subscribe addresses as ``add`` does, each with its options, with one save of the list for all."""
+        reasons = {each: why_unsendable(each) or _why_misread(each) for each, _ in subscribers}
+        refused = _refused(list(reasons), reasons)
+        lines = {address: f"{address}\t{found.words}" for address, found in subscribers if address not in refused}
+        if not lines:
+            return refused
+        return refused | _added(self._run("memberoptions", list(lines.values())), list(lines))
 
     def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Unsubscribe addresses, without a word to anybody. What is on a list can leave it, odd or not."""
@@ -152,6 +181,11 @@ class Mailman2(Paced):
         return refused | outcomes
 
     def _run(self, key: str, lines: Sequence[str] = (), *, secrets: Sequence[str] = ()) -> process.Finished:
+        finished = self._finished(key, lines, secrets=secrets)
+        process.require_success(finished)
+        return finished
+
+    def _finished(self, key: str, lines: Sequence[str] = (), *, secrets: Sequence[str] = ()) -> process.Finished:
         finished = process.run(
             process.with_list(getattr(self.settings.cmds, key), self.list_name),
             name=f"{self.list_name}: {key}",
@@ -166,7 +200,6 @@ class Mailman2(Paced):
                 f"{finished.name}: Mailman has no list of that name; "
                 "set list in mailinglists.toml where its name is not the handle"
             )
-        process.require_success(finished)
         return finished
 
 
@@ -178,6 +211,19 @@ def open_list(settings: Settings, list_name: str) -> Mailman2:
 
 def _refused(addresses: Sequence[str], reasons: dict[str, str]) -> dict[str, Outcome]:
     return {each: Outcome(Result.REJECTED, reasons[each]) for each in addresses if reasons[each]}
+
+
+def _options(words: str) -> SubscriberOptions:
+    return SubscriberOptions(words, is_mail_off=not _MAIL_OFF.isdisjoint(words.split()))
+
+
+def _missing_helper(command: str, name: str) -> Path | None:
+    """Return where a helper should be, if it is not; the ``withlist`` of a command may be behind ssh."""
+    withlist = next((each for each in process.split(command) if each.endswith("/withlist")), None)
+    if withlist is None or not os.access(withlist, os.F_OK):
+        return None
+    helper = Path(withlist).with_name(name)
+    return None if os.access(helper, os.F_OK) else helper
 
 
 def _why_misread(address: str) -> str:

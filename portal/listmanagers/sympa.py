@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from portal.domain.subscriber_options import SubscriberOptions
 from portal.errors import CallFailedError, ConfigurationError, ListManagerUnavailableError, NoSuchListError
-from portal.listmanagers import process
+from portal.listmanagers import member_dump, process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.call_limits import Pace, Paced
 from portal.listmanagers.disk_space import require_room
@@ -46,6 +46,7 @@ _ANSWERS = (
     (re.compile(r"del \[notice\] The user (.+) has been removed from the list .*"), Result.DONE),
     (re.compile(r"del \[user\] E-mail address (.+) was not found in list .*"), Result.ALREADY),
 )
+_NO_MAIL = "mail was switched off at the old address"
 _NO_SUCH_LIST = re.compile(rb"^Invalid argument '.*' \(list\b", re.MULTILINE)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._+-]*@[a-z0-9][a-z0-9.-]*")
 
@@ -93,17 +94,63 @@ class Sympa(Paced):
         return self._read(time.monotonic() + self.timeout(0))
 
     def options(self, addresses: Sequence[str]) -> dict[str, SubscriberOptions]:
-        """Return the reception modes other than that of every message. No command of Sympa sets them."""
-        records = self._dumped(time.monotonic() + self.timeout(len(addresses))).decode("utf-8", "replace").split("\n\n")
-        modes = {}
-        for record in records:
-            fields = dict(line.partition(" ")[::2] for line in record.split("\n"))
-            modes[fields.get("email", "")] = fields.get("reception", "mail")
-        return {
-            each: SubscriberOptions(mode, is_mail_off=mode == "nomail")
-            for each in addresses
-            if (mode := modes.get(each.lower(), "mail")) != "mail"
-        }
+        """Return the reception modes other than that of every message, and suspensions."""
+        _, content = self._dumped(time.monotonic() + self.timeout(len(addresses)))
+        found = member_dump.options(content, now=time.time())
+        return {each: found[each.lower()] for each in addresses if each.lower() in found}
+
+    def add_with_options(self, subscribers: Sequence[tuple[str, SubscriberOptions]]) -> dict[str, Outcome]:
+        """Subscribe addresses with their reception modes, by ``restore``, which adds what a member.dump holds.
+
+        It says nothing about any address, and gives the usual mode where the list does not allow the one that is asked
+        for: an address that would get mail then is taken off again.
+        """
+        deadline = time.monotonic() + self.timeout(len(subscribers))
+        reasons = {address: why_unsendable(address) or _why_misread(address) for address, _ in subscribers}
+        outcomes = {address: Outcome(Result.REJECTED, reason) for address, reason in reasons.items() if reason}
+        path, content = self._dumped(deadline)
+        known = member_dump.addresses(content)
+        already = {address for address in reasons if address.lower() in known} - outcomes.keys()
+        outcomes |= dict.fromkeys(already, Outcome(Result.ALREADY, "already subscribed"))
+        fresh = [(address, found) for address, found in subscribers if address not in outcomes]
+        if not fresh:
+            return outcomes
+        if not os.access(path, os.W_OK):
+            return outcomes | self._add_without_options(path, fresh)
+        self._restore(path, fresh, deadline)
+        outcomes |= {address: Outcome(Result.DONE) for address, _ in fresh}
+        return outcomes | self._taken_off_again(fresh, deadline)
+
+    def _restore(self, path: Path, subscribers: Sequence[tuple[str, SubscriberOptions]], deadline: float) -> None:
+        """Add subscribers by a member.dump of their own; the next dump replaces it."""
+        try:
+            path.write_bytes(member_dump.records(subscribers))
+        except OSError as error:
+            raise _unreadable(path, error, "written") from None
+        finished = self._run(("restore", "--roles=member", self.list_name), deadline=deadline)
+        if finished.exit_code or f"{self.list_name}: Restored list users (member)" not in _text(finished.stderr):
+            raise _failure(finished, "nobody was added")
+
+    def _taken_off_again(
+        self, subscribers: Sequence[tuple[str, SubscriberOptions]], deadline: float
+    ) -> dict[str, Outcome]:
+        """Take off those who had switched mail off and would get it."""
+        _, content = self._dumped(deadline)
+        on_list, modes = member_dump.addresses(content), member_dump.options(content, now=time.time())
+        mailed = on_list - modes.keys()
+        unwanted = [address for address, found in subscribers if found.is_mail_off and address.lower() in mailed]
+        if unwanted:
+            self._push("del", dict.fromkeys(unwanted, ""))
+        return dict.fromkeys(unwanted, Outcome(Result.REJECTED, f"{_NO_MAIL}, and this list allows that no more"))
+
+    def _add_without_options(
+        self, path: Path, subscribers: Sequence[tuple[str, SubscriberOptions]]
+    ) -> dict[str, Outcome]:
+        """Subscribe who gets digests as everybody else; nobody who had switched mail off."""
+        refusal = Outcome(Result.REJECTED, f"{_NO_MAIL}, and {path}, which carries that over, cannot be written")
+        refused = {address: refusal for address, found in subscribers if found.is_mail_off}
+        others = [address for address, found in subscribers if not found.is_mail_off]
+        return refused | (self.add(others) if others else {})
 
     def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Subscribe addresses, without a word to anybody."""
@@ -163,11 +210,12 @@ class Sympa(Paced):
         return self._dump(deadline)
 
     def _dump(self, deadline: float) -> list[str]:
-        emails = [line[6:] for line in self._dumped(deadline).split(b"\n") if line.startswith(b"email ")]
-        return list(dict.fromkeys(subscribers(b"\n".join(emails), source=f"{self.list_name}: member.dump")))
+        _, content = self._dumped(deadline)
+        found = subscribers(member_dump.emails(content), source=f"{self.list_name}: member.dump")
+        return list(dict.fromkeys(found))
 
-    def _dumped(self, deadline: float) -> bytes:
-        """Let Sympa dump the roster; return what it wrote."""
+    def _dumped(self, deadline: float) -> tuple[Path, bytes]:
+        """Let Sympa dump the roster; return where, and what it wrote."""
         before = {dump.path: dump.identity for dump in self._dumps()}
         finished = self._run(("dump", self.list_name), deadline=deadline)
         done = f"{self.list_name}: Dumped list users (member)"
@@ -183,7 +231,7 @@ class Sympa(Paced):
         require_room(fresh[0].parent)
         if content and not (b"email " in content and content.endswith(b"\n\n")):
             raise ListManagerUnavailableError(f"{fresh[0]}: not a whole roster; is its disk full?")
-        return content
+        return fresh[0], content
 
     def _dumps(self) -> list[Dump]:
         """Return where the dump may be: below the domain, or, for Sympa's first domain, without it."""
@@ -273,7 +321,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_ctime_ns
 
 
-def _unreadable(path: Path, error: OSError) -> ListManagerUnavailableError:
+def _unreadable(path: Path, error: OSError, done: str = "read") -> ListManagerUnavailableError:
     return ListManagerUnavailableError(
-        f"{path}: cannot be read: {os.strerror(error.errno or 0)}; run the sync as root or as Sympa's user"
+        f"{path}: cannot be {done}: {os.strerror(error.errno or 0)}; run the sync as root or as Sympa's user"
     )

@@ -411,6 +411,27 @@ def test_mailman2_without_the_helper_that_sets_passwords_is_78(
     assert check()[0] == 0
 
 
+def test_mailman2_without_the_helper_that_carries_options_along_is_78(
+    check: Check, synced: None, instance: Path, tmp_path: Path
+):
+    mailman = FakeMailman2(tmp_path / "mailman")
+    for handle in ("members", "tech", "board"):
+        mailman.set_roster(handle, ["alice@example.org"])
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "withlist").touch()
+    named = CATALOGUE.replace("syncpws = false", 'manager = "mailman"\nsyncpws = false')
+    command = f'memberoptions = "{programs}/withlist -q -l -r memberoptions"'
+    (instance / "mailinglists.toml").write_text(named + re.sub(r"memberoptions = .*", command, mailman.toml()))
+    code, told = check()
+    assert (code, {what for _, what in wrong(told)}) == (78, {"list manager"})
+    assert told["members", "list manager"].endswith(
+        f"flask mailinglist memberoptions-script > {programs}/memberoptions.py"
+    )
+    (programs / "memberoptions.py").touch()
+    assert check()[0] == 0
+
+
 def test_a_mailman3_list_that_mails_its_owner_about_each_change_is_78(check: Check, synced: None, instance: Path):
     with FakeMailman3() as mailman:
         for handle in ("members", "tech", "board"):

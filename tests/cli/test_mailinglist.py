@@ -39,6 +39,7 @@ COMMANDS = {
     "rename": ["old", "LIST"],
     "password-sync": ["LIST"],
     "changepw-script": [],
+    "memberoptions-script": [],
     "sync-script": [],
 }
 

@@ -211,7 +211,7 @@ changepw.changepw(None if "nope" in sys.argv else MailList(), *arguments)
 '''
 
 
-def _pythons() -> list[str]:
+def pythons() -> list[str]:
     """The Python 2 of this host, where it has one that starts, and the one that runs the tests."""
     found = [each for name in ("python2.7", "python2") if (each := shutil.which(name))]
     old = [each for each in found if subprocess.run([each, "-V"], check=False, capture_output=True).returncode == 0]
@@ -225,7 +225,7 @@ def script(call: Call) -> str:
     return stdout
 
 
-@pytest.fixture(params=_pythons(), ids=os.path.basename)
+@pytest.fixture(params=pythons(), ids=os.path.basename)
 def withlist(request: pytest.FixtureRequest, script: str, tmp_path: Path) -> Call:
     """Mailman's withlist -r changepw, with a list of its own that Alice and Bob are members of."""
     (tmp_path / "changepw.py").write_text(script)

@@ -97,9 +97,14 @@ class OptionsList(MemoryList):
     """One that knows who gets digests, or no mail, and cannot let anybody else have the same."""
 
     chosen: dict[str, SubscriberOptions] = field(default_factory=dict)  # by canonical address
+    lacks_helper: bool = False
 
-    def options(self, addresses: Sequence[str]) -> dict[str, SubscriberOptions]:
+    def options(self, addresses: Sequence[str]) -> dict[str, SubscriberOptions] | None:
         self.calls.append(("options", tuple(addresses)))
+        if self.is_down:
+            raise ListManagerUnavailableError("it is down")
+        if self.lacks_helper:
+            return None
         return {each: self.chosen[canonical(each)] for each in addresses if canonical(each) in self.chosen}
 
 
@@ -107,8 +112,10 @@ class CarryingList(OptionsList):
     """One that subscribes with options, too."""
 
     def add_with_options(self, subscribers: Sequence[tuple[str, SubscriberOptions]]) -> dict[str, Outcome]:
-        self.chosen.update({canonical(address): options for address, options in subscribers})
-        return self._call("add", [address for address, _ in subscribers], self._add)
+        outcomes = self._call("add", [address for address, _ in subscribers], self._add)
+        done = [(address, options) for address, options in subscribers if outcomes[address].result is Result.DONE]
+        self.chosen.update({canonical(address): options for address, options in done})
+        return outcomes
 
 
 class WithdrawingList(MemoryList):

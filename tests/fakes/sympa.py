@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 DOMAIN = "lists.example.org"
+USUAL = {"date": 1795370667, "number_messages": 0, "subscribed": 1, "update_date": 1795370667}
 NOISE = "setlogsock(): type='unix': path not available at /usr/share/sympa/lib/Sympa/Log.pm line 225.\n"
 REFUSED = re.compile(r"[][(),:;<>\\]|[^\x21-\x7e]")
 
@@ -47,16 +48,20 @@ class FakeSympa:
     def digest_roster(self, name):
         return {each for each, row in load(self.root)[f"{name}@{DOMAIN}"].items() if row["reception"] == "digest"}
 
-    def set_no_mail(self, name, address):
+    def no_mail_roster(self, name):
+        return {each for each, row in load(self.root)[f"{name}@{DOMAIN}"].items() if row["reception"] == "nomail"}
+
+    def set_options(self, name, address, **options):
+        """Let a subscriber have another reception mode, or suspend a subscription."""
         lists = load(self.root)
-        lists[f"{name}@{DOMAIN}"][address]["reception"] = "nomail"
+        lists[f"{name}@{DOMAIN}"][address] |= options
         save(self.root, lists)
 
     def act(self, **modes):
         """Set what the command does instead.
 
-        down, garbage, flood, hang; closed; no_database; no_database_once; stale, torn, unsaved (the dump); lie, mute,
-        ban, crash (addresses).
+        down, garbage, flood, hang; closed; no_database; no_database_once; stale, torn, unsaved (the dump); unrestored;
+        lie, mute, ban, crash (addresses); not_allowed (reception modes).
         """
         (self.root / "modes.json").write_text(json.dumps(modes))
 
@@ -89,6 +94,8 @@ def main(root, action, *arguments):
         modes = {"no_database": True}
     if action == "dump":
         return dump(root, name, lists[name], modes)
+    if action == "restore":
+        return restore(root, name, lists, modes)
     return change(root, action, name, lists, text, modes)
 
 
@@ -102,14 +109,33 @@ def dump(root, name, rows, modes):
         sys.stderr.write(f"{name}: Could not dump list users (member)\n")
         return 0
     records = [
-        f"date 1795370667\nemail {email}\nnumber_messages 0\nreception {row['reception']}\nsubscribed 1\n"
-        f"update_date 1795370667\nvisibility {row['visibility']}\n\n"
+        "".join(f"{key} {value}\n" for key, value in sorted(({"email": email} | USUAL | row).items())) + "\n"
         for email, row in ({} if modes.get("no_database") else rows).items()
     ]
     if not modes.get("stale"):
         content = "".join(records).encode("utf-8", "surrogateescape")
         path.write_bytes(content[:-40] if modes.get("torn") else content)
     sys.stderr.write(f"{name}: Dumped list users (member)\n")
+    return 0
+
+
+def restore(root, name, lists, modes):
+    """Add what member.dump holds and the list does not; say nothing of any address, and exit with 0 all the same."""
+    if modes.get("closed"):
+        return 0
+    path = folder(root, name) / "member.dump"
+    if modes.get("unrestored"):
+        sys.stderr.write(f"{name}: Could not restore list users (member)\n")
+        return 0
+    for record in path.read_text().split("\n\n"):
+        fields = dict(line.partition(" ")[::2] for line in record.split("\n"))
+        email = fields.pop("email", "").lower()
+        mode = fields.get("reception", "mail")
+        reception = "mail" if mode in modes.get("not_allowed", ()) else mode
+        if add(name, lists[name], email, modes)[1] and email in lists[name]:
+            lists[name][email] |= {**fields, "reception": reception}
+    save(root, lists)
+    sys.stderr.write(f"{name}: Restored list users (member)\n")
     return 0
 
 

@@ -985,6 +985,28 @@ _SCRIPTS = (
         ),
         ("script: the list stays locked", "    finally:\n        mlist.Unlock()", "    finally:\n        pass"),
     ),
+    *_in(
+        "templates/scripts/memberoptions.py.txt",
+        "tests/cli/test_memberoptions.py",
+        ("script: options that were cut off", ' or not line.endswith("\n"):', ":"),
+        (
+            "script: members who were added are not saved",
+            "            mlist.Save()  # withlist does not",
+            "            pass  # withlist does not",
+        ),
+        ("script: somebody is written to", "ack=0, admin_notif=0", "ack=1, admin_notif=0"),
+    ),
+    *_in(
+        "services/sync/carried_options.py",
+        "tests/services/sync/test_carried_options.py",
+        ("options: whoever had no mail gets some", "if options.is_mail_off:", "if options.is_mail_off and can_carry:"),
+        ("options: old knowledge counts", "KnownOptions.read_at >= now - KNOWN_FOR,", ""),
+        (
+            "options: a planned run asks for nothing",
+            "            read = _read(manager, old)\n        except",
+            "            read = {}\n        except",
+        ),
+    ),
 )
 
 FAULTS = (*_DOMAIN, *_GUARDS, *_FORMS, *_ACCOUNTS, *_SYNC, *_REPORTS, *_ADAPTERS, *_SCRIPTS)

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from portal.domain.subscriber_options import SubscriberOptions
 from portal.listmanagers import registry
-from portal.listmanagers.base import ListManager
+from portal.listmanagers.base import CarriesOptions, ListManager
 from tests.fakes.mailman2 import FakeMailman2
 from tests.fakes.mailman3 import DOMAIN, FakeMailman3
 from tests.fakes.mlmmj import FakeMlmmj
@@ -141,6 +142,7 @@ class Mailman2(Harness):
     kind = "mailman2"
     can_fail_at_one = True
     has_digests = True
+    carries_options = True
     refuses = frozenset({"a|b@example.org", "=cmd|'/C'!A0@example.org"})
 
     def __init__(self, folder: Path) -> None:
@@ -158,6 +160,12 @@ class Mailman2(Harness):
 
     def digest_roster(self) -> set[str]:
         return self.fake.digest_roster(LIST)
+
+    def set_no_mail(self, address: str) -> None:
+        self.fake.set_delivery(LIST, address, "BYUSER")
+
+    def no_mail_roster(self) -> set[str]:
+        return {each for each, why in self.fake.delivery(LIST).items() if why == "BYUSER"}
 
     def sent(self) -> str:
         return "".join(call.stdin for call in self.fake.calls())
@@ -414,6 +422,7 @@ class Sympa(Harness):
     kind = "sympa"
     can_fail_at_one = True
     has_digests = True
+    carries_options = True
     keeps_case = False
 
     def __init__(self, folder: Path) -> None:
@@ -433,7 +442,10 @@ class Sympa(Harness):
         return self.fake.digest_roster(LIST)
 
     def set_no_mail(self, address: str) -> None:
-        self.fake.set_no_mail(LIST, address)
+        self.fake.set_options(LIST, address, reception="nomail")
+
+    def no_mail_roster(self) -> set[str]:
+        return self.fake.no_mail_roster(LIST)
 
     def sent(self) -> str:
         return "".join(call["stdin"] for call in self.fake.calls())
@@ -462,21 +474,47 @@ class RealSympa(Harness):
 
     kind = "sympa"
     can_break = False
+    has_digests = True
+    carries_options = True
     keeps_case = False
     many = 5
 
     def table(self) -> dict[str, Any]:
-        return {"domain": os.environ.get("SYMPA_DOMAIN", "lists.example.com")}
+        named = {name: os.environ.get(f"SYMPA_{name.upper()}", "") for name in ("program", "data")}
+        domain = os.environ.get("SYMPA_DOMAIN", "lists.example.com")
+        return {"domain": domain, **{name: value for name, value in named.items() if value}}
 
-    def set_roster(self, *addresses: str) -> None:
+    def set_roster(self, *addresses: str, digest: Iterable[str] = ()) -> None:
         manager = self.open()
         if held := manager.roster():
             manager.remove(held)
         if addresses:
             manager.add(addresses)
+        self._add_with("reception=digest", digest)
 
     def roster(self) -> set[str]:
         return set(self.open().roster())
+
+    def digest_roster(self) -> set[str]:
+        return self._with("reception=digest")
+
+    def set_no_mail(self, address: str) -> None:
+        self.open().remove([address])
+        self._add_with("reception=nomail", [address])
+
+    def no_mail_roster(self) -> set[str]:
+        return self._with("reception=nomail")
+
+    def _add_with(self, words: str, addresses: Iterable[str]) -> None:
+        if those := [(each, SubscriberOptions(words, words.endswith("nomail"))) for each in addresses]:
+            manager = self.open()
+            assert isinstance(manager, CarriesOptions)
+            manager.add_with_options(those)
+
+    def _with(self, words: str) -> set[str]:
+        manager = self.open()
+        assert isinstance(manager, CarriesOptions)
+        return {each for each, found in (manager.options(manager.roster()) or {}).items() if found.words == words}
 
     def mails(self) -> list[str]:
         return [str(mail) for mail in Path("/var/spool/sympa/bulk").rglob("*") if mail.is_file()]

@@ -243,11 +243,10 @@ def test_a_list_manager_that_is_down_refuses_no_address(breakable, call):
             push_batch(manager, getattr(manager, call), addresses, before_call=lambda _count: None)
 
 
-KNOW_OPTIONS = [name for name, each in KINDS.items() if each.carries_options or name == "sympa"]
 CARRY_OPTIONS = [name for name, each in KINDS.items() if each.carries_options]
 
 
-@pytest.mark.parametrize("kind", params(KNOW_OPTIONS), indirect=True)
+@pytest.mark.parametrize("kind", params(CARRY_OPTIONS), indirect=True)
 def test_who_gets_digests_or_no_mail_is_known(kind):
     kind.set_roster("alice@example.org", "bob@example.org", digest=["charlie@example.org"])
     kind.set_no_mail("bob@example.org")
@@ -284,7 +283,7 @@ def test_an_address_is_added_with_the_options_of_another(kind):
     assert manager.remove(["new.bob@example.org"])["new.bob@example.org"].result is Result.DONE
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if name not in KNOW_OPTIONS])
+@pytest.mark.parametrize("name", [name for name, each in KINDS.items() if not each.carries_options])
 def test_a_kind_that_knows_no_options_does_not_say_that_it_does(name, tmp_path):
     made = _made(name, tmp_path)
     assert not isinstance(made.open(), KnowsOptions)

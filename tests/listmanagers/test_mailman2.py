@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from portal.domain.subscriber_options import SubscriberOptions
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import registry
 from portal.listmanagers.base import ListManager, Outcome, Result
@@ -297,3 +298,79 @@ def test_a_password_that_a_broken_helper_repeats_is_not_passed_on(fake):
 def test_the_call_for_passwords_is_one_line_for_a_shell(fake):
     call = registry.open_list(registry.read_settings("mailman2", {"cmds": {"changepw": "/opt/set pw"}}), "it's")
     assert call.password_call() == """/opt/set pw 'it'"'"'s'"""
+
+
+# --- options, by the helper for withlist
+
+
+def test_options_are_known_but_of_those_whose_mail_bounced_or_is_off_for_an_unknown_reason(fake):
+    fake.set_roster("ants", [f"{name}@example.org" for name in "abcde"], digest=["d@example.net", "p@example.net"])
+    for name, why in zip("abcd", ("BYUSER", "BYADMIN", "BYBOUNCE", "UNKNOWN"), strict=True):
+        fake.set_delivery("ants", f"{name}@example.org", why)
+    fake.set_plain_digests("ants", "p@example.net")
+    fake.set_delivery("ants", "p@example.net", "BYUSER")
+    manager = _open(fake)
+    asked = [f"{name}@example.org" for name in "Abcdex"] + ["D@example.net", "p@example.net", "no address"]
+    assert manager.options(asked) == {
+        "A@example.org": SubscriberOptions("by-user", is_mail_off=True),
+        "b@example.org": SubscriberOptions("by-admin", is_mail_off=True),
+        "D@example.net": SubscriberOptions("digest"),
+        "p@example.net": SubscriberOptions("plain-digest by-user", is_mail_off=True),
+    }
+    assert not fake.is_locked("ants")
+    assert manager.options(["no address"]) == {}
+
+
+def test_addresses_are_added_with_options_by_one_call_that_writes_to_nobody(fake):
+    fake.ban("^banned@")
+    subscribers = [
+        ("New@Example.org", SubscriberOptions("digest")),
+        ("plain@example.org", SubscriberOptions("plain-digest by-admin", is_mail_off=True)),
+        ("alice@example.org", SubscriberOptions("by-user", is_mail_off=True)),
+        ("banned@example.org", SubscriberOptions("by-user", is_mail_off=True)),
+        ("a|b@example.org", SubscriberOptions("digest")),
+    ]
+    outcomes = _open(fake).add_with_options(subscribers)
+    assert {address: outcome.result for address, outcome in outcomes.items()} == {
+        "New@Example.org": Result.DONE,
+        "plain@example.org": Result.DONE,
+        "alice@example.org": Result.ALREADY,
+        "banned@example.org": Result.REJECTED,
+        "a|b@example.org": Result.REJECTED,
+    }
+    assert outcomes["banned@example.org"].words == "Banned address (matched ^banned@)"
+    assert fake.digest_roster("ants") == {"Dora@example.org", "New@example.org", "plain@example.org"}
+    assert fake.plain_digests("ants") == {"plain@example.org"}
+    assert fake.delivery("ants") == {"plain@example.org": "BYADMIN"}, "nobody who is on the list is changed"
+    assert [call.command for call in fake.calls()] == ["memberoptions"]
+
+
+def test_nobody_is_added_where_no_address_may_be_sent(fake):
+    assert _open(fake).add_with_options([("a b@x", SubscriberOptions("digest"))])["a b@x"].result is Result.REJECTED
+    assert fake.calls() == []
+
+
+def test_without_the_helper_nothing_is_known_of_options(fake):
+    traceback = "Traceback (most recent call last):\n  File x\nImportError: No module named memberoptions\n"
+    fake.fail("memberoptions", stderr=traceback)
+    assert _open(fake).options(["alice@example.org"]) is None
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "stdout", "stderr", "told"),
+    [
+        (1, "", "ImportError: No module named paths\n", "No module named paths"),
+        (0, "<html>\n", "", "cannot be understood"),
+        (0, "alice@example.org\n", "", "cannot be understood"),
+        (0, "eve@example.org\tdigest\n", "", "cannot be understood"),
+    ],
+)
+def test_a_helper_that_fails_or_answers_something_else_ends_the_run(fake, exit_code, stdout, stderr, told):
+    fake.fail("memberoptions", exit_code=exit_code, stdout=stdout, stderr=stderr)
+    with pytest.raises(ListManagerUnavailableError, match=told):
+        _open(fake).options(["alice@example.org"])
+
+
+def test_options_of_a_list_that_does_not_exist_are_told_as_such(fake):
+    with pytest.raises(NoSuchListError):
+        _open(fake, "bees").options(["alice@example.org"])

@@ -1,12 +1,15 @@
 """Sympa: what its lines mean, and when its dump is to be believed."""
 
+import errno
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
+from portal.domain.subscriber_options import SubscriberOptions
+from portal.errors import CallFailedError, ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import registry
 from portal.listmanagers.base import ListManager, OddSubscriber, Result
 from portal.listmanagers.sympa import Settings
@@ -204,3 +207,83 @@ def test_a_program_is_split_as_a_shell_would_so_that_sudo_may_stand_before_it(fa
     assert len(_open(fake, program=program).roster()) == 3
     with pytest.raises(ConfigurationError, match="program is no command"):
         _open(fake, program="bin/sympa")
+
+
+# --- options, by dump and restore
+
+
+def _options(words: str, *, is_mail_off: bool = False) -> SubscriberOptions:
+    return SubscriberOptions(words, is_mail_off)
+
+
+def test_a_suspension_is_carried_along_until_it_is_over(fake):
+    fake.set_roster("ants", [f"{name}@example.org" for name in "abcd"])
+    later, earlier = int(time.time()) + 10_000, int(time.time()) - 10_000
+    fake.set_options("ants", "a@example.org", suspend=1, startdate=earlier, enddate=later)
+    fake.set_options("ants", "b@example.org", suspend=1, startdate=1, enddate=earlier)
+    fake.set_options("ants", "c@example.org", suspend=1, startdate=1, enddate=earlier, reception="digest")
+    manager = _open(fake)
+    found = manager.options([f"{name}@example.org" for name in "abcd"])
+    words = f"suspend=1&startdate={earlier}&enddate={later}"
+    assert found == {
+        "a@example.org": _options(words, is_mail_off=True),
+        "c@example.org": _options("reception=digest"),
+    }
+    manager.add_with_options([("new@example.org", found["a@example.org"])])
+    assert manager.options(["new@example.org"]) == {"new@example.org": found["a@example.org"]}
+
+
+def test_nobody_who_is_on_the_list_is_changed_by_an_add_with_options(fake):
+    manager = _open(fake)
+    outcomes = manager.add_with_options(
+        [("Alice@example.org", _options("reception=nomail", is_mail_off=True)), ("x y", _options("reception=digest"))]
+    )
+    assert {address: outcome.result for address, outcome in outcomes.items()} == {
+        "Alice@example.org": Result.ALREADY,
+        "x y": Result.REJECTED,
+    }
+    assert _actions(fake) == ["dump"]
+
+
+def test_somebody_who_would_get_mail_where_the_list_allows_no_mail_to_nobody_is_taken_off_again(fake):
+    fake.act(not_allowed=["nomail", "digest"])
+    outcomes = _open(fake).add_with_options(
+        [
+            ("quiet@example.org", _options("reception=nomail", is_mail_off=True)),
+            ("digests@example.org", _options("reception=digest")),
+        ]
+    )
+    assert outcomes["quiet@example.org"].result is Result.REJECTED
+    assert "mail was switched off at the old address" in outcomes["quiet@example.org"].words
+    assert outcomes["digests@example.org"].result is Result.DONE
+    assert "quiet@example.org" not in fake.roster("ants")
+    assert "digests@example.org" in fake.roster("ants")
+
+
+def test_where_the_dump_cannot_be_written_only_those_who_get_mail_are_added(fake, monkeypatch):
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
+    quiet = ("quiet@example.org", _options("reception=nomail", is_mail_off=True))
+    outcomes = _open(fake).add_with_options([quiet, ("digests@example.org", _options("reception=digest"))])
+    assert outcomes["quiet@example.org"].result is Result.REJECTED
+    assert outcomes["quiet@example.org"].words.endswith("member.dump, which carries that over, cannot be written")
+    assert outcomes["digests@example.org"].result is Result.DONE
+    assert fake.roster("ants") - {"alice@example.org", "dora@example.org", "carol@example.org"} == {
+        "digests@example.org"
+    }
+    assert list(_open(fake).add_with_options([quiet])) == ["quiet@example.org"]
+
+
+def test_a_restore_that_did_not_happen_is_a_failure(fake):
+    fake.act(unrestored=True)
+    with pytest.raises(CallFailedError, match="nobody was added"):
+        _open(fake).add_with_options([("new@example.org", _options("reception=digest"))])
+
+
+def test_a_dump_that_cannot_be_written_after_all_is_a_failure(fake, monkeypatch):
+    def full(*_ignored):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ListManagerUnavailableError, match="cannot be written: No space left"):
+        _open(fake).add_with_options([("new@example.org", _options("reception=digest"))])

@@ -16,8 +16,10 @@ from portal.domain.plan import Decision, Plan, Reason, Row
 from portal.domain.roster_text import RosterText
 from portal.domain.run import RunKind, RunState
 from portal.errors import NoPlannedRunError
+from portal.listmanagers.base import ListManager
 from portal.services.sync import leases, plans, runs
 from portal.services.sync.abandonment import abandon_open, take_back
+from portal.services.sync.carried_options import with_options_of_planned_run
 from portal.services.sync.leases import Held
 from portal.services.sync.list_init import require_announced
 from portal.services.sync.run_steps import (
@@ -43,10 +45,17 @@ PLANNED_RUN_SECONDS = 3600.0
 
 
 def begin_planned_run(
-    session: Session, mailing_list: MailingList, text: RosterText, *, clock: Clock, request: Request
+    session: Session,
+    mailing_list: MailingList,
+    text: RosterText,
+    *,
+    clock: Clock,
+    request: Request,
+    open_manager: Callable[[], ListManager] | None = None,
 ) -> tuple[SyncResult, int]:
     """Plan from a roster on a stream: take over what the roster says, write the run, push nothing.
 
+    ``open_manager`` opens the list manager where it may be asked about the options of those who moved.
     Return the result and the count of lines that were passed over. Raise what ``sync_list`` raises,
     UnreadableRosterError, and NoAddressesError for input without an address that was not announced as such by
     ``request.allow_empty``.
@@ -59,7 +68,11 @@ def begin_planned_run(
     lease = leases.acquire(session, mailing_list.handle, seconds=PLANNED_RUN_SECONDS, outlives_process=True)
     try:
         repaired = abandon_open(session, mailing_list.handle, now=clock())
-        plan, is_accepted = checked_plan(work, roster)
+        plan, is_accepted = checked_plan(
+            work,
+            roster,
+            with_options=lambda plan: with_options_of_planned_run(session, open_manager, plan, clock=clock),
+        )
         run = begin(work, plan, is_accepted=is_accepted)
         with failure_recorded(work, run), _taken_back_on_failure(work, run):
             unpushed = [each for each in plan.decisions if not each.is_pushed]

@@ -14,6 +14,7 @@ from portal.services.history import COMMAND_LINE, Actor
 from portal.services.sync import list_init
 
 if TYPE_CHECKING:
+    from portal.listmanagers.base import ListManager
     from portal.services.sync.run_steps import SyncResult
 
 
@@ -43,11 +44,20 @@ class Taken(NamedTuple):
 
 
 def take(
-    session: Session, mailing_list: MailingList, text: RosterText, *, clock: Callable[[], datetime], use: RosterUse
+    session: Session,
+    mailing_list: MailingList,
+    text: RosterText,
+    *,
+    clock: Callable[[], datetime],
+    use: RosterUse,
+    open_manager: "Callable[[], ListManager] | None" = None,
 ) -> Taken:
-    """Do what a roster was handed in for. Raise what ``list_init``, ``begin_planned_run`` and its end raise."""
+    """Do what a roster was handed in for. Raise what ``list_init``, ``begin_planned_run`` and its end raise.
+
+    ``open_manager`` opens the list manager where it may be asked about the options of those who moved.
+    """
     if use.plan:
-        return _plan(session, mailing_list, text, clock=clock, use=use)
+        return _plan(session, mailing_list, text, clock=clock, use=use, open_manager=open_manager)
     if use.confirm:
         return _confirm(session, mailing_list, text, clock=clock, use=use)
     if use.abandon:
@@ -59,13 +69,21 @@ def take(
 
 
 def _plan(
-    session: Session, mailing_list: MailingList, text: RosterText, *, clock: Callable[[], datetime], use: RosterUse
+    session: Session,
+    mailing_list: MailingList,
+    text: RosterText,
+    *,
+    clock: Callable[[], datetime],
+    use: RosterUse,
+    open_manager: "Callable[[], ListManager] | None",
 ) -> Taken:
     from portal.services.sync.planned_runs import begin_planned_run
     from portal.services.sync.run_steps import Request  # a list-init pays nothing for it
 
     request = Request(actor=use.actor, accept=use.accept, allow_empty=use.allow_empty)
-    sync_result, invalid = begin_planned_run(session, mailing_list, text, clock=clock, request=request)
+    sync_result, invalid = begin_planned_run(
+        session, mailing_list, text, clock=clock, request=request, open_manager=open_manager
+    )
     counts = list_init.counts_of_plan(session, mailing_list, sync_result.plan, invalid=invalid)
     removals = sum(len(each.spelling.split("\n")) for each in sync_result.plan.of(Action.REMOVE))
     pushed = {"adds": sync_result.plan.counts["added"], "removals": removals}  # as many as are printed

@@ -19,11 +19,10 @@ from portal.errors import (
     RosterInDoubtError,
     SafetyLimitError,
 )
-from portal.listmanagers.base import ListManager, Outcome, Result
+from portal.listmanagers.base import Outcome, Result
 from portal.services import security_log
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.sync import plans, runs
-from portal.services.sync.carried_options import with_options
 from portal.services.sync.runs import Begun, Origin
 from portal.services.sync.settlement import NotTaken, Pushed, Settled
 from portal.services.transaction import reading
@@ -108,19 +107,19 @@ def by_address(lines: Iterable[RosterLine]) -> Roster:
     return roster
 
 
-def checked_plan(work: Work, roster: Roster, manager: ListManager | None = None) -> tuple[Plan, bool]:
-    """Return the plan and whether it was approved by its id. There is no list manager to ask in a planned run.
+def checked_plan(work: Work, roster: Roster, *, with_options: Callable[[Plan], Plan]) -> tuple[Plan, bool]:
+    """Return the plan and whether it was approved by its id.
 
-    Raise PlanChangedError, or SafetyLimitError where the plan needs approval and nothing of it goes without.
+    ``with_options`` lets its adds know what goes along with a move. Raise PlanChangedError, or SafetyLimitError where
+    the plan needs approval and nothing of it goes without.
     """
     session, request = work.session, work.request
     with reading(session):
         plan = plans.make_plan(
             session, work.mailing_list, roster, now=work.clock(), is_planned_run=work.kind is RunKind.PLANNED
         )
-    if manager is not None:
-        with refusals_recorded(work):
-            plan = with_options(manager, plan)
+    with refusals_recorded(work):
+        plan = with_options(plan)
     if request.only not in {None, plan.id}:  # nothing went wrong, so it is no run: it is shown again
         raise PlanChangedError(
             f"{plan.handle}: the plan is not {request.only} any more, so nothing was done; it is now {plan.id}",

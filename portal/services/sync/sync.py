@@ -64,7 +64,9 @@ def sync_list(
         with refusals_recorded(work):
             leases.renew(session, lease, seconds=manager.timeout(0))
             roster = read_roster(manager.roster())
-        plan, is_accepted = checked_plan(work, roster, manager)
+        plan, is_accepted = checked_plan(
+            work, roster, with_options=lambda plan: with_options(session, manager, plan, clock=clock)
+        )
         if plan.warning and not is_accepted:
             _carry_out_unhindered(work, lease, manager, plan)
             raise needs_approval(plan)
@@ -103,7 +105,7 @@ def dry_run(session: Session, mailing_list: MailingList, manager: ListManager, *
     roster = read_roster(manager.roster())
     with reading(session):
         plan = plans.make_plan(session, mailing_list, roster, now=clock())
-    return SyncResult(None, with_options(manager, plan))
+    return SyncResult(None, with_options(session, manager, plan, clock=clock, is_dry=True))
 
 
 def read_roster(addresses: Iterable[str]) -> Roster:

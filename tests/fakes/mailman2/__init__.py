@@ -36,7 +36,7 @@ class FakeMailman2:
     def cmds(self) -> dict[str, str]:
         """The ``cmds`` table of a manager of the kind mailman2."""
         options = {"list_members": "", "add_members": "-r - -w n -a n", "remove_members": "-f - -n -N"}
-        options["changepw"] = "-q -l -r changepw"
+        options |= {each: f"-q -l -r {each}" for each in ("changepw", "memberoptions")}
         # -S -E -B: half the time to start
         return {
             name: f"{sys.executable} -SEB {shlex.quote(str(HERE / name))} --root {shlex.quote(str(self.root))} {each}"
@@ -52,6 +52,7 @@ class FakeMailman2:
     def set_roster(self, name: str, addresses: Iterable[str], *, digest: Iterable[str] = ()) -> None:
         """Make the list, or replace its members."""
         members = {"regular": {a.lower(): a for a in addresses}, "digest": {a.lower(): a for a in digest}}
+        members |= {"delivery": {}, "plain": {}}
         (self.root / "lists" / f"{name}.json").write_text(json.dumps(members))
 
     def roster(self, name: str) -> set[str]:
@@ -62,6 +63,26 @@ class FakeMailman2:
     def digest_roster(self, name: str) -> set[str]:
         """Return the members who get digests."""
         return set(self._members(name)["digest"].values())
+
+    def set_delivery(self, name: str, address: str, why: str) -> None:
+        """Switch a member's mail off: ``why`` is BYUSER, BYADMIN, BYBOUNCE or UNKNOWN."""
+        members = self._members(name)
+        members["delivery"][address] = why
+        (self.root / "lists" / f"{name}.json").write_text(json.dumps(members))
+
+    def set_plain_digests(self, name: str, address: str) -> None:
+        """Let a member who gets digests get them as plain text."""
+        members = self._members(name)
+        members["plain"][address] = True
+        (self.root / "lists" / f"{name}.json").write_text(json.dumps(members))
+
+    def delivery(self, name: str) -> dict[str, str]:
+        """Return whose mail is off, and why."""
+        return dict(self._members(name)["delivery"])
+
+    def plain_digests(self, name: str) -> set[str]:
+        """Return who would get digests as plain text."""
+        return set(self._members(name)["plain"])
 
     def passwords(self, name: str) -> dict[str, str]:
         """Return the passwords that were set, by address in lower case."""
@@ -133,8 +154,8 @@ class FakeMailman2:
         """Tell whether the list's lock is held, or was left behind."""
         return (self.root / "locks" / f"{name}.lock").exists()
 
-    def _members(self, name: str) -> dict[str, dict[str, str]]:
-        found: dict[str, dict[str, str]] = json.loads((self.root / "lists" / f"{name}.json").read_text())
+    def _members(self, name: str) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = json.loads((self.root / "lists" / f"{name}.json").read_text())
         return found
 
     def _switch(self, command: str, **values: Any) -> None:

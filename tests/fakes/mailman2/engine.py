@@ -11,10 +11,11 @@ import re
 import signal
 import sys
 import time
+import types
 from pathlib import Path
 
 BAD_CHARACTERS = re.compile(r'[][()<>|:;^,\\"\x00-\x1f\x7f-\uffff]')  # _badchars of Mailman/Utils.py
-HELPER = Path(__file__).parents[3] / "portal/templates/scripts/changepw.py.txt"
+HELPERS = Path(__file__).parents[3] / "portal/templates/scripts"
 USAGE = "Usage of the fake: as of the real command, at some length.\n" * 30
 
 
@@ -30,8 +31,8 @@ def main(command):
     if wants_input:
         _log(root, {"command": command, "stdin": text})
     commands = {"list_members": list_members, "add_members": add_members, "remove_members": remove_members}
-    if command == "changepw":
-        withlist(root, name, text)
+    if command in {"changepw", "memberoptions"}:
+        withlist(root, command, name, text, _switches(root).get("add_members", {}))
     else:
         commands[command](
             root, arguments[:-1], name, [line.strip() for line in text.split("\n") if line.strip()], switch
@@ -97,28 +98,61 @@ def remove_members(root, _options, name, lines, switch):
             if not any(line.lower() in members[kind] for kind in ("regular", "digest")):
                 _print(f"No such member: {line}")
             elif not any(re.search(pattern, line) for pattern in switch.get("lie", ())):
-                members["regular"].pop(line.lower(), None)
-                members["digest"].pop(line.lower(), None)
+                forget(members, line)
         _hang(root, "remove_members", switch, "hang_locked")
         _save(root, name, members)
 
 
-def withlist(root, name, text):
-    """Run the helper that the portal prints, as bin/withlist -l -r changepw does where it was installed."""
-    mailing_list = MailList(root, name) if _load(root, name) is not None else None
+def withlist(root, command, name, text, switch):
+    """Run a helper that the portal prints, as bin/withlist -l -r does where it was installed."""
+    mailman = types.ModuleType("Mailman")
+    mailman.Errors, mailman.MemberAdaptor, mailman.mm_cfg = Errors, MemberAdaptor, mm_cfg
+    sys.modules["Mailman"] = mailman
+    helper = {"__name__": command}
+    exec(compile((HELPERS / f"{command}.py.txt").read_text(), f"{command}.py", "exec"), helper)
+    mailing_list = MailList(root, name, switch) if _load(root, name) is not None else None
     if mailing_list is None:
         sys.stderr.write(f"Unknown list: {name}\n")
-    helper = {"__name__": "changepw"}
-    exec(compile(HELPER.read_text(), "changepw.py", "exec"), helper)
     sys.stdin = io.StringIO(text)
-    helper["changepw"](mailing_list)
+    helper[command](mailing_list)
+
+
+class Errors:
+    """Mailman.Errors, as far as adding a member raises them."""
+
+    class MMBadEmailError(Exception):
+        pass
+
+    class MMHostileAddress(Exception):
+        pass
+
+    class MMAlreadyAMember(Exception):
+        pass
+
+    class MembershipIsBanned(Exception):
+        pass
+
+
+class MemberAdaptor:
+    """Mailman.MemberAdaptor: whether a member gets mail, and why not."""
+
+    ENABLED, UNKNOWN, BYUSER, BYADMIN, BYBOUNCE = range(5)
+
+
+WHY_OFF = ["ENABLED", "UNKNOWN", "BYUSER", "BYADMIN", "BYBOUNCE"]
+
+
+class mm_cfg:
+    """Mailman.mm_cfg: the flags that a helper names."""
+
+    Digests, DisableMime = 0, 8
 
 
 class MailList:
     """What of Mailman.MailList a helper of withlist needs, locked when it is made."""
 
-    def __init__(self, root, name):
-        self.root, self.name = root, name
+    def __init__(self, root, name, switch):
+        self.root, self.name, self.switch = root, name, switch
         self.lock = None
         self.Lock()
 
@@ -141,8 +175,47 @@ class MailList:
     def setMemberPassword(self, address, password):
         self.passwords[address.lower()] = password
 
+    def getMemberOption(self, address, flag):
+        return address.lower() in self.members["digest" if flag == mm_cfg.Digests else "plain"]
+
+    def setMemberOption(self, address, flag, value):
+        assert flag == mm_cfg.DisableMime, "digests are chosen when a member is added"
+        self.members["plain"].pop(address.lower(), None)
+        if value:
+            self.members["plain"][address.lower()] = True
+
+    def getDeliveryStatus(self, address):
+        return WHY_OFF.index(self.members["delivery"].get(address.lower(), "ENABLED"))
+
+    def setDeliveryStatus(self, address, status):
+        assert self.isMember(address)
+        self.members["delivery"][address.lower()] = WHY_OFF[status]
+
+    def ApprovedAddMember(self, user, ack=None, admin_notif=None):
+        assert self.Locked()
+        assert (ack, admin_notif) == (0, 0), "somebody would be written to"
+        if user.address in self.switch.get("crash", ()):
+            raise UnicodeDecodeError("ascii", b"x", 0, 1, "ordinal not in range")
+        wrong = why_invalid(user.address)
+        if wrong:
+            raise Errors.MMBadEmailError() if wrong == "bad" else Errors.MMHostileAddress()
+        if self.isMember(user.address):
+            raise Errors.MMAlreadyAMember(user.address)
+        for pattern in self.switch.get("ban", ()):
+            if re.search(pattern, user.address, re.IGNORECASE):
+                raise Errors.MembershipIsBanned(pattern)
+        local, _, domain = user.address.partition("@")
+        self.members["digest" if user.digest else "regular"][user.address.lower()] = f"{local}@{domain.lower()}"
+
     def Save(self):
+        _save(self.root, self.name, self.members)
         (self.root / "lists" / f"{self.name}.passwords").write_text(json.dumps(self.passwords))
+
+
+def forget(members, address):
+    """Delete all that is kept about a member, as removeMember() does."""
+    for kind in members.values():
+        kind.pop(address.lower(), None)
 
 
 def _passwords(root, name):
@@ -224,7 +297,7 @@ def _after(root, switch):
     for change in switch.get("meanwhile", ()):
         members = _load(root, change["list"])
         for address in change["leave"]:
-            members["regular"].pop(address.lower(), None)
+            forget(members, address)
         members["regular"].update({address.lower(): address for address in change["join"]})
         _save(root, change["list"], members)
 

@@ -90,7 +90,7 @@ class World:
 
         self.list.watcher = watch
 
-    def begin(self, **request):
+    def begin(self, open_manager=None, **request):
         lines = [each.encode() for each in self.list.members.values()]
         return begin_planned_run(
             self.session,
@@ -98,6 +98,7 @@ class World:
             RosterText(lines),
             clock=self.clock,
             request=Request(allow_empty=True, **request),
+            open_manager=open_manager,
         )
 
     def confirm(self):
