@@ -1,5 +1,6 @@
 """The only place that knows the dialect: SQLite or PostgreSQL."""
 
+import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import (
+    JSON,
     Column,
     ColumnElement,
     Connection,
@@ -18,10 +20,15 @@ from sqlalchemy import (
     MetaData,
     Select,
     String,
+    Subquery,
     Table,
     TextClause,
     and_,
+    bindparam,
+    cast,
     event,
+    func,
+    select,
     text,
 )
 from sqlalchemy.dialects import sqlite
@@ -206,6 +213,21 @@ def analyze(session: Session, table: Table) -> None:
     """Let PostgreSQL know how large a temporary table has become; SQLite plans well without."""
     if _dialect(session) == "postgresql":
         session.execute(text(f"ANALYZE {table.name}"))
+
+
+def table_of(
+    session: Session | Connection, name: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
+) -> Subquery:
+    """Return some rows of texts as a table that a query can join: one parameter, however many rows there are."""
+    values = bindparam(None, json.dumps([list(row) for row in rows]), String)
+    if _dialect(session) == "postgresql":
+        each = func.json_array_elements(cast(values, JSON)).table_valued("value")
+        cells: list[ColumnElement[Any]] = [each.c.value.op("->>")(number) for number in range(len(columns))]
+    else:
+        each = func.json_each(values).table_valued("value")
+        cells = [func.json_extract(each.c.value, f"$[{number}]") for number in range(len(columns))]
+    labelled = (cast(cell, String).label(column) for cell, column in zip(cells, columns, strict=True))
+    return select(*labelled).subquery(name)
 
 
 def code_points(session: Session | Connection) -> str:

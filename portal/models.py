@@ -83,7 +83,7 @@ class UserGroup(Base):
     """One group that a user is in."""
 
     __tablename__ = "user_groups"
-    __table_args__ = {"sqlite_with_rowid": False}
+    __table_args__ = (Index(None, "name"), {"sqlite_with_rowid": False})
 
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -214,7 +214,7 @@ class History(Base):
     """One change of a preference. Append-only: erasing an address is the one permitted rewrite."""
 
     __tablename__ = "history"
-    __table_args__ = (Index(None, "address_id", "list_handle"),)
+    __table_args__ = (Index(None, "address_id", "list_handle"), Index(None, "at"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime]
@@ -246,6 +246,7 @@ class Run(Base):
         ),
         Index(None, "list_handle", "id"),
         Index(None, "list_handle", "started_at"),  # which run of a list was the last
+        Index(None, "list_handle", "state", "started_at"),  # … and the last good one
         Index(None, "state", "asked_at"),  # what waits, and what is forgotten
     )
 

@@ -8,9 +8,11 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
+from portal.extensions import portal
 from portal.services.preferences import own_history
 from portal.services.reports import lists as list_reports
 from portal.services.reports import runs as run_reports
+from portal.services.reports import trends
 from portal.services.sync import plans
 from tests.factories import NOW, make_user
 
@@ -26,6 +28,9 @@ QUERIES: dict[str, Callable[[Session], Any]] = {
     "lines of a run": lambda session: run_reports.lines(session, 1),
     "unfinished acts on a list": lambda session: plans.unfinished_acts(session, "members"),
     "accepted lines of a list": lambda session: plans.accepted_lines(session, "members"),
+    "lists that need a look": lambda session: list_reports.alarms(session, catalogue=portal().catalogue(), now=NOW),
+    "reports of all lists": lambda session: list_reports.lists(session, catalogue=portal().catalogue(), now=NOW),
+    "the weeks of all lists": lambda session: trends.weeks(session, ["members", "tech"], now=NOW),
     "recent lines of a list": lambda session: plans.recent_lines(session, "members", now=NOW),
 }
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, case, func, literal, not_, or_, select, union_all
+from sqlalchemy import select, union_all
 from sqlalchemy.orm import Session
 
 from portal import database
@@ -13,8 +13,10 @@ from portal.domain.address import printable
 from portal.domain.mailinglist import MailingList
 from portal.domain.outlook import State
 from portal.domain.run import NEVER_BEGUN, SHOWS_PLAN, RunKind, RunState, counts_in_words
-from portal.models import Address, History, Preference, Run
-from portal.services.accounts.addresses import departs, is_held, is_managed
+from portal.models import Address, History, Run
+from portal.services.accounts.addresses import is_held
+from portal.services.reports import counting
+from portal.services.reports.counting import StateCounts
 from portal.services.transaction import reading
 
 OVERDUE = timedelta(minutes=5)  # by then a process should have taken a run that was asked for
@@ -159,9 +161,8 @@ def lists(
     if not chosen:
         return ()
     with reading(session):
-        counts = {row.handle: row for row in session.execute(union_all(*(_count_by_state(each) for each in chosen)))}
-        last = _last_runs(session, [each.handle for each in chosen])
-        good = _last_runs(session, [each.handle for each in chosen], Run.state == RunState.DONE)
+        counts = counting.count_states(session, chosen)
+        last, good = _last_runs(session, [each.handle for each in chosen])
     promise = timedelta(hours=catalogue.applied_within_hours)
     return tuple(
         _list_report(each, counts[each.handle], last.get(each.handle), good.get(each.handle), now=now, promise=promise)
@@ -170,12 +171,11 @@ def lists(
 
 
 def alarms(session: Session, *, catalogue: Catalogue, now: datetime) -> tuple[Alarm, ...]:
-    """Return the lists that are late or need approval, in the catalogue's order. Two statements."""
+    """Return the lists that are late or need approval, in the catalogue's order. One statement."""
     if not catalogue.lists:
         return ()
     with reading(session):
-        last = _last_runs(session, list(catalogue.lists))
-        good = _last_runs(session, list(catalogue.lists), Run.state == RunState.DONE)
+        last, good = _last_runs(session, list(catalogue.lists))
     promise = timedelta(hours=catalogue.applied_within_hours)
     running = (each for each in catalogue.lists.values() if not each.is_paused)
     found = (_alarm(each, last.get(each.handle), good.get(each.handle), now=now, promise=promise) for each in running)
@@ -234,7 +234,7 @@ def catalogue(session: Session, catalogue: Catalogue, *, now: datetime) -> tuple
 
 def _list_report(
     mailing_list: MailingList,
-    counts: Any,
+    counts: StateCounts,
     last: RunReport | None,
     good: RunReport | None,
     *,
@@ -245,15 +245,7 @@ def _list_report(
     return ListReport(
         handle=mailing_list.handle,
         name=mailing_list.name,
-        subscribed=counts.subscribed,
-        unsubscribed=counts.unsubscribed,
-        not_chosen=counts.not_chosen,
-        being_added=counts.being_added,
-        being_removed=counts.being_removed,
-        waiting=counts.waiting,
-        unconfirmed=counts.unconfirmed,
-        not_added=counts.not_added,
-        refused=counts.refused,
+        **{_COLUMN.get(state, state.value): count for state, count in counts.states.items()},
         departing=counts.departing,
         without_account=good.without_account if good else None,
         last_run=last,
@@ -265,61 +257,24 @@ def _list_report(
     )
 
 
-def conditions() -> dict[State, Any]:
-    """Return what the states of ``domain.outlook`` are in SQL, of a managed address with its preference joined."""
-    on = Preference.seen.is_(True)
-    wanted, unwanted = Preference.subscribed.is_(True), Preference.subscribed.is_(False)
-    missing = and_(wanted, not_(on))
-    result = Preference.push_result
-    return {
-        State.SUBSCRIBED: and_(wanted, on),
-        State.NOT_SUBSCRIBED: and_(unwanted, not_(on)),
-        State.NOT_CHOSEN: Preference.list_handle.is_(None),
-        State.BEING_ADDED: and_(missing, result.is_(None)),
-        State.BEING_REMOVED: and_(unwanted, on),
-        State.WAITING: and_(missing, result == "pending"),
-        State.UNCONFIRMED: and_(missing, result == "confirm"),
-        State.NOT_ADDED: and_(missing, result == "undone"),
-        State.REFUSED: and_(missing, result == "rejected"),
-    }
+def _last_runs(session: Session, handles: list[str]) -> tuple[dict[str, RunReport], dict[str, RunReport]]:
+    """Return the run of each list that began last, and the last good one.
 
-
-def _count_by_state(mailing_list: MailingList) -> Any:
-    """Count managed addresses by state; a change is under way until the list manager refused it or holds it."""
-    states = conditions()
-    sums = [
-        func.coalesce(func.sum(case((state, 1), else_=0)), 0).label(_COLUMN.get(name, name.value))
-        for name, state in states.items()
-    ]
-    removed = and_(states[State.BEING_REMOVED], Preference.push_result.is_(None))
-    under_way = case((or_(states[State.BEING_ADDED], removed), Preference.changed_at))
-    departing = (
-        select(func.count())
-        .select_from(Preference)
-        .join(Address, Address.id == Preference.address_id)
-        .where(Preference.list_handle == mailing_list.handle, departs(mailing_list))
-        .scalar_subquery()
-    )
-    return (
-        select(literal(mailing_list.handle).label("handle"), *sums, func.min(under_way).label("oldest_change_at"))
-        .add_columns(departing.label("departing"))
-        .select_from(Address)
-        .outerjoin(Preference, and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id))
-        .where(is_managed(mailing_list))
-    )
-
-
-def _last_runs(session: Session, handles: list[str], *conditions: Any) -> dict[str, RunReport]:
-    """Return the run of each list that began last. One that waited has a lower number than others that began before."""
-    latest = [
+    One that waited has a lower number than others that began before.
+    """
+    of_list = database.table_of(session, "lists", ("handle",), [[each] for each in handles])
+    latest = (
         select(Run.id)
-        .where(Run.list_handle == handle, Run.state.not_in(NEVER_BEGUN), *conditions)
+        .where(Run.list_handle == of_list.c.handle)
         .order_by(Run.started_at.desc(), Run.id.desc())
         .limit(1)
-        .scalar_subquery()
-        for handle in handles
-    ]
-    return {run.handle: run for run in map(RunReport._make, session.execute(run_reports().where(Run.id.in_(latest))))}
+        .correlate(of_list)
+    )
+    last = select(latest.where(Run.state.not_in(NEVER_BEGUN)).scalar_subquery()).select_from(of_list)
+    good = select(latest.where(Run.state == RunState.DONE).scalar_subquery()).select_from(of_list)
+    query = run_reports().where(Run.id.in_(union_all(last, good))).order_by(Run.started_at, Run.id)
+    found = list(map(RunReport._make, session.execute(query)))
+    return {each.handle: each for each in found}, {each.handle: each for each in found if each.state == RunState.DONE}
 
 
 def run_reports() -> Any:

@@ -13,7 +13,7 @@ from portal.domain.search_text import search_words
 from portal.models import Address, Preference, User, UserAddress, UserGroup
 from portal.services.accounts import directory
 from portal.services.accounts.addresses import is_managed
-from portal.services.reports import lists as list_reports
+from portal.services.reports import counting
 from portal.services.transaction import reading
 
 DEPARTED = "departed"  # no active user who may see the list holds the address; what was chosen for it is still kept
@@ -139,7 +139,7 @@ def matching(mailing_list: MailingList, wanted: Filter) -> ColumnElement[bool]:
 
 def state_of(mailing_list: MailingList) -> Any:
     """Return the state of an address in SQL, with its preference joined."""
-    states = ((condition, literal(state.value)) for state, condition in list_reports.conditions().items())
+    states = ((condition, literal(state.value)) for state, condition in counting.conditions().items())
     return case((~is_managed(mailing_list), literal(DEPARTED)), *states, else_=literal(DEPARTED))
 
 

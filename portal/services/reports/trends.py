@@ -13,6 +13,7 @@ from portal.services.transaction import reading
 
 WEEKS = 12
 _WEEK = timedelta(days=7)
+_LONGEST = timedelta(days=1)  # that a run lasts
 
 
 class Week(NamedTuple):
@@ -59,6 +60,7 @@ def _last_good(handles: Sequence[str], begins: Sequence[datetime]) -> Any:
     latest = (
         select(func.max(Run.id).label("id"), week)
         .where(Run.list_handle.in_(handles), Run.state == RunState.DONE, Run.finished_at >= begins[0])
+        .where(Run.started_at >= begins[0] - _LONGEST)  # which an index knows
         .group_by(Run.list_handle, "week")
         .subquery()
     )

@@ -1,0 +1,148 @@
+"""How many addresses of each list are in which state: one pass over the preferences of all lists.
+
+Who is managed is found out once for all lists that everybody sees, and from its groups where a list has an audience.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, except_, exists, func, not_, or_, select
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.domain.mailinglist import MailingList
+from portal.domain.outlook import State
+from portal.models import Address, Preference, User, UserAddress, UserGroup
+
+
+@dataclass(slots=True)
+class StateCounts:
+    """Managed addresses of one list by state; ``departing`` are not managed, and the next run takes them off it.
+
+    ``oldest_change_at`` is when the oldest change that is under way was chosen.
+    """
+
+    states: dict[State, int] = field(default_factory=lambda: dict.fromkeys(State, 0))
+    departing: int = 0
+    oldest_change_at: datetime | None = None
+
+
+def conditions() -> dict[State, Any]:
+    """Return what the states of ``domain.outlook`` are in SQL, of a managed address with its preference joined."""
+    on = Preference.seen.is_(True)
+    wanted, unwanted = Preference.subscribed.is_(True), Preference.subscribed.is_(False)
+    missing = and_(wanted, not_(on))
+    result = Preference.push_result
+    return {
+        State.SUBSCRIBED: and_(wanted, on),
+        State.NOT_SUBSCRIBED: and_(unwanted, not_(on)),
+        State.NOT_CHOSEN: Preference.list_handle.is_(None),
+        State.BEING_ADDED: and_(missing, result.is_(None)),
+        State.BEING_REMOVED: and_(unwanted, on),
+        State.WAITING: and_(missing, result == "pending"),
+        State.UNCONFIRMED: and_(missing, result == "confirm"),
+        State.NOT_ADDED: and_(missing, result == "undone"),
+        State.REFUSED: and_(missing, result == "rejected"),
+    }
+
+
+_STORED = [each for each in State if each is not State.NOT_CHOSEN]  # the states of what has a row
+
+
+def count_states(session: Session, lists: Sequence[MailingList]) -> dict[str, StateCounts]:
+    """Return the counts of lists by handle. Six statements at most, however many lists there are."""
+    counts = {each.handle: StateCounts() for each in lists}
+    for_all = [each for each in lists if each.audience is None]
+    if for_all:
+        _count_for_all(session, for_all, counts)
+    for_groups = [each for each in lists if each.audience is not None]
+    if for_groups:
+        _count_for_groups(session, for_groups, counts)
+    return counts
+
+
+def _count_for_all(session: Session, lists: Sequence[MailingList], counts: Mapping[str, StateCounts]) -> None:
+    """Count the lists that everybody sees: all that is stored, less what is stored of addresses that are not managed.
+
+    Those are few. To look each address up takes ten times as long.
+    """
+    handles = [each.handle for each in lists]
+    managed = select(UserAddress.address_id).join(User, User.id == UserAddress.user_id).where(User.is_active)
+    is_managed = exists(managed.where(UserAddress.address_id == Preference.address_id).correlate(Preference))
+    oldest = func.min(case((and_(_under_way(), is_managed), Preference.changed_at)))
+    stored = select(Preference.list_handle, *_sums()).where(Preference.list_handle.in_(handles))
+    stored = stored.group_by(Preference.list_handle)
+    unmanaged = Preference.address_id.in_(except_(select(Address.id), managed))
+    _add(counts, session.execute(stored.add_columns(oldest)))
+    _subtract(counts, session.execute(stored.add_columns(_departing(lists)).where(unmanaged)))
+    total = session.execute(select(func.count()).select_from(managed.distinct().subquery())).scalar_one()
+    _add_not_chosen(counts, dict.fromkeys(handles, total))
+
+
+def _count_for_groups(session: Session, lists: Sequence[MailingList], counts: Mapping[str, StateCounts]) -> None:
+    """Count the lists that have an audience, from its groups."""
+    handles = [each.handle for each in lists]
+    pairs = [(each.handle, name) for each in lists for name in each.audience or ()]
+    groups = database.table_of(session, "audiences", ("handle", "name"), pairs)
+    managed = (
+        select(groups.c.handle, UserAddress.address_id)
+        .join(UserGroup, UserGroup.name == groups.c.name)
+        .join(User, and_(User.id == UserGroup.user_id, User.is_active))
+        .join(UserAddress, UserAddress.user_id == User.id)
+        .distinct()
+        .cte("managed")
+    )
+    of_managed = and_(Preference.list_handle == managed.c.handle, Preference.address_id == managed.c.address_id)
+    oldest = func.min(case((_under_way(), Preference.changed_at)))
+    stored = select(managed.c.handle, *_sums(), oldest).join(Preference, of_managed).group_by(managed.c.handle)
+    _add(counts, session.execute(stored))
+    departing = (
+        select(Preference.list_handle, _departing(lists))
+        .outerjoin(managed, of_managed)
+        .where(Preference.list_handle.in_(handles), Preference.seen.is_(True), managed.c.address_id.is_(None))
+        .group_by(Preference.list_handle)
+    )
+    for handle, count in session.execute(departing):
+        counts[handle].departing = count
+    totals = select(managed.c.handle, func.count()).group_by(managed.c.handle)
+    _add_not_chosen(counts, dict(map(tuple, session.execute(totals))))
+
+
+def _sums() -> list[Any]:
+    by_state = conditions()
+    return [func.count().filter(by_state[each]) for each in _STORED]
+
+
+def _under_way() -> ColumnElement[bool]:
+    """Return the condition that a run is to carry a change out; what the list manager refused or holds is none."""
+    by_state = conditions()
+    removed = and_(by_state[State.BEING_REMOVED], Preference.push_result.is_(None))
+    return or_(by_state[State.BEING_ADDED], removed)
+
+
+def _departing(lists: Iterable[MailingList]) -> ColumnElement[int]:
+    """Count, of addresses that are not managed, what rule 4 takes off a list: ``departs`` of many lists."""
+    all_go = Preference.list_handle.in_([each.handle for each in lists if each.remove_on_departure])
+    goes = or_(all_go, not_(Preference.subscribed), Preference.moved_to.is_not(None))
+    return func.count().filter(and_(Preference.seen.is_(True), not_(Preference.departed), goes))
+
+
+def _add(counts: Mapping[str, StateCounts], rows: Iterable[Any]) -> None:
+    for handle, *sums, oldest in rows:
+        counts[handle].states.update(zip(_STORED, sums, strict=True))
+        counts[handle].oldest_change_at = oldest
+
+
+def _subtract(counts: Mapping[str, StateCounts], rows: Iterable[Any]) -> None:
+    for handle, *sums, departing in rows:
+        counts[handle].departing = departing
+        for state, count in zip(_STORED, sums, strict=True):
+            counts[handle].states[state] -= count
+
+
+def _add_not_chosen(counts: Mapping[str, StateCounts], managed: Mapping[str, int]) -> None:
+    for handle, count in managed.items():
+        states = counts[handle].states
+        states[State.NOT_CHOSEN] = count - sum(states[each] for each in _STORED)
