@@ -31,17 +31,13 @@ MONTHS = (
     _("Nov"),
     _("Dec"),
 )
+ON_EVERY_PAGE = ("site_name", "help_contact", "imprint_url", "privacy_url")  # of the settings
 YEAR = 365 * 24 * 3600  # seconds
 
 
 def prepare(app: Flask, settings: Settings) -> None:
     """Make templates strict and give them their words."""
-    app.jinja_options = {
-        "undefined": StrictUndefined,
-        "trim_blocks": True,
-        "lstrip_blocks": True,
-        "extensions": ["jinja2.ext.i18n"],
-    }
+    _set_up_jinja(app)
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = YEAR  # an asset's URL changes with its content
     versions = {path.name: _version(path) for path in Path(app.static_folder or "").iterdir()}
     zone = ZoneInfo(settings.timezone)
@@ -56,14 +52,9 @@ def prepare(app: Flask, settings: Settings) -> None:
         there, now = local(at)
         return f"{day_text(there, now)}, {there:%H:%M}"
 
-    app.jinja_env.policies["ext.i18n.trimmed"] = True
-    app.jinja_env.install_gettext_callables(gettext, ngettext)  # type: ignore[attr-defined]
     app.jinja_env.globals.update(
         _=gettext,
-        site_name=settings.site_name,
-        help_contact=settings.help_contact,
-        imprint_url=settings.imprint_url,
-        privacy_url=settings.privacy_url,
+        **{name: getattr(settings, name) for name in ON_EVERY_PAGE},
         asset=asset,
         page_numbers=page_numbers,
         are_lists_known=lambda: portal().readable_catalogue() is not None,
@@ -78,6 +69,17 @@ def prepare(app: Flask, settings: Settings) -> None:
         listed=listed,
     )
     app.context_processor(_common)
+
+
+def _set_up_jinja(app: Flask) -> None:
+    app.jinja_options = {
+        "undefined": StrictUndefined,
+        "trim_blocks": True,
+        "lstrip_blocks": True,
+        "extensions": ["jinja2.ext.i18n"],
+    }
+    app.jinja_env.policies["ext.i18n.trimmed"] = True
+    app.jinja_env.install_gettext_callables(gettext, ngettext)  # type: ignore[attr-defined]
 
 
 def _common() -> dict[str, Any]:
