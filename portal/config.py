@@ -141,6 +141,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             port = 0
         if port == 0:
             raise ValueError("`base_url` has a host or a port that cannot be")
+        if self.is_https and ":" in (urlsplit(self.base_url).hostname or ""):
+            raise ValueError("`base_url` has an IPv6 address for its host; with https the host needs a name")
         if not _PATH.fullmatch(urlsplit(self.base_url).path) or {"?", "#"} & set(self.base_url):
             raise ValueError("`base_url` has a path of something else than letters, digits, dashes and underscores")
         try:

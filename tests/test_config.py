@@ -83,6 +83,7 @@ def test_other_variables_that_start_alike_are_none_of_ours(tmp_path: Path) -> No
 def test_https_and_path_come_from_the_base_url() -> None:
     assert not Settings().is_https
     assert Settings(base_url="https://portal.example.org").is_https
+    assert not Settings(base_url="http://[::1]:8000").is_https
     assert Settings(base_url="https://portal.example.org:8443/members/").path == "/members"
 
 
@@ -111,6 +112,10 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
         ("base_url = 'https://host?x'", "that starts with http:// or https:// and a host - at `base_url`"),
         ("base_url = 'https://host:99999'", "`base_url` has a host or a port that cannot be"),
         ("base_url = 'https://[::1'", "`base_url` has a host or a port that cannot be"),
+        (
+            "base_url = 'https://[2001:db8::7]:8443'",
+            "has an IPv6 address for its host; with https the host needs a name",
+        ),
         ("allowed_special_domains = 'local'", "expected a list, got text - at `allowed_special_domains`"),
         (
             "sqlalchemy_database_uri = 'mysql://portal:geheim@db/portal'",

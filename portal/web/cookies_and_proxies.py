@@ -84,6 +84,5 @@ def prepare(app: Flask, settings: Settings) -> None:
         REMEMBER_COOKIE_NAME="=",
     )
     if settings.is_https:
-        own = urlsplit(settings.base_url).hostname or ""
-        # Tools on the same machine are answered too.
-        app.config["TRUSTED_HOSTS"] = [f"[{own}]" if ":" in own else own, "localhost", "127.0.0.1", "[::1]"]
+        # Tools on the same machine are answered too. Werkzeug compares no IPv6 address: see Settings.
+        app.config["TRUSTED_HOSTS"] = [urlsplit(settings.base_url).hostname or "", "localhost", "127.0.0.1"]

@@ -118,11 +118,13 @@ def _security_log(evidence: Evidence) -> str:
         return f"{place}, which the first event makes"
     found, owner = place.stat(), evidence.instance.stat().st_uid
     is_others = stat.S_ISREG(found.st_mode) and found.st_uid != owner and not found.st_mode & _OTHERS_WRITE
-    if is_others or not os.access(place, os.W_OK):
+    if is_others:
         raise ConfigurationError(
             f"{place} cannot be written by the user that the instance folder belongs to; "
             f"run: chown --reference={evidence.instance} {place}"
         )
+    if not os.access(place, os.W_OK):
+        raise ConfigurationError(f"{place} cannot be written; look at its mode, its owner and its disk")
     return str(place)
 
 
