@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from flask import Flask
+from flask import Flask, abort, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from portal.config import Settings
@@ -64,10 +64,20 @@ def _cookie_name(settings: Settings) -> str:
     return f"{'__Host-' if settings.is_https else ''}portal{own}"
 
 
+def _require_length() -> None:
+    """Refuse a form that does not say how long it is: it would be cut off at the limit, and the rest be taken for all.
+
+    Browsers always say so. The API reads its bodies itself.
+    """
+    if "Transfer-Encoding" in request.headers and not request.path.startswith("/api/"):
+        abort(411)
+
+
 def prepare(app: Flask, settings: Settings) -> None:
     """Set the bounds. Behind HTTPS the cookie is bound to the host, and only the portal's own host is answered."""
     app.wsgi_app = below(settings.path, monitored_by_any_name(app.wsgi_app))  # type: ignore[method-assign, assignment]
     trust_proxies(app, settings.trusted_proxies)
+    app.before_request(_require_length)
     app.config.update(
         MAX_CONTENT_LENGTH=settings.max_body,
         MAX_FORM_MEMORY_SIZE=settings.max_body,

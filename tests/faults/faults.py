@@ -225,6 +225,7 @@ _GUARDS = (
         ("guard: a cookie without HTTPS", "SESSION_COOKIE_SECURE=settings.is_https", "SESSION_COOKIE_SECURE=False"),
         ("guard: one proxy too many is believed", "x_for=count,", "x_for=count + 1,"),
         ("guard: a proxy names the host", "x_host=0", "x_host=count"),
+        ("guard: a form of no length is read in part", "    app.before_request(_require_length)\n", ""),
         ("guard: any host is answered", 'app.config["TRUSTED_HOSTS"]', 'app.config["HOSTS"]'),
         ("guard: bodies of any size", "MAX_CONTENT_LENGTH=settings.max_body", "MAX_CONTENT_LENGTH=None"),
         ("form: a token ends before the log-in", "WTF_CSRF_TIME_LIMIT=None", "WTF_CSRF_TIME_LIMIT=3600"),

@@ -313,6 +313,13 @@ def test_a_database_that_is_gone_is_a_calm_page(make_app: Callable[..., Flask], 
 # 15: bounds
 
 
+def test_a_form_that_does_not_say_how_long_it_is_is_not_read(alice: Visitor) -> None:
+    form = {"csrf_token": alice.get("/account").token}
+    headers = {"Transfer-Encoding": "chunked"}
+    assert alice.client.post("/account/log-ins/end-others", data=form, headers=headers).status_code == 411
+    assert alice.client.post("/account/log-ins/end-others", data=form).status_code == 303
+
+
 def test_a_body_over_the_limit_is_a_413(make_app: Callable[..., Flask], people: dict[str, int]) -> None:
     alice = visit(make_app(PORTAL_MAX_BODY="2048"))
     alice.log_in("alice")
