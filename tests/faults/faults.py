@@ -216,6 +216,7 @@ _GUARDS = (
             "cookies_are_httponly_and_lax_without_https_too",
             "behind_https_no_other_host_is_answered",
             "a_form_is_good_for_as_long_as_the_log_in",
+            "a_form_that_does_not_say_how_long_it_is_is_not_read",
             "a_body_over_the_limit_is_a_413",
             "an_origin_is_believed_from_as_many_proxies_as_are_trusted",
         ),

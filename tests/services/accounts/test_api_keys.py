@@ -35,7 +35,7 @@ def key(session: Session, bob: int) -> str:
 
 def rows(session: Session) -> list[Row[Any]]:
     with reading(session):
-        return list(session.execute(select(ApiKey.__table__)))
+        return list(session.execute(select(ApiKey.__table__).order_by(ApiKey.id)))
 
 
 def tries(session: Session) -> int:
