@@ -168,19 +168,21 @@ def test_a_superuser_finds_out_why_somebody_is_not_on_a_list(walk: Walk) -> None
 def test_a_superuser_takes_all_of_a_group_off_a_list_and_puts_them_back(walk: Walk) -> None:
     board = {f"{name}@example.org" for name in BOARD}
     walk.log_in("bob")
-    choose_for_the_board(walk, "Unsubscribe")
+    choose_for_the_board(walk, "Take off the list", "Take these 12 addresses off")
     assert walk.shell("sync").exit_code == 77  # twelve of thirteen at once: it needs approval
     (plan,) = json.loads(walk.shell("sync", "--dry-run", "--format", "json", "members").stdout)
     assert walk.shell("sync", "--accept", plan["plan"]).exit_code == 0
     assert walk.rosters.get("members") == {"bob@example.org", "stranger@example.net"}
 
-    choose_for_the_board(walk, "Subscribe")
+    choose_for_the_board(walk, "Put on the list", "Put these 12 addresses on")
     assert walk.shell("sync").exit_code == 0
     assert walk.rosters.get("members") == {*board, "bob@example.org", "stranger@example.net"}
 
 
-def choose_for_the_board(walk: Walk, bulk_action: str) -> None:
+def choose_for_the_board(walk: Walk, bulk_action: str, approval: str) -> None:
     walk.open("/admin/lists/members?group=board")
-    walk.press(f"{bulk_action} them")
+    walk.page.get_by_label("Bulk action").select_option(bulk_action)
+    walk.page.get_by_label("for", exact=True).select_option("All 12 addresses")
+    walk.press("Continue")
     walk.page.fill("#reason", "asked by the board")
-    walk.press(f"{bulk_action} these 12 addresses")
+    walk.press(approval)

@@ -1,4 +1,4 @@
-"""What a superuser does for others on one list: for one address, or for all that a filter finds.
+"""What a superuser does for others on one list: for some addresses, or for all that a filter finds.
 
 What would happen is looked at first. The look has an id, and only what was looked at is done: where the addresses have
 changed since, they are to be looked at again.
@@ -184,7 +184,7 @@ def _eligibility(mailing_list: MailingList, bulk_action: BulkAction, wanted: Fil
         is_on = (Preference.subscribed.is_(True), literal(Eligibility.CHANGE.value))
         return case(is_on, not_managed, already, else_=literal(Eligibility.CHANGE.value))
     already = (Preference.subscribed.is_(True), literal(Eligibility.SO_ALREADY.value))
-    is_wanted = _is_the_one_to_subscribe(mailing_list, is_alone=wanted.address_id is not None)
+    is_wanted = _is_the_one_to_subscribe(mailing_list, is_alone=len(wanted.address_ids) == 1)
     return case(
         not_managed,
         already,

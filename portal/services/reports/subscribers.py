@@ -23,12 +23,12 @@ _AT_ONCE = 1_000  # rows that a stream reads in one go
 
 
 class Filter(NamedTuple):
-    """Which addresses are asked for: part of an address or of a holder's name, state, a group, or one alone."""
+    """Which addresses are asked for: part of an address or of a holder's name, state, a group, or some alone."""
 
     text: str = ""
     state: str = ""
     group: str = ""
-    address_id: int | None = None
+    address_ids: tuple[int, ...] = ()
 
 
 class Holder(NamedTuple):
@@ -132,8 +132,8 @@ def matching(mailing_list: MailingList, wanted: Filter) -> ColumnElement[bool]:
         found.append(_held_by(UserGroup.name == wanted.group, UserGroup.user_id == UserAddress.user_id))
     if wanted.state:
         found.append(state_of(mailing_list) == wanted.state if wanted.state in STATES else false())
-    if wanted.address_id is not None:
-        found.append(Address.id == wanted.address_id)
+    if wanted.address_ids:
+        found.append(Address.id.in_(wanted.address_ids))
     return and_(*found)
 
 

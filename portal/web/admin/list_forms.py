@@ -3,11 +3,12 @@
 from typing import Any
 
 from flask_wtf import FlaskForm
-from wtforms import HiddenField, IntegerField, SearchField, StringField
-from wtforms.validators import AnyOf, DataRequired, InputRequired, Length, NumberRange, Optional
+from wtforms import HiddenField, IntegerField, SearchField, SelectMultipleField, StringField
+from wtforms.validators import AnyOf, DataRequired, InputRequired, Length, NumberRange, Optional, ValidationError
 
 from portal.services.preferences.on_behalf import LONGEST_REASON, BulkAction
 from portal.services.reports.subscribers import DEPARTED, SORTS, Filter
+from portal.translation import gettext
 from portal.translation import lazy_gettext as _
 from portal.web.forms import MAX_ID, PostedForm, QueryForm, is_readable, trimmed
 
@@ -32,7 +33,7 @@ class FilterForm(QueryForm):
     """Which addresses of a list."""
 
     q = SearchField(
-        _("Address, name or username"), filters=[trimmed], validators=[Optional(), Length(max=254), is_readable]
+        _("Name, username or address"), filters=[trimmed], validators=[Optional(), Length(max=254), is_readable]
     )
     state = StringField(
         _("State"), filters=[trimmed], validators=[Optional(), AnyOf([*STATE_WORDS], _("There is no such state."))]
@@ -73,17 +74,33 @@ class ExportForm(FilterForm):
 
 
 class BulkActionForm(FilterForm):
-    """What to do, and to which addresses: those of a filter, or one alone."""
+    """What to do, and to which addresses: those of a filter, or the ticked ones among them."""
 
     bulk_action = StringField(
         _("Action"), validators=[InputRequired(), AnyOf([*BulkAction], _("There is no such action."))]
     )
-    address = IntegerField(_("Address"), validators=[Optional(), NumberRange(1, MAX_ID)])
+    of = StringField(validators=[Optional(), AnyOf(("selected", "all"))])
+    address = SelectMultipleField(_("Address"), coerce=int, validate_choice=False)
+
+    def validate_address(self, field: Any) -> None:
+        """Refuse what is not the number of an address. Raise ValidationError."""
+        if not all(1 <= each <= MAX_ID for each in field.data or ()):
+            raise ValidationError(gettext("This is not an address."))
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Return the ids of the addresses that were named; none where all that the filter finds are asked for."""
+        return () if self.of.data == "all" else tuple(self.address.data or ())
+
+    @property
+    def lacks_addresses(self) -> bool:
+        """Tell whether the ticked addresses are asked for, and none is."""
+        return self.of.data == "selected" and not self.addresses
 
     @property
     def wanted(self) -> Filter:
         """Return what was asked for."""
-        return super().wanted._replace(address_id=self.address.data)
+        return super().wanted._replace(address_ids=self.addresses)
 
 
 class ReasonForm(PostedForm):

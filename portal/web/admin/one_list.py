@@ -59,7 +59,7 @@ def show(handle: str) -> ResponseReturnValue:
         form=form,
         page=page,
         size=AT_ONCE,
-        groups=directory.groups(db.session()),
+        groups={each: each for each in directory.groups(db.session())},
         weeks=trends.weeks(db.session(), [handle], now=now)[handle],
         state_words=STATE_WORDS,
     )
@@ -89,6 +89,9 @@ def preview(handle: str) -> ResponseReturnValue:
     asked = BulkActionForm(request.args)
     if not asked.validate():
         return redirect(url_for("admin.one_list.show", handle=handle))
+    if asked.lacks_addresses:
+        flash(gettext("Select at least one address first."), "bad")
+        return redirect(url_for("admin.one_list.show", handle=handle, **asked.query))
     return _preview_page(mailing_list, asked)
 
 
@@ -97,7 +100,7 @@ def change(handle: str) -> ResponseReturnValue:
     """Do what was looked at, to exactly those addresses; where they have changed since, show them again."""
     mailing_list = portal().catalogue().get(handle)
     asked = BulkActionForm(request.args)
-    if not asked.validate():
+    if not asked.validate() or asked.lacks_addresses:
         return redirect(url_for("admin.one_list.show", handle=handle), 303)
     bulk_action = BulkAction(asked.bulk_action.data)
     form = reason_form(bulk_action)
@@ -126,10 +129,15 @@ def change(handle: str) -> ResponseReturnValue:
 def _done_text(bulk_action: BulkAction, count: int) -> str:
     values = {"number": f"{count:,}"}
     if bulk_action is BulkAction.SUBSCRIBE:
-        return ngettext("%(number)s address was subscribed.", "%(number)s addresses were subscribed.", count, **values)
+        return ngettext(
+            "%(number)s address was put on the list.", "%(number)s addresses were put on the list.", count, **values
+        )
     if bulk_action is BulkAction.UNSUBSCRIBE:
         return ngettext(
-            "%(number)s address was unsubscribed.", "%(number)s addresses were unsubscribed.", count, **values
+            "%(number)s address was taken off the list.",
+            "%(number)s addresses were taken off the list.",
+            count,
+            **values,
         )
     return ngettext(
         "%(number)s address was marked to be tried again.",

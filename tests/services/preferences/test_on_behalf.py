@@ -109,7 +109,7 @@ def test_who_has_several_addresses_is_put_on_with_one(session: Session, members:
     seen = on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL)
     assert seen.first == ("alice@example.org",)
     assert seen.passed_over == {Eligibility.SO_ALREADY: 1, Eligibility.OTHER_ADDRESS: 2}
-    home = Filter(address_id=make_address(session, "alice@home.example.org"))
+    home = Filter(address_ids=(make_address(session, "alice@home.example.org"),))
     session.rollback()
     assert do(members, BulkAction.SUBSCRIBE, home) == 1
     assert on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL).count == 0

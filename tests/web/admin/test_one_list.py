@@ -76,7 +76,8 @@ def test_what_is_asked_for_stands_in_the_url_and_in_every_link(bob: Visitor, ses
     assert "1 to 1 of 1 address" in page.text
     kept = [each for each in links(page) if each.startswith(LIST) and "q=dora" in each]
     assert kept
-    assert all("group=staff+%26+co" in each and "state=" in each for each in kept)
+    assert all("group=staff+%26+co" in each for each in kept)
+    assert all("state=not_chosen" in each for each in kept if "/export" in each)
     assert page.value("q") == "dora"
 
 
@@ -94,10 +95,10 @@ def test_pages_lead_to_each_other(bob: Visitor, session: Session) -> None:
         make_user(session, f"user{number:02}")
     first = bob.get(f"{LIST}?q=user")
     assert "1 to 50 of 60 addresses" in first.text
-    assert "Previous page" not in first.text
+    assert [each["href"] for tag, each in first.tags if each.get("aria-current") == "page"] == [f"{LIST}?page=1&q=user"]
     second = bob.get(next(each for each in links(first) if "page=2" in each))
     assert "51 to 60 of 60 addresses" in second.text
-    assert "Next page" not in second.text
+    assert "Next" not in second.text
     assert "There is no such page" in bob.get(f"{LIST}?page=9").text
 
 
@@ -238,9 +239,9 @@ def test_somebody_is_subscribed_with_a_reason(bob: Visitor, session: Session, pe
     alice = make_address(session, "alice@example.org")
     session.rollback()
     look = bob.get(f"{CHANGE}?bulk_action=subscribe&address={alice}")
-    assert "Subscribe 1 address to Members" in look.title
+    assert "Put 1 address on Members" in look.title
     assert "alice@example.org" in look.text
-    assert "1 address was subscribed." in do(bob, f"bulk_action=subscribe&address={alice}").text
+    assert "1 address was put on the list." in do(bob, f"bulk_action=subscribe&address={alice}").text
     assert wanted(session) == {alice: True}
     line = session.execute(select(History.actor, History.actor_id, History.reason, History.source)).one()
     assert tuple(line) == ("bob", people["bob"], "asked by phone", "superuser")
@@ -253,9 +254,44 @@ def test_all_rows_of_a_filter_are_unsubscribed_and_no_others(bob: Visitor, sessi
     look = bob.get(f"{CHANGE}?bulk_action=unsubscribe&group=staff")
     assert "The first 20 of them" in look.text
     assert "held by somebody in staff" in look.text
-    assert "25 addresses were unsubscribed." in do(bob, "bulk_action=unsubscribe&group=staff").text
+    assert "25 addresses were taken off the list." in do(bob, "bulk_action=unsubscribe&group=staff").text
     assert sorted(wanted(session).values()) == [False] * 25 + [True] * 5
     assert len(session.scalars(select(History.id)).all()) == 25
+
+
+def test_only_the_ticked_addresses_are_changed(bob: Visitor, session: Session) -> None:
+    ids = [
+        make_user(session, name) and make_address(session, f"{name}@example.org") for name in ("dora", "erin", "frank")
+    ]
+    session.rollback()
+    page = bob.get(LIST)
+    boxes = [each["value"] for tag, each in page.tags if each.get("type") == "checkbox" and each["name"] == "address"]
+    assert {str(each) for each in ids} <= set(boxes)
+    query = f"bulk_action=subscribe&of=selected&address={ids[0]}&address={ids[2]}"
+    assert "Put 2 addresses on Members" in bob.get(f"{CHANGE}?{query}").title
+    assert "2 addresses were put on the list." in do(bob, query).text
+    assert wanted(session) == {ids[0]: True, ids[2]: True}
+
+
+def test_all_that_a_filter_finds_are_changed_whatever_is_ticked(bob: Visitor, session: Session) -> None:
+    for name in ("dora", "erin"):
+        make_user(session, name, groups=("staff",))
+    ticked = make_address(session, "dora@example.org")
+    session.rollback()
+    query = f"bulk_action=subscribe&of=all&address={ticked}&group=staff"
+    assert "2 addresses were put on the list." in do(bob, query).text
+
+
+def test_a_bulk_action_for_ticked_addresses_of_which_there_are_none_asks_to_tick_some(
+    bob: Visitor, session: Session
+) -> None:
+    query = "bulk_action=unsubscribe&of=selected"
+    answer = bob.client.get(f"{CHANGE}?{query}&q=alice")
+    assert answer.headers["Location"] == f"{LIST}?q=alice"
+    assert "Select at least one address first." in bob.get(f"{LIST}?q=alice").text
+    form = {"csrf_token": bob.get("/account").token, "reason": "x", "shown": ""}
+    assert bob.client.post(f"{CHANGE}?{query}", data=form).headers["Location"] == LIST
+    assert wanted(session) == {}
 
 
 def test_a_set_that_changed_is_shown_again_and_nothing_is_done(bob: Visitor, session: Session) -> None:
@@ -290,6 +326,7 @@ def test_what_was_refused_is_tried_again_without_a_reason(bob: Visitor, session:
     make_preference(session, "members", "alice@example.org", True, refusal="banned", refused_at=clock.now)
     page = bob.get(f"{LIST}?state=refused")
     assert any("bulk_action=retry" in each for each in links(page))
+    assert "Try again where refused" in page.text
     look = bob.get(f"{CHANGE}?bulk_action=retry&state=refused")
     done = bob.follow(f"{CHANGE}?bulk_action=retry&state=refused", {"shown": look.value("shown")})
     assert "1 address was marked to be tried again." in done.text
@@ -341,7 +378,7 @@ def test_every_page_for_superusers_says_which_list_needs_a_look(bob: Visitor, se
     make_run(session, clock, "tech", hours=13)
     for path in ("/admin/users", LIST):
         text = bob.get(path).text
-        assert "No good run for longer than members are promised: Tech . Look at" in text
+        assert "No good run for longer than members are promised: Tech ." in text
     make_run(session, clock, "tech", hours=1)
     assert "No good run" not in bob.get(LIST).text
     make_run(session, clock, "tech", "held", hours=0)
