@@ -1,5 +1,7 @@
 """A member's own account: its addresses, log-ins, password, list passwords and history."""
 
+from collections import Counter
+
 from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 
@@ -10,7 +12,7 @@ from portal.extensions import db, portal
 from portal.faults import fault_of, status_and_headers
 from portal.services.accounts import sessions, users
 from portal.services.accounts.users import Profile
-from portal.services.preferences import own_history
+from portal.services.preferences import own_history, preferences
 from portal.services.sync import list_passwords
 from portal.translation import gettext
 from portal.web import guards, sign_in
@@ -127,11 +129,22 @@ def _page(form: ChangePasswordForm, *, list_password: tuple[int, str] | None = N
         form=form,
         profile=profile,
         shared=users.shared_addresses(db.session(), member.id),
+        sent_to=_lists_by_address(member.id),
         log_ins=sessions.log_ins(db.session(), member, now=portal().clock()),
         with_passwords=with_passwords,
         mailboxes=list_passwords.mailboxes(db.session(), member.id) if with_passwords else (),
         list_password=list_password,
     )
+
+
+def _lists_by_address(user_id: int) -> dict[str, int]:
+    """Return how many lists are sent to which of a user's addresses, where the lists are offered and known."""
+    catalogue = portal().readable_catalogue()
+    if catalogue is None or not catalogue.enabled:
+        return {}
+    page = preferences.page(db.session(), user_id, catalogue=catalogue, now=portal().clock())
+    spellings = {each.id: each.spelling for each in page.addresses}
+    return Counter(spellings[offer.address_id] for offer in page.offers if offer.address_id is not None)
 
 
 def _lists_with_passwords(profile: Profile) -> list[str]:

@@ -119,8 +119,8 @@ class SubscriptionsForm(PostedForm):
             raise ValidationError(gettext("This is not an address."))
 
 
-class LeaveForm(PostedForm):
-    """The lists that the page had named."""
+class ShownForm(PostedForm):
+    """What the page had shown."""
 
     shown = HiddenField()
 

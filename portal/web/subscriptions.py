@@ -14,7 +14,7 @@ from portal.services.preferences import preferences
 from portal.services.preferences.preferences import Choice, Offer
 from portal.translation import gettext, ngettext
 from portal.web import guards, shown, unsaved
-from portal.web.forms import LeaveForm, SubscriptionsForm
+from portal.web.forms import PostedForm, ShownForm, SubscriptionsForm
 from portal.web.template_filters import listed
 
 blueprint = Blueprint("subscriptions", __name__)
@@ -66,10 +66,37 @@ def choose() -> ResponseReturnValue:
     return redirect(url_for("subscriptions.show"), 303)
 
 
+@blueprint.post("/subscriptions/send-to-main")
+def send_to_main() -> ResponseReturnValue:
+    """Send every list that the page had shown at another address to the main one. Raise DisabledError."""
+    catalogue = portal().catalogue()
+    catalogue.require_enabled()
+    form = ShownForm()
+    if not form.validate():
+        abort(400)
+    try:
+        sent_to = {handle: number for handle, number in shown.read("subscriptions", form.shown.data).items() if number}
+    except StaleFormError as error:
+        form.form_errors.append(gettext("This page was out of date, and nothing was saved. Choose again."))
+        return _page(form), fault_of(error).status
+    main = preferences.page(db.session(), guards.member().id, catalogue=catalogue, now=portal().clock()).addresses[:1]
+    choices = preferences.choose(
+        db.session(),
+        guards.member().id,
+        shown=sent_to,
+        ticked=frozenset(sent_to),
+        addresses={handle: each.id for handle in sent_to for each in main},
+        catalogue=catalogue,
+        now=portal().clock(),
+    )
+    flash(_told(choices, hours=catalogue.applied_within_hours), "good" if choices else "message")
+    return redirect(url_for("subscriptions.show"), 303)
+
+
 @blueprint.get("/subscriptions/leave")
 def ask_to_leave() -> ResponseReturnValue:
     """Say what leaving all lists does, and ask whether to."""
-    return _leave_page(LeaveForm(formdata=None))
+    return _leave_page(ShownForm(formdata=None))
 
 
 @blueprint.post("/subscriptions/leave")
@@ -77,7 +104,7 @@ def leave() -> ResponseReturnValue:
     """Untick every list that the page had named, those among them that were never chosen. Raise DisabledError."""
     catalogue = portal().catalogue()
     catalogue.require_enabled()
-    form = LeaveForm()
+    form = ShownForm()
     if not form.validate():
         abort(400)
     try:
@@ -92,7 +119,7 @@ def leave() -> ResponseReturnValue:
     return redirect(url_for("subscriptions.show"), 303)
 
 
-def _leave_page(form: LeaveForm) -> str:
+def _leave_page(form: ShownForm) -> str:
     catalogue = portal().catalogue()
     if not catalogue.enabled:
         return render_template("subscriptions/not_offered.html")
@@ -112,7 +139,7 @@ def _can_be_left(offer: Offer) -> bool:
     return offer.is_ticked or offer.state is State.NOT_CHOSEN
 
 
-def _page(form: SubscriptionsForm | None = None) -> str:
+def _page(form: PostedForm | None = None) -> str:
     catalogue = portal().catalogue()
     if not catalogue.enabled:
         return render_template("subscriptions/not_offered.html")
@@ -135,14 +162,20 @@ def _page(form: SubscriptionsForm | None = None) -> str:
 
 def _told(choices: Iterable[Choice], *, hours: int) -> str:
     stale = [choice.name for choice in choices if choice.is_stale]
+    still = [choice for choice in choices if choice.still_to]
     changed = [choice for choice in choices if choice.is_changed]
     added = [choice.name for choice in changed if choice.is_ticked and not choice.moved_to]
-    removed = [choice.name for choice in changed if not choice.is_ticked]
+    removed = [choice.name for choice in changed if not (choice.is_ticked or choice.still_to)]
     moved = [choice for choice in changed if choice.moved_to]
     sentences = [_added_and_removed(added, removed)] if added or removed else []
     for address in sorted({choice.moved_to or "" for choice in moved}):
         names = _spelled([choice.name for choice in moved if choice.moved_to == address])
         sentences.append(gettext("%(lists)s will send to %(address)s.", lists=names, address=address))
+    for address in sorted({choice.still_to or "" for choice in still}):
+        names = _spelled([choice.name for choice in still if choice.still_to == address])
+        sentences.append(
+            gettext("%(lists)s: still sent to %(address)s, which others use too.", lists=names, address=address)
+        )
     if stale:
         sentences.append(
             ngettext(

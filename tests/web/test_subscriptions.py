@@ -10,7 +10,7 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from portal.extensions import db
-from portal.models import History, Preference
+from portal.models import Address, History, Preference
 from tests.conftest import CATALOGUE, Clock
 from tests.factories import make_address, make_preference, make_user
 from tests.web.conftest import HASH, PASSWORD, Client, Page, Visitor
@@ -204,6 +204,64 @@ def test_forty_lists_with_long_names_stand_there_and_are_saved(
     assert page.ticked() == set(everything)
 
 
+@pytest.fixture
+def dora(visitor: Visitor, session: Session) -> Visitor:
+    """Dora has two addresses; Members goes to the second one, which she shares with nobody."""
+    make_user(session, "dora", "dora@example.org", "home@example.org", password_hash=HASH)
+    make_preference(session, "members", "home@example.org", subscribed=True, seen=True)
+    visitor.log_in("dora")
+    return visitor
+
+
+def addresses_of(session: Session) -> dict[str, set[str]]:
+    """Which addresses each list sends to."""
+    session.rollback()
+    rows = session.execute(
+        select(Preference.list_handle, Address.canonical).join(Address).where(Preference.subscribed)
+    ).all()
+    return {handle: {name for each, name in rows if each == handle} for handle, _ in rows}
+
+
+def test_the_page_says_where_each_list_is_sent_and_sends_all_to_the_main_address(
+    dora: Visitor, session: Session
+) -> None:
+    page = dora.get("/subscriptions")
+    assert "Sent to dora@example.org unless another address is shown." in page.text
+    assert "Sent to home@example.org" in page.text
+    assert "Send all your lists to dora@example.org" in page.text
+    page = dora.follow("/subscriptions/send-to-main", {"shown": page.value("shown")}, page="/subscriptions")
+    assert "Members will send to dora@example.org." in page.text
+    assert "Send all your lists" not in page.text
+    assert addresses_of(session) == {"members": {"dora@example.org"}}
+
+
+def test_what_was_chosen_in_another_tab_is_not_sent_to_the_main_address(dora: Visitor, session: Session) -> None:
+    old = dora.get("/subscriptions").value("shown")
+    dora.follow("/subscriptions", {"shown": old, "lists": ["tech"]})
+    page = dora.follow("/subscriptions/send-to-main", {"shown": old}, page="/subscriptions")
+    assert "Members had been changed after the page was shown" in page.text
+    assert addresses_of(session) == {"tech": {"dora@example.org"}}
+    page = dora.post("/subscriptions/send-to-main", {"shown": "x"}, page="/subscriptions", status=400)
+    assert "nothing was saved" in page.text
+
+
+def test_an_untick_says_where_a_list_is_still_sent(dora: Visitor, session: Session) -> None:
+    make_user(session, "erin", "dora@example.org")
+    make_preference(session, "members", "dora@example.org", subscribed=True, seen=True)
+    page = dora.follow("/subscriptions", {"shown": dora.get("/subscriptions").value("shown")})
+    assert "Members: still sent to dora@example.org, which others use too." in page.text
+    assert addresses_of(session) == {"members": {"dora@example.org"}}
+    page = dora.follow("/subscriptions", {"shown": page.value("shown")})
+    assert "You will be taken off Members." in page.text
+    assert addresses_of(session) == {}
+
+
+def test_the_account_page_shows_the_addresses_what_each_is_sent_and_whom_to_ask(dora: Visitor) -> None:
+    page = dora.get("/account")
+    assert "home@example.org 1 list is sent here." in page.text
+    assert "To add, change or remove an address, ask the help desk." in page.text
+
+
 def test_times_are_those_of_the_configured_zone(
     make_app: Callable[..., Flask], people: dict[str, int], clock: Clock, session: Session
 ) -> None:
@@ -258,7 +316,7 @@ def test_who_leaves_all_lists_leaves_those_too_that_they_never_chose(alice: Visi
     assert saved(session) == {"members": False, "tech": False}
 
 
-def test_all_addresses_leave_and_a_shared_mailbox_for_all_its_holders(
+def test_own_addresses_leave_and_a_shared_mailbox_where_no_other_was_subscribed(
     visitor: Visitor, people: dict[str, int], session: Session
 ) -> None:
     make_user(session, "dora", "dora@example.org", "alice@example.org", password_hash=HASH)
@@ -266,11 +324,12 @@ def test_all_addresses_leave_and_a_shared_mailbox_for_all_its_holders(
     make_preference(session, "members", "alice@example.org", subscribed=True, seen=True)
     visitor.log_in("dora")
     page = visitor.get("/subscriptions/leave")
-    assert "it leaves the lists for all of you" in page.text
-    left_all(visitor, page)
-    session.rollback()
-    rows = session.scalars(select(Preference).where(Preference.list_handle == "members")).all()
-    assert [each.subscribed for each in rows] == [False, False]
+    assert "A list that is sent there alone ends for all of you." in page.text
+    page = left_all(visitor, page)
+    assert "Members: still sent to alice@example.org, which others use too." in page.text
+    assert addresses_of(session) == {"members": {"alice@example.org"}}
+    left_all(visitor, visitor.get("/subscriptions/leave"))
+    assert addresses_of(session) == {}
 
 
 def test_a_list_that_the_question_had_not_named_is_not_left(alice: Visitor, session: Session) -> None:

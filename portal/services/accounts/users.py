@@ -193,14 +193,15 @@ def addresses_of(session: Session, who: str) -> tuple[str, ...]:
 
 
 def shared_addresses(session: Session, user_id: int) -> frozenset[str]:
-    """Return those of a user's addresses, as spelled, that other accounts hold too."""
-    other = aliased(UserAddress)
+    """Return those of a user's addresses, as spelled, that other active accounts hold too."""
+    other, holder = aliased(UserAddress), aliased(User)
     with reading(session):
         return frozenset(
             session.scalars(
                 select(Address.spelling)
                 .join(UserAddress, UserAddress.address_id == Address.id)
                 .join(other, (other.address_id == Address.id) & (other.user_id != user_id))
+                .join(holder, (holder.id == other.user_id) & holder.is_active)
                 .where(UserAddress.user_id == user_id)
             )
         )

@@ -59,7 +59,8 @@ class Choice(NamedTuple):
     """A list that was chosen for; ``is_changed`` is False where that is how it stood already.
 
     ``moved_to`` is the address that a list was to send to instead of the one that was shown; ``is_stale``: it did not
-    send to that one any more, and stays as it is.
+    send to that one any more, and stays as it is. ``still_to`` is a shared address that it sends to though it was
+    unticked.
     """
 
     handle: str
@@ -68,6 +69,7 @@ class Choice(NamedTuple):
     is_changed: bool
     moved_to: str | None = None
     is_stale: bool = False
+    still_to: str | None = None
 
 
 @dataclass
@@ -269,7 +271,7 @@ def choose(
         }
         written = _write(session, holder, wanted, source="user", actor=Actor(user_id, holder.username), now=now)
     return tuple(
-        changes[each.handle].choice(each, holder, is_changed=each.handle in written, is_stale=each.handle not in wanted)
+        changes[each.handle].choice(each, holder, wanted.get(each.handle), is_changed=each.handle in written)
         for each in lists
     )
 
@@ -298,10 +300,23 @@ class _Posted(NamedTuple):
         """Tell whether a list is to be moved from where it is no more."""
         return self.is_move and sends_to not in {self.sent_to, self.address_id}
 
-    def choice(self, mailing_list: MailingList, holder: Holder, *, is_changed: bool, is_stale: bool) -> Choice:
-        """Return what became of it."""
-        moved_to = holder.addresses[self.address_id].spelling if self.address_id and self.is_move else None
-        return Choice(mailing_list.handle, mailing_list.name, self.is_ticked, is_changed, moved_to, is_stale)
+    def choice(
+        self, mailing_list: MailingList, holder: Holder, wanted: Mapping[int, bool] | None, *, is_changed: bool
+    ) -> Choice:
+        """Return what became of it; ``wanted`` is what was written, None where it was stale."""
+        return Choice(
+            mailing_list.handle,
+            mailing_list.name,
+            self.is_ticked,
+            is_changed,
+            moved_to=holder.addresses[self.address_id].spelling if self.address_id and self.is_move else None,
+            is_stale=wanted is None,
+            still_to=None if self.is_ticked else self._still_to(mailing_list.handle, holder, wanted or {}),
+        )
+
+    def _still_to(self, handle: str, holder: Holder, wanted: Mapping[int, bool]) -> str | None:
+        left = (each for each in holder.addresses.values() if wanted.get(each.id, holder.preference(handle, each.id)))
+        return next((each.spelling for each in left), None)
 
 
 def _changes(shown: Mapping[str, int], ticked: Collection[str], addresses: Mapping[str, int]) -> dict[str, _Posted]:

@@ -265,11 +265,15 @@ def _chosen(known: _Known) -> tuple[str, ...]:
         "link": "by a link in a mail to the address",
         "init": "taken over from the list",
         "list": "because they joined at the list" if row.subscribed else "because they left at the list",
-        "rule": f"by rule, as an address was changed{f' by {actor}' if actor else ''}",
+        "rule": f"by rule, as {_cause(row.subscribed)}{f' by {actor}' if actor else ''}",
         "import": "imported",
     }[row.source]
     sentence = f"Wanted here: {wanted}, {how}, {known.moment(row.changed_at)}.{reason}"
     return (sentence, "No run has read that choice yet.") if row.touched else (sentence,)
+
+
+def _cause(subscribed: bool) -> str:
+    return "an address was changed" if subscribed else "another address was chosen, given or taken"
 
 
 def _at_the_list(known: _Known) -> tuple[str, ...]:
