@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-BY_A_PERSON = frozenset({"user", "superuser", "link"})  # sources of a choice that a person made here
 UNCHOSEN = frozenset({"init", "rule"})  # sources of a preference that nobody chose, neither here nor at the list
 
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)

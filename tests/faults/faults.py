@@ -125,6 +125,12 @@ _DOMAIN = (
 _GUARDS = (
     *_in(
         "web/guards.py",
+        _of("tests/web/test_sign_in.py", "what_another_site_posts_without_the_cookie_is_answered_with_none"),
+        ("guard: another site ends a log-in", '_out" and _is_from_here()', '_out"'),
+        ("guard: another site ends one over plain HTTP", "return origin is None or", "return origin is not None or"),
+    ),
+    *_in(
+        "web/guards.py",
         "tests/test_routes.py",
         (
             "guard: members reach the export of a list",

@@ -121,9 +121,12 @@ def test_a_name_that_cannot_be_typed_is_refused_and_not_repeated(visitor: Visito
 
 @pytest.mark.parametrize("path", ["/subscriptions", "/account", "/admin/users/new"])
 def test_what_another_site_posts_without_the_cookie_is_answered_with_none(visitor: Visitor, path: str) -> None:
-    answer = visitor.client.post(path, headers={"Sec-Fetch-Site": "cross-site"})
-    assert (answer.status_code, answer.headers.get("Set-Cookie")) == (302, None)
-    assert visitor.client.post(path, headers={"Sec-Fetch-Site": "same-origin"}).headers["Set-Cookie"]
+    for theirs in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}, {"Origin": "null"}):
+        answer = visitor.client.post(path, headers=theirs)
+        assert (answer.status_code, answer.headers.get("Set-Cookie")) == (302, None)
+    for ours in ({"Sec-Fetch-Site": "same-origin", "Origin": "null"}, {"Origin": "http://localhost"}, {}):
+        assert visitor.client.post(path, headers=ours).headers["Set-Cookie"]
+        visitor.client.delete_cookie("portal")
 
 
 def test_a_member_stays_logged_in_for_thirty_days_if_they_ask(visitor: Visitor, people: dict[str, int]) -> None:
