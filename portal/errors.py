@@ -74,6 +74,10 @@ class LogInFailedError(PortalError):
     """Unknown, inactive and wrong are one answer."""
 
 
+class LinkRefusedError(PortalError):
+    """A mailed link that is used, expired or unknown, or whose account may not use it any more: one answer."""
+
+
 class KeyRefusedError(PortalError):
     """A call of the API without a key, or with one that is unknown, expired or revoked."""
 

@@ -36,6 +36,7 @@ FAULTS: dict[type[BaseException], Fault] = {
     errors.StaleFormError: Fault(65, 400, "The page had to be loaded again"),
     errors.BadInputError: Fault(65, 422, "Input not accepted"),
     errors.LogInFailedError: Fault(65, 401, "Log in"),
+    errors.LinkRefusedError: Fault(65, 410, "Link not valid"),
     errors.KeyRefusedError: Fault(77, 401, "API key needed"),
     errors.LimitedError: Fault(75, 429, "Too many tries"),
     errors.ForbiddenError: Fault(77, 403, "Not allowed"),

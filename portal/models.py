@@ -338,7 +338,8 @@ class Lease(Base):
 class LoginSession(Base):
     """A log-in. The cookie holds the token, the row its SHA-256.
 
-    ``is_forwarded``: it came with X-Forwarded-For. ``confirmed_at``: when the password was typed last.
+    ``is_forwarded``: it came with X-Forwarded-For. ``confirmed_at``: when the password was typed last. ``by_link_at``:
+    when it began by a mailed link, after which a password may be chosen.
     """
 
     __tablename__ = "login_sessions"
@@ -355,6 +356,7 @@ class LoginSession(Base):
     place: Mapped[str] = mapped_column(String(45), default="", server_default=text("''"))  # an IP address
     is_forwarded: Mapped[bool] = mapped_column(default=False, server_default=false())
     confirmed_at: Mapped[datetime | None]
+    by_link_at: Mapped[datetime | None]
 
 
 class AccountChange(Base):

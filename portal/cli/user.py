@@ -7,10 +7,11 @@ import click
 
 from portal.cli.output import CommandGroup, as_text_or_json, print_json, print_message, print_table
 from portal.domain import usernames
-from portal.errors import BadInputError
+from portal.errors import BadInputError, ConfigurationError
 from portal.extensions import db, portal
 from portal.services.accounts import addresses, imports, passwords, users
 from portal.services.accounts.users import Profile
+from portal.services.history import COMMAND_LINE
 
 _SHOWN = 20  # bad lines of an import
 _LONGEST_INPUT = 8_192  # bytes that may stand for a password
@@ -283,3 +284,28 @@ def has_terminal() -> bool:
 
 def _called(found: Profile) -> str:
     return f"{found.username} ({', '.join(filter(None, (found.name, found.email)))})"
+
+
+@user.command()
+@click.option("--all", "everybody", is_flag=True, help="All active accounts that have never logged in.")
+@click.option("--group", "groups", multiple=True, metavar="G", help="Those of them in a group; may be repeated.")
+@click.argument("usernames", metavar="[USERNAME]...", nargs=-1)
+def invite(*, usernames: tuple[str, ...], everybody: bool, groups: tuple[str, ...]) -> None:
+    """Mail people a link with which they begin to use their account; again, where they are named.
+
+    The mails are sent by `flask minutely`, at most `mails_per_minute`.
+
+    \b
+    Example: flask user invite --group full
+    """
+    from portal.services.mail import invitations
+
+    if bool(usernames) == (everybody or bool(groups)):
+        raise click.UsageError("name users, or say --all or --group")
+    if portal().settings.mail is None:
+        raise ConfigurationError("mail is not configured: add a table [mail] to portal.toml")
+    ids = [users.id_of(db.session(), each) for each in usernames] or invitations.find_uninvited(
+        db.session(), groups=users.checked_groups(groups)
+    )
+    count = invitations.invite(db.session(), ids, actor=COMMAND_LINE, now=portal().clock())
+    click.echo(f"invitations: {count}")

@@ -43,7 +43,7 @@ class MailState(StrEnum):
     DROPPED = "dropped"  # nobody was to get it
 
 
-_OPEN = (MailState.WAITING, MailState.SENDING)
+OPEN = (MailState.WAITING, MailState.SENDING)
 
 
 class Wanted(NamedTuple):
@@ -150,7 +150,7 @@ def _next(session: Session, now: datetime, bulk_per_minute: int | None) -> Any:
 
 def _is_due(now: datetime) -> ColumnElement[bool]:
     is_time = or_(MailRequest.due_at <= now, MailRequest.due_at > now + _FARTHEST)
-    return and_(MailRequest.state.in_(_OPEN), is_time)
+    return and_(MailRequest.state.in_(OPEN), is_time)
 
 
 def _bulk_begun(session: Session, now: datetime) -> int:
@@ -195,7 +195,7 @@ def forget_address(session: Session, address: str) -> None:
 
 def empty(session: Session) -> int:
     """Delete all mails and links: a backup was put back. Return how many mails were still to be sent."""
-    waiting = session.scalar(select(func.count()).where(MailRequest.state.in_(_OPEN))) or 0
+    waiting = session.scalar(select(func.count()).where(MailRequest.state.in_(OPEN))) or 0
     session.execute(delete(MailRequest))
     session.execute(delete(MailedLink))
     return waiting

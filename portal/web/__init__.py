@@ -11,9 +11,11 @@ from portal.web import (
     guards,
     headers,
     health,
+    links,
     sign_in,
     subscriptions,
     template_filters,
+    waited_for_mail,
 )
 from portal.web.admin import alarms, charts
 
@@ -24,9 +26,10 @@ def register(app: Flask, settings: Settings) -> None:
     template_filters.prepare(app, settings)
     alarms.prepare(app)
     charts.prepare(app)
+    waited_for_mail.prepare(app)
     guards.login.init_app(app, add_context_processor=False)  # it would ask the database for a page that says it is down
     guards.register(app)
     guards.csrf.init_app(app)  # after the guard, so that anyone who is logged out is led to the log-in
     headers.register(app)
-    for each in (account, admin, api, health, sign_in, subscriptions):
+    for each in (account, admin, api, health, links, sign_in, subscriptions):
         app.register_blueprint(each.blueprint)

@@ -64,6 +64,31 @@ class LogInForm(PostedForm):
     remember = BooleanField(_("Stay logged in for 30 days"))
 
 
+class AskForLinkForm(PostedForm):
+    """The address that a link is to be sent to."""
+
+    email = StringField(
+        _("E-mail address"),
+        filters=[trimmed],
+        validators=[InputRequired(_("Enter your e-mail address.")), Length(max=254), is_readable],
+    )
+
+
+class TokenForm(PostedForm):
+    """A button, and nothing else."""
+
+
+class NewPasswordForm(PostedForm):
+    """A new password, twice."""
+
+    new = PasswordField(
+        _("New password"), validators=[InputRequired(_("Enter a new password.")), Length(max=LONGEST_PASSWORD)]
+    )
+    again = PasswordField(
+        _("Repeat new password"), validators=[EqualTo("new", _("The two new passwords are not the same."))]
+    )
+
+
 class ChangePasswordForm(PostedForm):
     """The current password, and the new one twice."""
 

@@ -37,13 +37,17 @@ PUBLIC = frozenset(
         "health.alive",
         "health.ready",
         "sign_in.log_in",
+        "links.ask",
+        "links.receive",
+        "links.show",
+        "links.use",
         "api.calls.document",  # it says what every portal can do, and nothing of this one
     }
 )
 KEYS = "api"  # the blueprint of those who bring an API key; no cookie counts there
 # What each role reaches: endpoints, and blueprints with all that is nested in them. What is not named is closed.
 REACH: Mapping[Role, frozenset[str]] = {
-    Role.MEMBER: frozenset({"account", "sign_in.log_out", "subscriptions"}),
+    Role.MEMBER: frozenset({"account", "links.choose_password", "sign_in.log_out", "subscriptions"}),
     Role.SUPERUSER: frozenset({"admin"}),
 }
 

@@ -13,6 +13,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+_SECRET_PATHS = frozenset({"links.receive"})  # nobody learns where the next page was asked from
+
 
 def register(app: Flask) -> None:
     """Put the headers on every answer."""
@@ -21,6 +23,8 @@ def register(app: Flask) -> None:
 
 def _protect(response: Response) -> Response:
     response.headers.update(HEADERS)
+    if request.endpoint in _SECRET_PATHS:
+        response.headers["Referrer-Policy"] = "no-referrer"
     if request.endpoint != "static" or response.status_code >= 400:
         response.headers["Cache-Control"] = "no-store"
     return response

@@ -11,7 +11,7 @@ from portal.services.accounts import sessions
 from portal.services.accounts.sessions import Origin
 from portal.translation import gettext
 from portal.web import guards, unsaved
-from portal.web.forms import LogInForm
+from portal.web.forms import AskForLinkForm, LogInForm
 from portal.web.template_filters import sentence
 
 blueprint = Blueprint("sign_in", __name__)
@@ -24,13 +24,13 @@ def log_in() -> ResponseReturnValue:
         return redirect(_next_page(), 303)
     form = LogInForm()
     if not form.validate_on_submit():
-        return render_template("sign_in/log_in.html", form=form), 422 if form.errors else 200
+        return _page(form), 422 if form.errors else 200
     try:
         token = sessions.log_in(
             db.session(),
             name=form.username.data,
             password=form.password.data,
-            origin=_origin(),
+            origin=origin(),
             remember=form.remember.data,
             now=portal().clock(),
             rounds=portal().settings.bcrypt_rounds,
@@ -38,12 +38,18 @@ def log_in() -> ResponseReturnValue:
         )
     except (LogInFailedError, LimitedError) as error:
         form.form_errors.append(_refusal(error, form))
-        return render_template("sign_in/log_in.html", form=form), *status_and_headers(error)
+        return _page(form), *status_and_headers(error)
     begin(token, remember=form.remember.data)
     return redirect(_next_page(), 303)
 
 
-def _origin() -> Origin:
+def _page(form: LogInForm) -> str:
+    ask = AskForLinkForm(formdata=None) if portal().settings.mail else None
+    return render_template("sign_in/log_in.html", form=form, ask=ask)
+
+
+def origin() -> Origin:
+    """Return where a log-in comes from."""
     agent, is_forwarded = request.headers.get("User-Agent", ""), "X-Forwarded-For" in request.headers
     return Origin(request.remote_addr or "", agent, is_forwarded)
 

@@ -8,15 +8,17 @@ import select
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
+from flask import Flask
 from flask.testing import FlaskCliRunner
 from sqlalchemy.orm import Session
 
+from portal.extensions import db
 from portal.services.accounts import api_keys, sessions, users
 from tests.conftest import SERVER, Clock
 from tests.factories import make_preference, make_user
@@ -263,7 +265,7 @@ def test_import_tells_twenty_bad_lines_and_how_many_more(flask_user, session):
 
 def test_every_command_has_help_with_an_example(flask_user):
     commands = [line.split()[0] for line in flask_user("--help").stdout.partition("Commands:")[2].splitlines() if line]
-    assert len(commands) == 16
+    assert len(commands) == 17
     for command in commands:
         result = flask_user(command, "--help")
         assert result.exit_code == 0
@@ -362,3 +364,29 @@ def test_a_closed_pipe_ends_quietly(app, instance, session):
     finally:
         os.close(writer)
     assert result.stderr == b""
+
+
+def test_invite_asks_for_mails_to_those_named_or_to_all_who_never_logged_in(
+    instance: Path, make_app: Callable[..., Flask]
+) -> None:
+    (instance / "portal.toml").write_text('[mail]\nsender = "portal@example.org"\nsendmail = "/bin/true"\n')
+    app = make_app()
+    with app.app_context(), Session(db.engine) as session:
+        make_user(session, "alice", groups=("full",))
+        make_user(session, "bob")
+
+    def invite(*args: str) -> tuple[int, str]:
+        done = app.test_cli_runner().invoke(args=["user", "invite", *args])
+        return done.exit_code, done.output
+
+    assert invite("--group", "full") == (0, "invitations: 1\n")
+    assert invite("--all") == (0, "invitations: 1\n")
+    assert invite("bob") == (0, "invitations: 0\n")
+    assert invite("zoe")[0] == 65
+    assert invite()[0] == 2
+    assert invite("--all", "bob")[0] == 2
+
+
+def test_invite_says_where_mail_is_not_configured(runner: FlaskCliRunner) -> None:
+    done = runner.invoke(args=["user", "invite", "--all"])
+    assert (done.exit_code, "add a table [mail]" in done.stderr) == (78, True)

@@ -31,6 +31,9 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
     "ip": (Limit(60, 3600),),
     "api key": (Limit(10, 60), Limit(60, 3600)),
     "current password": (Limit(5, 60), Limit(20, 3600)),
+    "mail to mailbox from place": (Limit(3, 3600),),
+    "mail to mailbox": (Limit(20, 24 * 3600),),
+    "mail from place": (Limit(30, 3600),),
     "refusal": (Limit(1, 60),),  # lines of the security log about refusals past a limit
 }
 _KEPT = timedelta(seconds=max(limit.seconds for limits in LIMITS.values() for limit in limits))

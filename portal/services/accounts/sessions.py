@@ -21,6 +21,7 @@ from portal.services.transaction import reading, transaction
 IDLE = timedelta(hours=12)
 ABSOLUTE = timedelta(hours=24)
 REMEMBERED = timedelta(days=30)  # instead of both, where the member asked for it; never for superusers
+BY_LINK = timedelta(minutes=20)  # for so long a log-in by a mailed link may choose a password
 CONFIRMED = timedelta(minutes=15)  # for so long a typed password is good for a superuser's changes of access
 _SEEN_EVERY = timedelta(minutes=5)
 _LONGEST_NAME = 254  # an address
@@ -109,6 +110,29 @@ def log_in(
             return token
     security_log.log("log-in failed", user=account and account.id)
     raise LogInFailedError(REFUSAL)
+
+
+def open_by_link(session: Session, user_id: int, *, password_hash: str, origin: Origin, now: datetime) -> str | None:
+    """Open a session for somebody who has used a mailed link; return its token. The caller's transaction is open.
+
+    None where the account is not active any more, or has another password than ``password_hash`` is of. No password was
+    typed: what needs one asks for it, and one may be chosen for 20 minutes.
+    """
+    account = _Account(user_id, password_hash, True, False)
+    if not _stamp(session, account, password_hash=password_hash, now=now):
+        return None
+    token = secrets.token_urlsafe(32)
+    _begin(session, user_id, token=token, origin=origin, is_remembered=False, now=now)
+    own = LoginSession.token_hash == _hashed(token)
+    session.execute(update(LoginSession).where(own).values(confirmed_at=None, by_link_at=now))
+    return token
+
+
+def may_choose_password(session: Session, token: str, *, now: datetime) -> bool:
+    """Tell whether a session began by a mailed link a short time ago, and no password was chosen in it yet."""
+    with reading(session):
+        by_link_at = session.scalar(select(LoginSession.by_link_at).where(LoginSession.token_hash == _hashed(token)))
+    return by_link_at is not None and abs(now - by_link_at) < BY_LINK
 
 
 def _verify(session: Session, name: str, password: str, *, rounds: int) -> tuple[_Account | None, str | None]:
@@ -301,7 +325,9 @@ def renew(session: Session, token: str, *, now: datetime) -> str:
     """Give a session another token, as its password was just typed; return it. The caller's transaction is open."""
     renewed = secrets.token_urlsafe(32)
     own = LoginSession.token_hash == _hashed(token)
-    session.execute(update(LoginSession).where(own).values(token_hash=_hashed(renewed), confirmed_at=now))
+    session.execute(
+        update(LoginSession).where(own).values(token_hash=_hashed(renewed), confirmed_at=now, by_link_at=None)
+    )
     return renewed
 
 

@@ -17,6 +17,7 @@ from portal.errors import (
     BadInputError,
     DuplicateError,
     InvalidAddressError,
+    LogInFailedError,
     UnknownUserError,
     WrongPasswordError,
 )
@@ -268,6 +269,27 @@ def change_password(
         sessions.end(session, user_id, keep_token=token)
         renewed = sessions.renew(session, token, now=now)
         user = session.get_one(User, user_id)
+        _record(session, user, "password changed", actor=Actor(user_id, user.username))
+    security_log.log("password changed", user=user_id)
+    return renewed
+
+
+def choose_password(session: Session, user_id: int, *, new: str, token: str, now: datetime, rounds: int) -> str:
+    """Give a member who has logged in by a mailed link a new password, without the one before.
+
+    Return the token that the session of ``token`` has from now on; every other session of theirs ends. Raise
+    WeakPasswordError, or LogInFailedError where the link was used too long ago.
+    """
+    passwords.check_strength(new, own=_own(profile(session, user_id)))
+    if not sessions.may_choose_password(session, token, now=now):
+        raise LogInFailedError("the link was used too long ago: ask for a new one")
+    replaced = passwords.hash_password(new, rounds=rounds)
+    with transaction(session):
+        user = session.get_one(User, user_id, with_for_update=True)
+        user.password_hash = replaced
+        session.flush()
+        sessions.end(session, user_id, keep_token=token)
+        renewed = sessions.renew(session, token, now=now)
         _record(session, user, "password changed", actor=Actor(user_id, user.username))
     security_log.log("password changed", user=user_id)
     return renewed

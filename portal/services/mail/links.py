@@ -7,19 +7,28 @@ import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import and_, exists, insert, or_, select
+from sqlalchemy import and_, exists, insert, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
+from portal.domain.address import canonical
+from portal.errors import LimitedError, LinkRefusedError
 from portal.models import Address, MailedLink, User, UserAddress
-from portal.services import outbox
+from portal.services import outbox, security_log
+from portal.services.accounts import rate_limits, sessions
+from portal.services.accounts.sessions import Origin
+from portal.services.outbox import Wanted
 from portal.services.transaction import reading, transaction
 
 GOOD_FOR: Mapping[str, timedelta] = {
     "invite": timedelta(days=14),
     "log-in": timedelta(minutes=20),
 }
+REFUSAL = "the link is not valid: it was used, has expired, or is not for you any more"
+_LOGS_IN = frozenset({"invite", "log-in"})
+_AHEAD = timedelta(minutes=1)  # clocks of several hosts differ; a link from further ahead was made by a wrong one
+_LONGEST_TOKEN = 100  # characters
 
 
 class Account(NamedTuple):
@@ -59,11 +68,113 @@ def make_all(
         return [make(session, purpose, mailbox=mailbox, account=each, details={}, now=now) for each in accounts]
 
 
+def ask(session: Session, purpose: str, typed: str, *, place: str, now: datetime) -> None:
+    """Ask for a link to a mailbox, whatever was typed: who gets it is found out when it is sent.
+
+    Past a limit nothing is asked for, and nobody learns of it but the security log. Raise InvalidAddressError.
+    """
+    mailbox, ip = canonical(typed), rate_limits.place(place)
+    keys = [
+        rate_limits.key("mail to mailbox from place", mailbox, ip),
+        rate_limits.key("mail to mailbox", mailbox),
+        rate_limits.key("mail from place", ip),
+    ]
+    try:
+        rate_limits.count(session, keys, now=now)
+    except LimitedError:
+        return
+    with transaction(session):
+        outbox.ask(session, [Wanted(mailbox, purpose, place=place)], now=now)
+
+
+class Link(NamedTuple):
+    """A link that can be used; ``username`` is of the account that it is for, if it is for one."""
+
+    purpose: str
+    mailbox: str
+    user_id: int | None
+    username: str | None
+    details: Mapping[str, str]
+    made_at: datetime
+    expires_at: datetime
+
+
+def look_up(session: Session, token: str, *, now: datetime) -> Link:
+    """Return what a token is for, and change nothing. Raise LinkRefusedError where it cannot be used."""
+    with reading(session):
+        row = _row(session, token, now=now)
+        if row.user_id is not None and row.purpose in _LOGS_IN:
+            _require_account(session, row)
+        username = session.scalar(select(User.username).where(User.id == row.user_id)) if row.user_id else None
+    details = outbox.as_details(row.details)
+    return Link(row.purpose, row.mailbox, row.user_id, username, details, row.made_at, row.expires_at)
+
+
+class LoggedIn(NamedTuple):
+    """A log-in by a link: whose, the token of its session, and what the link was for."""
+
+    user_id: int
+    token: str
+    purpose: str
+
+
+def log_in(session: Session, token: str, *, origin: Origin, now: datetime) -> LoggedIn:
+    """Use a link that logs in: once, whoever else uses it at the same time. Others for the same purpose end.
+
+    The account must be active and hold the mailbox still, and have the password that it had when the link was made.
+    Raise LinkRefusedError.
+    """
+    with transaction(session):
+        row = _row(session, token, now=now)
+        if row.purpose not in _LOGS_IN:
+            raise LinkRefusedError(REFUSAL)
+        account = _require_account(session, row)
+        opened = sessions.open_by_link(session, account.id, password_hash=account.password_hash, origin=origin, now=now)
+        if opened is None:
+            raise LinkRefusedError(REFUSAL)
+        _require_account(session, row)  # the account's row is locked now: nothing has changed since it was read
+        use_up(session, row, now=now)
+    security_log.log("log-in by link", user=account.id, purpose=row.purpose)
+    return LoggedIn(account.id, opened, row.purpose)
+
+
+def use_up(session: Session, row: Any, *, now: datetime) -> None:
+    """Use a link, and end those for the same purpose. The caller's transaction is open. Raise LinkRefusedError."""
+    unused = MailedLink.used_at.is_(None)
+    own = update(MailedLink).where(MailedLink.id == row.id, unused).values(used_at=now)
+    if session.execute(own.returning(MailedLink.id)).scalar() is None:
+        raise LinkRefusedError(REFUSAL)
+    whose = MailedLink.mailbox == row.mailbox if row.user_id is None else MailedLink.user_id == row.user_id
+    session.execute(update(MailedLink).where(whose, MailedLink.purpose == row.purpose, unused).values(used_at=now))
+
+
+def _row(session: Session, token: str, *, now: datetime) -> Any:
+    """Return the row of a token that can be used as far as itself goes. Raise LinkRefusedError."""
+    query = select(MailedLink.__table__).where(MailedLink.token_hash == hashed(token[:_LONGEST_TOKEN]))
+    row = session.execute(query).one_or_none()
+    if row is None or row.used_at is not None or not now < row.expires_at <= now + GOOD_FOR[row.purpose] + _AHEAD:
+        raise LinkRefusedError(REFUSAL)
+    return row
+
+
+def _require_account(session: Session, row: Any) -> Account:
+    """Return the account that a link logs in, if it still may. Raise LinkRefusedError."""
+    found = session.execute(_accounts(row.mailbox, row.user_id)).one_or_none()
+    if found is None or hashed(found.password_hash) != row.bound_to:
+        raise LinkRefusedError(REFUSAL)
+    return Account(*found)
+
+
 def accounts_at(session: Session, mailbox: str, *, user_id: int | None = None) -> Sequence[Account]:
     """Return the accounts that a link to a mailbox may log in: all of its active holders, or one.
 
     One with a role counts only where the mailbox is its main address and no other active account holds it.
     """
+    with reading(session):
+        return [Account(*row) for row in session.execute(_accounts(mailbox, user_id))]
+
+
+def _accounts(mailbox: str, user_id: int | None) -> Any:
     other, others_user = aliased(UserAddress), aliased(User)
     is_shared = (
         exists()
@@ -79,10 +190,7 @@ def accounts_at(session: Session, mailbox: str, *, user_id: int | None = None) -
         .where(or_(User.is_superuser.is_(False), and_(UserAddress.is_main, ~is_shared)))
         .order_by(User.username_key)
     )
-    if user_id is not None:
-        query = query.where(User.id == user_id)
-    with reading(session):
-        return [Account(*row) for row in session.execute(query)]
+    return query if user_id is None else query.where(User.id == user_id)
 
 
 def hashed(text: str) -> str:

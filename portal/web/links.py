@@ -1,0 +1,117 @@
+"""Links that are mailed: asking for one, and what it opens. A GET changes nothing; the button of its page acts."""
+
+from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
+from flask.typing import ResponseReturnValue
+
+from portal.errors import InvalidAddressError, LinkRefusedError, LogInFailedError, WeakPasswordError
+from portal.extensions import db, portal
+from portal.faults import status_and_headers
+from portal.services.accounts import sessions, users
+from portal.services.mail import links
+from portal.translation import gettext
+from portal.web import guards, sign_in, waited_for_mail
+from portal.web.forms import AskForLinkForm, NewPasswordForm, TokenForm
+from portal.web.template_filters import sentence
+
+blueprint = Blueprint("links", __name__)
+
+_COOKIE = "link"
+_LONGEST = 100  # characters of a token that are kept
+
+
+@blueprint.route("/link/ask", methods=["GET", "POST"])
+def ask() -> ResponseReturnValue:
+    """Ask for a link to log in. The answer is the same whoever has which address."""
+    if portal().settings.mail is None:
+        abort(404)
+    form = AskForLinkForm()
+    if not form.validate_on_submit():
+        return render_template("links/ask.html", form=form), 422 if form.errors else 200
+    place, now = request.remote_addr or "", portal().clock()
+    try:
+        links.ask(db.session(), "log-in", form.email.data, place=place, now=now)
+    except InvalidAddressError:
+        form.email.errors = [gettext("Enter an e-mail address, such as name@example.org.")]
+        return render_template("links/ask.html", form=form), 422
+    waited_for_mail.wake()
+    flash(
+        gettext(
+            "If an account has this address, a link is on its way to it. It is good for 20 minutes. "
+            "If nothing arrives, look in your spam folder."
+        )
+    )
+    return redirect(url_for("sign_in.log_in"), 303)
+
+
+@blueprint.get("/link/<token>")
+def receive(token: str) -> ResponseReturnValue:
+    """Take the token out of the address and into the cookie; no browser says where it came from."""
+    session[_COOKIE] = token[:_LONGEST]
+    return redirect(url_for("links.show"), 303)
+
+
+@blueprint.get("/link")
+def show() -> ResponseReturnValue:
+    """Say what the link does, with one button."""
+    guards.logged_in()
+    if _COOKIE not in session:
+        return redirect(url_for("links.ask"), 303)
+    try:
+        link = links.look_up(db.session(), session[_COOKIE], now=portal().clock())
+    except LinkRefusedError as error:
+        return _refuse(error)
+    return render_template("links/log_in.html", link=link, form=TokenForm(formdata=None))
+
+
+@blueprint.post("/link")
+def use() -> ResponseReturnValue:
+    """Do what the link is for, once."""
+    before = guards.logged_in()
+    token = session.pop(_COOKIE, "")
+    try:
+        found = links.log_in(db.session(), token, origin=sign_in.origin(), now=portal().clock())
+    except LinkRefusedError as error:
+        return _refuse(error)
+    if before is not None:
+        sessions.log_out(db.session(), before.token)
+    sign_in.begin(found.token, remember=False)
+    return redirect(url_for("links.choose_password"), 303)
+
+
+def _refuse(error: LinkRefusedError) -> ResponseReturnValue:
+    session.pop(_COOKIE, None)
+    return render_template("links/refused.html"), *status_and_headers(error)
+
+
+@blueprint.route("/link/password", methods=["GET", "POST"])
+def choose_password() -> ResponseReturnValue:
+    """Let somebody who has used a link choose a password, without the one before."""
+    now, form = portal().clock(), NewPasswordForm()
+    if not sessions.may_choose_password(db.session(), guards.token(), now=now):
+        return redirect(url_for("account.show"), 303 if request.method == "POST" else 302)
+    if not form.validate_on_submit():
+        return _password_page(form), 422 if form.errors else 200
+    try:
+        token = users.choose_password(
+            db.session(),
+            guards.member().id,
+            new=form.new.data,
+            token=guards.token(),
+            now=now,
+            rounds=portal().settings.bcrypt_rounds,
+        )
+    except (WeakPasswordError, LogInFailedError) as error:
+        form.new.errors = [sentence(str(error))]
+        return _password_page(form), *status_and_headers(error)
+    sign_in.begin(token, remember=False)
+    flash(
+        gettext(
+            "Your password is saved. From now on, log in with %(username)s and it.", username=guards.member().username
+        ),
+        "good",
+    )
+    return redirect(url_for("subscriptions.show"), 303)
+
+
+def _password_page(form: NewPasswordForm) -> str:
+    return render_template("links/choose_password.html", form=form, username=guards.member().username)

@@ -1,0 +1,272 @@
+"""Links in the browser: asking, the page with one button, a first password; and what scanners and strangers do."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from portal.extensions import db
+from portal.models import Base, LoginSession
+from tests.conftest import Clock
+from tests.factories import make_user
+from tests.fakes.mail_server import FakeMailServer
+from tests.waiting import wait_until
+from tests.web.conftest import HASH, Client, Page, Visitor
+
+ANSWER = "If an account has this address, a link is on its way to it."
+
+
+class Post:
+    """A portal with a mail server, and the links that arrive there."""
+
+    def __init__(self, app: Flask, server: FakeMailServer, clock: Clock) -> None:
+        app.test_client_class = Client
+        self.app, self.server, self.clock = app, server, clock
+
+    def visitor(self) -> Visitor:
+        return Visitor(self.app.test_client())
+
+    def ask(self, address: str, visitor: Visitor | None = None) -> Page:
+        return (visitor or self.visitor()).follow("/link/ask", {"email": address}, page="/login")
+
+    def links(self) -> list[str]:
+        """The paths of the links that have arrived, the oldest first."""
+        text = "\n".join(each.text for each in self.server.taken)
+        return re.findall(r"http://localhost:8000(/link/\S{43})", text)
+
+    def link_for(self, address: str) -> str:
+        before = len(self.links())
+        self.ask(address)
+        wait_until(lambda: len(self.links()) > before)
+        return self.links()[-1]
+
+
+@pytest.fixture
+def mail_server() -> Iterator[FakeMailServer]:
+    with FakeMailServer() as server:
+        yield server
+
+
+@pytest.fixture
+def post(instance: Path, make_app: Callable[..., Flask], mail_server: FakeMailServer, clock: Clock) -> Iterator[Post]:
+    (instance / "portal.toml").write_text(mail_server.toml())
+    app = make_app()
+    with app.app_context(), Session(db.engine) as session:
+        make_user(session, "alice")
+        make_user(session, "bob", is_superuser=True, password_hash=HASH)
+        make_user(session, "charlie", is_active=False, password_hash=HASH)
+        for name in ("dora", "erin"):
+            make_user(session, name, "office@example.org", password_hash=HASH)
+    yield Post(app, mail_server, clock)
+    wait_until(lambda: app.extensions["sender"].is_idle)
+
+
+def test_without_mail_no_page_offers_a_link(visitor: Visitor) -> None:
+    assert "link by e-mail" not in visitor.get("/login").text
+    visitor.get("/link/ask", 404)
+
+
+def test_from_the_log_in_page_to_a_first_password_and_the_lists(post: Post) -> None:
+    link = post.link_for("Alice@example.org")
+    alice = post.visitor()
+
+    opened = alice.client.get(link)
+    assert (opened.status_code, opened.headers["Location"]) == (303, "/link")
+    assert opened.headers["Referrer-Policy"] == "no-referrer"
+    assert opened.headers["Cache-Control"] == "no-store"
+    page = alice.get("/link")
+    assert page.title.startswith("Log in as alice")
+    assert link.rpartition("/")[2] not in page.html
+    page = alice.follow("/link", {})
+    assert page.title.startswith("Choose a password")
+    new = {"new": "four words in a row", "again": "four words in a row"}
+    page = alice.follow("/link/password", new)
+    assert "Your password is saved." in page.text
+    post.visitor().log_in("alice", "four words in a row")
+
+
+def test_the_password_can_be_left_for_another_day(post: Post) -> None:
+    alice = post.visitor()
+    alice.client.get(post.link_for("alice@example.org"))
+    page = alice.follow("/link", {})
+    assert "/subscriptions" in page.html
+    assert alice.get("/subscriptions").status == 200
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"new": "four words in a row", "again": "another"}, "The two new passwords are not the same."),
+        ({"new": "short", "again": "short"}, "at least 12 characters"),
+        ({"new": "", "again": ""}, "Enter a new password."),
+    ],
+)
+def test_a_password_that_will_not_do_is_refused_with_its_reason(post: Post, form: dict[str, str], words: str) -> None:
+    alice = post.visitor()
+    alice.client.get(post.link_for("alice@example.org"))
+    alice.follow("/link", {})
+    page = alice.post("/link/password", form, status=422)
+    assert isinstance(page, Page)
+    assert words in page.text
+
+
+def test_who_logged_in_with_a_password_is_not_let_past_it(post: Post) -> None:
+    bob = post.visitor()
+    bob.log_in("bob")
+    answer = bob.client.get("/link/password")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/account")
+    token = bob.get("/account").token
+    form = {"csrf_token": token, "new": "four words in a row", "again": "four words in a row"}
+    assert bob.client.post("/link/password", data=form).headers["Location"] == "/account"
+    post.visitor().log_in("bob")
+
+
+def test_a_scanner_that_opens_every_link_changes_nothing(post: Post) -> None:
+    link = post.link_for("alice@example.org")
+    wait_until(lambda: post.app.extensions["sender"].is_idle)
+    before = dump(post.app)
+    for _ in range(3):
+        scanner = post.visitor()
+        for method in ("GET", "HEAD"):
+            scanner.client.open(link, method=method)
+            scanner.client.open("/link", method=method)
+    assert dump(post.app) == before
+    alice = post.visitor()
+    alice.client.get(link)
+    assert alice.follow("/link", {}).title.startswith("Choose a password")
+
+
+def dump(app: Flask) -> dict[str, list[object]]:
+    with app.app_context(), db.engine.connect() as connection:
+        return {
+            table.name: [tuple(row) for row in connection.execute(text(f"SELECT * FROM {table.name} ORDER BY 1"))]
+            for table in Base.metadata.sorted_tables
+        }
+
+
+def test_a_used_an_expired_and_an_unknown_link_are_one_page_that_offers_a_new_one(post: Post) -> None:
+    used, expired = post.link_for("alice@example.org"), post.link_for("office@example.org")
+    alice = post.visitor()
+    alice.client.get(used)
+    alice.follow("/link", {})
+    post.clock.advance(minutes=20)
+    pages = []
+    for link in (used, expired, "/link/" + "x" * 43, "/link/x"):
+        visitor = post.visitor()
+        visitor.client.get(link)
+        pages.append(visitor.get("/link", 410))
+    assert len({re.sub(r'value="[^"]*"', "", page.html) for page in pages}) == 1
+    assert "/link/ask" in pages[0].html
+
+
+def test_a_link_that_expired_while_its_page_was_open_says_so(post: Post) -> None:
+    alice = post.visitor()
+    alice.client.get(post.link_for("alice@example.org"))
+    token = alice.get("/link").token
+    post.clock.advance(minutes=20)
+    answer = alice.client.post("/link", data={"csrf_token": token})
+    assert answer.status_code == 410
+    alice.get("/link/ask")
+
+
+def test_the_post_without_the_token_of_its_form_is_refused(post: Post) -> None:
+    alice = post.visitor()
+    alice.client.get(post.link_for("alice@example.org"))
+    assert alice.client.post("/link").status_code == 400
+    assert alice.follow("/link", {}).title.startswith("Choose a password")
+
+
+def test_at_a_shared_mailbox_the_page_says_whose_link_it_is(post: Post) -> None:
+    post.ask("office@example.org")
+    wait_until(lambda: len(post.links()) == 2)
+    for link, name in zip(post.links(), ("dora", "erin"), strict=True):
+        visitor = post.visitor()
+        visitor.client.get(link)
+        assert visitor.get("/link").title.startswith(f"Log in as {name}")
+
+
+def test_who_uses_a_link_of_another_account_is_logged_out_of_the_first(post: Post) -> None:
+    visitor = post.visitor()
+    visitor.log_in("bob")
+    visitor.client.get(post.link_for("alice@example.org"))
+    visitor.follow("/link", {})
+    with post.app.app_context(), Session(db.engine) as session:
+        assert len(session.scalars(select(LoginSession.id)).all()) == 1
+    assert "alice" in visitor.get("/account").text
+
+
+def test_a_superuser_who_came_by_a_link_has_to_type_the_password_for_changes_of_access(post: Post) -> None:
+    bob = post.visitor()
+    bob.client.get(post.link_for("bob@example.org"))
+    bob.follow("/link", {})
+    page = bob.post("/admin/users/new", {"username": "zoe", "email": "zoe@example.net"}, status=403)
+    assert isinstance(page, Page)
+    assert "Your password" in page.text
+
+
+@pytest.mark.parametrize("typed", ["", "alice", "alice@", "a" * 300 + "@example.org", "a\0b@example.org"])
+def test_what_is_no_address_is_said_to_be_none(post: Post, typed: str) -> None:
+    page = post.visitor().post("/link/ask", {"email": typed}, status=422)
+    assert isinstance(page, Page)
+    assert "There is a problem" in page.text
+
+
+MAILBOXES = {
+    "known": "alice@example.org",
+    "unknown": "zoe@example.net",
+    "inactive": "charlie@example.org",
+    "shared": "office@example.org",
+    "with a role, at a further address": "further@example.org",
+}
+
+
+def test_the_answer_is_the_same_for_every_mailbox(post: Post) -> None:
+    """SECURITY 6: in words, status and headers; past the limit too."""
+    with post.app.app_context(), Session(db.engine) as session:
+        make_user(session, "grace", "grace@example.org", "further@example.org", is_superuser=True)
+    answers = set()
+    for mailbox in [*MAILBOXES.values(), *["alice@example.org"] * 5]:
+        visitor = post.visitor()
+        answer = visitor.post("/link/ask", {"email": mailbox})
+        page = visitor.get("/login")
+        assert ANSWER in page.text
+        headers = sorted(name for name, _ in answer.headers)
+        answers.add((answer.status_code, answer.headers["Location"], tuple(headers), page.text))
+    assert len(answers) == 1
+    wait_until(lambda: len(post.server.taken) == 4)
+
+
+@pytest.mark.slow
+def test_the_answer_takes_the_same_time_for_every_mailbox(post: Post) -> None:
+    """Measured as the CPU of the thread that answers, the least of many: what is sent meanwhile is no part of it."""
+    with post.app.app_context(), Session(db.engine) as session:
+        make_user(session, "grace", "grace@example.org", "further@example.org", is_superuser=True)
+    post.server.__exit__()  # a mail costs as much as a refused connection
+    least = dict.fromkeys(MAILBOXES, 1.0)
+    for _ in range(25):
+        post.clock.advance(days=1)
+        for name, mailbox in MAILBOXES.items():
+            visitor = post.visitor()
+            token = visitor.get("/link/ask").token
+            begun = time.thread_time()
+            visitor.client.post("/link/ask", data={"csrf_token": token, "email": mailbox})
+            least[name] = min(least[name], time.thread_time() - begun)
+    post.server.__enter__()
+    assert max(least.values()) <= 1.3 * min(least.values()), least
+
+
+def test_nobody_is_barred_and_no_link_ends_by_what_somebody_else_asks_for(post: Post) -> None:
+    link = post.link_for("alice@example.org")
+    for number in range(10):
+        visitor = post.visitor()
+        form = {"csrf_token": visitor.get("/link/ask").token, "email": "alice@example.org"}
+        answer = visitor.client.post("/link/ask", data=form, environ_base={"REMOTE_ADDR": f"198.51.100.{number}"})
+        assert answer.status_code == 303
+    alice = post.visitor()
+    alice.client.get(link)
+    assert alice.follow("/link", {}).title.startswith("Choose a password")
