@@ -25,6 +25,7 @@ FAULTS: dict[type[BaseException], Fault] = {
     errors.NoAddressesError: Fault(65, 422, "No address in the input"),
     errors.UnreadableRosterError: Fault(65, 422, "Roster that cannot be read"),
     errors.DuplicateError: Fault(65, 409, "Taken already"),
+    errors.SharedMailboxError: Fault(65, 409, "Taken already"),
     errors.NotOfferedError: Fault(65, 404, "Not offered"),
     errors.UnknownUserError: Fault(65, 404, "No such user"),
     errors.UnknownRunError: Fault(65, 404, "No such run"),
