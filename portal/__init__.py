@@ -7,7 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from portal import cli, faults
+from portal import cli, faults, membership_source
 from portal.application import Application
 from portal.config import load_catalogue, load_settings
 from portal.errors import ConfigurationError
@@ -46,6 +46,7 @@ def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Applicati
         clock=lambda: datetime.now(UTC),
         open_list_manager=lambda each: registry.open_for(each, catalogue().managers),
         list_password_key=lambda: read_or_make(instance / "list_password_key").encode("ascii"),
+        membership_source=partial(membership_source.read, settings.membership, folder=instance),
     )
     cli.register(app)
     return app

@@ -1,5 +1,6 @@
 """Configuration: ``portal.toml``, ``PORTAL_*`` variables and ``mailinglists.toml`` as frozen, checked values."""
 
+import codecs
 import os
 import re
 import shlex
@@ -8,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -18,6 +19,10 @@ from msgspec import Meta, Struct
 from portal.domain.address import canonical, printable
 from portal.domain.mailinglist import HANDLE, MailingList, SafetyLimits
 from portal.errors import ConfigurationError, DisabledError, InvalidAddressError, UnknownListError
+
+if TYPE_CHECKING:  # only imports of members need them
+    from portal.domain.membership import Limits
+    from portal.domain.membership_file import Columns
 
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
 _NO_CONTROLS_BUT_LINES = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*\Z"
@@ -113,6 +118,84 @@ def _require_address(name: str, text: str) -> None:
         raise ValueError(f"`{name}` is not an e-mail address") from None
 
 
+class MembershipColumns(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which columns of the membership source are read; ``name`` and ``username`` may be made of several."""
+
+    key: Line | None = None
+    username: Line | None = None
+    email: Line = "email"
+    name: Line | None = None
+    groups: Line | tuple[Line, ...] = ()
+    password_hash: Line | None = None
+
+
+class MembershipLimits(Struct, frozen=True, forbid_unknown_fields=True):
+    """How much one import may do without approval."""
+
+    leavers: Annotated[int, Meta(ge=0)] = 5
+    leavers_percent: Annotated[int, Meta(ge=0, le=100)] = 10
+    addresses: Annotated[int, Meta(ge=0)] = 25
+    addresses_percent: Annotated[int, Meta(ge=0, le=100)] = 25
+
+
+class MembershipSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where today's members are, and what follows from it. ``timeout`` is in seconds."""
+
+    file: Line | None = None
+    command: Annotated[str, Meta(min_length=1, max_length=1000, pattern=_NO_CONTROLS)] | None = None
+    timeout: Annotated[float, Meta(gt=0, le=3600)] = 60
+    encoding: Line | None = None
+    columns: MembershipColumns = MembershipColumns()
+    group_separator: Annotated[str, Meta(min_length=1, max_length=3, pattern=_NO_CONTROLS)] = ";"
+    leavers: Literal["deactivate", "keep"] = "deactivate"
+    safety_limits: MembershipLimits = MembershipLimits()
+
+    def __post_init__(self) -> None:
+        """Check what a pattern cannot. Raise ValueError, which names the setting."""
+        if self.file is not None and self.command is not None:
+            raise ValueError("`membership` has both a `file` and a `command`: give one of them")
+        if self.command is not None:
+            try:
+                argv = shlex.split(self.command)
+            except ValueError as error:
+                raise ValueError(f"`membership.command` cannot be split as a shell would: {error}") from None
+            if not argv or ("/" in argv[0] and not argv[0].startswith("/")):
+                raise ValueError("`membership.command` needs a program, by its name or its whole path")
+        if self.encoding is not None:
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError:
+                raise ValueError(f"`membership.encoding` is not one that is known: {_cut(self.encoding)}") from None
+
+    @property
+    def has_source(self) -> bool:
+        """Tell whether members can be imported without naming a file."""
+        return self.file is not None or self.command is not None
+
+    def file_columns(self, *, key: str | None = None) -> "Columns":
+        """Return the columns as a file is read by them; ``key`` overrides the one that is configured."""
+        from portal.domain.membership_file import Columns
+
+        wanted = self.columns
+        groups = (wanted.groups,) if isinstance(wanted.groups, str) else wanted.groups
+        return Columns(
+            email=wanted.email,
+            username=wanted.username,
+            key=key or wanted.key,
+            name=wanted.name,
+            groups=groups,
+            group_separator=self.group_separator,
+            password_hash=wanted.password_hash,
+        )
+
+    @property
+    def limits(self) -> "Limits":
+        """Return the safety limits as a plan is judged by them."""
+        from portal.domain.membership import Limits
+
+        return Limits(**msgspec.structs.asdict(self.safety_limits))
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """The portal's own settings. Sizes are in bytes. ``docs/configuration.md`` explains each."""
 
@@ -132,6 +215,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     imprint_url: WebAddress | None = None
     privacy_url: WebAddress | None = None
     mail: MailSettings | None = None
+    membership: MembershipSettings | None = None
 
     def __post_init__(self) -> None:
         """Check what a pattern cannot. Raise ValueError, which names the setting."""
@@ -177,7 +261,7 @@ def load_settings(folder: Path, environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-_TABLES = frozenset({"mail"})  # settings that the file alone can have
+_TABLES = frozenset({"mail", "membership"})  # settings that the file alone can have
 
 
 def _from_variable(key: str, text: str) -> object:

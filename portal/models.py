@@ -61,11 +61,12 @@ class User(Base):
     """A person's account.
 
     ``username_key`` is the username as it is compared, without case; ``search_key`` username and name as they are
-    searched.
+    searched. ``member_key`` is what the membership source calls the person by; an account without one is local.
+    ``deactivated_by_import``: and by nobody since. ``was_unlinked``: a person took its key away.
     """
 
     __tablename__ = "users"
-    __table_args__ = _NUMBERED_ONCE
+    __table_args__ = (Index(None, "member_key", unique=True), _NUMBERED_ONCE)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     username: Mapped[str] = mapped_column(String(64))
@@ -77,16 +78,20 @@ class User(Base):
     created_at: Mapped[datetime]
     last_login_at: Mapped[datetime | None]
     search_key: Mapped[str] = mapped_column(String(400), default="", server_default=text("''"))
+    member_key: Mapped[str | None] = mapped_column(String(254))
+    deactivated_by_import: Mapped[bool] = mapped_column(default=False, server_default=false())
+    was_unlinked: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class UserGroup(Base):
-    """One group that a user is in."""
+    """One group that a user is in. ``from_source``: the membership source gave it, and may take it again."""
 
     __tablename__ = "user_groups"
     __table_args__ = (Index(None, "name"), {"sqlite_with_rowid": False})
 
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    from_source: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class Address(Base):
@@ -111,6 +116,7 @@ class UserAddress(Base):
     """Who holds which address: several accounts may hold one, a user may hold several, one of them the main one.
 
     Of an account that moved here it says when, from which address, and whether another account held this one then.
+    ``from_source``: the membership source gave it, and may take it again.
     """
 
     __tablename__ = "user_addresses"
@@ -126,6 +132,7 @@ class UserAddress(Base):
     moved_in_at: Mapped[datetime | None]
     moved_from: Mapped[int | None]  # an address's id
     is_guest: Mapped[bool] = mapped_column(default=False, server_default=false())
+    from_source: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class Preference(Base):
@@ -377,6 +384,96 @@ class AccountChange(Base):
     actor: Mapped[str] = mapped_column(String(80))
     old: Mapped[str] = mapped_column(String(1000), default="", server_default=text("''"))
     new: Mapped[str] = mapped_column(String(1000), default="", server_default=text("''"))
+
+
+class LastSaid(Base):
+    """What the membership source said of an account last, in the shape of ``domain.membership.Said``.
+
+    ``further`` and ``groups`` hold texts one a line, sorted: addresses are canonical.
+    """
+
+    __tablename__ = "last_said"
+
+    user_id: Mapped[int] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    named: Mapped[bool]
+    address: Mapped[str | None] = mapped_column(String(254))
+    further: Mapped[str] = mapped_column(String(6000), default="")
+    name: Mapped[str | None] = mapped_column(String(120))
+    groups: Mapped[str] = mapped_column(String(4000), default="")
+
+
+class DeletedKey(Base):
+    """The member key of an account that a person deleted, as an HMAC; ``key`` itself unless the account was erased."""
+
+    __tablename__ = "deleted_keys"
+
+    key_hmac: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str | None] = mapped_column(String(254))
+    deleted_at: Mapped[datetime]
+
+
+class MemberImport(Base):
+    """An import of members: what it was made from, what it did, and by whom.
+
+    ``rows`` counts members in the source, ``unchanged`` those of whom nothing was written; ``linked_accounts`` the
+    linked active accounts before it, ``named`` those of them that the source named. ``column`` is the column of keys.
+    """
+
+    __tablename__ = "member_imports"
+    __table_args__ = (
+        CheckConstraint("state IN ('shown', 'held', 'open', 'done', 'failed', 'dropped')", name="state"),
+        Index(None, "state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(String(200))
+    column: Mapped[str] = mapped_column(String(120), default="")
+    asked_by: Mapped[str] = mapped_column(String(80))
+    asked_by_id: Mapped[int | None]  # a user's id; no foreign key, the user may go
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    state: Mapped[str] = mapped_column(String(8))
+    deactivates: Mapped[bool]
+    accepted: Mapped[bool] = mapped_column(default=False)
+    plan_id: Mapped[str | None] = mapped_column(String(16))
+    message: Mapped[str] = mapped_column(String(400), default="")
+    rows: Mapped[int] = mapped_column(default=0)
+    unchanged: Mapped[int] = mapped_column(default=0)
+    linked_accounts: Mapped[int] = mapped_column(default=0)
+    named: Mapped[int] = mapped_column(default=0)
+    created: Mapped[int] = mapped_column(default=0)
+    linked: Mapped[int] = mapped_column(default=0)
+    changed: Mapped[int] = mapped_column(default=0)
+    reactivated: Mapped[int] = mapped_column(default=0)
+    deactivated: Mapped[int] = mapped_column(default=0)
+    reported: Mapped[int] = mapped_column(default=0)
+    problems: Mapped[int] = mapped_column(default=0)
+
+
+class MemberImportLine(Base):
+    """One line of an import's plan. ``line`` is that of the source, ``text`` names the decision.
+
+    ``details`` holds what it writes, as JSON; ``fingerprint`` names the account as the plan saw it. ``done``: it has
+    been written, or there is nothing to write.
+    """
+
+    __tablename__ = "member_import_lines"
+    __table_args__ = (Index(None, "user_id"), {"sqlite_with_rowid": False})
+
+    import_id: Mapped[int] = mapped_column(ForeignKey("member_imports.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    line: Mapped[int | None]
+    action: Mapped[str] = mapped_column(String(10))
+    user_id: Mapped[int | None]  # no foreign key: the line outlives the user
+    key: Mapped[str] = mapped_column(String(254), default="")
+    username: Mapped[str] = mapped_column(String(64), default="")
+    name: Mapped[str] = mapped_column(String(120), default="")
+    why: Mapped[str] = mapped_column(String(400), default="")
+    details: Mapped[str] = mapped_column(String(20000), default="")
+    fingerprint: Mapped[str] = mapped_column(String(16), default="")
+    done: Mapped[bool] = mapped_column(default=False)
 
 
 class ApiKey(Base):

@@ -10,6 +10,7 @@ from portal.config import Catalogue, Settings
 from portal.domain.mailinglist import MailingList
 from portal.errors import ConfigurationError
 from portal.listmanagers.base import ListManager
+from portal.membership_source import SourceText
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Portal:
     """What a service is handed: settings, catalogue, clock, list managers and the key of the list passwords.
 
     ``catalogue`` reads ``mailinglists.toml`` on the first call and raises ConfigurationError where it is invalid.
-    ``list_password_key`` reads its file at each call, and makes it at the first.
+    ``list_password_key`` reads its file at each call, and makes it at the first. ``membership_source`` returns what the
+    configured source says now.
     """
 
     settings: Settings
@@ -25,6 +27,7 @@ class Portal:
     clock: Callable[[], datetime]
     open_list_manager: Callable[[MailingList], ListManager]
     list_password_key: Callable[[], bytes]
+    membership_source: Callable[[], SourceText]
 
     def readable_catalogue(self) -> Catalogue | None:
         """Return the catalogue, or None where ``mailinglists.toml`` is invalid: accounts can be managed without it."""

@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ class Place(NamedTuple):
     tables: str  # a pattern; empty: what is above all tables
 
 
-def defaults(kind: Any, *, is_flat: bool = True) -> dict[str, Any]:
+def defaults(kind: Any, *, is_flat: bool = True, without: Collection[str] = ()) -> dict[str, Any]:
     """Return the default of each setting: NEEDED, None where there is none, or the value as TOML has it."""
     found: dict[str, Any] = {}
     for field in msgspec.structs.fields(kind):
@@ -44,7 +44,8 @@ def defaults(kind: Any, *, is_flat: bool = True) -> dict[str, Any]:
             found[field.name] = str(value)
         if inner and is_flat:
             found |= defaults(inner)
-    return {name: value for name, value in found.items() if name not in {"lists", "managers", "mail", "smtp"}}
+    left_out = {"lists", "managers", "mail", "smtp", "membership", *without}
+    return {name: value for name, value in found.items() if name not in left_out}
 
 
 def has_none(default: Any) -> bool:
@@ -72,6 +73,20 @@ def places() -> dict[str, Place]:
         "the mail server": Place(
             defaults(config.SmtpSettings),
             *(CONFIGURATION, "### The mail server: `[mail.smtp]`", "setting", "portal.toml", r"mail\.smtp"),
+        ),
+        "members": Place(
+            defaults(config.MembershipSettings, is_flat=False, without={"columns", "safety_limits"}),
+            *(CONFIGURATION, "### Members: `[membership]`", "setting", "portal.toml", "membership"),
+        ),
+        "columns of members": Place(
+            defaults(config.MembershipColumns),
+            *(CONFIGURATION, "### Members, the columns: `[membership.columns]`", "setting"),
+            *("portal.toml", r"membership\.columns"),
+        ),
+        "limits of members": Place(
+            defaults(config.MembershipLimits),
+            *(CONFIGURATION, "### Members, the limits: `[membership.safety_limits]`", "setting"),
+            *("portal.toml", r"membership\.safety_limits"),
         ),
         "all lists": Place(
             defaults(config._File, is_flat=False), CONFIGURATION, "### For all lists", "setting", lists, ""

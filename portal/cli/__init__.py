@@ -22,7 +22,7 @@ _PLACES = {
 }
 _ADDED_TO = {
     "mailinglist": ("check", "import_preferences", "passwords", "rename", "scripts"),
-    "user": ("addresses",),
+    "user": ("addresses", "membership"),
 }
 
 

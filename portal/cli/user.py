@@ -1,7 +1,6 @@
 """`flask user`: make accounts, look at them, change and delete them."""
 
 import sys
-from typing import BinaryIO
 
 import click
 
@@ -9,11 +8,10 @@ from portal.cli.output import CommandGroup, as_text_or_json, print_json, print_m
 from portal.domain import usernames
 from portal.errors import BadInputError, ConfigurationError
 from portal.extensions import db, portal
-from portal.services.accounts import addresses, imports, passwords, users
+from portal.services.accounts import addresses, passwords, users
 from portal.services.accounts.users import Profile
 from portal.services.history import COMMAND_LINE
 
-_SHOWN = 20  # bad lines of an import
 _LONGEST_INPUT = 8_192  # bytes that may stand for a password
 
 
@@ -193,7 +191,14 @@ def delete(*, username: str, yes: bool, erase: bool) -> None:
         if not has_terminal():
             raise click.UsageError("there is no terminal to ask at: give --yes to delete the account")
         click.confirm(f"Delete {_called(found)}{' and erase the address' if erase else ''}?", abort=True, err=True)
-    gone = users.delete(db.session(), username, erase=erase, now=portal().clock(), lists=portal().known_lists())
+    gone = users.delete(
+        db.session(),
+        username,
+        erase=erase,
+        now=portal().clock(),
+        lists=portal().known_lists(),
+        secret=portal().list_password_key(),
+    )
     print_message(f"deleted {_called(gone)}")
 
 
@@ -219,30 +224,6 @@ def revoke(*, username: str) -> None:
     """
     ended = users.revoke(db.session(), username, now=portal().clock())
     print_message(f"{username} is no superuser{f'; API keys revoked: {ended}' if ended else ''}")
-
-
-@user.command("import")
-@click.argument("file", type=click.File("rb"))
-def import_(*, file: BinaryIO) -> None:
-    """Make an account for each line of a CSV file, or none where a line is bad; - is standard input.
-
-    The first line names the columns: username,email and, where wanted, name, groups (separated by semicolons),
-    superuser (yes or no) and password_hash (bcrypt). Without a hash, set a password before the user can log in.
-
-    \b
-    Example: flask user import members.csv
-    """
-    special_domains = portal().settings.allowed_special_domains
-    result = imports.import_users(
-        db.session(), file, now=portal().clock(), lists=portal().known_lists(), special_domains=special_domains
-    )
-    for problem in result.problems[:_SHOWN]:
-        print_message(f"line {problem.line}: {problem.words}")
-    if len(result.problems) > _SHOWN:
-        print_message(f"and {len(result.problems) - _SHOWN} more")
-    if result.problems:
-        raise BadInputError(f"nothing was imported, bad lines: {len(result.problems)}")
-    print_message(f"created {result.created} users")
 
 
 def _new_password(*, password_stdin: bool) -> tuple[str, bool]:

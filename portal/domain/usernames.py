@@ -40,6 +40,8 @@ def checked(text: str, *, own: Collection[str]) -> str:
 
 def is_of_one_script(text: str) -> bool:
     """Tell whether the letters of a text are of one script, or of scripts that are written together."""
+    if text.isascii():
+        return True
     letters = (letter for letter in unicodedata.normalize("NFKD", text) if unicodedata.category(letter) in _LETTERS)
     scripts = {unicodedata.name(letter, "").partition(" ")[0] for letter in letters}
     return len(scripts) <= 1 or any(scripts <= together for together in _TOGETHER)

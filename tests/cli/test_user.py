@@ -241,31 +241,9 @@ def test_a_catalogue_that_cannot_be_read_stops_none_of_it(make_app, instance, se
         assert result.exit_code == 0, result.output
 
 
-def test_import_reads_a_file_or_stdin(flask_user, session, tmp_path):
-    file = tmp_path / "members.csv"
-    file.write_text("username,email\nalice,alice@example.org\n")
-    result = flask_user("import", str(file))
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "created 1 users\n")
-    assert flask_user("import", "-", input="username,email\nbob,bob@example.org\n").exit_code == 0
-    assert [each.username for each in users.list_users(session)] == ["alice", "bob"]
-
-
-def test_import_tells_twenty_bad_lines_and_how_many_more(flask_user, session):
-    lines = "".join(f"user{number},\x1b[31mno address\n" for number in range(50))
-    result = flask_user("import", "-", input=f"username,email\nok,ok@example.org\n{lines}")
-    told = result.stderr.splitlines()
-    assert result.exit_code == 65
-    assert result.stdout == ""
-    assert len(told) == 22
-    assert told[0].startswith("line 3: not an e-mail address: ")
-    assert told[-2:] == ["and 30 more", "error: nothing was imported, bad lines: 50"]
-    assert "\x1b" not in result.stderr
-    assert list(users.list_users(session)) == []
-
-
 def test_every_command_has_help_with_an_example(flask_user):
     commands = [line.split()[0] for line in flask_user("--help").stdout.partition("Commands:")[2].splitlines() if line]
-    assert len(commands) == 17
+    assert len(commands) == 20
     for command in commands:
         result = flask_user(command, "--help")
         assert result.exit_code == 0

@@ -46,6 +46,27 @@ def record(
         session.execute(insert(AccountChange), rows)
 
 
+class Recorded(NamedTuple):
+    """One line to be written: which account, what, and from what to what."""
+
+    user_id: int
+    username: str
+    what: str
+    old: str = ""
+    new: str = ""
+
+
+def record_all(session: Session, lines: Iterable[Recorded], *, actor: Actor) -> None:
+    """Write lines of many accounts; the same transaction holds the changes themselves."""
+    common = {"at": database.clock(session), "actor_id": actor.user_id, "actor": actor.name[:80]}
+    rows = [
+        {**common, **each._asdict(), "what": each.what[:80], "old": each.old[:_LONGEST], "new": each.new[:_LONGEST]}
+        for each in lines
+    ]
+    if rows:
+        session.execute(insert(AccountChange), rows)
+
+
 def forget_name(session: Session, user_id: int) -> Sequence[str]:
     """Name an account by its number alone, as the one changed and as the one who changed others, without its values.
 

@@ -1,5 +1,7 @@
 """Usernames of accounts: looked up, and given anew by a person or because they are an address that has changed."""
 
+from collections.abc import Mapping
+
 from sqlalchemy import exists, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -50,6 +52,24 @@ def give(session: Session, user: User, username: str, *, actor: Actor) -> bool:
         return False
     account_log.record(session, [(user.id, before)], "renamed", actor=actor, old=before, new=username)
     return True
+
+
+def give_all(session: Session, wanted: Mapping[int, str], *, actor: Actor) -> None:
+    """Give users usernames, which have been checked, at once: they may trade theirs.
+
+    Nobody else has one of them, which the caller has seen to.
+    """
+    users = session.scalars(select(User).where(User.id.in_(wanted)).order_by(User.id)).all()
+    changed = [each for each in users if each.username_key != usernames.key(wanted[each.id])]
+    for user in changed:
+        user.username_key = f"between {user.id}"  # white space: it is nobody's
+    session.flush()
+    for user in changed:
+        before, username = user.username, wanted[user.id]
+        user.username, user.username_key = username, usernames.key(username)
+        user.search_key = search_key(username, user.name)
+        account_log.record(session, [(user.id, before)], "renamed", actor=actor, old=before, new=username)
+    session.flush()
 
 
 def follow(session: Session, user_id: int, *, old: str, new: str, spelling: str, actor: Actor) -> None:

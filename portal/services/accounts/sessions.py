@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -242,6 +243,11 @@ def end(session: Session, user_id: int, *, keep_token: str | None = None) -> Non
     if keep_token is not None:
         statement = statement.where(LoginSession.token_hash != _hashed(keep_token))
     session.execute(statement)
+
+
+def end_of_all(session: Session, user_ids: Collection[int]) -> None:
+    """End all sessions of users, as ``end`` does for one."""
+    session.execute(delete(LoginSession).where(LoginSession.user_id.in_(user_ids)))
 
 
 def end_all(session: Session) -> int:

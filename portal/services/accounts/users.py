@@ -23,7 +23,7 @@ from portal.errors import (
 )
 from portal.models import Address, Run, User, UserAddress, UserGroup
 from portal.services import history, security_log
-from portal.services.accounts import addresses, api_keys, names, passwords, rate_limits, sessions
+from portal.services.accounts import addresses, api_keys, deleted_keys, names, passwords, rate_limits, sessions
 from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import AddressChange, Checked
 from portal.services.accounts.moves import Lists
@@ -362,9 +362,10 @@ def set_groups(
 
 
 def _write_groups(session: Session, user: User, groups: Sequence[str], *, actor: Actor, lists: Lists) -> int:
-    gone = delete_from(UserGroup).where(UserGroup.user_id == user.id).returning(UserGroup.name)
-    before = sorted(session.scalars(gone))
-    _put_into(session, user.id, groups)
+    before = sorted(session.scalars(select(UserGroup.name).where(UserGroup.user_id == user.id)))
+    left = UserGroup.user_id == user.id, UserGroup.name.not_in(groups)
+    session.execute(delete_from(UserGroup).where(*left))  # one that stays remains given by whom it was
+    _put_into(session, user.id, [each for each in groups if each not in before])
     addresses.clear_departures(session, user.id, lists=lists)
     _record(session, user, "groups changed", actor=actor, old="; ".join(before), new="; ".join(groups))
     return user.id
@@ -431,7 +432,7 @@ def activate(
         user = _row(session, username, as_of=as_of)
         if not user.is_active:
             addresses.activate(session, user.id, actor=actor, now=now)
-        user.is_active, user_id = True, user.id
+        user.is_active, user.deactivated_by_import, user_id = True, False, user.id
         session.flush()
         addresses.clear_departures(session, user.id, lists=lists)
         _record(session, user, "activated", actor=actor)
@@ -448,7 +449,7 @@ def deactivate(
     with transaction(session):
         user = _row_of_one_who_may_go(session, username, as_of=as_of)
         addresses.deactivate(session, user.id, actor=actor, now=now)
-        user.is_active, user_id = False, user.id
+        user.is_active, user.deactivated_by_import, user_id = False, False, user.id
         session.flush()
         sessions.end(session, user.id)
         _record(session, user, "deactivated", actor=actor)
@@ -464,16 +465,22 @@ def delete(
     lists: Lists,
     actor: Actor = COMMAND_LINE,
     as_of: int | None = None,
+    secret: bytes | None = None,
 ) -> Profile:
     """Delete an account, its sessions and its hold on addresses; return what it was.
 
     ``erase`` unsubscribes addresses that nobody else holds, and asks that every trace of them goes as well, once no
-    roster holds them. Preferences and history stay otherwise. Raise UnknownUserError, ChangedMeanwhileError, or
+    roster holds them. Preferences and history stay otherwise. An import does not make the account again: its member
+    key is remembered, with ``secret`` as the key of the HMAC. Raise UnknownUserError, ChangedMeanwhileError, or
     BadInputError for the last superuser.
     """
     with transaction(session):
         user = _row_of_one_who_may_go(session, username, as_of=as_of)
         (gone,) = profiles(session, User.id == user.id)
+        if user.member_key is not None:
+            if secret is None:
+                raise ValueError("the key of a linked account is remembered by its HMAC, which needs a secret")
+            deleted_keys.remember(session, user.member_key, erase=erase, secret=secret, now=now)
         addresses.release(session, user.id, erase=erase, actor=actor, now=now, lists=lists)
         _record(session, user, "deleted", actor=actor)
         if erase:

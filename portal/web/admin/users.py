@@ -292,6 +292,7 @@ def delete(user_id: int) -> ResponseReturnValue:
                 lists=portal().known_lists(),
                 actor=guards.actor(),
                 as_of=_seen(user_id, form),
+                secret=portal().list_password_key(),
             )
         except (StaleFormError, ChangedMeanwhileError) as error:
             return _action_page(user_id, form, act="delete"), fault_of(error).status

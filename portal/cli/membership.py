@@ -1,0 +1,182 @@
+"""`flask user import` and its siblings: accounts follow the membership source."""
+
+from collections.abc import Iterable
+from typing import BinaryIO
+
+import click
+
+from portal.cli.output import as_text_or_json, print_json, print_message, print_table
+from portal.cli.user import user
+from portal.config import MembershipSettings
+from portal.domain.membership_file import Columns, standard_columns
+from portal.errors import SafetyLimitError
+from portal.extensions import db, portal
+from portal.services.history import COMMAND_LINE
+from portal.services.membership import importing, linking
+from portal.services.membership.importing import Report, Request
+from portal.services.membership.runs import ImportLine
+
+_SHOWN = 20  # problems of one import
+_COUNTED = ("created", "linked", "changed", "reactivated", "deactivated", "reported", "problems")
+
+
+@user.command("import")
+@click.option("--key", metavar="COLUMN", help="The column of member keys, by which accounts are followed.")
+@click.option(
+    "--leavers",
+    type=click.Choice(["keep", "deactivate"]),
+    help="What happens to linked accounts that are not in the file any more.  [default: keep; of the source: as set]",
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan, change nothing.")
+@click.option("--accept", metavar="ID", help="Approve exactly the plan of this id.")
+@as_text_or_json
+@click.argument("file", type=click.File("rb"), required=False)
+def import_(
+    *, file: BinaryIO | None, key: str | None, leavers: str | None, dry_run: bool, accept: str | None, form: str
+) -> None:
+    """Make, link and change accounts as a file of today's members says; - is standard input.
+
+    Without FILE, the membership source of portal.toml is read. With a key column, which --key or portal.toml names,
+    accounts follow the file from one import to the next. Without one, each line makes an account, unless there is one
+    of its username. The first line of the file names the columns: username and email, and where wanted name, groups
+    and password_hash (bcrypt), unless portal.toml says otherwise.
+
+    \b
+    Example: flask user import --key number members.csv
+    """
+    request = _request(file, key=key, leavers=leavers)
+    if dry_run:
+        _print_plan(importing.preview(db.session(), request), form)
+        return
+    try:
+        report = importing.run(db.session(), request, accept=accept)
+    except SafetyLimitError as error:
+        again = f"look at it with --dry-run, then run again with: --accept {error.plan_id}"
+        raise SafetyLimitError(f"{error}; {again}", plan_id=error.plan_id) from None
+    _print_report(report, form, is_quiet=file is None)
+
+
+def _request(file: BinaryIO | None, *, key: str | None, leavers: str | None) -> Request:
+    settings = portal().settings.membership
+    content, source = (file.read(), _named(file)) if file else portal().membership_source()
+    if leavers is None:
+        leavers = settings.leavers if settings and not file else "keep"
+    return Request(
+        content=content,
+        columns=_columns(content, settings, key=key),
+        source=source,
+        actor=COMMAND_LINE,
+        clock=portal().clock,
+        lists=portal().known_lists(),
+        secret=portal().list_password_key(),
+        encoding=settings.encoding if settings else None,
+        deactivates_leavers=leavers == "deactivate",
+        limits=(settings or MembershipSettings()).limits,
+        special_domains=portal().settings.allowed_special_domains,
+    )
+
+
+def _named(file: BinaryIO) -> str:
+    name = getattr(file, "name", "-")
+    return "standard input" if name in {"-", "<stdin>"} else f"file {name}"
+
+
+def _columns(content: bytes, settings: MembershipSettings | None, *, key: str | None) -> Columns:
+    return settings.file_columns(key=key) if settings else standard_columns(content, key=key)
+
+
+def _print_plan(report: Report, form: str) -> None:
+    if form == "json":
+        print_json(report.as_json())
+        return
+    headings = ("WOULD", "KEY", "USERNAME", "NAME", "WHAT")
+    rows = [(each.action, each.key, each.username, each.name, _in_words(each)) for each in report.lines]
+    if rows:
+        print_table(headings, rows)
+    _print_notes(report)
+    print_message(_totals(report))
+    if report.excess:
+        print_message(f"{report.excess}: that needs approval, with --accept {report.plan_id}")
+
+
+def _print_report(report: Report, form: str, *, is_quiet: bool) -> None:
+    """Print what came of an import; of the source, which cron reads, problems that are new alone."""
+    if form == "json":
+        print_json(report.as_json())
+        return
+    if not is_quiet:
+        _print_notes(report)
+    new = [each for each in report.lines if each.number in report.new]
+    for each in new[:_SHOWN]:
+        print_message(f"{_place(each)}: {each.why}")
+    if len(new) > _SHOWN:
+        print_message(f"and {len(new) - _SHOWN} more")
+    if not is_quiet or new:
+        print_message(_totals(report))
+
+
+def _print_notes(report: Report) -> None:
+    if report.encoding == "Windows-1252":
+        print_message("the file is not UTF-8; it was read as Windows-1252")
+    if report.ignored:
+        print_message(f"columns that are not read: {', '.join(report.ignored)}")
+
+
+def _totals(report: Report) -> str:
+    words = (f"{number} {name}" for name in _COUNTED if (number := report.counts[name]))
+    return ", ".join(words).replace("1 problems", "1 problem") or "nothing to do"
+
+
+def _place(line: ImportLine) -> str:
+    where = f"line {line.line}" if line.line is not None else "not in the source"
+    who = " ".join(filter(None, (line.key and f"key {line.key}", line.username)))
+    return f"{where} ({who})" if who else where
+
+
+def _in_words(line: ImportLine) -> str:
+    parts = [f"{name}: {before or '-'} -> {after}" for name, (before, after) in _pairs(line)]
+    for name, words in (
+        ("add_addresses", "+"), ("remove_addresses", "-"), ("add_groups", "+group "), ("remove_groups", "-group ")
+    ):  # fmt: skip
+        parts += (f"{words}{each}" for each in line.changes.get(name, ()))
+    return "; ".join([*parts, *filter(None, [line.why])])
+
+
+def _pairs(line: ImportLine) -> Iterable[tuple[str, tuple[str | None, str]]]:
+    return ((name, line.changes[name]) for name in ("name", "main", "key", "username") if name in line.changes)
+
+
+@user.command()
+@click.argument("username")
+@click.argument("key")
+def link(*, username: str, key: str) -> None:
+    """Let an account follow the membership source: KEY is what the source calls the person by.
+
+    \b
+    Example: flask user link alice 1027
+    """
+    linking.link(db.session(), username, key, secret=portal().list_password_key())
+    print_message(f"{username} is linked to {key}; the next import changes the account as the source says")
+
+
+@user.command()
+@click.argument("username")
+def unlink(*, username: str) -> None:
+    """Make an account a local one, which no import changes or deactivates.
+
+    \b
+    Example: flask user unlink alice
+    """
+    print_message(f"{username} is no longer linked to {linking.unlink(db.session(), username)}")
+
+
+@user.command("forget-key")
+@click.argument("key")
+def forget_key(*, key: str) -> None:
+    """Let an import make an account again for the KEY of one that was deleted here.
+
+    \b
+    Example: flask user forget-key 1027
+    """
+    linking.forget_key(db.session(), key, secret=portal().list_password_key())
+    print_message(f"the next import may make an account for {key} again")

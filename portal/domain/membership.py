@@ -1,0 +1,558 @@
+"""The import of members: what a file of today's members means for the accounts. Pure, like the merge.
+
+Rows, accounts and what the source said last go in, a plan comes out; nothing is read or written here. Addresses are
+canonical. Source of every rule: docs/people.md, "The import".
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
+
+
+class Action(StrEnum):
+    """What the import does about one person, or says of them."""
+
+    CREATE = "create"
+    LINK = "link"
+    CHANGE = "change"
+    REACTIVATE = "reactivate"
+    DEACTIVATE = "deactivate"
+    REMEMBER = "remember"  # the account stays as it is; what the source said is new
+    REPORT = "report"  # nothing is done, and nothing needs to be
+    PROBLEM = "problem"  # nothing is done until a person has settled it
+
+
+class Why(StrEnum):
+    """Why a row is a problem, or what is reported of it."""
+
+    USERNAME_IS_LINKED = "the username belongs to an account with another key"
+    USERNAME_TWICE = "another new row has the same username"
+    USERNAME_IS_ANOTHERS = "the username belongs to an account with another address"
+    USERNAME_NOT_FREE = "the username would follow the address, and is taken"
+    WAS_UNLINKED = "the account of that username was unlinked: link it by hand if it is the same person"
+    HAS_ROLE = "an account with a role is linked by hand"
+    KEY_TWICE = "another row has the same key"
+    ADDRESSES_OF_ONE = "another row has another address of the same account: link by hand"
+    UNREADABLE = "the row cannot be read"
+    NUMBER_MOVED = "the name and address are what the source last said of another key: link or unlink by hand"
+    RETURN_IN_DOUBT = "the account was deactivated under another name and address: link or unlink by hand"
+    DELETED = "the account of that key was deleted here: flask user forget-key lets the key in again"
+    NO_ADDRESS = "no address, so no account is made"
+    PRESENT = "an account of that username is here already"
+    ADDRESS_IS_HELD = "a local account holds the address too: link it by hand if it is the same person"
+    ROLE_FOLLOWS_BY_HAND = "the account has a role: a superuser applies this by hand"
+    LEAVER_WITH_ROLE = "no longer in the source, and the account has a role: a superuser deactivates it by hand"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One member, as the source says today.
+
+    ``key`` is None where no column is the key, and for a row whose key cannot be read. ``addresses`` holds the main one
+    first and is empty where the source says none; ``name``, ``groups`` and ``further`` addresses are None where the
+    source never says them. ``username`` is what a new account is called. ``is_readable``: the cells were understood.
+    """
+
+    line: int
+    key: str | None
+    username_key: str  # as usernames are compared
+    main: str | None = None
+    further: frozenset[str] | None = None
+    name: str | None = None
+    groups: frozenset[str] | None = None
+    is_readable: bool = True
+
+    @property
+    def addresses(self) -> frozenset[str]:
+        """Return every address of the row."""
+        return (self.further or frozenset()) | ({self.main} if self.main else frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the source said of a person last: None, or an empty set, where it has said nothing of that yet."""
+
+    named: bool = False
+    address: str | None = None
+    further: frozenset[str] = frozenset()
+    name: str | None = None
+    groups: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account as the import sees it.
+
+    ``further`` and ``groups`` map what the account has to whether the source gave it: only that is taken again.
+    ``is_username_main``: the username is the main address, and follows it. ``deactivated_by_import``: and by nobody
+    since. ``was_unlinked``: a person took its key away.
+    """
+
+    id: int
+    username_key: str
+    main: str | None = None
+    further: Mapping[str, bool] = field(default_factory=dict)
+    name: str = ""
+    groups: Mapping[str, bool] = field(default_factory=dict)
+    key: str | None = None
+    said: Said = Said()
+    is_active: bool = True
+    is_username_main: bool = False
+    deactivated_by_import: bool = False
+    has_role: bool = False
+    was_unlinked: bool = False
+
+    @property
+    def has_left(self) -> bool:
+        """Tell whether the import deactivated the account, and nobody has activated it since."""
+        return self.deactivated_by_import and not self.is_active
+
+    @property
+    def addresses(self) -> frozenset[str]:
+        """Return every address that the account holds."""
+        return frozenset(self.further) | ({self.main} if self.main else frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What becomes different at an account; None and empty sets where nothing does."""
+
+    name: str | None = None
+    main: str | None = None
+    username_key: str | None = None
+    add_addresses: frozenset[str] = frozenset()
+    remove_addresses: frozenset[str] = frozenset()
+    add_groups: frozenset[str] = frozenset()
+    remove_groups: frozenset[str] = frozenset()
+    key: str | None = None
+
+    def __bool__(self) -> bool:
+        """Tell whether anything changes."""
+        return self != Changes()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the import does about one person. ``said`` is what the source has said of them afterwards."""
+
+    action: Action
+    row: Row | None
+    account: Account | None
+    changes: Changes = Changes()
+    said: Said | None = None
+    why: Why | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Tell whether anything is written."""
+        is_same = self.account is not None and self.said == self.account.said and self.action is Action.REMEMBER
+        return not is_same and self.action not in {Action.REPORT, Action.PROBLEM}
+
+    @property
+    def text(self) -> str:
+        """Return the decision as one line that is the same for the same decision."""
+        who = self.row.key if self.row and self.row.key else (self.account and self.account.key) or ""
+        name = self.row.username_key if self.row else ""
+        return f"{self.action}\t{who}\t{name}\t{self.account.id if self.account else ''}\t{_as_text(self.changes)}"
+
+
+def _as_text(changes: Changes) -> str:
+    values = (getattr(changes, name) for name in changes.__slots__)
+    return "\t".join(",".join(sorted(each)) if isinstance(each, frozenset) else each or "" for each in values)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one import may do without approval: the larger of a count and a percentage of linked active accounts."""
+
+    leavers: int = 5
+    leavers_percent: int = 10
+    addresses: int = 25
+    addresses_percent: int = 25
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an import would do. ``linked`` counts the linked active accounts, ``named`` those of them that rows name."""
+
+    decisions: tuple[Decision, ...]
+    linked: int
+    named: int
+    deactivates: bool
+
+    def of(self, action: Action) -> list[Decision]:
+        """Return the decisions of one kind."""
+        return [each for each in self.decisions if each.action is action]
+
+    @cached_property
+    def id(self) -> str:
+        """Name the plan by what it writes: 16 hex digits."""
+        lines = sorted(each.text for each in self.decisions if each.writes and each.action is not Action.REMEMBER)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+    def excess(self, limits: Limits, *, approved: Collection[str] = ()) -> str | None:
+        """Return in words what exceeds the limits, if anything; decisions of ``approved`` texts do not count."""
+        counted = [each for each in self.decisions if each.text not in approved]
+        leavers = sum(each.action is Action.DEACTIVATE for each in counted)
+        if leavers > max(limits.leavers, self.linked * limits.leavers_percent / 100):
+            return f"it deactivates {leavers} of {self.linked} linked accounts"
+        moved = sum(each.changes.main is not None and each.account is not None for each in counted)
+        if moved > max(limits.addresses, self.linked * limits.addresses_percent / 100):
+            return f"it changes the addresses of {moved} of {self.linked} linked accounts"
+        if self.deactivates and leavers and self.named * 2 < self.linked:
+            return f"it names only {self.named} of {self.linked} linked accounts"
+        return None
+
+    @cached_property
+    def chunks(self) -> tuple[tuple[Decision, ...], ...]:
+        """Return what is written together: people whose changes share a mailbox or a username are one chunk."""
+        writing = [each for each in self.decisions if each.writes]
+        parent = list(range(len(writing)))
+
+        def root(number: int) -> int:
+            while parent[number] != number:
+                parent[number] = parent[parent[number]]
+                number = parent[number]
+            return number
+
+        first: dict[tuple[str, str], int] = {}
+        for number, decision in enumerate(writing):
+            for touched in _touched(decision):
+                parent[root(number)] = root(first.setdefault(touched, number))
+        chunks: dict[int, list[Decision]] = defaultdict(list)
+        for number, decision in enumerate(writing):
+            chunks[root(number)].append(decision)
+        return tuple(map(tuple, chunks.values()))
+
+
+def _touched(decision: Decision) -> Iterator[tuple[str, str]]:
+    """Yield the mailboxes and usernames that a decision changes, before and after."""
+    changes, account = decision.changes, decision.account
+    moves = changes.main is not None or changes.add_addresses or changes.remove_addresses
+    if decision.action in {Action.CREATE, Action.DEACTIVATE, Action.REACTIVATE} or moves:
+        held = account.addresses if account else frozenset()
+        for address in held | changes.add_addresses | ({changes.main} if changes.main else set()):
+            yield "address", address
+    if decision.action is Action.CREATE and decision.row:
+        yield "username", decision.row.username_key
+    if changes.username_key and account:
+        yield "username", changes.username_key
+        yield "username", account.username_key
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How the rows are to be read.
+
+    ``deactivates_leavers``: who is not named any more is deactivated. ``key_is_address``: the address column is the
+    key. ``deleted_keys``: of accounts that a person deleted here.
+    """
+
+    deactivates_leavers: bool = False
+    key_is_address: bool = False
+    deleted_keys: Collection[str] = frozenset()
+
+
+def plan_import(rows: Sequence[Row], accounts: Iterable[Account], source: Source) -> Plan:
+    """Decide what an import does about each row and each leaver, whatever the order of the rows."""
+    return _Planner(rows, accounts, source).plan()
+
+
+class _Planner:
+    """One import being decided: known keys first, then new ones, then leavers."""
+
+    def __init__(self, rows: Sequence[Row], accounts: Iterable[Account], source: Source) -> None:
+        self.rows, self.source = rows, source
+        self.accounts = tuple(accounts)
+        self.linked = {each.key: each for each in self.accounts if each.key is not None}
+        self.by_username = {each.username_key: each for each in self.accounts}
+        self.problems: dict[int, Why] = {}  # by the line of the row
+        self.spared: set[int] = set()  # accounts that are no leavers in this run
+        self.decisions: list[Decision] = []
+
+    def plan(self) -> Plan:
+        matches = self._match_keys()
+        self._find_doubtful(matches)
+        self._settle_usernames(matches)
+        for row in self.rows:
+            if row.line in self.problems:
+                account = matches.get(row.line)
+                self.decisions.append(Decision(Action.PROBLEM, row, account, why=self.problems[row.line]))
+        known = [(row, matches[row.line]) for row in self.rows if row.line in matches]
+        for row, account in known:
+            if row.line not in self.problems:
+                self.decisions.append(_followed(row, account))
+        self._decide_new([row for row in self.rows if row.line not in matches])
+        self._decide_leavers({account.id for _, account in known})
+        active = {each.id for each in self.linked.values() if each.is_active}
+        named = active & {account.id for _, account in known}
+        return Plan(tuple(self.decisions), len(active), len(named), self.source.deactivates_leavers)
+
+    def _match_keys(self) -> dict[int, Account]:
+        """Return the linked account of each row by the row's line; a key that stands twice is a problem."""
+        times = Counter(row.key for row in self.rows)
+        matches = {row.line: self.linked[row.key] for row in self.rows if row.key in self.linked}
+        for row in self.rows:
+            if not row.is_readable:
+                self.problems[row.line] = Why.UNREADABLE
+            elif row.key is not None and times[row.key] > 1:
+                self.problems[row.line] = Why.KEY_TWICE
+        if self.source.key_is_address:
+            while found := self._match_by_address(matches, times):
+                matches |= found
+            rows_of = Counter(account.id for account in matches.values())
+            for line, account in matches.items():
+                if rows_of[account.id] > 1:
+                    self.problems.setdefault(line, Why.ADDRESSES_OF_ONE)
+        return matches
+
+    def _match_by_address(self, matches: Mapping[int, Account], keys: Collection[str | None]) -> dict[int, Account]:
+        """Return the linked accounts whose key, their address, has become another one that they hold.
+
+        It stands in no other row; who holds it is judged once those have moved that are matched already.
+        """
+        moved = {
+            account.id: _followed(row, account).changes
+            for row in self.rows
+            if (account := matches.get(row.line)) and row.line not in self.problems
+        }
+        holders = _holders_after(self.linked.values(), moved)
+        times = Counter(address for row in self.rows for address in row.addresses)
+        return {
+            row.line: holders[row.key][0]
+            for row in self.rows
+            if row.key is not None
+            and row.line not in matches
+            and times[row.key] <= 1
+            and len(holders.get(row.key, ())) == 1
+            and holders[row.key][0].key not in keys
+        }
+
+    def _find_doubtful(self, matches: Mapping[int, Account]) -> None:
+        """Find the rows whose number was perhaps given to somebody else."""
+        self._find_moved_numbers(matches)
+        for row in self.rows:
+            account = matches.get(row.line)
+            if account is None or not account.has_left or not (row.name and row.main):
+                continue
+            said = account.said
+            if said.name not in {None, row.name} and said.address not in {None, row.main}:
+                self.problems.setdefault(row.line, Why.RETURN_IN_DOUBT)
+
+    def _find_moved_numbers(self, matches: Mapping[int, Account]) -> None:
+        said_of: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+        for each in self.linked.values():
+            if each.said.name and each.said.address:
+                said_of[each.said.name, each.said.address].add(each.id)
+        line_of = {each.id: line for line, each in matches.items()}
+        for row in self.rows:
+            account = matches.get(row.line)
+            if not (row.key and row.name and row.main) or (account and account.said.name is None):
+                continue  # where the source has said no name yet, a person has said whose key it is
+            others = said_of.get((row.name, row.main), set()) - ({account.id} if account else set())
+            if others and not (account and (account.said.name, account.said.address) == (row.name, row.main)):
+                self.spared |= others
+                for line in [row.line, *(line_of[each] for each in others if each in line_of)]:
+                    self.problems.setdefault(line, Why.NUMBER_MOVED)
+
+    def _settle_usernames(self, matches: Mapping[int, Account]) -> None:
+        """Let usernames that are the main address follow it where they are free once everybody has moved."""
+        while True:
+            wanted = {account.id: account.username_key for account in self.accounts}
+            lines = {}
+            for row in self.rows:
+                account = matches.get(row.line)
+                if account and row.line not in self.problems and (name := _followed(row, account).changes.username_key):
+                    wanted[account.id], lines[account.id] = name, row.line
+            times = Counter(wanted.values())
+            taken = [lines[each] for each, name in wanted.items() if each in lines and times[name] > 1]
+            if not taken:
+                self.by_username = {wanted[each.id]: each for each in self.accounts}
+                return
+            self.problems.update(dict.fromkeys(taken, Why.USERNAME_NOT_FREE))
+
+    def _decide_new(self, rows: Sequence[Row]) -> None:
+        usernames = Counter(row.username_key for row in rows)
+        named = (self.by_username.get(row.username_key) for row in rows)
+        self.spared |= {account.id for account in named if account and account.key is not None}
+        rows = [row for row in rows if row.line not in self.problems]
+        linking = self._linked_by_address(rows)
+        holders = self._holders_afterwards()
+        for row in rows:
+            account = self.by_username.get(row.username_key)
+            is_twice = usernames[row.username_key] > 1
+            if row.key in self.source.deleted_keys:
+                self._report(row, Why.DELETED)
+            elif row.main is None:
+                self._report(row, Why.NO_ADDRESS)
+            elif row.key is None and account is not None:
+                self._report(row, Why.PRESENT, account)
+            elif account is not None or is_twice:
+                self._decide_named(row, account, is_twice=is_twice)
+            elif row.line in linking:
+                self._link(row, linking[row.line])
+            else:
+                self._create(row, holders[row.main])
+
+    def _linked_by_address(self, rows: Sequence[Row]) -> dict[int, Account]:
+        """Return the account that each row links by its address alone, by the row's line.
+
+        It is a local one, the only holder, that no other row names in any way; the address stands in no other row.
+        """
+        if any(row.key is None and not row.is_readable for row in self.rows):
+            return {}  # a key that cannot be read may be anybody's
+        holders = self._holders_afterwards()
+        addresses = Counter(address for row in self.rows for address in row.addresses)
+        found = {row.line: holders[row.main][0] for row in rows if row.main and len(holders[row.main]) == 1}
+        times = Counter(account.id for account in found.values())
+        by_username = {account.id for row in self.rows if (account := self.by_username.get(row.username_key))}
+        return {
+            row.line: account
+            for row in rows
+            if (account := found.get(row.line))
+            and row.key is not None
+            and account.key is None
+            and not account.was_unlinked
+            and addresses[row.main or ""] == times[account.id] == 1
+            and account.id not in by_username
+        }
+
+    def _holders_afterwards(self) -> defaultdict[str, list[Account]]:
+        """Return who holds each address once the known have moved."""
+        moved = {each.account.id: each.changes for each in self.decisions if each.account and each.writes}
+        return _holders_after(self.accounts, moved)
+
+    def _decide_named(self, row: Row, account: Account | None, *, is_twice: bool) -> None:
+        """Decide about a new row whose username is not free."""
+        if is_twice:
+            why = Why.USERNAME_TWICE
+        elif account is None or account.key is not None:
+            why = Why.USERNAME_IS_LINKED
+        elif account.was_unlinked:
+            why = Why.WAS_UNLINKED
+        elif row.main in account.addresses:
+            self._link(row, account)
+            return
+        else:
+            why = Why.USERNAME_IS_ANOTHERS
+        self.decisions.append(Decision(Action.PROBLEM, row, account, why=why))
+
+    def _link(self, row: Row, account: Account) -> None:
+        if account.has_role:
+            self.decisions.append(Decision(Action.PROBLEM, row, account, why=Why.HAS_ROLE))
+            return
+        # Name and groups are new words; the main address stays.
+        fresh = replace(account, said=Said(), key=row.key)
+        changes = replace(_changes(row, fresh), key=row.key)
+        self.decisions.append(Decision(Action.LINK, row, account, changes, _said(row, fresh.said)))
+
+    def _create(self, row: Row, holders: Sequence[Account]) -> None:
+        changes = Changes(
+            name=row.name or None,
+            main=row.main,
+            add_addresses=(row.further or frozenset()) - {row.main or ""},
+            add_groups=row.groups or frozenset(),
+            key=row.key,
+        )
+        said = None if row.key is None else _said(row, Said())
+        self.decisions.append(Decision(Action.CREATE, row, None, changes, said))
+        for account in holders:
+            if account.key is None:
+                self._report(row, Why.ADDRESS_IS_HELD, account)
+
+    def _report(self, row: Row, why: Why, account: Account | None = None) -> None:
+        self.decisions.append(Decision(Action.REPORT, row, account, why=why))
+
+    def _decide_leavers(self, named: Collection[int]) -> None:
+        if not self.source.deactivates_leavers or any(not row.is_readable and row.key is None for row in self.rows):
+            return
+        for account in self.linked.values():
+            if account.id in named or account.id in self.spared or not (account.is_active and account.said.named):
+                continue
+            if account.has_role:
+                self.decisions.append(Decision(Action.REPORT, None, account, why=Why.LEAVER_WITH_ROLE))
+            else:
+                said = replace(account.said, named=False)
+                self.decisions.append(Decision(Action.DEACTIVATE, None, account, said=said))
+
+
+def _holders_after(accounts: Iterable[Account], changes: Mapping[int, Changes]) -> defaultdict[str, list[Account]]:
+    """Return who holds each address once changes, by the account's id, are made."""
+    holders: defaultdict[str, list[Account]] = defaultdict(list)
+    for account in accounts:
+        made = changes.get(account.id, Changes())
+        held = (account.addresses | made.add_addresses) - made.remove_addresses
+        for address in held | ({made.main} if made.main else set()):
+            holders[address].append(account)
+    return holders
+
+
+def _followed(row: Row, account: Account) -> Decision:
+    """Return what becomes of a linked account that a row names."""
+    changes = _changes(row, account)
+    if row.key != account.key:  # the address column is the key, and the address has changed
+        changes = replace(changes, key=row.key)
+    if account.has_role:
+        name_alone = Changes(name=changes.name, key=changes.key)
+        said = replace(account.said, named=True, name=account.said.name if row.name is None else row.name)
+        why = Why.ROLE_FOLLOWS_BY_HAND if changes != name_alone or account.has_left else None
+        return Decision(Action.CHANGE if name_alone else Action.REMEMBER, row, account, name_alone, said, why)
+    said = _said(row, account.said)
+    if account.has_left:
+        return Decision(Action.REACTIVATE, row, account, changes, said)
+    return Decision(Action.CHANGE if changes else Action.REMEMBER, row, account, changes, said)
+
+
+def _changes(row: Row, account: Account) -> Changes:
+    """Return what the source says that is new, as far as the account does not have it yet."""
+    said = account.said
+    name = row.name if row.name not in {None, said.name, account.name} else None
+    main = row.main if row.main not in {None, said.address, account.main} else None
+    if said.address is None and account.main:  # linked by hand: as any link, it leaves the main address
+        main = None
+    groups, further = row.groups, row.further if row.main else None
+    add_groups, remove_groups = _differences(groups, said.groups, account.groups)
+    add_further, remove_further = _differences(further, said.further, account.further)
+    stays = main or account.main or ""
+    if main and account.main:
+        (add_further, remove_further) = _replaced(account, row, add_further, remove_further)
+    return Changes(
+        name=name,
+        main=main,
+        username_key=main if main and account.is_username_main else None,
+        add_addresses=add_further - {stays},
+        remove_addresses=remove_further - {stays},
+        add_groups=add_groups,
+        remove_groups=remove_groups,
+    )
+
+
+def _replaced(
+    account: Account, row: Row, add: frozenset[str], remove: frozenset[str]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Let the old main address go with a change of it, unless the source says it as a further one."""
+    old = account.main or ""
+    return (add - {old}, remove - {old}) if row.further and old in row.further else (add - {old}, remove | {old})
+
+
+def _differences(
+    now: frozenset[str] | None, before: frozenset[str], held: Mapping[str, bool]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Return what is newly said and not held yet, and what is no longer said and was given by the source."""
+    if now is None:
+        return frozenset(), frozenset()
+    return frozenset((now - before) - held.keys()), frozenset(each for each in before - now if held.get(each))
+
+
+def _said(row: Row, before: Said) -> Said:
+    """Return what the source has said once a row has been followed; an empty address says nothing."""
+    return Said(
+        named=True,
+        address=row.main or before.address,
+        further=before.further if row.further is None or row.main is None else row.further,
+        name=before.name if row.name is None else row.name,
+        groups=before.groups if row.groups is None else row.groups,
+    )

@@ -1,0 +1,217 @@
+"""A file of today's members: CSV as spreadsheets, membership databases and scripts write it, read into records.
+
+Cells are text here; what is an address or a username is judged by who stores it. Source: docs/people.md, "Files".
+"""
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from portal.domain.address import printable
+from portal.errors import BadInputError
+
+_EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx (and .ods), .xls
+_DELIMITERS = ",;\t"
+_FIELD = re.compile(r"\{([^{}]*)\}")
+_BETWEEN_ADDRESSES = re.compile(r"[;,|\s]+")
+_YES = {"yes", "y", "ja", "j", "oui", "o", "sí", "si", "sì", "x", "true", "1"}
+_NO = {"no", "n", "nein", "non", "false", "0", "-"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns are read, by the names in the file's first line; None: nobody reads that.
+
+    ``name`` and ``username`` may be made of several: ``{First} {Last}``. Each of ``groups`` names a column whose cells
+    name groups, or say yes or no to the group that the column is called.
+    """
+
+    email: str = "email"
+    username: str | None = None
+    key: str | None = None
+    name: str | None = None
+    groups: tuple[str, ...] = ()
+    group_separator: str = ";"
+    password_hash: str | None = None
+
+    @cached_property
+    def all(self) -> tuple[str, ...]:
+        """Return every column that is read."""
+        texts = [self.key, self.username, self.email, self.name, *self.groups, self.password_hash]
+        return tuple(dict.fromkeys(name for text in texts if text for name in _columns_in(text)))
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One member, as text. ``name`` and ``groups`` are None where no column is read for them.
+
+    ``problem``: why the line cannot be understood; its key is kept where that alone can be read.
+    """
+
+    line: int
+    key: str | None
+    username: str
+    addresses: tuple[str, ...] = ()
+    name: str | None = None
+    groups: tuple[str, ...] | None = None
+    problem: str = ""
+    password_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberFile:
+    """A file that was read. ``ignored`` are columns that are not read; ``encoding`` is how its text was understood."""
+
+    records: tuple[Record, ...]
+    ignored: tuple[str, ...]
+    encoding: str
+
+
+def read_members(content: bytes, columns: Columns, *, encoding: str | None = None) -> MemberFile:
+    """Read a file. A line that cannot be understood becomes a record with its problem.
+
+    Raise BadInputError, and read nothing, where the file is empty, has no header, lacks a column that is to be read, or
+    is no text.
+    """
+    text, used = _decoded(content, encoding)
+    lines = _lines(text)
+    try:
+        _, header = next(lines)
+    except StopIteration:
+        raise BadInputError(f"the input is empty; its first line names the columns: {', '.join(columns.all)}") from None
+    places = _places(header, columns)
+    reader = _Reader(columns, places, len(header))
+    records = tuple(reader.record(line, cells) for line, cells in lines)
+    if not records:
+        raise BadInputError("the input names columns but no member; does the export end too early?")
+    read = set(places.values())
+    ignored = tuple(name.strip() for number, name in enumerate(header) if number not in read and name.strip())
+    return MemberFile(records, ignored, used)
+
+
+def standard_columns(header_of: bytes, *, key: str | None = None) -> Columns:
+    """Return the columns of a file that names them as the portal does.
+
+    They are ``username`` and ``email``, and where they are there ``name``, ``groups`` and ``password_hash``.
+    """
+    text, _ = _decoded(header_of, None)
+    _, header = next(_lines(text), (1, []))
+    found = {_compared(name) for name in header}
+    return Columns(
+        username="username",
+        key=key,
+        name="name" if "name" in found else None,
+        groups=("groups",) if "groups" in found else (),
+        password_hash="password_hash" if "password_hash" in found else None,
+    )
+
+
+def _decoded(content: bytes, encoding: str | None) -> tuple[str, str]:
+    """Return the text and the encoding that it was in."""
+    if content.startswith(_EXCEL):
+        raise BadInputError("this is a spreadsheet, not a CSV file: save it as CSV UTF-8")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        candidates: Sequence[str] = ("utf-16",)
+    else:
+        candidates = (encoding,) if encoding else ("utf-8-sig", "cp1252")
+    for each in candidates:
+        try:
+            text = content.decode(each)
+        except (UnicodeDecodeError, LookupError):
+            continue
+        if "\0" not in text:
+            return text, {"utf-8-sig": "UTF-8", "cp1252": "Windows-1252", "utf-16": "UTF-16"}.get(each, each)
+    raise BadInputError(f"the input is not text in {' or '.join(candidates)}: save it as CSV UTF-8")
+
+
+def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of each line that holds anything, counted from 1, and its cells."""
+    header = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
+    delimiter = max(_DELIMITERS, key=lambda each: len(next(csv.reader([header], delimiter=each), [])))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise BadInputError(f"line {line}: not CSV: {error}") from None
+        if any(cell.strip() for cell in cells):
+            yield line, cells
+
+
+def _columns_in(text: str) -> list[str]:
+    """Return the columns that a setting names: itself, or those in braces."""
+    return _FIELD.findall(text) or [text]
+
+
+def _compared(name: str) -> str:
+    return unicodedata.normalize("NFC", name.strip()).casefold()
+
+
+def _places(header: Sequence[str], columns: Columns) -> dict[str, int]:
+    """Return where each column that is read stands."""
+    names = [_compared(name) for name in header]
+    places = {}
+    for column in columns.all:
+        times = names.count(_compared(column))
+        if times != 1:
+            what = "there is no column" if not times else "there is more than one column"
+            there = ", ".join(name.strip() for name in header if name.strip())
+            raise BadInputError(f"line 1: {what} {printable(column)!r} (there are: {printable(there, limit=300)})")
+        places[column] = names.index(_compared(column))
+    return places
+
+
+class _Reader:
+    """The lines of one file, made records."""
+
+    def __init__(self, columns: Columns, places: Mapping[str, int], width: int) -> None:
+        self.columns, self.places, self.width = columns, places, width
+
+    def record(self, line: int, cells: Sequence[str]) -> Record:
+        """Return one member."""
+        columns = self.columns
+        key = None
+        if columns.key:
+            key = unicodedata.normalize("NFC", self._text(columns.key, cells).removeprefix("'")) or None
+        if any(cell.strip() for cell in cells[self.width :]):
+            problem = f"{len(cells)} cells, but the first line names {self.width} columns"
+            return Record(line, key, "", problem=problem)
+        if columns.key and key is None:
+            return Record(line, None, "", problem=f"column {columns.key!r} is empty: it is what tells members apart")
+        addresses = _BETWEEN_ADDRESSES.split(self._text(columns.email, cells).removeprefix("'"))
+        return Record(
+            line,
+            key,
+            (self._text(columns.username, cells) if columns.username else "") or key or "",
+            tuple(filter(None, addresses)),
+            self._text(columns.name, cells) if columns.name else None,
+            self._groups(cells) if columns.groups else None,
+            password_hash=self._cell(columns.password_hash, cells) if columns.password_hash else "",
+        )
+
+    def _text(self, setting: str, cells: Sequence[str]) -> str:
+        """Return a cell's text, or what several make, with white space between words alone."""
+        if not _FIELD.search(setting):
+            return " ".join(self._cell(setting, cells).split())
+        return " ".join(_FIELD.sub(lambda found: self._cell(found[1], cells), setting).split())
+
+    def _cell(self, column: str, cells: Sequence[str]) -> str:
+        place = self.places[column]
+        return cells[place].strip() if place < len(cells) else ""  # a missing trailing cell is an empty one
+
+    def _groups(self, cells: Sequence[str]) -> tuple[str, ...]:
+        names: list[str] = []
+        for column in self.columns.groups:
+            text = self._cell(column, cells)
+            if text.casefold() in _YES:
+                names.append(column)
+            elif text.casefold() not in _NO:
+                names += (each.strip() for each in text.split(self.columns.group_separator))
+        return tuple(dict.fromkeys(filter(None, names)))

@@ -1,0 +1,98 @@
+"""Accounts made many at once, in a few statements: what ``users.create`` and ``addresses.give`` do for one."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.domain import usernames
+from portal.domain.moves import Move
+from portal.models import Address, UserAddress, UserGroup
+from portal.services.accounts import addresses, moves, users
+from portal.services.accounts import log as account_log
+from portal.services.accounts.addresses import Checked
+from portal.services.accounts.moves import Lists
+from portal.services.history import Actor
+
+_BLOCK = 5_000  # rows in one statement
+
+
+class NewAccount(NamedTuple):
+    """An account to be made, all of it checked. ``from_source``: groups and address come from the membership source."""
+
+    username: str
+    address: Checked
+    password_hash: str
+    name: str = ""
+    groups: Sequence[str] = ()
+    is_superuser: bool = False
+    member_key: str | None = None
+    from_source: bool = False
+
+
+def make_all(
+    session: Session, accounts: Sequence[NewAccount], *, actor: Actor, now: datetime, lists: Lists
+) -> dict[str, int]:
+    """Make accounts that hold addresses, in the caller's transaction; return their ids by ``username_key``.
+
+    Raise DuplicateError.
+    """
+    names = ("username", "name", "password_hash", "is_superuser", "member_key")
+    user_ids = users.insert_accounts(
+        session, ({name: getattr(each, name) for name in names} for each in accounts), now=now
+    )
+    made = [(user_ids[usernames.key(each.username)], each) for each in accounts]
+    for chunk in database.chunked(((user_id, each.username) for user_id, each in made), _BLOCK):
+        account_log.record(session, chunk, "imported", actor=actor)
+    address_ids = _find_or_make_addresses(session, accounts)
+    moves.lock(session, address_ids.values())
+    held = [(user_id, address_ids[each.address.canonical], each.from_source) for user_id, each in made]
+    for block in database.chunked((Move(user_id, None, number) for user_id, number, _ in held), _BLOCK):
+        moves.carry_out(session, block, actor=actor, now=now)
+    _insert(session, held, made)
+    addresses.clear_departures_of(session, list(address_ids.values()), lists=lists)
+    return user_ids
+
+
+def _insert(session: Session, held: Iterable[tuple[int, int, bool]], made: Iterable[tuple[int, NewAccount]]) -> None:
+    seats = (
+        {"user_id": user_id, "address_id": number, "is_main": True, "from_source": from_source}
+        for user_id, number, from_source in held
+    )
+    groups = (
+        {"user_id": user_id, "name": name, "from_source": each.from_source}
+        for user_id, each in made
+        for name in each.groups
+    )
+    # Tables, not classes, in one executemany each: a quarter of the time, measured on PostgreSQL.
+    for statement, values in (
+        (database.insert(session, UserAddress.__table__), seats),
+        (database.insert(session, UserGroup.__table__), groups),
+    ):
+        for block in database.chunked(values, _BLOCK):
+            session.execute(statement, block)
+
+
+def _find_or_make_addresses(session: Session, accounts: Sequence[NewAccount]) -> dict[str, int]:
+    spelled: dict[str, str] = {}
+    for each in accounts:
+        spelled.setdefault(each.address.canonical, each.address.spelling)
+    ids: dict[str, int] = {}
+    for block in database.chunked(spelled, _BLOCK):
+        session.execute(
+            database.insert(session, Address.__table__).on_conflict_do_nothing(),
+            [{"canonical": canonical, "spelling": spelled[canonical], "erase": False} for canonical in block],
+        )
+        columns = select(Address.id, Address.canonical)
+        found = columns.add_columns(addresses.is_held().label("is_held")).where(Address.canonical.in_(block))
+        respelled = []
+        for address_id, canonical, is_held in session.execute(found):
+            ids[canonical] = address_id
+            if not is_held:
+                respelled.append({"id": address_id, "spelling": spelled[canonical], "erase": False, "let_go_at": None})
+        if respelled:  # as with one: the first spelling stays while somebody holds the address
+            session.execute(update(Address), respelled)
+    return ids

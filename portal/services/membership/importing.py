@@ -1,0 +1,302 @@
+"""`flask user import`, the upload and the API: read a file of today's members, decide, and carry the plan out."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.domain.membership import Action, Decision, Limits, Plan, Source, plan_import
+from portal.domain.membership_file import Columns, MemberFile, read_members
+from portal.errors import DuplicateError, PlanChangedError, SafetyLimitError
+from portal.services import security_log
+from portal.services.accounts import deleted_keys
+from portal.services.accounts.moves import Lists
+from portal.services.history import Actor
+from portal.services.membership import gathering, runs, writing
+from portal.services.membership.rows import Checker, Texts
+from portal.services.membership.runs import ImportLine, Numbered, Origin
+from portal.services.membership.writing import Chunk, Context
+from portal.services.transaction import reading, transaction
+
+_ROUNDS = 3  # plans in one import: what somebody changes meanwhile is decided again
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be imported, and how.
+
+    ``source`` says where the content comes from; ``secret`` is the key of the HMAC of deleted accounts' keys.
+    ``special_domains`` as in ``addresses.checked``.
+    """
+
+    content: bytes
+    columns: Columns
+    source: str
+    actor: Actor
+    clock: Callable[[], datetime]
+    lists: Lists
+    secret: bytes
+    encoding: str | None = None
+    deactivates_leavers: bool = False
+    limits: Limits = field(default_factory=Limits)
+    special_domains: Collection[str] = ()
+
+    @property
+    def key_is_address(self) -> bool:
+        """Tell whether the column of addresses is that of the keys."""
+        return self.columns.key is not None and self.columns.key.casefold() == self.columns.email.casefold()
+
+
+class Report(NamedTuple):
+    """What an import does or did. ``lines`` are those of its plan; ``new`` the numbers of those not reported before.
+
+    ``excess`` says in words what exceeds the safety limits. ``import_id`` is None where nothing was written down.
+    """
+
+    import_id: int | None
+    plan_id: str
+    excess: str | None
+    counts: dict[str, int]
+    lines: tuple[ImportLine, ...]
+    new: frozenset[int]
+    ignored: tuple[str, ...]
+    encoding: str
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as the command and the API answer it."""
+        return {
+            "import": self.import_id,
+            "plan": self.plan_id,
+            "excess": self.excess,
+            "counts": self.counts,
+            "lines": [{**each._asdict(), "changes": dict(each.changes)} for each in self.lines],
+            "ignored_columns": list(self.ignored),
+            "encoding": self.encoding,
+        }
+
+
+class _Prepared(NamedTuple):
+    """A file, decided."""
+
+    file: MemberFile
+    texts: Texts
+    plan: Plan
+    rows: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return what the plan holds, by the names of the columns of an import."""
+        found = runs.counts(self.plan.decisions)
+        writes = sum(each.writes for each in self.plan.decisions if each.row and each.action is not Action.REMEMBER)
+        return {"rows": self.rows, "unchanged": self.rows - writes - found["problems"], **found}
+
+
+def preview(session: Session, request: Request) -> Report:
+    """Return what an import would do; nothing is written. Raise BadInputError."""
+    prepared = _prepare(session, request)
+    return _report(prepared, None, prepared.plan.excess(request.limits))
+
+
+def show(session: Session, request: Request) -> int:
+    """Keep the plan of an import for a day, to be looked at and applied; return its number. Raise BadInputError."""
+    prepared = _prepare(session, request)
+    return _keep(session, request, prepared, state="shown", message=prepared.plan.excess(request.limits) or "")
+
+
+def run(session: Session, request: Request, *, accept: str | None = None) -> Report:
+    """Import: decide, and carry it out in chunks, each a transaction. ``accept`` approves exactly the plan of that id.
+
+    Raise BadInputError; SafetyLimitError, and keep the plan to be approved, where it exceeds the limits; or
+    PlanChangedError where the plan is not the one that is approved.
+    """
+    prepared = _prepare(session, request)
+    with reading(session):
+        approved, known = runs.left_over(session), runs.reported_last(session)
+    excess = prepared.plan.excess(request.limits, approved=approved)
+    if accept is not None and accept != prepared.plan.id:
+        raise PlanChangedError(
+            f"the plan is now {prepared.plan.id}, not {accept}: look at it with --dry-run", plan_id=prepared.plan.id
+        )
+    if excess and accept is None:
+        _keep(session, request, prepared, state="held", message=excess)
+        raise SafetyLimitError(f"{excess}: that needs approval", plan_id=prepared.plan.id)
+    import_id = _begin(session, request, prepared, accepted=accept is not None)
+    _carry_out(session, request, prepared, import_id)
+    return _report(prepared, import_id, None, known=known)
+
+
+class Applied(NamedTuple):
+    """What came of a stored plan: how many people it changed, and how many are left since they changed meanwhile."""
+
+    done: int
+    left: int
+
+
+def apply_stored(
+    session: Session, import_id: int, *, actor: Actor, clock: Callable[[], datetime], lists: Lists
+) -> Applied:
+    """Carry out a plan that was kept to be looked at, as far as the accounts are as it shows them.
+
+    Who shares a mailbox or a username with somebody who has changed meanwhile is left alone too. Raise
+    UnknownRunError, or ChangedMeanwhileError where the plan has been carried out or dropped.
+    """
+    with transaction(session):
+        runs.take(session, import_id, actor=actor, now=clock())
+    with reading(session):
+        stored = runs.stored(session, import_id)
+    decisions = {id(each.decision): each for each in stored.lines}
+    chunks = [
+        chunk
+        for chunk in Plan(tuple(each.decision for each in stored.lines), 0, 0, deactivates=False).chunks
+        if not any(decisions[id(each)].number in stored.stale for each in chunk)
+    ]
+    work = _Work(session, import_id, stored.texts, {key: each.number for key, each in decisions.items()})
+    fresh = sum(map(len, chunks))
+    stale = work.write(chunks, actor=actor, clock=clock, lists=lists)
+    done, left = fresh - stale, len(stored.lines) - fresh + stale
+    message = f"{left} left alone: changed since the plan was made" if left else ""
+    with transaction(session):
+        runs.finish(session, import_id, state="done", now=clock(), message=message)
+    return Applied(done, left)
+
+
+def _prepare(session: Session, request: Request) -> _Prepared:
+    """Read the file and decide. Raise BadInputError."""
+    file = read_members(request.content, request.columns, encoding=request.encoding)
+    with reading(session):
+        accounts = gathering.load_accounts(session)
+        deleted = deleted_keys.load(session)
+    checker = Checker(
+        linked={each.key for each in accounts},
+        stored={each.main for each in accounts} | {each.said.address for each in accounts},
+        special_domains=request.special_domains,
+        key_is_address=request.key_is_address,
+    )
+    rows = checker.rows(file.records)
+    gone = frozenset(
+        row.key for row in rows if row.key and deleted and deleted_keys.hashed(row.key, request.secret) in deleted
+    )
+    plan = plan_import(rows, accounts, Source(request.deactivates_leavers, request.key_is_address, gone))
+    return _Prepared(file, checker.texts, plan, len(rows))
+
+
+def _origin(request: Request) -> Origin:
+    return Origin(request.source, request.columns.key or "", request.actor)
+
+
+def _begin(session: Session, request: Request, prepared: _Prepared, *, accepted: bool) -> int:
+    """Write an import down before anything of it is done; of an approved one each line, so that it can be resumed."""
+    now = request.clock()
+    with transaction(session):
+        runs.forget_old(session, now=now)
+        import_id = runs.begin(
+            session, prepared.plan, _origin(request), state="open", now=now, accepted=accepted, **prepared.counts
+        )
+    quiet = [each for each in runs.numbered(prepared.plan) if accepted or not each.decision.writes]
+    _note_all(session, import_id, quiet, prepared.texts)
+    return import_id
+
+
+def _keep(session: Session, request: Request, prepared: _Prepared, *, state: str, message: str) -> int:
+    """Write a plan down that is not carried out now."""
+    now = request.clock()
+    with transaction(session):
+        runs.forget_old(session, now=now)
+        import_id = runs.begin(
+            session, prepared.plan, _origin(request), state="open", now=now, message=message[:400], **prepared.counts
+        )
+    _note_all(session, import_id, runs.numbered(prepared.plan), prepared.texts, keeps_hashes=True)
+    with transaction(session):
+        runs.finish(session, import_id, state=state, now=now)
+    return import_id
+
+
+def _note_all(
+    session: Session, import_id: int, lines: Sequence[Numbered], texts: Texts, *, keeps_hashes: bool = False
+) -> None:
+    for block in database.written_in_chunks(session, lines):
+        with transaction(session):
+            runs.note(session, import_id, block, texts, done=False, keeps_hashes=keeps_hashes)
+
+
+def _carry_out(session: Session, request: Request, prepared: _Prepared, import_id: int) -> None:
+    """Write a plan; where somebody changed an account meanwhile, decide about what is left, and write that."""
+    approved = {each.text for each in prepared.plan.decisions if each.writes}
+    for _ in range(_ROUNDS):
+        numbers = {id(each.decision): each.number for each in runs.numbered(prepared.plan)}
+        work = _Work(session, import_id, prepared.texts, numbers)
+        if not work.write(prepared.plan.chunks, actor=request.actor, clock=request.clock, lists=request.lists):
+            break
+        prepared = _prepare(session, request)
+        if prepared.plan.excess(request.limits, approved=approved):
+            break
+    with transaction(session):
+        runs.finish(session, import_id, state="done", now=request.clock())
+
+
+class _Work(NamedTuple):
+    """Decisions to be written as lines of an import; ``numbers`` are those of the lines by ``id`` of the decision."""
+
+    session: Session
+    import_id: int
+    texts: Texts
+    numbers: dict[int, int]
+
+    def write(self, chunks: Iterable[Chunk], *, actor: Actor, clock: Callable[[], datetime], lists: Lists) -> int:
+        """Write chunks in batches, each a transaction; return how many decisions are left: their accounts changed."""
+        author = Actor(actor.user_id, f"import {self.import_id}")
+        if actor.user_id is not None:
+            author = author._replace(name=f"{actor.name} (import {self.import_id})")
+        left = 0
+        for place, batch in enumerate(writing.in_batches(chunks)):
+            if place:
+                database.pause(self.session)
+            left += self._write_batch(batch, Context(self.texts, author, clock(), lists))
+        return left
+
+    def _write_batch(self, batch: Sequence[Chunk], context: Context) -> int:
+        numbers = self.numbers
+        try:
+            with transaction(self.session):
+                written = writing.write(self.session, batch, context)
+                lines = [Numbered(numbers[id(each)], each) for each, _ in written.done if id(each) in numbers]
+                user_ids = {numbers[id(each)]: number for each, number in written.done if id(each) in numbers}
+                runs.note(self.session, self.import_id, lines, self.texts, done=True, user_ids=user_ids)
+        except (DuplicateError, IntegrityError):  # somebody took a name or a key at this moment
+            return sum(map(len, batch))
+        _log(written.done)
+        return len(written.stale)
+
+
+def _log(done: Sequence[tuple[Decision, int]]) -> None:
+    kinds = {Action.DEACTIVATE: "user deactivated", Action.REACTIVATE: "user activated"}
+    for each, user_id in done:
+        if each.action in kinds:
+            security_log.log(kinds[each.action], user=user_id)
+        elif each.changes.main is not None and each.account is not None:
+            security_log.log("address changed", user=user_id)
+    made = sum(each.action is Action.CREATE for each, _ in done)
+    if made:
+        security_log.log("users imported", count=made)
+
+
+def _report(
+    prepared: _Prepared,
+    import_id: int | None,
+    excess: str | None,
+    *,
+    known: frozenset[tuple[str, str, str]] = frozenset(),
+) -> Report:
+    """Say what a plan holds: all of its lines, or, where it has been carried out, what was reported."""
+    lines = tuple(
+        runs.as_line(each, prepared.texts)
+        for each in runs.numbered(prepared.plan)
+        if import_id is None or not each.decision.writes or each.decision.why
+    )
+    fresh = frozenset(each.number for each in lines if each.why and (each.key, each.username, each.why) not in known)
+    file = prepared.file
+    return Report(import_id, prepared.plan.id, excess, prepared.counts, lines, fresh, file.ignored, file.encoding)

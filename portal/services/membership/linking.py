@@ -1,0 +1,87 @@
+"""Links by hand: which account a member key belongs to, and which keys an import leaves alone."""
+
+import unicodedata
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from portal.domain import usernames
+from portal.domain.address import printable
+from portal.errors import BadInputError, DuplicateError, UnknownUserError
+from portal.models import LastSaid, User
+from portal.services import security_log
+from portal.services.accounts import deleted_keys
+from portal.services.accounts import log as account_log
+from portal.services.history import COMMAND_LINE, Actor
+from portal.services.membership.rows import LONGEST_KEY
+from portal.services.transaction import reading, transaction
+
+
+def link(session: Session, username: str, key: str, *, secret: bytes, actor: Actor = COMMAND_LINE) -> None:
+    """Let an account follow the membership source from the next import on; nothing of it changes until then.
+
+    The key that it has already says that the person is the same, where an import was in doubt. Raise UnknownUserError,
+    BadInputError, or DuplicateError where the key is another account's.
+    """
+    key = checked_key(key)
+    with transaction(session):
+        user = _row(session, username)
+        if user.member_key == key:
+            session.execute(update(LastSaid).where(LastSaid.user_id == user.id).values(name=None))
+        elif user.member_key is not None:
+            raise BadInputError(f"{user.username} has the key {printable(user.member_key)}: unlink it first")
+        holder = session.scalar(select(User.username).where(User.member_key == key, User.id != user.id))
+        if holder is not None:
+            raise DuplicateError(f"{holder} has the key {printable(key)}: unlink that account first")
+        deleted_keys.forget(session, key, secret=secret)
+        user.member_key, user.was_unlinked, user_id = key, False, user.id
+        account_log.record(session, [(user.id, user.username)], "linked", actor=actor, new=key)
+    security_log.log("user linked", user=user_id)
+
+
+def unlink(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> str:
+    """Make an account a local one, which no import changes; return the key that it had, which is free.
+
+    It is linked again by ``link`` alone. Raise UnknownUserError, or BadInputError where it has no key.
+    """
+    with transaction(session):
+        user = _row(session, username)
+        key, user_id = user.member_key, user.id
+        if key is None:
+            raise BadInputError(f"{user.username} is not linked")
+        user.member_key, user.was_unlinked, user.deactivated_by_import = None, True, False
+        session.execute(delete(LastSaid).where(LastSaid.user_id == user.id))
+        account_log.record(session, [(user.id, user.username)], "unlinked", actor=actor, old=key)
+    security_log.log("user unlinked", user=user_id)
+    return key
+
+
+def forget_key(session: Session, key: str, *, secret: bytes) -> None:
+    """Let an import make an account for a key again. Raise BadInputError where no deleted account had it."""
+    with transaction(session):
+        if not deleted_keys.forget(session, checked_key(key), secret=secret):
+            raise BadInputError(f"no deleted account had the key {printable(key)}")
+    security_log.log("member key forgotten")
+
+
+def key_of(session: Session, user_id: int) -> str | None:
+    """Return the member key of an account; None where it is a local one."""
+    with reading(session):
+        return session.scalar(select(User.member_key).where(User.id == user_id))
+
+
+def checked_key(text: str) -> str:
+    """Return a member key as it is stored. Raise BadInputError."""
+    key = unicodedata.normalize("NFC", " ".join(text.split()))
+    if not key or len(key) > LONGEST_KEY or not key.isprintable():
+        raise BadInputError(f"not a member key: {printable(text)!r} (1 to {LONGEST_KEY} printable characters)")
+    return key
+
+
+def _row(session: Session, username: str) -> User:
+    """Return a user's row, which nobody else changes until the transaction ends."""
+    found = select(User).where(User.username_key == usernames.key(username)).with_for_update()
+    user = session.scalars(found).one_or_none() if username.isprintable() else None
+    if user is None:
+        raise UnknownUserError(f"no user is called {printable(username)}")
+    return user

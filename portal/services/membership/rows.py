@@ -1,0 +1,125 @@
+"""The rows of an import, checked: what a file says of each member, as the accounts store it."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from portal.domain import usernames
+from portal.domain.address import canonical, printable
+from portal.domain.membership import Row
+from portal.domain.membership_file import Record
+from portal.errors import BadInputError
+from portal.services.accounts import addresses, passwords, users
+
+MOST_ADDRESSES = 10  # of one member
+MOST_GROUPS = 30
+LONGEST_KEY = 254  # characters
+
+_NOBODY = frozenset[str]()
+
+
+@dataclass
+class Texts:
+    """What the plan need not know: addresses as they are spelled, by their canonical form; the rest by line.
+
+    ``problems`` says what of a line cannot be read, ``names`` hold the person's name.
+    """
+
+    spellings: dict[str, str] = field(default_factory=dict)
+    usernames: dict[int, str] = field(default_factory=dict)
+    password_hashes: dict[int, str] = field(default_factory=dict)
+    problems: dict[int, str] = field(default_factory=dict)
+
+
+class Checker:
+    """The rows of one file.
+
+    ``linked`` are the keys of accounts: usernames of those rows are nobody's. ``stored`` are canonical addresses that
+    need no check, since they are held already.
+    """
+
+    def __init__(
+        self,
+        *,
+        linked: Collection[str | None],
+        stored: Collection[str | None],
+        special_domains: Collection[str],
+        key_is_address: bool,
+    ) -> None:
+        self.linked, self.stored, self.special_domains = linked, stored, special_domains
+        self.key_is_address = key_is_address
+        self.texts = Texts()
+        self._groups: dict[tuple[str, ...], frozenset[str]] = {}
+
+    def rows(self, records: Iterable[Record]) -> list[Row]:
+        """Return a row for each record; one that breaks a rule is not readable, and ``texts.problems`` says why."""
+        return [self._row(record) for record in records]
+
+    def _row(self, record: Record) -> Row:
+        key: str | None = None
+        try:
+            key = self._key(record)
+            if record.problem:
+                raise BadInputError(record.problem)
+            return self._checked(record, key)
+        except BadInputError as error:
+            self.texts.problems[record.line] = str(error)
+            self.texts.usernames[record.line] = printable(record.username, limit=64)
+            return Row(record.line, key, usernames.key(record.username), is_readable=False)
+
+    def _key(self, record: Record) -> str | None:
+        if record.key is None:
+            return None
+        if len(record.key) > LONGEST_KEY or not record.key.isprintable():
+            raise BadInputError(f"not a member key: {printable(record.key)!r} (at most {LONGEST_KEY} characters)")
+        return canonical(record.addresses[0]) if self.key_is_address and record.addresses else record.key
+
+    def _checked(self, record: Record, key: str | None) -> Row:
+        """Return a row of what can be stored. Raise BadInputError."""
+        held = self._addresses(record.addresses)
+        if key is None or key not in self.linked:
+            self._check_new(record, key, held)
+        further = None if len(held) < 2 else frozenset(held[1:])
+        return Row(
+            record.line,
+            key,
+            usernames.key(record.username),
+            held[0] if held else None,
+            further or (_NOBODY if held else None),
+            None if record.name is None else users.checked_name(record.name),
+            None if record.groups is None else self._checked_groups(record.groups),
+        )
+
+    def _addresses(self, spelled: Collection[str]) -> list[str]:
+        """Return canonical addresses, each once, the main one first. Raise BadInputError."""
+        if len(spelled) > MOST_ADDRESSES:
+            raise BadInputError(f"{len(spelled)} addresses: at most {MOST_ADDRESSES} are imported for one member")
+        found: dict[str, None] = {}
+        for text in spelled:
+            compared = canonical(text)
+            if compared not in self.stored:
+                addresses.checked(text, special_domains=self.special_domains)
+            self.texts.spellings.setdefault(compared, text)
+            found[compared] = None
+        return list(found)
+
+    def _check_new(self, record: Record, key: str | None, held: list[str]) -> None:
+        """Check what only a new account is given. Raise BadInputError."""
+        try:
+            self.texts.usernames[record.line] = usernames.checked(record.username, own=held)
+        except BadInputError as error:
+            if held:  # without an address no account is made
+                whose = "the key serves as the username; map a column with usernames" if record.username == key else ""
+                raise BadInputError(f"{error}{'; ' if whose else ''}{whose}") from None
+            self.texts.usernames[record.line] = printable(record.username, limit=64)
+        if record.password_hash:
+            if not passwords.is_hash(record.password_hash):
+                raise BadInputError("the password hash is no bcrypt hash ($2a$, $2b$, $2y$) and none of the portal's")
+            self.texts.password_hashes[record.line] = record.password_hash
+
+    def _checked_groups(self, names: tuple[str, ...]) -> frozenset[str]:
+        found = self._groups.get(names)
+        if found is None:
+            if len(names) > MOST_GROUPS:
+                raise BadInputError(f"{len(names)} groups: at most {MOST_GROUPS} are imported for one member")
+            found = self._groups[names] = frozenset(users.checked_groups(names))
+        return found

@@ -1,0 +1,305 @@
+"""Imports of members and the lines of their plans: the one writer of both tables.
+
+The functions that write work inside a transaction that the caller has begun.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.domain.membership import Account, Action, Changes, Decision, Plan, Row, Said, Why
+from portal.errors import ChangedMeanwhileError, UnknownRunError
+from portal.models import MemberImport, MemberImportLine
+from portal.services.history import Actor
+from portal.services.membership import gathering
+from portal.services.membership.rows import Texts
+
+KEPT = timedelta(days=1)  # how long a plan waits to be applied
+LINES_KEPT = timedelta(days=90)  # of imports that are done
+_BLOCK = 1_000  # lines in one statement
+COUNTS = {
+    Action.CREATE: "created",
+    Action.LINK: "linked",
+    Action.CHANGE: "changed",
+    Action.REACTIVATE: "reactivated",
+    Action.DEACTIVATE: "deactivated",
+    Action.REPORT: "reported",
+    Action.PROBLEM: "problems",
+}
+_SINGLE = {"name": "name", "main": "main", "username_key": "username", "key": "key"}  # of Changes, and in details
+_SEVERAL = ("add_addresses", "remove_addresses", "add_groups", "remove_groups")
+# Reported of perhaps every row: these are counted and have no line.
+COUNTED_ALONE = frozenset({Why.PRESENT, Why.NO_ADDRESS})
+
+
+class Numbered(NamedTuple):
+    """A decision and its place in the plan."""
+
+    number: int
+    decision: Decision
+
+
+class Origin(NamedTuple):
+    """Where an import comes from: what it is made from, the column of its keys, and who asked for it."""
+
+    source: str
+    column: str
+    actor: Actor
+
+
+class ImportLine(NamedTuple):
+    """A line of a plan, as it is shown: what becomes different, from what to what."""
+
+    number: int
+    line: int | None
+    action: str
+    user_id: int | None
+    key: str
+    username: str
+    name: str
+    why: str
+    changes: Mapping[str, Any]
+    done: bool
+
+
+def numbered(plan: Plan) -> list[Numbered]:
+    """Return what of a plan has a line of its own."""
+    shown = (each for each in plan.decisions if each.why not in COUNTED_ALONE and each.action is not Action.REMEMBER)
+    return [Numbered(number, each) for number, each in enumerate(shown, start=1)]
+
+
+def counts(decisions: Iterable[Decision]) -> dict[str, int]:
+    """Return how many decisions there are of each kind that is counted."""
+    found = dict.fromkeys(COUNTS.values(), 0)
+    for each in decisions:
+        if each.action in COUNTS:
+            found[COUNTS[each.action]] += 1
+    return found
+
+
+def begin(session: Session, plan: Plan, origin: Origin, *, state: str, now: datetime, **columns: Any) -> int:
+    """Insert an import; return its number."""
+    values = {
+        "source": origin.source[:200],
+        "column": origin.column[:120],
+        "asked_by": origin.actor.name[:80],
+        "asked_by_id": origin.actor.user_id,
+        "started_at": now,
+        "state": state,
+        "deactivates": plan.deactivates,
+        "plan_id": plan.id,
+        "linked_accounts": plan.linked,
+        "named": plan.named,
+        **columns,
+    }
+    number: int = session.execute(insert(MemberImport).values(values).returning(MemberImport.id)).scalar_one()
+    return number
+
+
+def finish(session: Session, import_id: int, *, state: str, now: datetime, **columns: Any) -> None:
+    """Write how an import ended. Earlier ones that were interrupted are over with one that is done."""
+    values = {"state": state, "finished_at": now, **columns}
+    session.execute(update(MemberImport).where(MemberImport.id == import_id).values(values))
+    if state == "done":
+        over = {"state": "failed", "finished_at": now, "message": f"interrupted; import {import_id} did what was left"}
+        session.execute(
+            update(MemberImport).where(MemberImport.state == "open", MemberImport.id < import_id).values(over)
+        )
+
+
+def note(
+    session: Session,
+    import_id: int,
+    lines: Iterable[Numbered],
+    texts: Texts,
+    *,
+    done: bool,
+    user_ids: Mapping[int, int] | None = None,
+    keeps_hashes: bool = False,
+) -> None:
+    """Write lines of a plan, or that they are done. ``user_ids`` are the accounts of lines by their number."""
+    statement = database.insert(session, MemberImportLine.__table__)
+    upsert = statement.on_conflict_do_update(
+        index_elements=["import_id", "number"],
+        set_={"done": statement.excluded.done, "user_id": statement.excluded.user_id},
+    )
+    for block in database.chunked(lines, _BLOCK):
+        rows = []
+        for each in block:
+            values, details = _columns(each, texts)
+            row = each.decision.row
+            if keeps_hashes and row and row.line in texts.password_hashes:
+                details["password_hash"] = texts.password_hashes[row.line]
+            values |= {"import_id": import_id, "details": json.dumps(details, ensure_ascii=False)}
+            values["done"] = done or not each.decision.writes
+            values["user_id"] = (user_ids or {}).get(each.number, values["user_id"])
+            rows.append({**values, "fingerprint": fingerprint(each.decision.account)})
+        session.execute(upsert, rows)
+
+
+def as_line(each: Numbered, texts: Texts) -> ImportLine:
+    """Return a line of a plan as it is shown."""
+    values, details = _columns(each, texts)
+    return ImportLine(**values, changes=_shown(details), done=False)
+
+
+def _shown(details: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: details[name] for name in (*_SINGLE.values(), *_SEVERAL) if name in details}
+
+
+def _columns(each: Numbered, texts: Texts) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the columns of a line, and what it writes."""
+    number, decision = each
+    row, account = decision.row, decision.account
+    why = (row and texts.problems.get(row.line)) or decision.why or ""
+    return {
+        "number": number,
+        "line": row.line if row else None,
+        "action": str(decision.action),
+        "user_id": account.id if account else None,
+        "key": (row.key if row else account and account.key) or "",
+        "username": ((row and texts.usernames.get(row.line)) or (account and account.username_key) or "")[:64],
+        "name": ((row and row.name) or (account and account.name) or "")[:120],
+        "why": why[:400],
+    }, _details(decision, texts)
+
+
+def fingerprint(account: Account | None) -> str:
+    """Name an account as a plan saw it."""
+    if account is None:
+        return ""
+    said = account.said
+    parts = (
+        account.id, account.username_key, account.main, sorted(account.further.items()), account.name,
+        sorted(account.groups.items()), account.key, account.is_active, account.deactivated_by_import, account.has_role,
+        account.was_unlinked, said.named, said.address, sorted(said.further), said.name, sorted(said.groups),
+    )  # fmt: skip
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _details(decision: Decision, texts: Texts) -> dict[str, Any]:
+    """Return what a line writes: the new values, what they replace, and what the source has said then."""
+    changes, account = decision.changes, decision.account
+    found: dict[str, Any] = {}
+    if changes.name is not None:
+        found["name"] = [account.name if account else "", changes.name]
+    if changes.main is not None:
+        found["main"] = [account.main if account else None, changes.main]
+    if changes.key is not None:
+        found["key"] = [account.key if account else None, changes.key]
+    if changes.username_key is not None:
+        found["username"] = [account.username_key if account else "", changes.username_key]
+    for name in _SEVERAL:
+        if values := getattr(changes, name):
+            found[name] = sorted(values)
+    named = [*changes.add_addresses, *filter(None, [changes.main])]
+    if spelled := {each: texts.spellings[each] for each in named if texts.spellings.get(each, each) != each}:
+        found["spelled"] = spelled
+    if said := decision.said:
+        found["said"] = [said.named, said.address, sorted(said.further), said.name, sorted(said.groups)]
+    if row := decision.row:
+        found["row"] = [row.username_key, row.main]
+    return found
+
+
+class Stored(NamedTuple):
+    """What is left to be written of a stored plan: ``stale`` are the numbers of lines whose account has changed."""
+
+    lines: list[Numbered]
+    stale: frozenset[int]
+    texts: Texts
+
+
+def stored(session: Session, import_id: int) -> Stored:
+    """Return what of a stored plan is to be written, with the accounts as they are now."""
+    rows = session.scalars(
+        select(MemberImportLine)
+        .where(MemberImportLine.import_id == import_id, MemberImportLine.done.is_(False))
+        .order_by(MemberImportLine.number)
+    ).all()
+    ids = {each.user_id for each in rows if each.user_id is not None}
+    accounts = {each.id: each for each in gathering.load_some(session, ids)}
+    found = Stored([], frozenset(), Texts())
+    stale = set()
+    for line in rows:
+        account = accounts.get(line.user_id) if line.user_id is not None else None
+        found.lines.append(Numbered(line.number, _decision(line, account, found.texts)))
+        if fingerprint(account) != line.fingerprint:
+            stale.add(line.number)
+    return found._replace(stale=frozenset(stale))
+
+
+def take(session: Session, import_id: int, *, actor: Actor, now: datetime) -> None:
+    """Begin to carry a stored plan out, once. Raise UnknownRunError or ChangedMeanwhileError."""
+    waiting = MemberImport.state.in_(("shown", "held")) & (MemberImport.started_at > now - KEPT)
+    taken = session.scalar(
+        update(MemberImport)
+        .where(MemberImport.id == import_id, waiting)
+        .values(state="open", accepted=True, asked_by=actor.name[:80], asked_by_id=actor.user_id)
+        .returning(MemberImport.id)
+    )
+    if taken is None:
+        if session.get(MemberImport, import_id) is None:
+            raise UnknownRunError(f"no import has the number {import_id}")
+        raise ChangedMeanwhileError("this plan has been carried out already, or is older than a day: import again")
+
+
+def forget_old(session: Session, *, now: datetime) -> None:
+    """Drop plans that nobody has applied within a day, and the lines of imports that were done long ago."""
+    session.execute(
+        update(MemberImport)
+        .where(MemberImport.state.in_(("shown", "held")), MemberImport.started_at <= now - KEPT)
+        .values(state="dropped")
+    )
+    dropped = select(MemberImport.id).where(MemberImport.state == "dropped")
+    old = select(MemberImport.id).where(MemberImport.started_at <= now - LINES_KEPT)
+    lines = MemberImportLine.import_id
+    session.execute(delete(MemberImportLine).where(or_(lines.in_(dropped), lines.in_(old))))
+
+
+def left_over(session: Session) -> frozenset[str]:
+    """Return what approved imports that were interrupted have still to do, in the words of ``Decision.text``."""
+    interrupted = select(MemberImport.id).where(MemberImport.state == "open", MemberImport.accepted)
+    rows = session.scalars(
+        select(MemberImportLine).where(MemberImportLine.import_id.in_(interrupted), MemberImportLine.done.is_(False))
+    )
+    return frozenset(
+        _decision(each, None if each.user_id is None else Account(each.user_id, "", key=each.key or None), Texts()).text
+        for each in rows
+    )
+
+
+def reported_last(session: Session) -> frozenset[tuple[str, str, str]]:
+    """Return key, username and reason of each line that the last import reported."""
+    last = select(MemberImport.id).where(MemberImport.state == "done").order_by(MemberImport.id.desc()).limit(1)
+    rows = session.execute(
+        select(MemberImportLine.key, MemberImportLine.username, MemberImportLine.why).where(
+            MemberImportLine.import_id == last.scalar_subquery(), MemberImportLine.why != ""
+        )
+    )
+    return frozenset((row.key, row.username, row.why) for row in rows)
+
+
+def _decision(line: MemberImportLine, account: Account | None, texts: Texts) -> Decision:
+    details = json.loads(line.details)
+    row = None
+    if line.line is not None:
+        username_key, main = details["row"]
+        row = Row(line.line, line.key or None, username_key, main)
+        texts.usernames[line.line] = line.username
+        if "password_hash" in details:
+            texts.password_hashes[line.line] = details["password_hash"]
+    texts.spellings |= details.get("spelled", {})
+    values: dict[str, Any] = {name: details[short][1] for name, short in _SINGLE.items() if short in details}
+    values |= {name: frozenset(details[name]) for name in _SEVERAL if name in details}
+    said = None
+    if "said" in details:
+        named, address, further, name, groups = details["said"]
+        said = Said(named, address, frozenset(further), name, frozenset(groups))
+    return Decision(Action(line.action), row, account, Changes(**values), said)

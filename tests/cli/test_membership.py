@@ -1,0 +1,173 @@
+"""`flask user import`, `link`, `unlink`, `forget-key`: what they print, and how they end."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+from flask.testing import FlaskCliRunner
+from sqlalchemy.orm import Session
+
+from portal.services.accounts import users
+
+FILE = "no,username,email,name,groups\n1,ada,ada@example.org,Ada,full\n2,bob,bob@example.org,Bob,\n"
+SOURCE = """
+[membership]
+{}
+
+[membership.columns]
+key = "no"
+username = "username"
+name = "name"
+groups = "groups"
+"""
+
+FlaskUser = Callable[..., Result]
+
+
+@pytest.fixture
+def flask_user(runner: FlaskCliRunner) -> FlaskUser:
+    def call(*args: str, **options: Any) -> Result:
+        return runner.invoke(args=["user", *args], **options)
+
+    return call
+
+
+@pytest.fixture
+def with_source(make_app: Callable[..., Flask], instance: Path) -> Callable[[str], FlaskUser]:
+    """Configure a membership source."""
+
+    def configure(setting: str) -> FlaskUser:
+        (instance / "portal.toml").write_text(SOURCE.format(setting))
+        runner = make_app().test_cli_runner()
+        return lambda *args: runner.invoke(args=["user", *args])
+
+    return configure
+
+
+def test_import_reads_a_file_or_stdin(flask_user: FlaskUser, session: Session, tmp_path: Path) -> None:
+    file = tmp_path / "members.csv"
+    file.write_text("username,email\nalice,alice@example.org\n")
+    result = flask_user("import", str(file))
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "1 created\n")
+    assert flask_user("import", "-", input="username,email\nbob,bob@example.org\n").exit_code == 0
+    assert [each.username for each in users.list_users(session)] == ["alice", "bob"]
+    assert flask_user("import", str(file)).stderr == "1 reported\n"
+
+
+def test_accounts_follow_a_file_with_a_key(flask_user: FlaskUser, session: Session) -> None:
+    assert flask_user("import", "--key", "no", "-", input=FILE).stderr == "2 created\n"
+    assert flask_user("import", "--key", "no", "-", input=FILE).stderr == "nothing to do\n"
+    changed = FILE.replace("ada@example.org,Ada", "king@example.org,Ada King").partition("2,bob")[0]
+    plan = flask_user("import", "--key", "no", "--leavers", "deactivate", "--dry-run", "-", input=changed)
+    assert plan.stdout.splitlines()[1:] == [
+        "change      1    ada       Ada King  name: Ada -> Ada King; main: ada@example.org -> king@example.org; "
+        "-ada@example.org",
+        "deactivate  2    bob       Bob",
+    ]
+    assert users.get_profile(session, "bob").is_active
+    result = flask_user("import", "--key", "no", "--leavers", "deactivate", "-", input=changed)
+    assert result.stderr == "1 changed, 1 deactivated\n"
+    assert not users.get_profile(session, "bob").is_active
+
+
+def test_a_plan_is_printed_as_json(flask_user: FlaskUser) -> None:
+    result = flask_user("import", "--key", "no", "--dry-run", "--format", "json", "-", input=FILE)
+    plan = json.loads(result.stdout)
+    assert (plan["counts"]["created"], plan["lines"][0]["changes"]["main"]) == (2, [None, "ada@example.org"])
+
+
+def test_lines_that_cannot_be_read_are_reported_and_the_others_imported(
+    flask_user: FlaskUser, session: Session
+) -> None:
+    lines = "".join(f"k{number},user{number},\x1b[31mno address,,\n" for number in range(50))
+    result = flask_user("import", "--key", "no", "-", input=FILE + lines)
+    told = result.stderr.splitlines()
+    assert (result.exit_code, result.stdout, len(told)) == (0, "", 22)
+    assert told[0].startswith("line 4 (key k0 user0): not an e-mail address: ")
+    assert told[-2:] == ["and 30 more", "2 created, 50 problems"]
+    assert "\x1b" not in result.stderr
+    assert len(list(users.list_users(session))) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "empty"),
+        ("no,username,email\n", "no member"),
+        ("name\nAda\n", "no column 'no'"),
+        ("PK\x03\x04", "spreadsheet"),
+    ],
+)
+def test_a_file_that_cannot_be_understood_changes_nothing(flask_user: FlaskUser, content: str, words: str) -> None:
+    result = flask_user("import", "--key", "no", "-", input=content)
+    assert (result.exit_code, words in result.stderr, result.stderr.count("\n")) == (65, True, 1)
+
+
+def test_a_plan_that_exceeds_the_limits_waits_for_its_id(flask_user: FlaskUser, session: Session) -> None:
+    people = [f"{n},user{n},user{n}@example.org,,\n" for n in range(20)]
+    header = FILE.partition("\n")[0] + "\n"
+    flask_user("import", "--key", "no", "-", input=header + "".join(people))
+    options = ("import", "--key", "no", "--leavers", "deactivate")
+    held = flask_user(*options, "-", input=header + "".join(people[10:]))
+    assert held.exit_code == 77
+    assert users.get_profile(session, "user1").is_active
+    accept = held.stderr.rpartition("--accept ")[2].strip()
+    assert flask_user(*options, "--accept", "0" * 16, "-", input=header + "".join(people[10:])).exit_code == 77
+    done = flask_user(*options, "--accept", accept, "-", input=header + "".join(people[10:]))
+    assert (done.exit_code, done.stderr) == (0, "10 deactivated\n")
+
+
+def test_the_source_is_followed_without_a_word(with_source: Callable[[str], FlaskUser], instance: Path) -> None:
+    flask_user = with_source('file = "members.csv"')
+    (instance / "members.csv").write_text(FILE)
+    assert (flask_user("import").exit_code, flask_user("import").output) == (0, "")
+    (instance / "members.csv").write_text(FILE.replace("2,bob,bob@", "3,carl,carl@") + "4,dora,nobody,,\n")
+    result = flask_user("import")
+    assert result.stderr.splitlines()[0].startswith("line 4 (key 4 dora): not an e-mail address")
+    assert flask_user("import").output == "", "a problem is told once"
+    people = json.loads(flask_user("list", "--format", "json").stdout)
+    active = {each["username"]: each["is_active"] for each in people}
+    assert active == {"ada": True, "bob": False, "carl": True}
+
+
+@pytest.mark.parametrize(
+    ("setting", "exit_code", "words"),
+    [
+        ('file = "missing.csv"', 69, "No such file"),
+        ('command = "/bin/false"', 69, "exit code 1"),
+        ('command = "/bin/sleep 30"\ntimeout = 0.2', 69, "no answer within 0.2 seconds"),
+        ("command = \"printf 'no,username,email,name,groups'\"", 69, "ends in the middle of a line"),
+        ('command = "/bin/true"', 65, "empty"),
+        ("", 78, "no membership source"),
+    ],
+)
+def test_a_source_that_cannot_be_read_whole_changes_nothing(
+    with_source: Callable[[str], FlaskUser], setting: str, exit_code: int, words: str
+) -> None:
+    result = with_source(setting)("import")
+    assert (result.exit_code, words in result.stderr) == (exit_code, True), result.stderr
+
+
+def test_a_command_may_be_the_source(with_source: Callable[[str], FlaskUser], instance: Path) -> None:
+    (instance / "list.csv").write_text(FILE)
+    flask_user = with_source(f'command = "cat {instance / "list.csv"}"')
+    assert flask_user("import").output == ""
+    assert [each["username"] for each in json.loads(flask_user("list", "--format", "json").stdout)] == ["ada", "bob"]
+
+
+def test_who_is_who_can_be_settled_by_hand(flask_user: FlaskUser, session: Session) -> None:
+    flask_user("import", "--key", "no", "-", input=FILE)
+    assert flask_user("unlink", "ada").stderr == "ada is no longer linked to 1\n"
+    assert flask_user("unlink", "ada").exit_code == 65
+    assert flask_user("link", "ada", "2").exit_code == 65, "it is Bob's"
+    assert flask_user("link", "ada", "1").stderr.startswith("ada is linked to 1")
+    assert flask_user("link", "nobody", "9").exit_code == 65
+    assert flask_user("forget-key", "1").exit_code == 65
+    flask_user("delete", "--yes", "ada")
+    assert flask_user("import", "--key", "no", "-", input=FILE).stderr.splitlines()[0].startswith("line 2 (key 1 ada)")
+    assert flask_user("forget-key", "1").exit_code == 0
+    assert flask_user("import", "--key", "no", "-", input=FILE).stderr == "1 created\n"
