@@ -60,9 +60,9 @@ _NUMBERED_ONCE = {"sqlite_autoincrement": True}
 class User(Base):
     """A person's account.
 
-    ``username_key`` is the username as it is compared, without case; ``search_key`` username and name as they are
-    searched. ``member_key`` is what the membership source calls the person by; an account without one is local.
-    ``deactivated_by_import``: and by nobody since. ``was_unlinked``: a person took its key away.
+    ``username_key`` is the username as it is compared, without case; ``search_key`` name and username as they are
+    searched, and as people are sorted. ``member_key`` is what the membership source calls the person by; an account
+    without one is local. ``deactivated_by_import``: and by nobody since. ``was_unlinked``: a person took its key away.
     """
 
     __tablename__ = "users"
@@ -77,7 +77,7 @@ class User(Base):
     is_active: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime]
     last_login_at: Mapped[datetime | None]
-    search_key: Mapped[str] = mapped_column(String(400), default="", server_default=text("''"))
+    search_key: Mapped[str] = mapped_column(String(400), default="", server_default=text("''"), index=True)
     member_key: Mapped[str | None] = mapped_column(String(254))
     deactivated_by_import: Mapped[bool] = mapped_column(default=False, server_default=false())
     was_unlinked: Mapped[bool] = mapped_column(default=False, server_default=false())

@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
+from portal import database
 from portal.database import IdRange
 from portal.domain.moves import Displaced, Standing
 from portal.models import DisplacedPreference, Preference, RunLine, UserAddress
@@ -29,6 +30,7 @@ from portal.models import DisplacedPreference, Preference, RunLine, UserAddress
 Key = tuple[str, int]  # a list's handle and an address's id
 
 _TABLE: Any = DisplacedPreference.__table__
+_BLOCK = 5_000  # keys in one statement
 STANDING = (
     "subscribed", "source", "seen", "touched", "waiting_since", "departed", "left_by", "moved_to", "moved_from",
     "changed_at", "changed_by", "version",
@@ -73,8 +75,7 @@ def _columns(before: Standing | None) -> dict[str, Any]:
 
 def forget(session: Session, keys: Iterable[Key]) -> None:
     """Forget what is displaced: a person has chosen there."""
-    those = sorted(keys)
-    if those:
+    for those in database.chunked(sorted(keys), _BLOCK):
         session.execute(delete(_TABLE).where(tuple_(_TABLE.c.list_handle, _TABLE.c.address_id).in_(those)))
 
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -396,25 +397,46 @@ def load_standings(session: Session, address_ids: Sequence[int]) -> dict[tuple[s
 def write_moves(session: Session, written: Iterable[Written], *, actor: Actor, now: datetime) -> None:
     """Write what moves make of preferences, with the history of what became another."""
     changes = []
+    by_statement: dict[_MoveStatement, list[dict[str, Any]]] = {}
     for each in sorted(written, key=lambda each: (each.list_handle, each.address_id)):
-        _write_move(session, each, now=now)
+        statement, values = _written_move(each, now=now)
+        by_statement.setdefault(statement, []).append(values)
         if each.after is not None and (each.before is None or each.before.subscribed != each.after.subscribed):
             changes.append(Change(each.list_handle, each.address_id, each.address, each.after.subscribed, "rule"))
+    for statement, rows in by_statement.items():  # one executemany each
+        session.execute(_MOVE_STATEMENTS[statement], rows)
     history.record(session, changes, actor=actor, now=now)
 
 
-def _write_move(session: Session, written: Written, *, now: datetime) -> None:
+class _MoveStatement(Enum):
+    """What is done to the row of a preference that a move made another."""
+
+    DELETE = auto()
+    INSERT = auto()
+    NOTE = auto()  # who left last is nothing that a run reads
+    REPLACE = auto()
+
+
+_IS_MOVED = and_(_TABLE.c.list_handle == bindparam("moved_handle"), _TABLE.c.address_id == bindparam("moved_id"))
+_STANDING: Mapping[str, Any] = {name: bindparam(name) for name in displaced_preferences.STANDING}
+_MOVE_STATEMENTS: Mapping[_MoveStatement, Any] = {
+    _MoveStatement.DELETE: delete(_TABLE).where(_IS_MOVED),
+    _MoveStatement.INSERT: insert(_TABLE),
+    _MoveStatement.NOTE: update(_TABLE).where(_IS_MOVED).values(_STANDING),
+    _MoveStatement.REPLACE: update(_TABLE).where(_IS_MOVED).values({**_STANDING, **_ENDED}),
+}
+
+
+def _written_move(written: Written, *, now: datetime) -> tuple[_MoveStatement, dict[str, Any]]:
     before, after = written.before, written.after
-    key = and_(Preference.list_handle == written.list_handle, Preference.address_id == written.address_id)
+    key = {"moved_handle": written.list_handle, "moved_id": written.address_id}
     if after is None:
-        session.execute(delete(Preference).where(key))
-        return
+        return _MoveStatement.DELETE, key
     values = {name: getattr(after, name) for name in displaced_preferences.STANDING}
     if before is None:
         identity = {"list_handle": written.list_handle, "address_id": written.address_id}
         times = {"changed_at": after.changed_at or now, "version": after.version + 1}
-        session.execute(insert(Preference).values({**values, **identity, **times}))
-        return
-    if after != replace(before, left_by=after.left_by):  # who left last is nothing that a run reads
-        values |= {**_ENDED, "version": max(before.version, after.version) + 1}
-    session.execute(update(Preference).where(key).values(values))
+        return _MoveStatement.INSERT, {**values, **identity, **times}
+    if after == replace(before, left_by=after.left_by):
+        return _MoveStatement.NOTE, {**values, **key}
+    return _MoveStatement.REPLACE, {**values, **key, "version": max(before.version, after.version) + 1}

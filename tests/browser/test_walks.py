@@ -186,3 +186,29 @@ def choose_for_the_board(walk: Walk, bulk_action: str, approval: str) -> None:
     walk.press("Continue")
     walk.page.fill("#reason", "asked by the board")
     walk.press(approval)
+
+
+def test_a_superuser_deactivates_a_group_and_activates_it_again(walk: Walk) -> None:
+    board = {f"{name}@example.org" for name in BOARD}
+    walk.log_in("bob")
+    change_the_board(walk, "Deactivate", status="active")
+    assert walk.shell("sync").exit_code == 77, "as the page had said"
+    (plan,) = json.loads(walk.shell("sync", "--dry-run", "--format", "json", "members").stdout)
+    assert walk.shell("sync", "--accept", plan["plan"]).exit_code == 0
+    assert walk.rosters.get("members") == {"bob@example.org", "stranger@example.net"}
+
+    change_the_board(walk, "Activate", status="deactivated")
+    assert walk.shell("sync").exit_code == 0
+    assert walk.rosters.get("members") == {*board, "bob@example.org", "stranger@example.net"}
+
+
+def change_the_board(walk: Walk, action: str, *, status: str) -> None:
+    walk.open(f"/admin/users?group=board&status={status}")
+    walk.page.select_option("#change", label=action)
+    walk.page.select_option("#of", "all")
+    walk.press("Continue")
+    check(walk.page)
+    walk.sees(f"{action} 12 people?")
+    assert walk.page.get_by_text("The next sync will need approval.").count() == (action == "Deactivate")
+    walk.press(f"{action} 12 people")
+    walk.sees("12 people were changed.")

@@ -163,9 +163,9 @@ def find_or_make(session: Session, address: str, *, now: datetime) -> int:
     return address_id
 
 
-def clear_departures(session: Session, user_id: int, *, lists: Lists) -> None:
-    """Forget that departures of a user's addresses were dealt with, on the lists that the user may see now."""
-    held = session.scalars(select(UserAddress.address_id).where(UserAddress.user_id == user_id)).all()
+def clear_departures(session: Session, user_ids: Collection[int], *, lists: Lists) -> None:
+    """Forget that departures of users' addresses were dealt with, on the lists that a holder may see now."""
+    held = session.scalars(select(UserAddress.address_id).where(UserAddress.user_id.in_(user_ids)).distinct()).all()
     clear_departures_of(session, held, lists=lists)
 
 
@@ -190,21 +190,22 @@ def _note_let_go(session: Session, address_ids: Collection[int], *, now: datetim
     session.execute(update(Address).where(unheld).values(let_go_at=now))
 
 
-def _held_by(session: Session, user_id: int) -> list[int]:
-    """Return the ids of a user's addresses, which are locked."""
-    held = session.scalars(select(UserAddress.address_id).where(UserAddress.user_id == user_id)).all()
-    moves.lock(session, held)
-    return list(held)
+def _held_by(session: Session, user_ids: Collection[int]) -> list[tuple[int, int]]:
+    """Return users and their addresses, which are locked, as pairs of ids."""
+    pairs = select(UserAddress.user_id, UserAddress.address_id).where(UserAddress.user_id.in_(user_ids))
+    held = [(user_id, address_id) for user_id, address_id in session.execute(pairs)]
+    moves.lock(session, (address_id for _, address_id in held))
+    return held
 
 
-def deactivate(session: Session, user_id: int, *, actor: Actor, now: datetime) -> None:
-    """Remember an account as the last to leave its addresses, just before it is deactivated."""
-    moves.leave(session, user_id, _held_by(session, user_id), actor=actor, now=now)
+def deactivate(session: Session, user_ids: Collection[int], *, actor: Actor, now: datetime) -> None:
+    """Remember accounts as the last to leave their addresses, just before they are deactivated."""
+    moves.leave(session, _held_by(session, user_ids), actor=actor, now=now)
 
 
-def activate(session: Session, user_id: int, *, actor: Actor, now: datetime) -> None:
-    """Restore what an account left at its addresses, just before it is activated."""
-    moves.return_to(session, user_id, _held_by(session, user_id), actor=actor, now=now)
+def activate(session: Session, user_ids: Collection[int], *, actor: Actor, now: datetime) -> None:
+    """Restore what accounts left at their addresses, just before they are activated."""
+    moves.return_to(session, _held_by(session, user_ids), actor=actor, now=now)
 
 
 def release(session: Session, user_id: int, *, erase: bool, actor: Actor, now: datetime, lists: Lists) -> None:
@@ -213,7 +214,7 @@ def release(session: Session, user_id: int, *, erase: bool, actor: Actor, now: d
     ``erase`` unsubscribes those that nobody else holds, everywhere, and marks them: their traces go once no roster
     holds them.
     """
-    held = _held_by(session, user_id)
+    held = [address_id for _, address_id in _held_by(session, [user_id])]
     origins = session.scalars(select(UserAddress.moved_from).where(UserAddress.user_id == user_id)).all()
     is_active = bool(session.scalar(select(User.is_active).where(User.id == user_id)))
     moves.carry_out(session, [Move(user_id, each, None, is_active) for each in held], actor=actor, now=now)

@@ -1,35 +1,64 @@
-"""The directory of accounts: found by a text, a group, a role or a state, a page at a time."""
+"""The directory of accounts: found by a text, a group or a status, in any order, a page at a time or as a stream."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, and_, case, exists, false, func, not_, or_, select, true
 from sqlalchemy.orm import Session, aliased
 
 from portal.domain import usernames
 from portal.domain.mailinglist import MailingList
 from portal.domain.search_text import search_key, search_words
 from portal.models import Address, Preference, User, UserAddress, UserGroup
-from portal.services.accounts import users
+from portal.services.accounts import passwords, users
 from portal.services.accounts.users import Profile
 from portal.services.transaction import reading
 
+SORTS = ("name", "status", "username", "address", "groups", "made", "last_log_in")
+_CAN_BE_EMPTY = frozenset({"address", "groups", "last_log_in"})
+_AT_ONCE = 1_000  # accounts that a stream reads in one go
+
+
+class Status(StrEnum):
+    """What an account can be found by. It may be several at once; a page counts each."""
+
+    ACTIVE = "active"
+    NEVER_LOGGED_IN = "never-logged-in"  # active, and nobody has used it
+    NO_PASSWORD = "no-password"  # noqa: S105 - active, and none is set
+    NO_ADDRESS = "no-address"  # it holds none
+    DEACTIVATED = "deactivated"
+    SUPERUSER = "superuser"
+
 
 class Wanted(NamedTuple):
-    """Which accounts: words, each part of name, username or address; a group; a role and a state, None for either."""
+    """Which accounts: words, each part of name, username or address; a group; a status; made at some time or later.
+
+    ``user_ids`` are some accounts alone.
+    """
 
     text: str = ""
     group: str = ""
-    is_superuser: bool | None = None
-    is_active: bool | None = None
+    status: Status | None = None
+    made_since: datetime | None = None
+    user_ids: tuple[int, ...] | None = None
 
 
-class Found(NamedTuple):
-    """A page of accounts by username; ``total`` counts all that are wanted, ``has_more`` tells of a next page."""
+class Person(NamedTuple):
+    """An account in a table; ``lists`` counts the lists that it is subscribed to."""
 
-    profiles: tuple[Profile, ...]
+    profile: Profile
+    lists: int
+
+
+class Page(NamedTuple):
+    """A page of accounts; ``counts`` is how many there are of each status, whatever status was asked for."""
+
+    people: tuple[Person, ...]
+    counts: Mapping[Status, int]
+    all: int
     total: int
-    has_more: bool
 
 
 class Subscription(NamedTuple):
@@ -52,28 +81,120 @@ class Match(NamedTuple):
     user_id: int | None
 
 
-def find_accounts(session: Session, wanted: Wanted, *, after: str = "", limit: int = 50) -> Found:
-    """Return a page of accounts; ``after`` is the last username of the page before."""
-    condition = _condition(wanted)
+def page(
+    session: Session,
+    wanted: Wanted,
+    *,
+    lists: Mapping[str, MailingList],
+    sort: str = "name",
+    is_descending: bool = False,
+    number: int = 1,
+    size: int = 50,
+) -> Page:
+    """Return one page of the accounts that are wanted, counted from 1; who has no value to sort by comes last."""
     with reading(session):
-        total = session.execute(select(func.count()).select_from(User).where(condition)).scalar_one()
-        beyond = and_(condition, User.username_key > usernames.key(after)) if after else condition
-        profiles = users.profiles(session, beyond, limit=limit + 1)
-    return Found(tuple(profiles[:limit]), total, len(profiles) > limit)
+        every, *counted = session.execute(_counts(wanted)).one()
+        found = select(User.id).where(matching(wanted)).order_by(*_order(sort, is_descending=is_descending))
+        ids = session.scalars(found.limit(size).offset((number - 1) * size)).all()
+        profiles = {each.id: each for each in users.profiles(session, User.id.in_(ids))}
+        subscribed = _count_lists(session, ids, lists)
+    counts = dict(zip(Status, counted, strict=True))
+    people = tuple(Person(profiles[each], subscribed.get(each, 0)) for each in ids)
+    return Page(people, counts, every, counts[wanted.status] if wanted.status else every)
 
 
-def _condition(wanted: Wanted) -> ColumnElement[bool]:
-    conditions: list[ColumnElement[bool]] = [true()]
-    for word in search_words(wanted.text):
-        held = exists().where(UserAddress.user_id == User.id, Address.id == UserAddress.address_id)
-        conditions.append(or_(is_named(word), held.where(is_spelled(word))))
+def export(session: Session, wanted: Wanted) -> Iterator[list[Profile]]:
+    """Return all accounts that are wanted by username, in blocks, in constant memory.
+
+    The stream has a session of its own, as it outlives the request, and no transaction stays open between two blocks.
+    """
+    engine = session.get_bind()
+
+    def blocks() -> Iterator[list[Profile]]:
+        last = ""
+        while True:
+            with Session(engine) as own, reading(own):
+                beyond = and_(matching(wanted), User.username_key > last)
+                block = users.profiles(own, beyond, limit=_AT_ONCE)
+            yield block
+            if len(block) < _AT_ONCE:
+                return
+            last = usernames.key(block[-1].username)
+
+    return blocks()
+
+
+def matching(wanted: Wanted) -> ColumnElement[bool]:
+    """Return the condition that an account is wanted."""
+    conditions: list[ColumnElement[bool]] = [true(), *map(_has_word, search_words(wanted.text))]
     if wanted.group:
-        conditions.append(exists().where(UserGroup.user_id == User.id, UserGroup.name == wanted.group))
-    if wanted.is_superuser is not None:
-        conditions.append(User.is_superuser.is_(wanted.is_superuser))
-    if wanted.is_active is not None:
-        conditions.append(User.is_active.is_(wanted.is_active))
+        conditions.append(_is_in(wanted.group))
+    if wanted.status is not None:
+        conditions.append(_statuses()[wanted.status])
+    if wanted.made_since is not None:
+        conditions.append(User.created_at >= wanted.made_since)
+    if wanted.user_ids is not None:
+        conditions.append(User.id.in_(wanted.user_ids))
     return and_(*conditions)
+
+
+def _has_word(word: str) -> ColumnElement[bool]:
+    # Found once for all, and not once for each account.
+    holders = select(UserAddress.user_id).join(Address, Address.id == UserAddress.address_id).where(is_spelled(word))
+    return or_(is_named(word), User.id.in_(holders))
+
+
+def _is_in(group: str) -> ColumnElement[bool]:
+    return exists().where(UserGroup.user_id == User.id, UserGroup.name == group).correlate(User)
+
+
+def _statuses() -> dict[Status, ColumnElement[bool]]:
+    active = User.is_active.expression
+    return {
+        Status.ACTIVE: active,
+        Status.NEVER_LOGGED_IN: and_(active, User.last_login_at.is_(None)),
+        Status.NO_PASSWORD: and_(active, User.password_hash == passwords.UNUSABLE),
+        Status.NO_ADDRESS: not_(exists().where(UserAddress.user_id == User.id).correlate(User)),
+        Status.DEACTIVATED: not_(active),
+        Status.SUPERUSER: User.is_superuser.expression,
+    }
+
+
+def _counts(wanted: Wanted) -> Select[Any]:
+    statuses = _statuses()
+    sums = (func.coalesce(func.sum(case((statuses[each], 1), else_=0)), 0) for each in Status)
+    return select(func.count(), *sums).select_from(User).where(matching(wanted._replace(status=None)))
+
+
+def _order(sort: str, *, is_descending: bool) -> Iterator[Any]:
+    """Yield what accounts are sorted by, the last of it unique."""
+    mains = select(Address.canonical).join(UserAddress, UserAddress.address_id == Address.id)
+    held = mains.where(UserAddress.user_id == User.id, UserAddress.is_main).correlate(User)
+    groups = select(func.min(UserGroup.name)).where(UserGroup.user_id == User.id).correlate(User)
+    never, gone = User.last_login_at.is_(None), not_(User.is_active)
+    column: Any = {
+        "name": User.search_key,
+        "status": case((gone, 2), (never, 1), else_=0),
+        "username": User.username_key,
+        "address": held.scalar_subquery(),
+        "groups": groups.scalar_subquery(),
+        "made": User.created_at,
+        "last_log_in": User.last_login_at,
+    }[sort]
+    ordered = column.desc() if is_descending else column.asc()
+    yield ordered.nulls_last() if sort in _CAN_BE_EMPTY else ordered
+    yield User.search_key
+    yield User.username_key
+
+
+def _count_lists(session: Session, user_ids: Sequence[int], lists: Mapping[str, MailingList]) -> dict[int, int]:
+    counts = (
+        select(UserAddress.user_id, func.count(Preference.list_handle.distinct()).label("number"))
+        .join(Preference, Preference.address_id == UserAddress.address_id)
+        .where(UserAddress.user_id.in_(user_ids), Preference.list_handle.in_(lists), Preference.subscribed)
+        .group_by(UserAddress.user_id)
+    )
+    return {row.user_id: row.number for row in session.execute(counts)}
 
 
 def is_named(word: str) -> ColumnElement[bool]:

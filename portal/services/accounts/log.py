@@ -29,6 +29,16 @@ class AccountLine(NamedTuple):
     new: str
 
 
+class Recorded(NamedTuple):
+    """One line to be written: which account, what, and from what to what."""
+
+    user_id: int
+    username: str
+    what: str
+    old: str = ""
+    new: str = ""
+
+
 def record(
     session: Session,
     accounts: Iterable[tuple[int, str]],
@@ -39,21 +49,7 @@ def record(
     new: str = "",
 ) -> None:
     """Write a line for each account, given by number and username. The caller's transaction holds the change itself."""
-    common = {"at": database.clock(session), "what": what[:80], "actor_id": actor.user_id, "actor": actor.name[:80]}
-    common |= {"old": old[:_LONGEST], "new": new[:_LONGEST]}
-    rows = [{"user_id": user_id, "username": username, **common} for user_id, username in accounts]
-    if rows:
-        session.execute(insert(AccountChange), rows)
-
-
-class Recorded(NamedTuple):
-    """One line to be written: which account, what, and from what to what."""
-
-    user_id: int
-    username: str
-    what: str
-    old: str = ""
-    new: str = ""
+    record_all(session, [Recorded(user_id, username, what, old, new) for user_id, username in accounts], actor=actor)
 
 
 def record_all(session: Session, lines: Iterable[Recorded], *, actor: Actor) -> None:

@@ -129,22 +129,33 @@ def _people(session: Session, accounts: Collection[int]) -> list[_Person]:
     return [_Person(account, frozenset(groups.get(account, ())), each) for account, each in held.items()]
 
 
-def leave(session: Session, account: int, address_ids: Collection[int], *, actor: Actor, now: datetime) -> None:
-    """Write that an account is deactivated, which still holds its addresses."""
+def leave(session: Session, held: Collection[tuple[int, int]], *, actor: Actor, now: datetime) -> None:
+    """Write that accounts are deactivated, which still hold their addresses: pairs of account and address."""
+    _for_each(session, held, deactivate, actor=actor, now=now)
+
+
+def return_to(session: Session, held: Collection[tuple[int, int]], *, actor: Actor, now: datetime) -> None:
+    """Write that accounts, which hold addresses, are active again: pairs of account and address."""
+    _for_each(session, held, activate, actor=actor, now=now)
+
+
+def _for_each(
+    session: Session,
+    held: Collection[tuple[int, int]],
+    act: Callable[[Mailbox, int], Mailbox],
+    *,
+    actor: Actor,
+    now: datetime,
+) -> None:
+    """Write what one account after the other does at the addresses that it holds."""
 
     def decide(mailboxes: Mailboxes) -> Mailboxes:
-        return {number: deactivate(each, account) for number, each in mailboxes.items()}
+        after = dict(mailboxes)
+        for account, address_id in sorted(held):
+            after[address_id] = act(after[address_id], account)
+        return after
 
-    _rewrite(session, sorted(address_ids), decide, actor=actor, now=now)
-
-
-def return_to(session: Session, account: int, address_ids: Collection[int], *, actor: Actor, now: datetime) -> None:
-    """Write that an account, which holds addresses, is active again."""
-
-    def decide(mailboxes: Mailboxes) -> Mailboxes:
-        return {number: activate(each, account) for number, each in mailboxes.items()}
-
-    _rewrite(session, sorted(address_ids), decide, actor=actor, now=now)
+    _rewrite(session, sorted({address_id for _, address_id in held}), decide, actor=actor, now=now)
 
 
 def _moved_to(session: Session, olds: Sequence[int]) -> set[int]:

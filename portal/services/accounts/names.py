@@ -47,7 +47,7 @@ def give(session: Session, user: User, username: str, *, actor: Actor) -> bool:
     try:
         with session.begin_nested():  # another transaction may take the name at the same time
             user.username, user.username_key = username, usernames.key(username)
-            user.search_key = search_key(username, user.name)
+            user.search_key = search_key(user.name, username)
     except IntegrityError:
         return False
     account_log.record(session, [(user.id, before)], "renamed", actor=actor, old=before, new=username)
@@ -67,7 +67,7 @@ def give_all(session: Session, wanted: Mapping[int, str], *, actor: Actor) -> No
     for user in changed:
         before, username = user.username, wanted[user.id]
         user.username, user.username_key = username, usernames.key(username)
-        user.search_key = search_key(username, user.name)
+        user.search_key = search_key(user.name, username)
         account_log.record(session, [(user.id, before)], "renamed", actor=actor, old=before, new=username)
     session.flush()
 

@@ -139,7 +139,7 @@ def insert_accounts(session: Session, accounts: Iterable[Mapping[str, Any]], *, 
             {
                 **each,
                 "username_key": usernames.key(each["username"]),
-                "search_key": search_key(each["username"], each["name"]),
+                "search_key": search_key(each["name"], each["username"]),
                 "is_active": True,
                 "created_at": now,
             }
@@ -191,6 +191,24 @@ def addresses_of(session: Session, who: str) -> tuple[str, ...]:
     if not held:
         raise BadInputError(f"{printable(who)} has no address") from None
     return tuple(map(canonical, held))
+
+
+def other_holders(session: Session, user_id: int) -> dict[str, tuple[tuple[int, str], ...]]:
+    """Return who else holds a user's addresses: ids and usernames by address, as spelled."""
+    other = aliased(UserAddress)
+    query = (
+        select(Address.spelling, User.id, User.username)
+        .join(UserAddress, UserAddress.address_id == Address.id)
+        .join(other, (other.address_id == Address.id) & (other.user_id != user_id))
+        .join(User, User.id == other.user_id)
+        .where(UserAddress.user_id == user_id)
+        .order_by(User.username_key)
+    )
+    found: dict[str, tuple[tuple[int, str], ...]] = {}
+    with reading(session):
+        for spelling, holder_id, username in session.execute(query):
+            found[spelling] = (*found.get(spelling, ()), (holder_id, username))
+    return found
 
 
 def shared_addresses(session: Session, user_id: int) -> frozenset[str]:
@@ -347,7 +365,7 @@ def set_name(session: Session, username: str, *, name: str, actor: Actor = COMMA
 
 def _write_name(session: Session, user: User, name: str, *, actor: Actor) -> int:
     _record(session, user, "name changed", actor=actor, old=user.name, new=name)
-    user.name, user.search_key = name, search_key(user.username, name)
+    user.name, user.search_key = name, search_key(name, user.username)
     return user.id
 
 
@@ -366,7 +384,7 @@ def _write_groups(session: Session, user: User, groups: Sequence[str], *, actor:
     left = UserGroup.user_id == user.id, UserGroup.name.not_in(groups)
     session.execute(delete_from(UserGroup).where(*left))  # one that stays remains given by whom it was
     _put_into(session, user.id, [each for each in groups if each not in before])
-    addresses.clear_departures(session, user.id, lists=lists)
+    addresses.clear_departures(session, [user.id], lists=lists)
     _record(session, user, "groups changed", actor=actor, old="; ".join(before), new="; ".join(groups))
     return user.id
 
@@ -431,10 +449,10 @@ def activate(
     with transaction(session):
         user = _row(session, username, as_of=as_of)
         if not user.is_active:
-            addresses.activate(session, user.id, actor=actor, now=now)
+            addresses.activate(session, [user.id], actor=actor, now=now)
         user.is_active, user.deactivated_by_import, user_id = True, False, user.id
         session.flush()
-        addresses.clear_departures(session, user.id, lists=lists)
+        addresses.clear_departures(session, [user.id], lists=lists)
         _record(session, user, "activated", actor=actor)
     security_log.log("user activated", user=user_id)
 
@@ -448,7 +466,7 @@ def deactivate(
     """
     with transaction(session):
         user = _row_of_one_who_may_go(session, username, as_of=as_of)
-        addresses.deactivate(session, user.id, actor=actor, now=now)
+        addresses.deactivate(session, [user.id], actor=actor, now=now)
         user.is_active, user.deactivated_by_import, user_id = False, False, user.id
         session.flush()
         sessions.end(session, user.id)

@@ -175,10 +175,10 @@ class _Writer:
         gone = self._of(Action.DEACTIVATE)
         if not gone:
             return
-        for account in gone:
-            addresses.deactivate(self.session, account.id, actor=self.context.actor, now=self.context.now)
-            self._record(account, "deactivated")
         ids = [account.id for account in gone]
+        addresses.deactivate(self.session, ids, actor=self.context.actor, now=self.context.now)
+        for account in gone:
+            self._record(account, "deactivated")
         self.session.execute(update(User).where(User.id.in_(ids)).values(is_active=False, deactivated_by_import=True))
         sessions.end_of_all(self.session, ids)
 
@@ -271,7 +271,7 @@ class _Writer:
             if each.changes.name is not None:
                 person = self.people[account.id]
                 self._record(account, "name changed", person.name, each.changes.name)
-                searched = search_key(person.username, each.changes.name)
+                searched = search_key(each.changes.name, person.username)
                 named.append({"of_user": account.id, "new_name": each.changes.name, "new_search_key": searched})
             if each.changes.key is not None:
                 what = "linked" if each.action is Action.LINK else "member key changed"
@@ -305,19 +305,16 @@ class _Writer:
         back = self._of(Action.REACTIVATE)
         if not back:
             return
-        for account in back:
-            addresses.activate(self.session, account.id, actor=self.context.actor, now=self.context.now)
-            self._record(account, "activated")
         ids = [account.id for account in back]
+        addresses.activate(self.session, ids, actor=self.context.actor, now=self.context.now)
+        for account in back:
+            self._record(account, "activated")
         self.session.execute(update(User).where(User.id.in_(ids)).values(is_active=True, deactivated_by_import=False))
         self._clear_departures(ids)
 
     def _clear_departures(self, user_ids: Sequence[int]) -> None:
         if user_ids:
-            held = select(UserAddress.address_id).where(UserAddress.user_id.in_(user_ids))
-            addresses.clear_departures_of(
-                self.session, self.session.scalars(held.distinct()).all(), lists=self.context.lists
-            )
+            addresses.clear_departures(self.session, user_ids, lists=self.context.lists)
 
     def _remember(self, made: Mapping[str, int]) -> None:
         rows = [

@@ -6,7 +6,7 @@ from enum import IntEnum
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import Integer, Select, and_, case, cast, except_, func, not_, or_, select
+from sqlalchemy import ColumnElement, Integer, Select, and_, case, cast, except_, func, not_, or_, select
 from sqlalchemy.orm import Session
 
 from portal import database
@@ -67,7 +67,7 @@ def make_plan(
         earlier=Earlier(
             approved=accepted_lines(session, mailing_list.handle),
             recent=recent_lines(session, mailing_list.handle, now=now),
-            is_first_after_restore=_is_first_after_restore(session, mailing_list.handle),
+            is_first_after_restore=is_first_after_restore(session, mailing_list.handle),
         ),
         is_planned_run=is_planned_run,
     )
@@ -99,19 +99,23 @@ def recent_lines(session: Session, handle: str, *, now: datetime) -> set[Act]:
     rows = session.execute(
         select(RunLine.address_id, RunLine.action)
         .join(Run, Run.id == RunLine.run_id)
-        .where(
-            Run.list_handle == handle,
-            Run.started_at.between(now - COUNTED_TOGETHER, now + COUNTED_TOGETHER),  # not for years after a wrong clock
-            Run.state.not_in(NEVER_BEGUN),
-            not_(Run.accepted),
-            RunLine.counts,
-            func.coalesce(RunLine.result, "") != WAITS,
-        )
+        .where(Run.list_handle == handle, is_recent(now))
     )
     return {(address_id, Action(action)) for address_id, action in rows}
 
 
-def _is_first_after_restore(session: Session, handle: str) -> bool:
+def is_recent(now: datetime) -> ColumnElement[bool]:
+    """Return the condition that a line counts together with those of a plan that is made now; its run is joined."""
+    return and_(
+        Run.started_at.between(now - COUNTED_TOGETHER, now + COUNTED_TOGETHER),  # not for years after a wrong clock
+        Run.state.not_in(NEVER_BEGUN),
+        not_(Run.accepted),
+        RunLine.counts,
+        func.coalesce(RunLine.result, "") != WAITS,
+    )
+
+
+def is_first_after_restore(session: Session, handle: str) -> bool:
     """Tell whether no plan of a list has been approved or carried out since a backup was put back."""
     restored_at = session.scalar(select(func.max(Restore.at)))
     if restored_at is None:

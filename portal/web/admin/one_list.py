@@ -1,13 +1,10 @@
 """One list, for superusers: its addresses, as a page or a file, and what is done about them for others."""
 
-import json
-from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
-from flask import Blueprint, Response, abort, flash, redirect, render_template, request, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from portal.domain.csv_text import BOM, line
 from portal.domain.mailinglist import MailingList
 from portal.errors import ChangedMeanwhileError, StaleFormError
 from portal.extensions import db, portal
@@ -21,6 +18,7 @@ from portal.services.reports import subscribers, trends
 from portal.services.reports.subscribers import Subscriber
 from portal.translation import gettext, ngettext
 from portal.web import guards, shown
+from portal.web.admin import downloads
 from portal.web.admin.list_forms import STATE_WORDS, BulkActionForm, ExportForm, SubscribersForm, reason_form
 
 blueprint = Blueprint("one_list", __name__, url_prefix="/lists/<handle>")
@@ -76,10 +74,8 @@ def export(handle: str) -> ResponseReturnValue:
     now, kind = portal().clock(), form.format.data or "csv"
     found = subscribers.export(db.session(), mailing_list, form.wanted, now=now, promise=_promise())
     security_log.log("export", list=handle, of=request.endpoint, format=kind)
-    lines, mimetype = (_json(found), "application/json") if kind == "json" else (_csv(found), "text/csv")
-    response = Response(lines, mimetype=mimetype)
-    response.headers["Content-Disposition"] = f'attachment; filename="{handle}-{now:%Y-%m-%d}.{kind}"'
-    return response
+    blocks = ([_row(each) for each in block] for block in found)
+    return downloads.send(blocks, columns=COLUMNS, kind=kind, name=handle)
 
 
 @blueprint.get("/change")
@@ -167,7 +163,7 @@ def _promise() -> timedelta:
     return timedelta(hours=portal().catalogue().applied_within_hours)
 
 
-def _row(each: Subscriber) -> dict[str, object]:
+def _row(each: Subscriber) -> downloads.Row:
     return {
         "address": each.address,
         "holders": [holder.username for holder in each.holders],
@@ -180,25 +176,3 @@ def _row(each: Subscriber) -> dict[str, object]:
         "refusal": each.refusal,
         "refused_at": each.refused_at and each.refused_at.isoformat(timespec="seconds"),
     }
-
-
-def _csv(blocks: Iterable[list[Subscriber]]) -> Iterator[str]:
-    yield BOM + line(COLUMNS)
-    for block in blocks:
-        yield "".join(line(_cell(value) for value in _row(each).values()) for each in block)
-
-
-def _cell(value: object) -> str | None:
-    if isinstance(value, list):
-        return " ".join(value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return None if value is None else str(value)
-
-
-def _json(blocks: Iterable[list[Subscriber]]) -> Iterator[str]:
-    before = "[\n"
-    for block in filter(None, blocks):
-        yield before + ",\n".join(json.dumps(_row(each), ensure_ascii=False) for each in block)
-        before = ",\n"
-    yield "[]\n" if before == "[\n" else "\n]\n"

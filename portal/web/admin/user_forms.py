@@ -6,25 +6,12 @@ from flask import request
 from flask_wtf import FlaskForm
 from flask_wtf.file import FileField, FileRequired
 from werkzeug.datastructures import CombinedMultiDict
-from wtforms import BooleanField, HiddenField, IntegerField, SelectField, StringField
-from wtforms.fields import SelectChoice
+from wtforms import BooleanField, HiddenField, IntegerField, StringField
 from wtforms.validators import InputRequired, Length, NumberRange, Optional
 
 from portal.services.accounts.api_keys import LONGEST_LABEL, LONGEST_LIFE
 from portal.translation import lazy_gettext as _
 from portal.web.forms import MAX_ID, PostedForm, QueryForm, is_readable, trimmed
-
-_EITHER = [SelectChoice("any", _("any")), SelectChoice("yes", _("yes")), SelectChoice("no", _("no"))]
-
-
-class UserFilterForm(QueryForm):
-    """Which accounts to show."""
-
-    q = StringField(_("Name, username or address"), filters=[trimmed], validators=[Length(max=254), is_readable])
-    group = StringField(_("Group"), filters=[trimmed], validators=[Length(max=64), is_readable])
-    superuser = SelectField(_("Superuser"), choices=_EITHER, default="any")
-    active = SelectField(_("Active"), choices=_EITHER, default="any")
-    after = StringField(validators=[Length(max=64), is_readable])
 
 
 class AccountHistoryForm(QueryForm):
@@ -60,6 +47,7 @@ class EditUserForm(UserForm):
     """What can be changed of an account, and what it was when the page was shown."""
 
     shown = HiddenField()
+    shared = BooleanField(_("Save all the same; they share the mailbox and its subscriptions"))
 
 
 class UserActionForm(PostedForm):

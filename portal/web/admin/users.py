@@ -1,19 +1,19 @@
-"""Accounts, for superusers: found, made, changed, deactivated, deleted, and imported from a file."""
+"""Accounts, for superusers: made, changed, deactivated, deleted, and imported from a file."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from wtforms import Field
 
+from portal.domain.address import canonical
 from portal.errors import BadInputError, ChangedMeanwhileError, StaleFormError
 from portal.extensions import db, portal
 from portal.faults import fault_of
 from portal.services.accounts import addresses, directory, imports, passwords, users
 from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import Checked
-from portal.services.accounts.directory import Wanted
 from portal.services.accounts.users import Details, Profile
 from portal.services.preferences import preferences
 from portal.translation import LazyText, gettext, ngettext
@@ -27,7 +27,6 @@ from portal.web.admin.user_forms import (
     ImportTextForm,
     NewUserForm,
     UserActionForm,
-    UserFilterForm,
     UserForm,
 )
 from portal.web.forms import MAX_ID
@@ -37,25 +36,6 @@ blueprint = Blueprint("users", __name__, url_prefix="/users")
 
 _USER = f"/<int(max={MAX_ID}):user_id>"
 AT_ONCE = 50  # accounts on a page
-_EITHER = {"yes": True, "no": False}
-
-
-@blueprint.get("")
-def index() -> ResponseReturnValue:
-    """List accounts: all, or those that a filter in the URL lets through."""
-    form = UserFilterForm(request.args)
-    if not form.validate():
-        return render_template("admin/users/index.html", form=form, found=None, groups=()), 400
-    wanted = Wanted(
-        text=form.q.data or "",
-        group=form.group.data or "",
-        is_superuser=_EITHER.get(form.superuser.data),
-        is_active=_EITHER.get(form.active.data),
-    )
-    found = directory.find_accounts(db.session(), wanted, after=form.after.data or "", limit=AT_ONCE)
-    kept = {name: value for name, value in request.args.items() if name != "after" and value}
-    groups = directory.groups(db.session())
-    return render_template("admin/users/index.html", form=form, found=found, groups=groups, kept=kept)
 
 
 @blueprint.get("/history")
@@ -84,9 +64,7 @@ def new() -> ResponseReturnValue:
     address = _checked(form.email.data)
     holders = addresses.holders(db.session(), address)
     if holders and not form.shared.data:
-        form.email.errors.append(
-            gettext("%(address)s is held by %(holders)s.", address=address.spelling, holders=listed(holders))
-        )
+        form.email.errors.append(_held_by(address, holders))
         return render_template("admin/users/new.html", form=form, is_shared=True), 409
     made = shown_once.make()
     try:
@@ -130,6 +108,9 @@ def edit(user_id: int) -> ResponseReturnValue:
     if not form.validate() or not _is_acceptable(form):
         return _page(profile, form), 422
     was, address = Details(name, email, tuple(groups)), _checked(form.email.data)
+    if not form.shared.data and (holders := _others_holding(profile, address)):
+        form.email.errors.append(_held_by(address, holders))
+        return _page(profile, form, is_shared=True), 409
     if address.spelling != was.email and (asked := recent_password.ask()) is not None:
         return asked
     edited = users.edit(
@@ -300,7 +281,7 @@ def delete(user_id: int) -> ResponseReturnValue:
             flash(sentence(str(error)), "bad")
             return redirect(url_for("admin.users.show", user_id=user_id), 303)
         flash(gettext("%(username)s is deleted.", username=profile.username), "good")
-        return redirect(url_for("admin.users.index"), 303)
+        return redirect(url_for("admin.people.index"), 303)
     return _action_page(user_id, form, act="delete")
 
 
@@ -376,17 +357,35 @@ def import_text() -> ResponseReturnValue:
         return redirect(url_for("admin.users.import_file"), 303)
     made = ngettext("%(count)s account is made.", "%(count)s accounts are made.", result.created, count=result.created)
     flash(f"{made} {gettext('Each needs a password before anybody can log in to it.')}", "good")
-    return redirect(url_for("admin.users.index"), 303)
+    return redirect(url_for("admin.people.index"), 303)
 
 
-def _page(profile: Profile, form: EditUserForm) -> str:
+def _page(profile: Profile, form: EditUserForm, *, is_shared: bool = False) -> str:
     catalogue, now = portal().readable_catalogue(), portal().clock()
     offers = preferences.page(db.session(), profile.id, catalogue=catalogue, now=now).offers if catalogue else ()
-    return render_template("admin/users/show.html", profile=profile, form=form, offers=offers)
+    return render_template(
+        "admin/users/show.html",
+        profile=profile,
+        form=form,
+        offers=offers,
+        is_shared=is_shared,
+        other_holders=users.other_holders(db.session(), profile.id),
+    )
 
 
 def _profile(user_id: int) -> Profile:
     return users.profile(db.session(), user_id)
+
+
+def _others_holding(profile: Profile, address: Checked) -> Sequence[str]:
+    """Return who holds an address that an account does not hold yet."""
+    if address.canonical in map(canonical, profile.addresses):
+        return ()
+    return addresses.holders(db.session(), address)
+
+
+def _held_by(address: Checked, holders: Sequence[str]) -> str:
+    return gettext("%(address)s is held by %(holders)s.", address=address.spelling, holders=listed(holders))
 
 
 def _checked(email: str) -> Checked:

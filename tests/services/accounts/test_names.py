@@ -31,8 +31,8 @@ def test_a_username_that_is_the_main_address_changes_with_it(session: Session) -
     assert log_in(session, "alice@new.example.org")
     with pytest.raises(LogInFailedError):
         log_in(session, "alice@example.org")
-    found = directory.find_accounts(session, directory.Wanted("alice@new"))
-    assert [each.id for each in found.profiles] == [user_id]
+    (found,) = directory.page(session, directory.Wanted("alice@new"), lists={}).people
+    assert found.profile.id == user_id
     assert [each.what for each in log.recent(session, user_id=user_id)] == [
         "renamed",
         "address changed",

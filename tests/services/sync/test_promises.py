@@ -236,14 +236,14 @@ class Promises(RuleBasedStateMachine):
             user = session.scalar(select(User).where(User.username == name))
             if user is not None:
                 act = addresses.deactivate if user.is_active else addresses.activate
-                act(session, user.id, actor=COMMAND_LINE, now=self.clock())
+                act(session, [user.id], actor=COMMAND_LINE, now=self.clock())
                 user.is_active = not user.is_active
                 session.flush()
                 for handle, mailbox in product(LISTS, MAILBOXES):
                     if self._is_held_by(user.id, mailbox):
                         self.acts[mailbox, handle] = ""
                 if user.is_active:
-                    addresses.clear_departures(session, user.id, lists=self.catalogue.lists)
+                    addresses.clear_departures(session, [user.id], lists=self.catalogue.lists)
 
     def _is_held_by(self, user_id: int, mailbox: str) -> bool:
         mine = select(Address.id).join(UserAddress).where(UserAddress.user_id == user_id)
@@ -260,7 +260,7 @@ class Promises(RuleBasedStateMachine):
                 else:
                     session.add(UserGroup(user_id=user.id, name="board"))
                 session.flush()
-                addresses.clear_departures(session, user.id, lists=self.catalogue.lists)
+                addresses.clear_departures(session, [user.id], lists=self.catalogue.lists)
 
     @rule(name=people, erase=st.booleans())
     def delete_the_account_or_make_it_again(self, name: str, erase: bool) -> None:

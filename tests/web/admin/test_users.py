@@ -1,4 +1,4 @@
-"""Accounts in the browser: found, made, changed, deleted, imported; and who is on what, and why."""
+"""Accounts in the browser: made, changed, deleted, imported; and who is on what, and why."""
 
 import io
 import re
@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -26,59 +24,6 @@ def number(session: Session, username: str) -> int:
 
 def profile(session: Session, username: str) -> users.Profile:
     return users.get_profile(session, username)
-
-
-def names(page: Page) -> list[str]:
-    """The usernames of the table."""
-    return page.html.split("<tbody")[1].split('scope="row">')[1:] if "<tbody" in page.html else []
-
-
-def usernames_on(page: Page) -> list[str]:
-    return [each.partition(">")[2].partition("<")[0] for each in names(page)]
-
-
-def test_users_are_found_by_part_of_a_name_an_address_a_group_a_role_and_a_state(
-    bob: Visitor, session: Session
-) -> None:
-    make_user(session, "charlotte", "charlotte@lists.example.net", groups=["board"])
-    users.set_name(session, "charlotte", name="Charlotte 100%_")
-    make_user(session, "dora", "dora@example.org", is_active=False)
-
-    assert usernames_on(bob.get("/admin/users?q=example.net")) == ["charlotte"]
-    assert usernames_on(bob.get("/admin/users?q=CHARLO")) == ["charlotte"]
-    assert usernames_on(bob.get("/admin/users?q=100%25_")) == ["charlotte"]
-    assert usernames_on(bob.get("/admin/users?q=%25")) == ["charlotte"]  # a per cent sign, not anything
-    assert usernames_on(bob.get("/admin/users?group=board")) == ["charlotte"]
-    assert "dora" in usernames_on(bob.get("/admin/users?active=no"))
-    assert "bob" not in usernames_on(bob.get("/admin/users?active=no"))
-    assert usernames_on(bob.get("/admin/users?superuser=yes")) == ["bob"]
-    assert "No users match." in bob.get("/admin/users?q=nobody-at-all").text
-
-
-def test_users_come_a_page_at_a_time(bob: Visitor, session: Session) -> None:
-    for count in range(60):
-        make_user(session, f"m{count:02}", f"m{count:02}@example.org")
-    first = bob.get("/admin/users?q=m&active=yes")
-    (link,) = [each["href"] for tag, each in first.tags if tag == "a" and "after=" in (each["href"] or "")]
-    second = bob.get(link or "")
-
-    assert "active=yes" in (link or "")
-    assert len(usernames_on(first)) == 50
-    assert not set(usernames_on(first)) & set(usernames_on(second))
-    assert "m59" in usernames_on(second)
-
-
-def test_a_filter_that_cannot_be_is_refused(bob: Visitor) -> None:
-    page = bob.get("/admin/users?q=%00", status=400)
-    assert page.title.startswith("Error:")
-    bob.get("/admin/users?superuser=perhaps", status=400)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.text(max_size=80))
-def test_no_text_that_is_searched_for_breaks_a_page(bob: Visitor, text: str) -> None:
-    for path in ("/admin/users", "/admin/search"):
-        assert bob.client.get(path, query_string={"q": text, "group": text, "after": text}).status_code in {200, 400}
 
 
 def test_a_new_account_has_a_random_password_that_is_shown_once(bob: Visitor, app: Flask, session: Session) -> None:
@@ -149,6 +94,28 @@ def test_name_address_and_groups_of_an_account_are_changed(bob: Visitor, alice: 
         (True, True),
     ]  # the yes moved along; the old row goes with a run
     session.rollback()
+
+
+def test_an_address_that_somebody_else_holds_is_said_before_it_is_saved(
+    bob: Visitor, alice: Visitor, session: Session
+) -> None:
+    found = number(session, "alice")
+    form = {"name": "Alice", "email": "Bob@example.org", "groups": ""}
+    page = bob.post(f"/admin/users/{found}", form, status=409)
+    assert isinstance(page, Page)
+    assert "Bob@example.org is held by bob." in page.text
+    assert profile(session, "alice").email == "alice@example.org"
+    saved = bob.follow(f"/admin/users/{found}", {**form, "shared": "y"})
+    assert "also held by bob" in saved.text
+    bob.follow(f"/admin/users/{found}", {**form, "name": "Alice A"})  # what is shared already is not asked about again
+
+
+def test_the_page_of_a_person_is_titled_by_their_name(bob: Visitor, alice: Visitor, session: Session) -> None:
+    users.set_name(session, "alice", name="Alice Anders")
+    page = bob.get(f"/admin/users/{number(session, 'alice')}")
+    assert page.title.startswith("Alice Anders ")
+    users.set_name(session, "alice", name="")
+    assert bob.get(f"/admin/users/{number(session, 'alice')}").title.startswith("alice ")
 
 
 def test_a_bad_address_changes_nothing_else_of_the_form(bob: Visitor, alice: Visitor, session: Session) -> None:
