@@ -23,15 +23,18 @@ _TOGETHER = (
 def checked(text: str, *, own: Collection[str]) -> str:
     """Return a username as it is stored, in NFC. Raise BadInputError.
 
-    Up to 64 printable characters, no white space, letters of one script. With an @ it must be one of the user's
-    ``own`` addresses, which are canonical: as somebody else's it would take over their log-in.
+    Up to 64 printable characters, no white space, letters of one script in their usual form. With an @ it must be
+    one of the user's ``own`` addresses, which are canonical: as somebody else's it would take over their log-in.
     """
     username = unicodedata.normalize("NFC", text)
     if not 0 < len(username) <= MAX_LENGTH or not username.isprintable() or " " in username:
         raise BadInputError(
             f"not a username: {printable(text)!r} (1 to {MAX_LENGTH} printable characters without white space)"
         )
-    if not is_of_one_script(username.partition("@")[0]):
+    own_part = username.partition("@")[0]
+    if unicodedata.normalize("NFKC", own_part) != own_part:
+        raise BadInputError(f"a username has no full-width letters, ligatures and the like: {printable(text)!r}")
+    if not is_of_one_script(own_part):
         raise BadInputError(f"a username has letters of one script; this one mixes some: {printable(text)!r}")
     if "@" in username and _canonical(username) not in own:
         raise BadInputError(f"a username with an @ must be the user's own address: {printable(username)}")

@@ -39,6 +39,12 @@ def test_letters_of_scripts_that_are_not_written_together_are_refused(name: str)
         usernames.checked(name, own=[name])
 
 
+@pytest.mark.parametrize("name", ["\uff41lice", "\ufb01ona", "bob\u00b2", "\u24d0lice", "\uff41lice@example.org"])
+def test_forms_of_letters_that_look_like_another_name_are_refused(name: str) -> None:
+    with pytest.raises(BadInputError, match="full-width"):
+        usernames.checked(name, own=[name])
+
+
 @pytest.mark.parametrize("name", ["", "two words", "n" * 65, "tab\t", "nul\0", "\ud800"])
 def test_what_cannot_be_typed_as_one_word_is_refused(name: str) -> None:
     with pytest.raises(BadInputError, match="not a username"):

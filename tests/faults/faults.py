@@ -75,6 +75,11 @@ _DOMAIN = (
         "domain/usernames.py",
         "tests/domain/test_usernames.py tests/services/accounts/test_names.py",
         ("username: somebody else's address", "_canonical(username) not in own", "_canonical(username) is None"),
+        (
+            "username: full-width letters",
+            'normalize("NFKC", own_part) != own_part',
+            'normalize("NFC", own_part) != own_part',
+        ),
         ("username: mixed scripts", "return len(scripts) <= 1 or", "return bool(text) or"),
         ("username: case matters", 'unicodedata.normalize("NFC", username).lower()', "username"),
         ("username: control characters", "or not username.isprintable()", ""),
