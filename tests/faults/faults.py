@@ -1001,7 +1001,7 @@ _SCRIPTS = (
     *_in(
         "templates/scripts/memberoptions.py.txt",
         "tests/cli/test_memberoptions.py",
-        ("script: options that were cut off", ' or not line.endswith("\n"):', ":"),
+        ("script: options that were cut off", r' or not line.endswith("\n"):', ":"),
         (
             "script: members who were added are not saved",
             "            mlist.Save()  # withlist does not",
