@@ -13,6 +13,7 @@ from portal.translation import gettext
 from portal.translation import lazy_gettext as _
 
 MAX_ID = 2**31 - 1  # what every database takes for a key
+MOST_PAGES = 100_000  # that a table is taken to have
 LONGEST_PASSWORD = 1024
 
 

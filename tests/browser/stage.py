@@ -17,7 +17,7 @@ from flask import Flask
 from sqlalchemy.orm import Session
 from werkzeug.serving import make_server
 
-from portal.models import Run
+from portal.models import Run, RunLine
 from portal.services.accounts.passwords import hash_password
 from tests.factories import make_preference, make_user
 
@@ -60,6 +60,11 @@ PAGES: dict[str, tuple[str | None, str]] = {
     "lists": ("bob", "/admin/"),
     "runs": ("bob", "/admin/runs"),
     "runs-of-one": ("bob", "/admin/runs?handle=board"),
+    "run-done": ("bob", "/admin/runs/1"),
+    "run-failed": ("bob", "/admin/runs/9"),
+    "run-that-needs-approval": ("bob", "/admin/runs/10"),
+    "run-of-which-no-line-fits": ("bob", "/admin/runs/10?action=add"),
+    "run-in-progress": ("bob", "/admin/runs/12"),
     "list": ("bob", "/admin/lists/social"),
     "list-by-a-state": ("bob", "/admin/lists/social?state=refused&sort=-since"),
     "list-where-none-fits": ("bob", "/admin/lists/tech?q=nobody"),
@@ -140,13 +145,14 @@ def runs(session: Session, *, now: datetime) -> None:
     refusal = (
         "it would remove 19 of 41 addresses, more than 5; look at them, then run again with: --accept 9f86d081884c7d65"
     )
-    _run(session, "social", now - timedelta(hours=1), "held", message=refusal)
+    held = _run(session, "social", now - timedelta(hours=1), "held", message=refusal, plan_id="9f86d081884c7d65")
+    _lines(session, held, [f"person{number}@example.org" for number in range(18)] + [f"bob@{'b' * 63}.{'c' * 63}.org"])
     _run(session, "board", now - timedelta(hours=1), "unfinished", message="the process ended before the run did " * 10)
     _run(session, "jobs", now, "open")
     session.commit()
 
 
-def _run(session: Session, handle: str, at: datetime, result: str, **columns: Any) -> None:
+def _run(session: Session, handle: str, at: datetime, result: str, **columns: Any) -> Run:
     values = {
         "kind": "sync",
         "asked_by": "command line",
@@ -154,7 +160,17 @@ def _run(session: Session, handle: str, at: datetime, result: str, **columns: An
         "on_roster": 1179,
         "without_account": 31,
     }
-    session.add(Run(list_handle=handle, started_at=at, finished_at=at, state=result, **values, **columns))
+    run = Run(list_handle=handle, started_at=at, finished_at=at, state=result, **values, **columns)
+    session.add(run)
+    session.flush()
+    return run
+
+
+def _lines(session: Session, run: Run, addresses: list[str]) -> None:
+    values = {"run_id": run.id, "list_handle": run.list_handle, "action": "remove", "reason": "departed", "version": 0}
+    rest = {"held": False, "result": "waits", "words": "", "settled": True, "counts": True}
+    for number, address in enumerate(addresses):
+        session.add(RunLine(address_id=1000 + number, address=address, spelling=address, **values, **rest))
 
 
 @contextmanager

@@ -106,6 +106,18 @@ class ListReport(NamedTuple):
     due_at: datetime | None
 
     @property
+    def is_troubled(self) -> bool:
+        """Tell whether somebody must see to its runs: it is late, or the last one did not end well."""
+        run = self.last_run
+        ended_badly = run is not None and run.state in {RunState.HELD, RunState.FAILED, RunState.UNFINISHED}
+        return self.is_late or (ended_badly and not self.is_paused)
+
+    @property
+    def pending(self) -> int:
+        """Return how many addresses are out of sync, those that the list refused aside."""
+        return self.drift - self.refused
+
+    @property
     def drift(self) -> int:
         """Return how many addresses are on the list and should not be, or the other way round."""
         return self.not_on_it + self.being_removed + self.departing

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, case, exists, func, literal, or_, select, true, tuple_
+from sqlalchemy import and_, case, exists, func, literal, or_, select, true
 from sqlalchemy.orm import Session
 
 from portal import database
@@ -90,35 +90,30 @@ def lines(
     *,
     action: str | None = None,
     result: str | None = None,
-    after: int | None = None,
-    limit: int = 100,
+    number: int = 1,
+    size: int = 100,
 ) -> tuple[RunLineReport, ...]:
-    """Return lines of a run, what takes addresses off first, what is held back last, and by address.
+    """Return a page of the lines of a run, what takes addresses off first, what is held back last, and by address.
 
-    ``after`` is the address id of the last one that has been shown already.
+    ``number`` counts the pages from 1.
     """
-    table = RunLine.__table__
-    order = _order(session, table)
     query = select(RunLine.address_id, RunLine.address, RunLine.action, RunLine.reason, _result(), RunLine.words).where(
         RunLine.run_id == run_id,
         RunLine.action == action if action else true(),
         _result() == result if result else true(),
     )
-    if after is not None:
-        shown = table.alias("shown")
-        last = select(*_order(session, shown)).where(shown.c.run_id == run_id, shown.c.address_id == after)
-        query = query.where(tuple_(*order) > last.scalar_subquery())
+    page = query.order_by(*_order(session)).limit(size).offset((number - 1) * size)
     with reading(session):
-        return tuple(map(RunLineReport._make, session.execute(query.order_by(*order).limit(limit))))
+        return tuple(map(RunLineReport._make, session.execute(page)))
 
 
-def _order(session: Session, table: Any) -> tuple[Any, ...]:
-    danger = case(*((table.c.action == each, number) for number, each in enumerate(_DANGEROUS_FIRST)))
+def _order(session: Session) -> tuple[Any, ...]:
+    danger = case(*((RunLine.action == each, number) for number, each in enumerate(_DANGEROUS_FIRST)))
     return (
-        case((table.c.held, 1), else_=0),
+        case((RunLine.held, 1), else_=0),
         danger,
-        table.c.address.collate(database.code_points(session)),
-        table.c.address_id,
+        RunLine.address.collate(database.code_points(session)),
+        RunLine.address_id,
     )
 
 

@@ -10,7 +10,7 @@ from portal.services.preferences.on_behalf import LONGEST_REASON, BulkAction
 from portal.services.reports.subscribers import DEPARTED, SORTS, Filter
 from portal.translation import gettext
 from portal.translation import lazy_gettext as _
-from portal.web.forms import MAX_ID, PostedForm, QueryForm, is_readable, trimmed
+from portal.web.forms import MAX_ID, MOST_PAGES, PostedForm, QueryForm, is_readable, trimmed
 
 # The words of the pills on the members' page, and one that no member sees.
 STATE_WORDS = {
@@ -25,7 +25,6 @@ STATE_WORDS = {
     "not_chosen": _("Not chosen yet"),
     DEPARTED: _("Departed"),
 }
-_MOST_PAGES = 100_000
 _ORDERS = (*SORTS, *(f"-{each}" for each in SORTS))
 
 
@@ -57,7 +56,7 @@ class SubscribersForm(FilterForm):
     sort = StringField(
         _("Order"), filters=[trimmed], validators=[Optional(), AnyOf(_ORDERS, _("There is no such order."))]
     )
-    page = IntegerField(_("Page"), validators=[Optional(), NumberRange(1, _MOST_PAGES, _("There is no such page."))])
+    page = IntegerField(_("Page"), validators=[Optional(), NumberRange(1, MOST_PAGES, _("There is no such page."))])
 
     @property
     def order(self) -> str:

@@ -3,10 +3,12 @@
 from flask import Blueprint, render_template
 from flask.typing import ResponseReturnValue
 
+from portal.domain.run import RunState
 from portal.extensions import db, portal
 from portal.services.reports import lists as list_reports
 from portal.services.reports import trends
 from portal.services.reports.audiences import audience_faults
+from portal.services.reports.lists import ListReport
 
 blueprint = Blueprint("lists", __name__)
 
@@ -18,6 +20,18 @@ def index() -> ResponseReturnValue:
     found = list_reports.lists(db.session(), catalogue=catalogue, now=now) if catalogue.enabled else ()
     weeks = trends.weeks(db.session(), [each.handle for each in found], now=now) if found else {}
     faults = audience_faults(db.session(), catalogue) if found else ()
+    troubled = sorted((each for each in found if each.is_troubled), key=_waits_for_no_approval)
     return render_template(
-        "admin/lists.html", catalogue=catalogue, reports=found, weeks=weeks, audience_faults=faults, now=now
+        "admin/lists.html",
+        catalogue=catalogue,
+        reports=found,
+        troubled=troubled,
+        delayed=[each for each in found if each.due_at and each.due_at < now and each not in troubled],
+        refused=[each for each in found if each.refused],
+        weeks=weeks,
+        audience_faults=faults,
     )
+
+
+def _waits_for_no_approval(report: ListReport) -> bool:
+    return report.last_run is None or report.last_run.state != RunState.HELD

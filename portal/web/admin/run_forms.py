@@ -6,7 +6,7 @@ from wtforms.validators import AnyOf, InputRequired, NumberRange, Optional, Rege
 from portal.domain.mailinglist import HANDLE
 from portal.domain.run import RunKind
 from portal.translation import lazy_gettext as _
-from portal.web.forms import MAX_ID, PostedForm, QueryForm, trimmed
+from portal.web.forms import MAX_ID, MOST_PAGES, PostedForm, QueryForm, trimmed
 
 ACTIONS = {
     "remove": _("Take off the list"),
@@ -41,7 +41,7 @@ class RunLinesForm(QueryForm):
 
     action = StringField(filters=[trimmed], validators=[Optional(), AnyOf(ACTIONS)])
     result = StringField(filters=[trimmed], validators=[Optional(), AnyOf(RESULTS)])
-    after = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
+    page = IntegerField(validators=[Optional(), NumberRange(1, MOST_PAGES)])
 
     @property
     def query(self) -> dict[str, str]:

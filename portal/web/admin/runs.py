@@ -70,15 +70,15 @@ def show(run_id: int) -> ResponseReturnValue:
     if not form.validate():
         abort(400)
     found = run_reports.find(db.session(), run_id)
-    lines = run_reports.lines(db.session(), run_id, after=form.after.data, limit=LINES_AT_ONCE + 1, **form.query)
+    lines = run_reports.lines(db.session(), run_id, number=form.page.data or 1, size=LINES_AT_ONCE, **form.query)
     return render_template(
         "admin/run.html",
         found=found,
         run=found.run,
         took=None if found.duration is None else duration_text(found.duration),
         form=form,
-        lines=lines[:LINES_AT_ONCE],
-        has_more=len(lines) > LINES_AT_ONCE,
+        lines=lines,
+        size=LINES_AT_ONCE,
         names=_names_of_lists(),
         actions=ACTIONS,
         result_words=RESULTS,

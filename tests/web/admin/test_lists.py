@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from portal.models import Run, UserGroup
@@ -33,7 +33,7 @@ def test_lists_are_shown_in_numbers(bob: Visitor, session: Session, clock: Clock
     assert "All lists are up to date." in page.text
     assert 'data-label="Subscribed" class="n">1</td>' in page.html
     assert 'data-label="No account" class="n">6</td>' in page.html
-    assert "Done 22 Nov, 05:00" in page.text
+    assert "Members Up to date 1 0 1 0 0 6 22 Nov, 05:00" in page.text
 
 
 def test_no_list_is_up_to_date_while_something_is_refused_or_under_way(
@@ -46,7 +46,7 @@ def test_no_list_is_up_to_date_while_something_is_refused_or_under_way(
     make_preference(session, "members", "alice@example.org", True, seen=False, **values)
     page = bob.get("/admin/")
     assert 'data-note="up-to-date"' not in page.html
-    assert "Changes under way: 0. Refused addresses: 1." in page.text
+    assert "Members : the list refused 1 address." in page.text
 
 
 def test_a_list_that_never_ran_is_said_to_be_so(bob: Visitor) -> None:
@@ -55,16 +55,38 @@ def test_a_list_that_never_ran_is_said_to_be_so(bob: Visitor) -> None:
 
 def test_a_list_whose_last_good_run_is_too_old_is_red(bob: Visitor, session: Session, clock: Clock) -> None:
     make_run(session, clock, "tech", hours=13)
-    assert '<span class="state bad">Out of sync</span>' in bob.get("/admin/").html
+    assert '<span class="state bad">Overdue</span>' in bob.get("/admin/").html
 
 
 def test_what_is_wrong_stands_first(bob: Visitor, session: Session, clock: Clock) -> None:
     make_run(session, clock, "tech", hours=30)
     make_run(session, clock, "tech", "failed", message="mailman: connection refused")
     page = bob.get("/admin/")
-    assert "Tech was last up to date at 21 Nov, 00:00" in page.text
-    assert page.text.index("mailman: connection refused") < page.text.index("Unsubscribed")
+    assert "Tech : the run of 22 Nov, 05:00 failed. The last good run was on 21 Nov, 00:00 ." in page.text
+    assert page.text.index("mailman: connection refused") < page.text.index("Not subscribed")
     assert "All lists are up to date." not in page.text
+
+
+def test_what_waits_for_approval_comes_before_what_failed_and_leads_to_its_run(
+    bob: Visitor, session: Session, clock: Clock
+) -> None:
+    make_run(session, clock, "members", "failed")
+    make_run(session, clock, "tech", "held")
+    make_run(session, clock, "board", hours=30)
+    page = bob.get("/admin/")
+    assert "3 things need attention" in page.text
+    assert "Board : no good run since 21 Nov, 00:00 ." in page.text
+    reviewed = [each["href"] for _tag, each in page.tags if each.get("class") == "button primary"]
+    (held,) = session.scalars(select(Run.id).where(Run.state == "held"))
+    assert reviewed == [f"/admin/runs/{held}"]
+    assert page.text.index("Needs approval Tech") < page.text.index("Failed Members")
+
+
+def test_a_change_that_is_late_needs_attention(bob: Visitor, session: Session, clock: Clock) -> None:
+    for handle in ("members", "tech", "board"):
+        make_run(session, clock, handle)
+    make_preference(session, "tech", "alice@example.org", True, changed_at=clock.now - timedelta(hours=13))
+    assert "Delayed Tech : a change was due by 22 Nov, 05:00 ." in bob.get("/admin/").text
 
 
 def test_a_refused_run_says_how_to_say_yes(bob: Visitor, session: Session, clock: Clock) -> None:
@@ -154,7 +176,7 @@ def test_lists_that_are_paused_are_named_and_are_not_late(
     bob.log_in("bob")
     page = bob.get("/admin/")
     assert "paused" in {each.get("data-note") for _tag, each in page.tags}
-    assert "has never been up to date" not in page.text
+    assert "no good run" not in page.text
     assert "Sync now" not in bob.get("/admin/lists/members").text
     page = bob.get("/subscriptions")
     assert "paused" in {each.get("data-note") for _tag, each in page.tags}
