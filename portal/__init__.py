@@ -47,6 +47,7 @@ def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Applicati
         open_list_manager=lambda each: registry.open_for(each, catalogue().managers),
         list_password_key=lambda: read_or_make(instance / "list_password_key").encode("ascii"),
         membership_source=partial(membership_source.read, settings.membership, folder=instance),
+        leave_address=lambda each: registry.leave_address(each, catalogue().managers),
     )
     cli.register(app)
     return app

@@ -19,7 +19,7 @@ class Portal:
 
     ``catalogue`` reads ``mailinglists.toml`` on the first call and raises ConfigurationError where it is invalid.
     ``list_password_key`` reads its file at each call, and makes it at the first. ``membership_source`` returns what the
-    configured source says now.
+    configured source says now, ``leave_address`` a list's own way out.
     """
 
     settings: Settings
@@ -28,6 +28,7 @@ class Portal:
     open_list_manager: Callable[[MailingList], ListManager]
     list_password_key: Callable[[], bytes]
     membership_source: Callable[[], SourceText]
+    leave_address: Callable[[MailingList], str | None]
 
     def readable_catalogue(self) -> Catalogue | None:
         """Return the catalogue, or None where ``mailinglists.toml`` is invalid: accounts can be managed without it."""

@@ -22,6 +22,8 @@ from portal.listmanagers.base import Outcome, Result, ShellSteps
 from portal.listmanagers.call_limits import Pace, Paced
 from portal.listmanagers.lines import as_lines, one_line, subscribers, why_unsendable
 
+LEAVE_SUFFIX = "-leave"  # of the address that takes mails of people who want to leave
+
 _BIN = "/usr/local/mailman/bin"
 
 

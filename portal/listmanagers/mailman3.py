@@ -26,6 +26,7 @@ from portal.listmanagers.lines import one_line, subscriber, why_unsendable
 
 # A list that says no name of its own is known to Mailman by its address: ``open_list`` is told that too.
 WANTS_EMAIL = True
+LEAVE_SUFFIX = "-leave"  # of the address that takes mails of people who want to leave
 
 _PAGE = 1000
 _REMOVED_AT_ONCE = 500

@@ -22,6 +22,8 @@ from portal.listmanagers.disk_space import require_room
 from portal.listmanagers.lines import one_line, subscribers, why_unsendable
 
 # Normal subscribers, those who get digests, those who get no mail: folder, and option of mlmmj-list.
+LEAVE_SUFFIX = "+unsubscribe"  # of the address that takes mails of people who want to leave
+
 _ROSTERS = {"subscribers.d": "-s", "digesters.d": "-d", "nomailsubs.d": "-n"}
 _NORMAL, _NO_MAIL = "-s", "-n"
 _SILENT = {"mlmmj-sub": ("-f", "-q", "-s"), "mlmmj-unsub": ("-q", "-s")}

@@ -80,6 +80,13 @@ def open_for(mailing_list: MailingList, managers: Mapping[str, BoundSettings]) -
     return open_list(managers[mailing_list.manager], mailing_list.list_name, email=email)
 
 
+def leave_address(mailing_list: MailingList, managers: Mapping[str, BoundSettings]) -> str | None:
+    """Return the address by which people leave a list at its list manager; None where the kind knows none."""
+    suffix = getattr(managers[mailing_list.manager].module, "LEAVE_SUFFIX", None)
+    local, _, domain = mailing_list.email.rpartition("@")
+    return f"{local}{suffix}@{domain}" if suffix else None
+
+
 def _module(kind: str) -> Any:
     if kind in BUILT_IN:
         return import_module(BUILT_IN[kind])

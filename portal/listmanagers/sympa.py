@@ -39,6 +39,8 @@ class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 # What add and del say of an address. Source: mail_tt2/report.tt2 and Sympa::Request::Handler of 6.2.70.
+LEAVE_SUFFIX = "-unsubscribe"  # of the address that takes mails of people who want to leave
+
 _ANSWERS = (
     (re.compile(r"add \[notice\] User (.+) is now subscriber of list .*"), Result.DONE),
     (re.compile(r"add \[user\] The User '(.+)' is already subscriber of list .*"), Result.ALREADY),

@@ -79,6 +79,13 @@ class TokenForm(PostedForm):
     """A button, and nothing else."""
 
 
+class LeaveByLinkForm(PostedForm):
+    """The boxes that are still ticked, and what was shown."""
+
+    shown = HiddenField()
+    lists = SelectMultipleField(validate_choice=False)
+
+
 class NewPasswordForm(PostedForm):
     """A new password, twice."""
 

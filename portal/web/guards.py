@@ -38,6 +38,7 @@ PUBLIC = frozenset(
         "health.ready",
         "sign_in.log_in",
         "links.ask",
+        "links.leave",
         "links.receive",
         "links.show",
         "links.use",

@@ -8,9 +8,11 @@ from portal.extensions import db, portal
 from portal.faults import status_and_headers
 from portal.services.accounts import sessions, users
 from portal.services.mail import links
+from portal.services.mail.links import Link
+from portal.services.preferences import by_link
 from portal.translation import gettext
-from portal.web import guards, sign_in, waited_for_mail
-from portal.web.forms import AskForLinkForm, NewPasswordForm, TokenForm
+from portal.web import guards, shown, sign_in, waited_for_mail
+from portal.web.forms import AskForLinkForm, LeaveByLinkForm, NewPasswordForm, TokenForm
 from portal.web.template_filters import sentence
 
 blueprint = Blueprint("links", __name__)
@@ -25,15 +27,8 @@ def ask() -> ResponseReturnValue:
     if portal().settings.mail is None:
         abort(404)
     form = AskForLinkForm()
-    if not form.validate_on_submit():
+    if not _has_asked("log-in", form):
         return render_template("links/ask.html", form=form), 422 if form.errors else 200
-    place, now = request.remote_addr or "", portal().clock()
-    try:
-        links.ask(db.session(), "log-in", form.email.data, place=place, now=now)
-    except InvalidAddressError:
-        form.email.errors = [gettext("Enter an e-mail address, such as name@example.org.")]
-        return render_template("links/ask.html", form=form), 422
-    waited_for_mail.wake()
     flash(
         gettext(
             "If an account has this address, a link is on its way to it. It is good for 20 minutes. "
@@ -41,6 +36,42 @@ def ask() -> ResponseReturnValue:
         )
     )
     return redirect(url_for("sign_in.log_in"), 303)
+
+
+@blueprint.route("/leave", methods=["GET", "POST"])
+def leave() -> ResponseReturnValue:
+    """Say how to leave lists without an account: each list's own way, and a link by e-mail."""
+    catalogue = portal().readable_catalogue()
+    if catalogue is None or not catalogue.enabled:
+        abort(404)
+    guards.logged_in()
+    form = AskForLinkForm() if portal().settings.mail else None
+    if form is None and request.method == "POST":
+        abort(404)
+    if form is None or not _has_asked("leave", form):
+        named = [(each, portal().leave_address(each)) for each in catalogue.lists.values() if each.audience is None]
+        return render_template("links/leave.html", form=form, named=named), 422 if form and form.errors else 200
+    flash(
+        gettext(
+            "If this address is on a mailing list here, a link is on its way to it. It is good for 24 hours. "
+            "If nothing arrives, leave the lists in the way that is given below."
+        )
+    )
+    return redirect(url_for("links.leave"), 303)
+
+
+def _has_asked(purpose: str, form: AskForLinkForm) -> bool:
+    """Ask for a link, if a form was sent and holds an address."""
+    if not form.validate_on_submit():
+        return False
+    place, now = request.remote_addr or "", portal().clock()
+    try:
+        links.ask(db.session(), purpose, form.email.data, place=place, now=now)
+    except InvalidAddressError:
+        form.email.errors = [gettext("Enter an e-mail address, such as name@example.org.")]
+        return False
+    waited_for_mail.wake()
+    return True
 
 
 @blueprint.get("/link/<token>")
@@ -60,22 +91,62 @@ def show() -> ResponseReturnValue:
         link = links.look_up(db.session(), session[_COOKIE], now=portal().clock())
     except LinkRefusedError as error:
         return _refuse(error)
+    return _PAGES[link.purpose](link)
+
+
+def _log_in_page(link: Link) -> ResponseReturnValue:
     return render_template("links/log_in.html", link=link, form=TokenForm(formdata=None))
+
+
+def _leave_page(link: Link) -> ResponseReturnValue:
+    lists = by_link.lists_of(db.session(), link.mailbox, catalogue=portal().catalogue())
+    signed = shown.sign("leave-by-link", [each.handle for each in lists], owner=link.mailbox)
+    return render_template("links/lists.html", link=link, lists=lists, shown=signed, hours=_hours())
+
+
+_PAGES = {"invite": _log_in_page, "leave": _leave_page, "log-in": _log_in_page}
+
+
+def _hours() -> int:
+    return portal().catalogue().applied_within_hours
 
 
 @blueprint.post("/link")
 def use() -> ResponseReturnValue:
     """Do what the link is for, once."""
-    before = guards.logged_in()
+    guards.logged_in()
     token = session.pop(_COOKIE, "")
     try:
-        found = links.log_in(db.session(), token, origin=sign_in.origin(), now=portal().clock())
+        link = links.look_up(db.session(), token, now=portal().clock())
+        return _ACTS[link.purpose](link, token)
     except LinkRefusedError as error:
         return _refuse(error)
+
+
+def _log_in(_link: Link, token: str) -> ResponseReturnValue:
+    before = guards.logged_in()
+    found = links.log_in(db.session(), token, origin=sign_in.origin(), now=portal().clock())
     if before is not None:
         sessions.log_out(db.session(), before.token)
     sign_in.begin(found.token, remember=False)
     return redirect(url_for("links.choose_password"), 303)
+
+
+def _leave(link: Link, token: str) -> ResponseReturnValue:
+    form, catalogue = LeaveByLinkForm(), portal().catalogue()
+    if not form.validate():
+        abort(400)
+    named = shown.read("leave-by-link", form.shown.data, owner=link.mailbox)
+    unticked = set(named) - set(form.lists.data or ())
+    if not unticked:
+        session[_COOKIE] = token
+        flash(gettext("Nothing was changed. Untick the lists that you want to leave."))
+        return redirect(url_for("links.show"), 303)
+    left = by_link.leave(db.session(), token, handles=unticked, catalogue=catalogue, now=portal().clock())
+    return render_template("links/left.html", link=link, left=left, hours=_hours())
+
+
+_ACTS = {"invite": _log_in, "leave": _leave, "log-in": _log_in}
 
 
 def _refuse(error: LinkRefusedError) -> ResponseReturnValue:

@@ -8,26 +8,26 @@ from itsdangerous import BadData, URLSafeSerializer
 from portal.errors import StaleFormError
 
 
-def sign(page: str, value: object) -> str:
-    """Return what a page shows, as its form carries it, for the member who is logged in."""
-    return _signer(page).dumps([g.member.id, value])
+def sign(page: str, value: object, *, owner: object = None) -> str:
+    """Return what a page shows, as its form carries it, for its owner: the member who is logged in, or another."""
+    return _signer(page).dumps([g.member.id if owner is None else owner, value])
 
 
-def read(page: str, signed: str | None) -> Any:
+def read(page: str, signed: str | None, *, owner: object = None) -> Any:
     """Return what the page of a form had shown. Raise StaleFormError where it was altered or is somebody else's."""
-    user_id, value = read_with_owner(page, signed)
-    if user_id != g.member.id:
+    found, value = read_with_owner(page, signed)
+    if found != (g.member.id if owner is None else owner):
         raise StaleFormError("the page was somebody else's")
     return value
 
 
-def read_with_owner(page: str, signed: str | None) -> tuple[int, Any]:
+def read_with_owner(page: str, signed: str | None) -> tuple[Any, Any]:
     """Return whom a page was shown to, and what. Raise StaleFormError where it was altered."""
     try:
-        user_id, value = _signer(page).loads(signed or "")
+        owner, value = _signer(page).loads(signed or "")
     except BadData:
         raise StaleFormError("what the page had shown was altered on its way") from None
-    return user_id, value
+    return owner, value
 
 
 def _signer(page: str) -> URLSafeSerializer:

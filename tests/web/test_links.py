@@ -11,9 +11,9 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from portal.extensions import db
-from portal.models import Base, LoginSession
+from portal.models import Base, LoginSession, Preference
 from tests.conftest import Clock
-from tests.factories import make_user
+from tests.factories import make_preference, make_user
 from tests.fakes.mail_server import FakeMailServer
 from tests.waiting import wait_until
 from tests.web.conftest import HASH, Client, Page, Visitor
@@ -270,3 +270,80 @@ def test_nobody_is_barred_and_no_link_ends_by_what_somebody_else_asks_for(post: 
     alice = post.visitor()
     alice.client.get(link)
     assert alice.follow("/link", {}).title.startswith("Choose a password")
+
+
+# --- leaving without an account
+
+
+def test_who_has_no_account_goes_from_a_mail_to_being_off_a_list(post: Post) -> None:
+    with post.app.app_context(), Session(db.engine) as session:
+        for handle in ("members", "tech", "board"):
+            make_preference(session, handle, "zoe@example.net", subscribed=True, seen=True)
+    zoe = post.visitor()
+    page = zoe.follow("/leave", {"email": "Zoe@example.net"})
+    assert "If this address is on a mailing list here" in page.text
+    wait_until(post.links)
+    zoe.client.get(post.links()[0])
+    page = zoe.get("/link")
+    assert page.ticked() == {"members", "tech", "board"}
+    page = zoe.post("/link", {"lists": ["tech", "nonsense"]}, status=200)
+    assert isinstance(page, Page)
+    assert "zoe@example.net will be taken off Members and Board." in page.text
+    with post.app.app_context(), Session(db.engine) as session:
+        left = session.scalars(select(Preference.list_handle).where(~Preference.subscribed)).all()
+    assert set(left) == {"members", "board"}
+    zoe.get("/link/ask")
+
+
+def test_who_unticks_nothing_keeps_the_link(post: Post) -> None:
+    with post.app.app_context(), Session(db.engine) as session:
+        make_preference(session, "members", "zoe@example.net", subscribed=True, seen=True)
+    zoe = post.visitor()
+    zoe.follow("/leave", {"email": "zoe@example.net"})
+    wait_until(post.links)
+    zoe.client.get(post.links()[0])
+    page = zoe.follow("/link", {"lists": ["members"]})
+    assert "Nothing was changed." in page.text
+    assert page.ticked() == {"members"}
+
+
+def test_the_page_of_leaving_names_the_lists_that_everybody_may_see_and_their_own_way(
+    post: Post, instance: Path, make_app: Callable[..., Flask]
+) -> None:
+    page = post.visitor().get("/leave")
+    assert "Members" in page.text
+    assert "Tech" in page.text
+    assert "Board" not in page.text
+    assert "Ask the people who run this portal." in page.text
+
+    text = (
+        (instance / "mailinglists.toml")
+        .read_text()
+        .replace('kind = "file"\ndirectory = "rosters"', 'kind = "mailman2"')
+    )
+    (instance / "mailinglists.toml").write_text(text)
+    page = Visitor(make_app().test_client()).get("/leave")
+    assert "Send an empty e-mail to members-leave@lists.example.org ." in page.text
+
+
+def test_the_answer_to_leaving_is_the_same_for_every_mailbox(post: Post) -> None:
+    with post.app.app_context(), Session(db.engine) as session:
+        make_preference(session, "members", "alice@example.org", subscribed=True)
+    pages = {post.visitor().follow("/leave", {"email": each}).text for each in MAILBOXES.values()}
+    assert len(pages) == 1
+    wait_until(lambda: len(post.server.taken) == 1)
+
+
+def test_without_mail_leaving_still_names_each_lists_own_way(visitor: Visitor) -> None:
+    page = visitor.get("/leave")
+    assert "At the list itself" in page.text
+    assert "link by e-mail" not in page.text
+    token = visitor.get("/login").token
+    assert visitor.client.post("/leave", data={"csrf_token": token, "email": "a@example.org"}).status_code == 404
+
+
+def test_without_lists_there_is_nothing_to_leave(instance: Path, make_app: Callable[..., Flask]) -> None:
+    (instance / "mailinglists.toml").unlink()
+    visitor = Visitor(make_app().test_client())
+    visitor.get("/leave", 404)
+    assert "/leave" not in visitor.get("/login").html

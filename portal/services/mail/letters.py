@@ -31,6 +31,7 @@ _ASKED = {"links": f"  {_LINK}", "good_for": "20 minutes", "place": "192.0.2.1"}
 # Every letter, with values to show it with. A template may use these names and no others.
 LETTERS: Mapping[str, Mapping[str, str]] = {
     "invite": {"username": "alice", "link": _LINK, "good_for": "14 days"},
+    "leave": {"link": _LINK, "good_for": "24 hours", "place": "192.0.2.1"},
     "log-in": _ASKED,
     "test": {"sent_at": "1 Nov 2026, 12:00 UTC"},
 }

@@ -5,7 +5,7 @@ Source: docs/mail.md, "Links".
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from portal.services.transaction import reading, transaction
 
 GOOD_FOR: Mapping[str, timedelta] = {
     "invite": timedelta(days=14),
+    "leave": timedelta(hours=24),
     "log-in": timedelta(minutes=20),
 }
 REFUSAL = "the link is not valid: it was used, has expired, or is not for you any more"
@@ -102,7 +103,7 @@ class Link(NamedTuple):
 def look_up(session: Session, token: str, *, now: datetime) -> Link:
     """Return what a token is for, and change nothing. Raise LinkRefusedError where it cannot be used."""
     with reading(session):
-        row = _row(session, token, now=now)
+        row = find(session, token, now=now)
         if row.user_id is not None and row.purpose in _LOGS_IN:
             _require_account(session, row)
         username = session.scalar(select(User.username).where(User.id == row.user_id)) if row.user_id else None
@@ -125,9 +126,7 @@ def log_in(session: Session, token: str, *, origin: Origin, now: datetime) -> Lo
     Raise LinkRefusedError.
     """
     with transaction(session):
-        row = _row(session, token, now=now)
-        if row.purpose not in _LOGS_IN:
-            raise LinkRefusedError(REFUSAL)
+        row = find(session, token, now=now, purposes=_LOGS_IN)
         account = _require_account(session, row)
         opened = sessions.open_by_link(session, account.id, password_hash=account.password_hash, origin=origin, now=now)
         if opened is None:
@@ -148,11 +147,16 @@ def use_up(session: Session, row: Any, *, now: datetime) -> None:
     session.execute(update(MailedLink).where(whose, MailedLink.purpose == row.purpose, unused).values(used_at=now))
 
 
-def _row(session: Session, token: str, *, now: datetime) -> Any:
-    """Return the row of a token that can be used as far as itself goes. Raise LinkRefusedError."""
+def find(session: Session, token: str, *, now: datetime, purposes: Collection[str] = GOOD_FOR) -> Any:
+    """Return the row of a token, for one of some purposes, that can be used as far as itself goes.
+
+    The caller's transaction is open. Raise LinkRefusedError.
+    """
     query = select(MailedLink.__table__).where(MailedLink.token_hash == hashed(token[:_LONGEST_TOKEN]))
     row = session.execute(query).one_or_none()
-    if row is None or row.used_at is not None or not now < row.expires_at <= now + GOOD_FOR[row.purpose] + _AHEAD:
+    if row is None or row.purpose not in purposes or row.used_at is not None:
+        raise LinkRefusedError(REFUSAL)
+    if not now < row.expires_at <= now + GOOD_FOR[row.purpose] + _AHEAD:
         raise LinkRefusedError(REFUSAL)
     return row
 
@@ -163,6 +167,12 @@ def _require_account(session: Session, row: Any) -> Account:
     if found is None or hashed(found.password_hash) != row.bound_to:
         raise LinkRefusedError(REFUSAL)
     return Account(*found)
+
+
+def make_for_mailbox(session: Session, purpose: str, *, mailbox: str, now: datetime) -> str:
+    """Make a link that is for a mailbox and for no account, in a transaction of its own; return its token."""
+    with transaction(session):
+        return make(session, purpose, mailbox=mailbox, account=None, details={}, now=now)
 
 
 def accounts_at(session: Session, mailbox: str, *, user_id: int | None = None) -> Sequence[Account]:

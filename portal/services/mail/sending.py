@@ -1,7 +1,7 @@
 """Sending: what waits in the outbox is claimed, one mail at a time, its letter is made, and a server takes it."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,10 +10,9 @@ from typing import NamedTuple
 from sqlalchemy.orm import Session
 
 from portal.config import Settings
-from portal.domain.address import outgoing
 from portal.errors import ConfigurationError, MailPutOffError, MailRefusedError, MailUnavailableError
 from portal.services import outbox
-from portal.services.mail import delivery, letters, links
+from portal.services.mail import delivery, drafts, letters
 from portal.services.mail.delivery import Report, Server
 from portal.services.outbox import Claimed, MailState
 
@@ -32,14 +31,6 @@ class Mailer:
     def open_server(self, *, report: Report = lambda _step: None) -> Server:
         """Return the server that takes letters; ``report`` is called with each step. Raise ConfigurationError."""
         return delivery.open_server(self.settings, self.folder, timeout=self.timeout, report=report)
-
-
-class Draft(NamedTuple):
-    """A letter that is about to be written: to whom, which, and its values."""
-
-    to: str
-    name: str
-    values: Mapping[str, str]
 
 
 class Pass(NamedTuple):
@@ -114,7 +105,7 @@ class _LetterFault(Exception):  # noqa: N818 - it goes no further than this modu
 def _hand_over(session: Session, claimed: Claimed, mailer: Mailer, server: Server) -> bool:
     """Make the letter and hand it over; return whether there was anybody to write to."""
     now = mailer.clock()
-    draft = _COMPOSERS[claimed.purpose](session, claimed, mailer, now)
+    draft = drafts.make(session, claimed, base_url=mailer.settings.base_url, now=now)
     if draft is None:
         return False
     try:
@@ -125,42 +116,6 @@ def _hand_over(session: Session, claimed: Claimed, mailer: Mailer, server: Serve
     message = letters.as_message(letter, to=draft.to, settings=mailer.settings, number=number, now=now)
     server.deliver(message, to=draft.to)
     return True
-
-
-def _compose_log_in(session: Session, claimed: Claimed, mailer: Mailer, now: datetime) -> Draft | None:
-    accounts = links.accounts_at(session, claimed.mailbox)
-    if not accounts:
-        return None
-    tokens = links.make_all(session, "log-in", mailbox=claimed.mailbox, accounts=accounts, now=now)
-    urls = [_url(mailer, token) for token in tokens]
-    if len(accounts) == 1:
-        text = f"  {urls[0]}"
-    else:
-        text = "\n\n".join(f"As {each.username}:\n\n  {url}" for each, url in zip(accounts, urls, strict=True))
-    values = {"links": text, "good_for": letters.in_words(links.GOOD_FOR["log-in"]), "place": claimed.place}
-    return Draft(outgoing(accounts[0].spelling), "log-in", values)
-
-
-def _compose_invite(session: Session, claimed: Claimed, mailer: Mailer, now: datetime) -> Draft | None:
-    accounts = links.accounts_at(session, claimed.mailbox, user_id=claimed.user_id)
-    if not accounts:
-        return None
-    account = accounts[0]
-    (token,) = links.make_all(session, "invite", mailbox=claimed.mailbox, accounts=[account], now=now)
-    good_for = letters.in_words(links.GOOD_FOR["invite"])
-    values = {"username": account.username, "link": _url(mailer, token), "good_for": good_for}
-    return Draft(outgoing(account.spelling), "invite", values)
-
-
-def _url(mailer: Mailer, token: str) -> str:
-    return f"{mailer.settings.base_url.rstrip('/')}/link/{token}"
-
-
-# What a purpose is for, and who gets its letter. Without anybody the mail is dropped.
-_COMPOSERS: Mapping[str, Callable[[Session, Claimed, Mailer, datetime], Draft | None]] = {
-    "invite": _compose_invite,
-    "log-in": _compose_log_in,
-}
 
 
 def send_test(mailer: Mailer, *, to: str, report: Report) -> None:

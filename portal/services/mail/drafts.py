@@ -1,0 +1,85 @@
+"""Who gets a mail that was asked for, and what its letter says; links are made here, when it is about to be sent."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import exists, or_, select
+from sqlalchemy.orm import Session
+
+from portal.domain.address import outgoing
+from portal.models import Address, Preference
+from portal.services.mail import letters, links
+from portal.services.outbox import Claimed
+from portal.services.transaction import reading
+
+
+class Draft(NamedTuple):
+    """A letter that is about to be written: to whom, which, and its values."""
+
+    to: str
+    name: str
+    values: Mapping[str, str]
+
+
+def make(session: Session, claimed: Claimed, *, base_url: str, now: datetime) -> Draft | None:
+    """Return the letter of a mail, or None where nobody is to get it."""
+    return _MAKERS[claimed.purpose](session, claimed, _Links(base_url.rstrip("/"), now))
+
+
+class _Links(NamedTuple):
+    """What addresses of links are made with."""
+
+    base_url: str
+    now: datetime
+
+    def url(self, token: str) -> str:
+        return f"{self.base_url}/link/{token}"
+
+
+def _good_for(purpose: str) -> str:
+    return letters.in_words(links.GOOD_FOR[purpose])
+
+
+def _log_in(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
+    accounts = links.accounts_at(session, claimed.mailbox)
+    if not accounts:
+        return None
+    tokens = links.make_all(session, "log-in", mailbox=claimed.mailbox, accounts=accounts, now=made.now)
+    urls = [made.url(token) for token in tokens]
+    if len(accounts) == 1:
+        text = f"  {urls[0]}"
+    else:
+        text = "\n\n".join(f"As {each.username}:\n\n  {url}" for each, url in zip(accounts, urls, strict=True))
+    values = {"links": text, "good_for": _good_for("log-in"), "place": claimed.place}
+    return Draft(outgoing(accounts[0].spelling), "log-in", values)
+
+
+def _invite(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
+    accounts = links.accounts_at(session, claimed.mailbox, user_id=claimed.user_id)
+    if not accounts:
+        return None
+    account = accounts[0]
+    (token,) = links.make_all(session, "invite", mailbox=claimed.mailbox, accounts=[account], now=made.now)
+    values = {"username": account.username, "link": made.url(token), "good_for": _good_for("invite")}
+    return Draft(outgoing(account.spelling), "invite", values)
+
+
+def _leave(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
+    """Return a letter to a mailbox that is on a list here, or is to be."""
+    is_on = or_(Preference.subscribed, Preference.seen.is_(True))
+    known = exists().where(Preference.address_id == Address.id, is_on).correlate(Address)
+    with reading(session):
+        spelling = session.scalar(select(Address.spelling).where(Address.canonical == claimed.mailbox, known))
+    if spelling is None:
+        return None
+    token = links.make_for_mailbox(session, "leave", mailbox=claimed.mailbox, now=made.now)
+    values = {"link": made.url(token), "good_for": _good_for("leave"), "place": claimed.place}
+    return Draft(outgoing(spelling), "leave", values)
+
+
+_MAKERS: Mapping[str, Callable[[Session, Claimed, _Links], Draft | None]] = {
+    "invite": _invite,
+    "leave": _leave,
+    "log-in": _log_in,
+}
