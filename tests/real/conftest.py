@@ -6,7 +6,7 @@ from tests.real import programs
 from tests.real.base import RealProgram
 
 
-@pytest.fixture(params=list(programs.PROGRAMS))
+@pytest.fixture(params=programs.KEEP_OPTIONS)
 def program(request: pytest.FixtureRequest) -> RealProgram:
     """Each real list manager in turn; skipped, with the reason, where it is not installed."""
     return programs.started(request.param)

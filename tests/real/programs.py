@@ -14,7 +14,9 @@ from tests.real.base import RealProgram
 PROGRAMS = {
     "mailman3": "tests.real.mailman3",
     "mlmmj": "tests.real.mlmmj",
+    "file": "tests.real.text_file",
 }
+KEEP_OPTIONS = [kind for kind in PROGRAMS if kind != "file"]
 
 
 def why_missing(kind: str) -> str:
