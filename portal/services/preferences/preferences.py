@@ -277,8 +277,11 @@ def choose(
 
 
 def _lock(session: Session, user: ColumnElement[bool]) -> None:
-    """Keep an account as it is until the choice is written: its addresses, its groups, and that it is there at all."""
-    session.execute(select(User.id).where(user).with_for_update(read=True))
+    """Keep an account as it is until the choice is written: its addresses, its groups, and that it is there at all.
+
+    One choice of an account at a time: where a tick leads depends on what the others made of its addresses.
+    """
+    session.execute(select(User.id).where(user).with_for_update(key_share=True))
 
 
 class _Posted(NamedTuple):
