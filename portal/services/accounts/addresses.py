@@ -73,8 +73,15 @@ def departs(mailing_list: MailingList) -> ColumnElement[bool]:
 
 
 def managed_ids(mailing_list: MailingList) -> Select[Any]:
-    """Return the ids of all managed addresses: what ``is_managed`` says, where all are asked for."""
-    return select(UserAddress.address_id).join(User, User.id == UserAddress.user_id).where(may_see(mailing_list))
+    """Return the ids of all managed addresses, some more than once: what ``is_managed`` says, where all are asked for.
+
+    Those of a list with an audience are found from its groups.
+    """
+    managed = select(UserAddress.address_id).join(User, User.id == UserAddress.user_id).where(User.is_active)
+    if mailing_list.audience is None:
+        return managed
+    in_audience = UserGroup.name.in_(sorted(mailing_list.audience))
+    return managed.join(UserGroup, UserGroup.user_id == User.id).where(in_audience)
 
 
 def may_see(mailing_list: MailingList | None) -> ColumnElement[bool]:

@@ -5,13 +5,14 @@ changed since, they are to be looked at again.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import and_, case, exists, func, literal, select
+from sqlalchemy import and_, case, exists, literal, select
 from sqlalchemy.orm import Session, aliased
 
 from portal import database
@@ -20,10 +21,10 @@ from portal.errors import BadInputError, ChangedMeanwhileError, NotOfferedError
 from portal.models import Address, Preference, User, UserAddress
 from portal.services import preference_rows, security_log
 from portal.services.accounts import addresses
-from portal.services.accounts.addresses import is_managed, may_see
+from portal.services.accounts.addresses import may_see
 from portal.services.history import Actor, Change
 from portal.services.reports import subscribers
-from portal.services.reports.subscribers import Filter
+from portal.services.reports.subscribers import Filter, Source
 from portal.services.transaction import reading, transaction
 
 LONGEST_REASON = 200  # characters
@@ -61,18 +62,13 @@ class BulkPreview:
 def preview(session: Session, mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter) -> BulkPreview:
     """Return what a bulk action would do to the addresses that a filter finds. Writes nothing."""
     with reading(session):
-        ids = _ids(session, mailing_list, bulk_action, wanted)
-        candidates = subscribers.joined(
-            mailing_list, _eligibility(mailing_list, bulk_action, wanted).label("eligibility")
-        )
-        found = candidates.where(subscribers.matching(mailing_list, wanted)).subquery()
-        counts = session.execute(select(found.c.eligibility, func.count()).group_by(found.c.eligibility))
-        passed_over = {
-            Eligibility(eligibility): count for eligibility, count in counts if eligibility != Eligibility.CHANGE
-        }
+        found = _judged(session, mailing_list, bulk_action, wanted)
+        ids = _to_change(found)
+        passed_over = Counter(Eligibility(eligibility) for _, eligibility in found)
+        del passed_over[Eligibility.CHANGE]
         query = select(Address.spelling).where(Address.id.in_(ids[:_NAMED])).order_by(Address.canonical)
         first = tuple(session.scalars(query))
-    return BulkPreview(_id(mailing_list, bulk_action, ids), len(ids), first, passed_over)
+    return BulkPreview(_id(mailing_list, bulk_action, ids), len(ids), first, dict(passed_over))
 
 
 def do(
@@ -94,7 +90,7 @@ def do(
     if not reason.isprintable() or len(reason) > LONGEST_REASON:
         raise BadInputError(f"the reason is not one line of at most {LONGEST_REASON} characters")
     with reading(session):
-        ids = _ids(session, mailing_list, bulk_action, wanted)
+        ids = _to_change(_judged(session, mailing_list, bulk_action, wanted))
     if _id(mailing_list, bulk_action, ids) != preview_id:
         raise ChangedMeanwhileError("the addresses have changed since they were shown: look at them again")
     done = 0
@@ -146,8 +142,12 @@ def _do(
     now: datetime,
     reason: str,
 ) -> int:
-    changed = subscribers.joined(mailing_list, Address.id, Address.canonical).where(
-        Address.id.in_(ids), _is_changed(mailing_list, bulk_action, wanted)
+    source = subscribers.one_by_one(mailing_list)
+    still = _eligibility(mailing_list, source, bulk_action, wanted) == Eligibility.CHANGE.value
+    changed = (
+        select(Address.id, Address.canonical)
+        .select_from(source.table)
+        .where(Address.id.in_(ids), subscribers.matching(source, wanted), still)
     )
     rows = session.execute(changed.order_by(Address.id)).all()  # all who lock several rows take them in one order
     if bulk_action is BulkAction.RETRY:
@@ -158,9 +158,23 @@ def _do(
     return len(preference_rows.write_choices(session, changes, actor=actor, now=now, reason=reason))
 
 
-def _ids(session: Session, mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter) -> list[int]:
-    changed = subscribers.joined(mailing_list, Address.id).where(_is_changed(mailing_list, bulk_action, wanted))
-    return list(session.scalars(changed.order_by(Address.id)))
+def _judged(
+    session: Session, mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter
+) -> Sequence[tuple[int, str]]:
+    """Return the ids of the addresses that a filter finds, ascending, with what becomes of each."""
+    found = subscribers.resolved(session, wanted)
+    source = subscribers.one_by_one(mailing_list) if found.address_ids else subscribers.as_sets(mailing_list)
+    query = (
+        select(Address.id, _eligibility(mailing_list, source, bulk_action, wanted))
+        .select_from(source.table)
+        .where(subscribers.matching(source, found))
+        .order_by(Address.id)
+    )
+    return [tuple(row) for row in session.execute(query)]
+
+
+def _to_change(judged: Iterable[tuple[int, str]]) -> list[int]:
+    return [address_id for address_id, eligibility in judged if eligibility == Eligibility.CHANGE]
 
 
 def _id(mailing_list: MailingList, bulk_action: BulkAction, ids: Sequence[int]) -> str:
@@ -168,17 +182,12 @@ def _id(mailing_list: MailingList, bulk_action: BulkAction, ids: Sequence[int]) 
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def _is_changed(mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter) -> Any:
-    eligibility = _eligibility(mailing_list, bulk_action, wanted)
-    return and_(subscribers.matching(mailing_list, wanted), eligibility == Eligibility.CHANGE.value)
-
-
-def _eligibility(mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter) -> Any:
+def _eligibility(mailing_list: MailingList, source: Source, bulk_action: BulkAction, wanted: Filter) -> Any:
     """Return in SQL what becomes of an address. The audience is enforced here, where the bulk action is done."""
     if bulk_action is BulkAction.RETRY:
         is_held_back = and_(Preference.push_result.in_(["rejected", "undone"]), Preference.refused_at.is_not(None))
         return case((is_held_back, literal(Eligibility.CHANGE.value)), else_=literal(Eligibility.SO_ALREADY.value))
-    not_managed = (~is_managed(mailing_list), literal(Eligibility.NOT_MANAGED.value))
+    not_managed = (~source.is_managed, literal(Eligibility.NOT_MANAGED.value))
     if bulk_action is BulkAction.UNSUBSCRIBE:  # of a person who is not managed too, where they are subscribed
         already = (Preference.subscribed.is_(False), literal(Eligibility.SO_ALREADY.value))
         is_on = (Preference.subscribed.is_(True), literal(Eligibility.CHANGE.value))

@@ -19,12 +19,14 @@ from portal.models import Address, Preference, User, UserAddress, UserGroup
 
 @dataclass(slots=True)
 class StateCounts:
-    """Managed addresses of one list by state; ``departing`` are not managed, and the next run takes them off it.
+    """Managed addresses of one list by state.
 
+    ``departed``: something is stored for them and they are not managed; ``departing``: the next run takes them off.
     ``oldest_change_at`` is when the oldest change that is under way was chosen.
     """
 
     states: dict[State, int] = field(default_factory=lambda: dict.fromkeys(State, 0))
+    departed: int = 0
     departing: int = 0
     oldest_change_at: datetime | None = None
 
@@ -76,7 +78,7 @@ def _count_for_all(session: Session, lists: Sequence[MailingList], counts: Mappi
     stored = stored.group_by(Preference.list_handle)
     unmanaged = Preference.address_id.in_(except_(select(Address.id), managed))
     _add(counts, session.execute(stored.add_columns(oldest)))
-    _subtract(counts, session.execute(stored.add_columns(_departing(lists)).where(unmanaged)))
+    _subtract(counts, session.execute(stored.add_columns(func.count(), _departing(lists)).where(unmanaged)))
     total = session.execute(select(func.count()).select_from(managed.distinct().subquery())).scalar_one()
     _add_not_chosen(counts, dict.fromkeys(handles, total))
 
@@ -98,14 +100,14 @@ def _count_for_groups(session: Session, lists: Sequence[MailingList], counts: Ma
     oldest = func.min(case((_under_way(), Preference.changed_at)))
     stored = select(managed.c.handle, *_sums(), oldest).join(Preference, of_managed).group_by(managed.c.handle)
     _add(counts, session.execute(stored))
-    departing = (
-        select(Preference.list_handle, _departing(lists))
+    gone = (
+        select(Preference.list_handle, func.count(), _departing(lists))
         .outerjoin(managed, of_managed)
-        .where(Preference.list_handle.in_(handles), Preference.seen.is_(True), managed.c.address_id.is_(None))
+        .where(Preference.list_handle.in_(handles), managed.c.address_id.is_(None))
         .group_by(Preference.list_handle)
     )
-    for handle, count in session.execute(departing):
-        counts[handle].departing = count
+    for handle, departed, departing in session.execute(gone):
+        counts[handle].departed, counts[handle].departing = departed, departing
     totals = select(managed.c.handle, func.count()).group_by(managed.c.handle)
     _add_not_chosen(counts, dict(map(tuple, session.execute(totals))))
 
@@ -136,8 +138,8 @@ def _add(counts: Mapping[str, StateCounts], rows: Iterable[Any]) -> None:
 
 
 def _subtract(counts: Mapping[str, StateCounts], rows: Iterable[Any]) -> None:
-    for handle, *sums, departing in rows:
-        counts[handle].departing = departing
+    for handle, *sums, departed, departing in rows:
+        counts[handle].departed, counts[handle].departing = departed, departing
         for state, count in zip(_STORED, sums, strict=True):
             counts[handle].states[state] -= count
 

@@ -78,7 +78,8 @@ class RunReport(NamedTuple):
 class ListReport(NamedTuple):
     """One list: how many managed addresses are in which state, and how its runs go.
 
-    ``departing``: addresses that no active user who may see the list holds any more and that the next run takes off it;
+    ``departed``: addresses that something is stored for and that no active user who may see the list holds any more;
+    ``departing``: those of them that the next run takes off it;
     ``without_account``: addresses on the list that nobody here holds, as the last run that read it counted them;
     ``is_paused``: no run reads it or pushes to it; ``is_late``: the last good run is older than members are promised,
     or there is none; ``oldest_change_at``: when the oldest change that is under way was chosen; ``due_at``: by when
@@ -96,6 +97,7 @@ class ListReport(NamedTuple):
     unconfirmed: int
     not_added: int
     refused: int
+    departed: int
     departing: int
     without_account: int | None
     last_run: RunReport | None
@@ -116,6 +118,12 @@ class ListReport(NamedTuple):
     def pending(self) -> int:
         """Return how many addresses are out of sync, those that the list refused aside."""
         return self.drift - self.refused
+
+    @property
+    def by_state(self) -> dict[str, int]:
+        """Return how many addresses are in which state, as ``subscribers`` names them; none is left out but for 0."""
+        counts = {state.value: getattr(self, _COLUMN.get(state, state.value)) for state in State}
+        return {name: count for name, count in {**counts, "departed": self.departed}.items() if count}
 
     @property
     def drift(self) -> int:
@@ -258,6 +266,7 @@ def _list_report(
         handle=mailing_list.handle,
         name=mailing_list.name,
         **{_COLUMN.get(state, state.value): count for state, count in counts.states.items()},
+        departed=counts.departed,
         departing=counts.departing,
         without_account=good.without_account if good else None,
         last_run=last,

@@ -1,18 +1,38 @@
 """The addresses of one list: searched, filtered, sorted, a page at a time or all of them in a stream."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, String, and_, case, cast, exists, false, func, literal, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    String,
+    and_,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    null,
+    or_,
+    outerjoin,
+    select,
+    true,
+    union,
+    union_all,
+)
 from sqlalchemy.orm import Session
 
+from portal.domain.address import canonical
 from portal.domain.mailinglist import MailingList
 from portal.domain.outlook import Detail, Known, State, outlook
 from portal.domain.search_text import search_words
+from portal.errors import InvalidAddressError
 from portal.models import Address, Preference, User, UserAddress, UserGroup
 from portal.services.accounts import directory
-from portal.services.accounts.addresses import is_managed
+from portal.services.accounts.addresses import is_managed, managed_ids
 from portal.services.reports import counting
 from portal.services.transaction import reading
 
@@ -20,6 +40,8 @@ DEPARTED = "departed"  # no active user who may see the list holds the address; 
 STATES = (*(state.value for state in State), DEPARTED)
 SORTS = ("address", "state", "source", "since")
 _AT_ONCE = 1_000  # rows that a stream reads in one go
+_COMMON = 0.05  # a state is common that this share of the addresses is in
+_STORED = {each.value for each in State if each is not State.NOT_CHOSEN}  # states of what something is stored for
 
 
 class Filter(NamedTuple):
@@ -29,6 +51,11 @@ class Filter(NamedTuple):
     state: str = ""
     group: str = ""
     address_ids: tuple[int, ...] = ()
+
+    @property
+    def is_narrow(self) -> bool:
+        """Tell whether it asks for more than a state."""
+        return bool(self.text.strip() or self.group or self.address_ids)
 
 
 class Holder(NamedTuple):
@@ -69,6 +96,70 @@ class Page(NamedTuple):
     total: int
 
 
+class Source(NamedTuple):
+    """All addresses with what is stored for them on a list, as a table, and the condition that one is managed."""
+
+    table: FromClause
+    is_managed: ColumnElement[bool]
+
+
+def one_by_one(mailing_list: MailingList) -> Source:
+    """Return a source for few addresses: whether one is managed is looked up for each."""
+    return Source(outerjoin(Address, Preference, _stored_for(mailing_list)), is_managed(mailing_list))
+
+
+def as_sets(mailing_list: MailingList, *, is_stored: bool = False) -> Source:
+    """Return a source for many addresses: who is managed is found out once.
+
+    Of a list that has an audience it holds only what is managed or stored; with ``is_stored``, what is stored alone.
+    """
+    managed = managed_ids(mailing_list).distinct().cte("managed")
+    table: FromClause = Address.__table__
+    if is_stored:
+        table = table.join(Preference.__table__, _stored_for(mailing_list))
+        return Source(table.outerjoin(managed, managed.c.address_id == Address.id), managed.c.address_id.is_not(None))
+    if mailing_list.audience is not None:
+        stored = select(Preference.address_id).where(Preference.list_handle == mailing_list.handle)
+        of_concern = union(select(managed.c.address_id), stored).subquery("of_concern")
+        table = of_concern.join(table, Address.id == of_concern.c.address_id)
+    table = outerjoin(table, Preference, _stored_for(mailing_list))
+    return Source(table.outerjoin(managed, managed.c.address_id == Address.id), managed.c.address_id.is_not(None))
+
+
+def _stored_for(mailing_list: MailingList) -> ColumnElement[bool]:
+    return and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id)
+
+
+def resolved(session: Session, wanted: Filter) -> Filter:
+    """Return a filter whose text is the whole of an address as one for that address alone; others as they are."""
+    try:
+        compared = canonical(wanted.text)
+    except InvalidAddressError:
+        return wanted
+    address_id = session.scalar(select(Address.id).where(Address.canonical == compared))
+    if address_id is None or wanted.address_ids:
+        return wanted
+    return wanted._replace(text="", address_ids=(address_id,))
+
+
+class Order(NamedTuple):
+    """Which of the rows that are found: sorted by one of SORTS, after how many, and how many."""
+
+    sort: str
+    is_descending: bool
+    offset: int
+    size: int
+
+    def apply(self, query: Select[Any], by_sort: Mapping[str, Any]) -> Select[Any]:
+        """Return a query in this order; ``by_sort`` holds the column of each sort."""
+        column = by_sort[self.sort]
+        return query.order_by(column.desc() if self.is_descending else column, by_sort["address"])
+
+    def cut(self, query: Select[Any], by_sort: Mapping[str, Any]) -> Select[Any]:
+        """Return a query in this order, and only the rows that are asked for."""
+        return self.apply(query, by_sort).limit(self.size).offset(self.offset)
+
+
 def page(
     session: Session,
     mailing_list: MailingList,
@@ -78,19 +169,60 @@ def page(
     is_descending: bool = False,
     number: int = 1,
     size: int = 50,
+    known_counts: Mapping[str, int] | None = None,
     now: datetime,
     promise: timedelta,
 ) -> Page:
-    """Return one page of the addresses that a filter finds, counted from 1. Two statements."""
-    state = state_of(mailing_list)
-    column = {"address": Address.canonical, "state": state, "source": Preference.source, "since": Preference.changed_at}
-    order = column[sort].desc() if is_descending else column[sort]
-    rows = _rows(mailing_list, wanted).order_by(order, Address.canonical).limit(size).offset((number - 1) * size)
+    """Return one page of the addresses that a filter finds, counted from 1. Three statements at most.
+
+    ``known_counts`` is how many addresses of the list are in which state, where the caller has counted them.
+    """
+    order = Order(sort, is_descending, (number - 1) * size, size)
     with reading(session):
-        counts = dict(map(tuple, session.execute(_count_found(mailing_list, wanted))))
-        subscribers = tuple(_subscriber(row, now=now, promise=promise) for row in session.execute(rows))
+        wanted = resolved(session, wanted)
+        if known_counts is None or wanted.is_narrow:
+            counts, ids = _find(session, mailing_list, wanted, order)
+        else:
+            counts, ids = dict(known_counts), _find_in_state(session, mailing_list, wanted, order, known_counts)
+        rows = order.apply(_rows(mailing_list).where(Address.id.in_(ids)), _by_sort(one_by_one(mailing_list)))
+        shown = tuple(_subscriber(row, now=now, promise=promise) for row in session.execute(rows))
     total = counts.get(wanted.state, 0) if wanted.state else sum(counts.values())
-    return Page(subscribers, counts, total)
+    return Page(shown, counts, total)
+
+
+def _by_sort(source: Source) -> dict[str, Any]:
+    stored = {"source": Preference.source, "since": Preference.changed_at}
+    return {"address": Address.canonical, "state": state_of(source), **stored}
+
+
+def _find(
+    session: Session, mailing_list: MailingList, wanted: Filter, order: Order
+) -> tuple[dict[str, int], list[int]]:
+    """Return how many addresses match in each state, and the ids of a page of them. The filter runs once for both."""
+    source = as_sets(mailing_list) if not wanted.address_ids else one_by_one(mailing_list)
+    columns = (column.label(name) for name, column in _by_sort(source).items())
+    is_found = matching(source, wanted._replace(state=""))
+    found = select(Address.id, *columns).select_from(source.table).where(is_found).cte("found")
+    is_shown = found.c.state == wanted.state if wanted.state else true()
+    ids = order.cut(select(found.c.id).where(is_shown), {name: found.c[name] for name in SORTS}).subquery()
+    by_state = select(found.c.state, func.count()).group_by(found.c.state)
+    rows = session.execute(union_all(by_state, select(cast(null(), String), ids.c.id))).all()
+    return {state: count for state, count in rows if state}, [number for state, number in rows if not state]
+
+
+def _find_in_state(
+    session: Session, mailing_list: MailingList, wanted: Filter, order: Order, counts: Mapping[str, int]
+) -> list[int]:
+    """Return the ids of a page of addresses, of one state or of any; how many there are of each is known."""
+    share = counts.get(wanted.state, 0) / max(sum(counts.values()), 1) if wanted.state else 1.0
+    if not share:
+        return []
+    if share >= _COMMON and order.sort == "address" and mailing_list.audience is None:
+        source = one_by_one(mailing_list)  # read in the order of the addresses, a page is soon full
+    else:
+        source = as_sets(mailing_list, is_stored=wanted.state in _STORED)
+    query = select(Address.id).select_from(source.table).where(matching(source, wanted))
+    return list(session.scalars(order.cut(query, _by_sort(source))))
 
 
 def export(
@@ -106,8 +238,9 @@ def export(
     def blocks() -> Iterator[list[Subscriber]]:
         last = ""
         while True:
-            query = _rows(mailing_list, wanted).where(Address.canonical > last).order_by(Address.canonical)
             with Session(engine) as own, reading(own):
+                is_wanted = matching(one_by_one(mailing_list), resolved(own, wanted))
+                query = _rows(mailing_list).where(is_wanted, Address.canonical > last).order_by(Address.canonical)
                 block = own.execute(query.limit(_AT_ONCE)).all()
             yield [_subscriber(row, now=now, promise=promise) for row in block]
             if len(block) < _AT_ONCE:
@@ -117,55 +250,44 @@ def export(
     return blocks()
 
 
-def joined(mailing_list: MailingList, *columns: Any) -> Any:
-    """Select columns of all addresses with what is stored for them on a list."""
-    stored = and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id)
-    return select(*columns).select_from(Address).outerjoin(Preference, stored)
-
-
-def matching(mailing_list: MailingList, wanted: Filter) -> ColumnElement[bool]:
+def matching(source: Source, wanted: Filter) -> ColumnElement[bool]:
     """Return the condition that a filter finds an address: one that is managed, or that something is stored for."""
-    found = [or_(Preference.list_handle.is_not(None), is_managed(mailing_list))]
+    found = [or_(Preference.list_handle.is_not(None), source.is_managed)]
     if wanted.text.strip():
         found.append(_holds_text(wanted.text))
     if wanted.group:
-        found.append(_held_by(UserGroup.name == wanted.group, UserGroup.user_id == UserAddress.user_id))
+        of_group = UserGroup.__table__.join(UserAddress, UserAddress.user_id == UserGroup.user_id)
+        held = select(UserAddress.address_id).select_from(of_group).where(UserGroup.name == wanted.group)
+        found.append(Address.id.in_(held))
     if wanted.state:
-        found.append(state_of(mailing_list) == wanted.state if wanted.state in STATES else false())
+        found.append(state_of(source) == wanted.state if wanted.state in STATES else false())
     if wanted.address_ids:
         found.append(Address.id.in_(wanted.address_ids))
     return and_(*found)
 
 
-def state_of(mailing_list: MailingList) -> Any:
-    """Return the state of an address in SQL, with its preference joined."""
+def state_of(source: Source) -> Any:
+    """Return the state of an address in SQL."""
     states = ((condition, literal(state.value)) for state, condition in counting.conditions().items())
-    return case((~is_managed(mailing_list), literal(DEPARTED)), *states, else_=literal(DEPARTED))
+    return case((~source.is_managed, literal(DEPARTED)), *states, else_=literal(DEPARTED))
 
 
 def _holds_text(text: str) -> ColumnElement[bool]:
+    """Return the condition that each word of a text is part of an address or of a holder's name."""
+    named = select(UserAddress.address_id).join(User, User.id == UserAddress.user_id)
     return and_(
         *(
-            or_(directory.is_spelled(word), _held_by(User.id == UserAddress.user_id, directory.is_named(word)))
+            or_(directory.is_spelled(word), Address.id.in_(named.where(directory.is_named(word))))
             for word in search_words(text)
         )
     )
 
 
-def _held_by(*conditions: Any) -> ColumnElement[bool]:
-    return exists().where(UserAddress.address_id == Address.id, *conditions).correlate(Address)
-
-
-def _count_found(mailing_list: MailingList, wanted: Filter) -> Any:
-    of_any_state = matching(mailing_list, wanted._replace(state=""))
-    found = joined(mailing_list, state_of(mailing_list).label("state")).where(of_any_state).subquery()
-    return select(found.c.state, func.count()).group_by(found.c.state)
-
-
 _KNOWN = ("subscribed", "source", "changed_at", "seen", "waiting_since", "push_result", "refusal", "refused_at")
 
 
-def _rows(mailing_list: MailingList, wanted: Filter) -> Any:
+def _rows(mailing_list: MailingList) -> Select[Any]:
+    """Select the addresses of a list with their holders and what is stored; for few of them."""
     # The holders in one text each, so that a page takes one statement however many addresses it shows.
     holder = cast(User.id, String) + case((User.is_active, " 1 "), else_=" 0 ") + User.username
     holders = (
@@ -177,9 +299,9 @@ def _rows(mailing_list: MailingList, wanted: Filter) -> Any:
         .scalar_subquery()
     )
     stored = (getattr(Preference, name) for name in _KNOWN)
-    state = state_of(mailing_list).label("state")
-    columns = (Address.id, Address.spelling, Address.canonical, state, holders.label("holders"), *stored)
-    return joined(mailing_list, *columns).where(matching(mailing_list, wanted))
+    source = one_by_one(mailing_list)
+    columns = (Address.id, Address.spelling, Address.canonical, state_of(source).label("state"))
+    return select(*columns, holders.label("holders"), *stored).select_from(source.table)
 
 
 def _subscriber(row: Any, *, now: datetime, promise: timedelta) -> Subscriber:

@@ -47,6 +47,7 @@ def show(handle: str) -> ResponseReturnValue:
             is_descending=form.order.startswith("-"),
             number=form.page.data or 1,
             size=AT_ONCE,
+            known_counts=report.by_state,
             now=now,
             promise=_promise(),
         )

@@ -154,6 +154,37 @@ def test_pages_hold_each_address_once_in_any_order(session: Session, page: Any, 
     assert told(page(is_descending=True))[0] == "user6@example.org"
 
 
+@pytest.mark.parametrize("handle", ["members", "board"])
+def test_a_page_is_the_same_whether_its_counts_are_known_or_not(
+    session: Session, app: Any, clock: Clock, handle: str
+) -> None:
+    catalogue = app.extensions["portal"].catalogue()
+    for number in range(12):
+        make_user(session, f"user{number:02}", groups=("board",) if number % 4 else (), is_active=number % 5 > 0)
+        if number % 3:
+            seen = number % 2 == 0
+            make_preference(session, handle, f"user{number:02}@example.org", number % 4 > 1, seen=seen)
+    (report,) = list_reports.lists(session, catalogue=catalogue, now=clock(), handles=[handle])
+
+    def shown(**how: Any) -> Page:
+        return subscribers.page(session, catalogue.get(handle), now=clock(), promise=PROMISE, size=5, **how)
+
+    assert report.by_state == shown(wanted=ALL).counts
+    for state in ("", *STATES):
+        for sort in SORTS:
+            for number in (1, 2):
+                how = {"wanted": Filter(state=state), "sort": sort, "is_descending": number == 2, "number": number}
+                assert shown(**how, known_counts=report.by_state) == shown(**how)
+
+
+def test_the_whole_of_an_address_finds_no_other_that_holds_it(session: Session, page: Any) -> None:
+    make_user(session, "alice")
+    make_user(session, "malice", "malice@example.org")
+    assert told(page(Filter(text="Alice@Example.org"))) == ["alice@example.org"]
+    assert told(page(Filter(text="lice@example.org"))) == ["alice@example.org", "malice@example.org"]
+    assert told(page(Filter(text="alice@example.org", address_ids=(0,)))) == []
+
+
 def test_a_stream_holds_what_the_pages_hold(
     session: Session, page: Any, export: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
