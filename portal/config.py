@@ -125,8 +125,13 @@ class MembershipColumns(Struct, frozen=True, forbid_unknown_fields=True):
     username: Line | None = None
     email: Line = "email"
     name: Line | None = None
-    groups: Line | tuple[Line, ...] = ()
+    groups: str | tuple[Line, ...] = ()  # msgspec 0.22 frees memory twice where such a text has a pattern
     password_hash: Line | None = None
+
+    def __post_init__(self) -> None:
+        """Check what a pattern would. Raise ValueError, which names the setting."""
+        if isinstance(self.groups, str) and not (1 <= len(self.groups) <= 120 and re.search(_NO_CONTROLS, self.groups)):
+            raise ValueError("`groups` is not one line of 1 to 120 characters")
 
 
 class MembershipLimits(Struct, frozen=True, forbid_unknown_fields=True):

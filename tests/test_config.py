@@ -1,5 +1,7 @@
 """Settings and catalogue: what is accepted, and what a fault says to the operator who must mend it."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -443,3 +445,24 @@ def test_mail_of_the_file_stays_where_variables_set_something_else(tmp_path: Pat
     settings = settings_from(tmp_path, f'{MAIL}sendmail = "s -i"', PORTAL_SITE_NAME="x", PORTAL_MAIL="y")
     assert settings.mail is not None
     assert (settings.site_name, settings.mail.sendmail_argv) == ("x", ["s", "-i"])
+
+
+def test_what_was_read_can_be_let_go_of() -> None:
+    """msgspec frees memory twice where a text with a pattern may also be a list."""
+    program = (
+        "import gc, msgspec, portal.config as config\n"
+        "msgspec.convert({'membership': {'file': 'members.csv'}}, config.Settings)\n"
+        "config.__dict__.clear()\n"
+        "gc.collect()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("groups", ['""', '"a\\u0007"', '["a", ""]', f'"{"x" * 121}"'])
+def test_columns_of_groups_are_lines(tmp_path: Path, groups: str) -> None:
+    (tmp_path / "portal.toml").write_text(
+        f'[membership]\nfile = "members.csv"\n[membership.columns]\ngroups = {groups}\n'
+    )
+    with pytest.raises(ConfigurationError, match="groups"):
+        load_settings(tmp_path, {})
