@@ -184,7 +184,7 @@ def test_the_log_ins_are_listed_and_this_one_is_marked(
     clock.advance(minutes=30)
     page = alice.get("/account")
     assert "Other on Other This browser Since 22 Nov, 06:00 , last used 22 Nov, 07:30 , from 127.0.0.1" in page.text
-    assert "22 Nov, 07:00 22 Nov, 07:00 End the log-in of 22 Nov, 07:00" in page.text
+    assert "Since 22 Nov, 07:00 , last used 22 Nov, 07:00 , from 127.0.0.1 End the log-in of 22 Nov, 07:00" in page.text
     assert "Log out everywhere else" in page.text
 
 
@@ -263,14 +263,14 @@ def test_the_history_says_in_words_what_happened_and_names_nobody_else(
     )
     text = alice.get("/account/history").text
     wanted = [
-        "1 Nov, 19:00 Members was brought along ticked from an earlier system.",
-        "1 Nov, 18:00 Members is ticked, as an address was changed.",
-        "1 Nov, 17:00 You left at the list Members.",
-        "1 Nov, 16:00 You joined at the list Members.",
-        "1 Nov, 15:00 Somebody who looks after the lists unticked Members for you.",
-        "1 Nov, 14:00 Another holder of this address ticked Tech.",
-        "1 Nov, 13:00 You ticked Members.",
-        "1 Nov, 12:00 You were not on the list Members when this portal first looked.",
+        "Members was brought along ticked from an earlier system. 1 Nov, 19:00",
+        "Members is ticked, as an address was changed. 1 Nov, 18:00",
+        "You left at the list Members. 1 Nov, 17:00",
+        "You joined at the list Members. 1 Nov, 16:00",
+        "Somebody who looks after the lists unticked Members for you. 1 Nov, 15:00",
+        "Another holder of this address ticked Tech. 1 Nov, 14:00",
+        "You ticked Members. 1 Nov, 13:00",
+        "You were not on the list Members when this portal first looked. 1 Nov, 12:00",
     ]
     assert " ".join(wanted) in text
     for hidden in ("bob", "private", "Board", "board", "gone", "20:00"):
@@ -288,7 +288,7 @@ def test_with_several_addresses_the_history_says_which(visitor: Visitor, session
     dora = make_user(session, "dora", "dora@example.org", "Dora@home.example", password_hash=HASH)
     remember(session, {"source": "user", "actor_id": dora, "address": "dora@home.example"})
     visitor.log_in("dora")
-    assert "You ticked Members. Dora@home.example" in visitor.get("/account/history").text
+    assert "You ticked Members (Dora@home.example)." in visitor.get("/account/history").text
 
 
 def test_a_long_history_has_pages(alice: Visitor, people: dict[str, int], session: Session) -> None:
