@@ -12,7 +12,7 @@ from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.domain.plan import Decision, Reason, decide_rows, rules_of
 from portal.domain.run import RunState
-from portal.models import Address, Preference, Run, User, UserAddress, UserGroup
+from portal.models import Address, Preference, Run, RunLine, User, UserAddress, UserGroup
 from portal.services.reports import lists as list_reports
 from portal.services.reports.lists import HistoryLine
 from portal.services.sync import plans, runs
@@ -69,6 +69,7 @@ class _Known:
     last_good_at: datetime | None
     our_act: Action | None
     decision: Decision
+    lacks_options: bool  # the last run put its add off, since it would get mail that was switched off before
     planned_run: int | None
     history: tuple[HistoryLine, ...]
     moment: Callable[[datetime], str]
@@ -162,6 +163,7 @@ def _load(
         last_good_at=session.execute(last_good).scalar(),
         our_act=our_acts.get(row.id),
         decision=_decision(session, mailing_list, row, our_acts, now=now),
+        lacks_options=_lacks_options(session, mailing_list, row.id),
         planned_run=open_run.run_id if open_run else None,
         history=history,
         moment=moment,
@@ -200,6 +202,17 @@ def _decision(
     roster = {each.canonical: each.spelling for each in rows if each.state.seen}
     decisions = decide_rows(rows, roster, rules=rules_of(mailing_list), our_acts=our_acts)
     return next(each for each in decisions if each.row.address_id == row.id)
+
+
+def _lacks_options(session: Session, mailing_list: MailingList, address_id: int) -> bool:
+    last_run = select(func.max(Run.id)).where(Run.list_handle == mailing_list.handle, Run.plan_id.is_not(None))
+    put_off = select(RunLine.run_id).where(
+        RunLine.run_id == last_run.scalar_subquery(),
+        RunLine.address_id == address_id,
+        RunLine.held,
+        RunLine.reason == Reason.OPTIONS,
+    )
+    return session.scalar(put_off) is not None
 
 
 _NEXT = {
@@ -311,6 +324,8 @@ def _next_run(known: _Known) -> tuple[str, ...]:
     match known.decision.action:
         case Action.INIT:
             words = "takes over what the list says: subscribed if it is on it, else unsubscribed"
+        case Action.ADD if known.lacks_options:
+            return (_WITHOUT_OPTIONS,)
         case Action.ADD:
             words = f"adds it: it is wanted on the list{unless}"
         case Action.REMOVE:
@@ -323,6 +338,12 @@ def _next_run(known: _Known) -> tuple[str, ...]:
         case Action.NOTHING:
             words = f"does nothing about it: {_why_nothing(known)}"
     return (f"The next run {words}.",)
+
+
+_WITHOUT_OPTIONS = (
+    "The last run did not add it, and the next run does not either: mail was switched off at the address that its "
+    "holder had before, and this list manager, or a generated script, cannot switch it off here."
+)
 
 
 def _why_nothing(known: _Known) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from portal.domain.merge import Action
 from portal.domain.plan import Reason
 from portal.domain.roster_text import RosterText
+from portal.domain.subscriber_options import SubscriberOptions
 from portal.extensions import Portal
 from portal.models import Address, Preference
 from portal.services.accounts import addresses, users
@@ -23,6 +24,7 @@ from portal.services.sync.run_steps import Request
 from portal.services.sync.sync import sync_list
 from tests.conftest import Clock, Rosters
 from tests.factories import make_address, make_preference, make_user
+from tests.fakes.memory import OptionsList
 
 
 class Story:
@@ -234,6 +236,24 @@ def test_history_outlives_the_address(session, story, rosters, clock):
     found = story.explain()
     assert not found.is_known
     assert [line.source for line in found.history] == ["init"]
+
+
+def test_an_add_that_was_put_off_since_mail_was_switched_off_before_is_explained(session, story):
+    make_user(session, "bob")
+    user_id = make_user(session, "alice")
+    for name in ("alice", "bob"):
+        make_preference(session, "members", f"{name}@example.org", True, seen=True)
+    listed = OptionsList(chosen={"alice@example.org": SubscriberOptions("no mail", is_mail_off=True)})
+    for name in ("alice", "bob"):
+        listed.join(f"{name}@example.org")
+    new = checked("alice@new.example.org")
+    addresses.change(session, user_id, new, actor=COMMAND_LINE, now=story.clock(), lists=story.lists)
+    assert story.last("alice@new.example.org").startswith("The next run adds it")
+    sync_list(session, story.lists["members"], listed, clock=story.clock, request=Request())
+    assert "mail was switched off at the address that its holder had before" in story.last("alice@new.example.org")
+    listed.chosen.clear()
+    sync_list(session, story.lists["members"], listed, clock=story.clock, request=Request())
+    assert "mail was switched off" not in story.last("alice@new.example.org")
 
 
 @pytest.mark.parametrize("subscribed", [True, False])
