@@ -1,7 +1,7 @@
 """What is asked of one list or one address is found by an index: these tables grow for years."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -40,6 +40,33 @@ def test_no_question_about_one_list_or_address_reads_a_whole_table(
     session: Session, query: Callable[[Session], Any]
 ) -> None:
     make_user(session, "alice")
+    asked = [each for each in statements_of(session, query) if re.search(rf"FROM ({'|'.join(GROWING)})\b", each[0])]
+
+    assert asked
+    assert [scan for each in asked for scan in whole_tables(session, *each)] == []
+
+
+PEOPLE = ("addresses", "users", "user_addresses")
+
+
+def test_a_plan_for_an_audience_begins_with_its_groups(session: Session) -> None:
+    make_user(session, "alice", groups=("board",))
+    board = portal().catalogue().get("board")
+    roster = {"alice@example.org": "alice@example.org", "eve@example.net": "eve@example.net"}
+
+    def ask(session: Session) -> None:
+        plans.make_plan(session, board, roster, now=NOW)
+        for query in plans.overview_queries(board):  # the plan has the driver stream them
+            session.execute(query)
+
+    asked = statements_of(session, ask)
+
+    assert any("user_groups" in statement for statement, _ in asked)
+    assert [scan for each in asked for scan in whole_tables(session, *each, tables=PEOPLE)] == []
+
+
+def statements_of(session: Session, query: Callable[[Session], Any]) -> list[tuple[str, Any]]:
+    """Return the statements that are run, each with its values; what is streamed among them."""
     statements: list[tuple[str, Any]] = []
 
     def note(_connection: object, _cursor: object, statement: str, values: object, *_: object) -> None:
@@ -51,18 +78,15 @@ def test_no_question_about_one_list_or_address_reads_a_whole_table(
         query(session)
     finally:
         event.remove(bind, "before_cursor_execute", note)
-    asked = [each for each in statements if re.search(rf"FROM ({'|'.join(GROWING)})\b", each[0])]
-
-    assert asked
-    assert [scan for each in asked for scan in whole_tables(session, *each)] == []
+    return statements
 
 
-def whole_tables(session: Session, statement: str, values: Any) -> list[str]:
-    """Return the steps of a statement's plan that read a growing table from end to end."""
+def whole_tables(session: Session, statement: str, values: Any, *, tables: Sequence[str] = GROWING) -> list[str]:
+    """Return the steps of a statement's plan that read one of some tables from end to end."""
     connection = session.connection()
     if connection.dialect.name == "postgresql":
         connection.execute(text("SET LOCAL enable_seqscan = off"))  # few rows are read whole where that is allowed
         steps = connection.exec_driver_sql(f"EXPLAIN {statement}", values).scalars().all()
-        return [step for step in steps if re.search(rf"Seq Scan on ({'|'.join(GROWING)})\b", step)]
+        return [step for step in steps if re.search(rf"Seq Scan on ({'|'.join(tables)})\b", step)]
     steps = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
-    return [step for step in steps if re.match(rf"SCAN ({'|'.join(GROWING)})\b", step)]
+    return [step for step in steps if re.match(rf"SCAN ({'|'.join(tables)})\b", step)]

@@ -16,7 +16,7 @@ from portal.domain.plan import Plan, Row, decide_rows, expect, rules_of
 from portal.domain.run import NEVER_BEGUN, WAITS, RunState
 from portal.domain.safety import Act, Earlier
 from portal.models import Address, Preference, Restore, Run, RunLine, User, UserAddress
-from portal.services.accounts.addresses import is_held, is_managed
+from portal.services.accounts.addresses import is_held, is_managed, managed_ids
 
 RETRY_AFTER = timedelta(days=1)  # a refused address is tried again
 WAITING_ENDS = timedelta(days=90)
@@ -143,20 +143,37 @@ def _undecided(
     The steady ones whose place on the roster agrees are passed over: they are nearly all.
     """
     found: set[int] = set()
-    held = steady_on = 0
+    steady_on = 0
+    unknown = set(roster)
     # As plain numbers, for a million comparisons.
-    steady = {True: _Overview.STEADY_ON.value, False: _Overview.STEADY_OFF.value}  # by being on the roster
+    on, off = _Overview.STEADY_ON.value, _Overview.STEADY_OFF.value
     unheld, unmanaged = _Overview.UNSETTLED_WITHOUT_ACCOUNT.value, _Overview.UNMANAGED.value
     for address_id, canonical, overview in _overviews(session, mailing_list):
-        on_roster = canonical in roster
-        held += on_roster and overview != unheld
-        if overview == steady[on_roster] and address_id not in our_acts:
-            steady_on += on_roster
-        elif overview != unmanaged:
+        if canonical in unknown:
+            if overview != unheld:
+                unknown.discard(canonical)
+            if overview == on and address_id not in our_acts:
+                steady_on += 1
+                continue
+        elif overview == off and address_id not in our_acts:
+            continue
+        if overview != unmanaged:
             found.add(address_id)
     halves = _halves_of_moves(session, mailing_list) - found
     steady_on -= _count_seen_on(session, mailing_list, halves)
-    return found | halves, {"held": held, "steady_on": steady_on}
+    if mailing_list.audience is not None:  # accounts outside it have not been read
+        unknown = _without_account(session, unknown)
+    return found | halves, {"held": len(roster) - len(unknown), "steady_on": steady_on}
+
+
+def _without_account(session: Session, canonicals: Collection[str]) -> set[str]:
+    """Return those of some addresses that no account holds."""
+    left = set(canonicals)
+    for chunk in database.chunked(sorted(canonicals), _IDS):
+        left.difference_update(
+            session.scalars(select(Address.canonical).where(Address.canonical.in_(chunk), is_held()))
+        )
+    return left
 
 
 def _halves_of_moves(session: Session, mailing_list: MailingList) -> set[int]:
@@ -170,9 +187,14 @@ def _halves_of_moves(session: Session, mailing_list: MailingList) -> set[int]:
 
 def _overviews(session: Session, mailing_list: MailingList) -> Iterator[tuple[int, str, int]]:
     """Return id, canonical form and overview of all addresses that have a preference or that an account holds."""
-    queries = (_with_preference(mailing_list), _without_preference(mailing_list))
+    queries = overview_queries(mailing_list)
     blocks = (block for query in queries for block in database.stream(session.connection(), query))
     return chain.from_iterable(blocks)
+
+
+def overview_queries(mailing_list: MailingList) -> tuple[Select[Any], Select[Any]]:
+    """Return the two queries of a plan that read most: of the addresses with a preference, and of those without."""
+    return _with_preference(mailing_list), _without_preference(mailing_list)
 
 
 def _count_seen_on(session: Session, mailing_list: MailingList, ids: Collection[int]) -> int:
@@ -213,10 +235,14 @@ def _with_preference(mailing_list: MailingList) -> Select[Any]:
 
 
 def _without_preference(mailing_list: MailingList) -> Select[Any]:
-    """Return the same of the addresses that an account holds and that have none."""
+    """Return the same of the addresses that an account holds and that have none.
+
+    Of a list that has an audience only what is managed: its groups are few, and accounts are many.
+    """
     overview = case((is_managed(mailing_list), _Overview.UNSETTLED), else_=_Overview.UNMANAGED)
     chosen = select(Preference.address_id).where(Preference.list_handle == mailing_list.handle)
-    bare = except_(select(UserAddress.address_id), chosen).order_by("address_id")  # so that SQLite merges the two
+    held = select(UserAddress.address_id) if mailing_list.audience is None else managed_ids(mailing_list)
+    bare = except_(held, chosen).order_by("address_id")  # so that SQLite merges the two
     return select(Address.id, Address.canonical, overview).where(Address.id.in_(bare))
 
 

@@ -84,6 +84,20 @@ def test_a_first_run_takes_over_what_the_roster_says(session: Session, sync: Syn
     assert sync_result.plan.without_account == 1
 
 
+def test_accounts_outside_the_audience_are_not_counted_as_without_one(
+    session: Session, sync: Sync, rosters: Rosters
+) -> None:
+    make_user(session, "alice", groups=("board",))
+    make_user(session, "bob")
+    make_user(session, "charlie", is_active=False)
+    make_preference(session, "board", "charlie@example.org", True, seen=True, departed=True)
+    make_preference(session, "board", "gone@example.org", False, seen=True, departed=True)
+    rosters.set("board", *(f"{name}@example.org" for name in ("alice", "bob", "charlie", "gone", "stranger")))
+    plan = sync("board").plan
+    assert (plan.on_roster, plan.without_account, plan.counts["initialised"]) == (5, 2, 1)
+    assert len(rosters.get("board")) == 5
+
+
 def test_a_tick_is_added_and_an_untick_removed(session: Session, sync: Sync, rosters: Rosters) -> None:
     make_user(session, "alice")
     make_user(session, "bob")
