@@ -540,6 +540,7 @@ def test_one_list_failing_stops_no_other_and_what_only_the_portal_reaches_is_its
 
 def test_of_several_codes_the_largest_is_told_unless_one_is_1(two):
     assert two.run(PORTAL_FLASK=two.failing("sync text", exit_code=78))[0] == 78
+    assert two.run(PORTAL_FLASK=two.failing("sync text", exit_code=65))[0] == 69, "the first list is missing"
     assert two.run(PORTAL_FLASK=two.failing("sync text", exit_code=1))[0] == 1
 
 
@@ -819,6 +820,10 @@ WRONG = {
     "a lie about the code": (Response('{"exit_code":0}', 409, mimetype="application/problem+json"), 1),
     "a hang": (hang, 69),
     "half an answer": (cut_off, 69),
+    "a page that looks like an answer": (
+        Response("adds: 1\nremovals: 0\nrefused: 0\ntoken: ab12\n", 200, mimetype="text/html"),
+        69,
+    ),
     "another text": (Response("welcome\nto the hotel", 200, mimetype="text/plain"), 69),
 }
 
