@@ -174,6 +174,8 @@ def test_show_prints_one_account(flask_user, session):
         "is_active": "yes",
         "created_at": "2026-11-01 12:00 UTC",
         "last_login_at": "-",
+        "member_key": "-",
+        "deactivated_by_import": "no",
     }
 
 

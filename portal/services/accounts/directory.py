@@ -29,13 +29,15 @@ class Status(StrEnum):
     NO_PASSWORD = "no-password"  # noqa: S105 - active, and none is set
     NO_ADDRESS = "no-address"  # it holds none
     DEACTIVATED = "deactivated"
+    LEFT = "deactivated-by-import"  # the membership source does not name them any more
+    BARRED = "deactivated-by-person"
     SUPERUSER = "superuser"
 
 
 class Wanted(NamedTuple):
-    """Which accounts: words, each part of name, username or address; a group; a status; made at some time or later.
+    """Which accounts: words, each part of name, username, address or member key; a group; a status.
 
-    ``user_ids`` are some accounts alone.
+    ``made_since``: at that time or later. ``user_ids`` are some accounts alone.
     """
 
     text: str = ""
@@ -141,7 +143,8 @@ def matching(wanted: Wanted) -> ColumnElement[bool]:
 def _has_word(word: str) -> ColumnElement[bool]:
     # Found once for all, and not once for each account.
     holders = select(UserAddress.user_id).join(Address, Address.id == UserAddress.address_id).where(is_spelled(word))
-    return or_(is_named(word), User.id.in_(holders))
+    has_key = User.member_key.icontains(word, autoescape=True)
+    return or_(is_named(word), has_key, User.id.in_(holders))
 
 
 def _is_in(group: str) -> ColumnElement[bool]:
@@ -156,6 +159,8 @@ def _statuses() -> dict[Status, ColumnElement[bool]]:
         Status.NO_PASSWORD: and_(active, User.password_hash == passwords.UNUSABLE),
         Status.NO_ADDRESS: not_(exists().where(UserAddress.user_id == User.id).correlate(User)),
         Status.DEACTIVATED: not_(active),
+        Status.LEFT: and_(not_(active), User.deactivated_by_import),
+        Status.BARRED: and_(not_(active), not_(User.deactivated_by_import)),
         Status.SUPERUSER: User.is_superuser.expression,
     }
 

@@ -51,7 +51,10 @@ class Edited(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """An account as it is shown. Addresses are as spelled, the main one, ``email``, first."""
+    """An account as it is shown. Addresses are as spelled, the main one, ``email``, first.
+
+    ``member_key`` is None for a local account. ``deactivated_by_import``: and by nobody since.
+    """
 
     id: int
     username: str
@@ -63,6 +66,8 @@ class Profile(NamedTuple):
     is_active: bool
     created_at: datetime
     last_login_at: datetime | None
+    member_key: str | None
+    deactivated_by_import: bool
 
     @property
     def details(self) -> Details:
@@ -587,7 +592,7 @@ def profiles(session: Session, condition: ColumnElement[bool], *, limit: int = _
     """Return a block of accounts by username. The caller's transaction is open."""
     users = session.execute(
         select(User.id, User.username, User.name, User.is_superuser, User.is_active, User.created_at)
-        .add_columns(User.last_login_at)
+        .add_columns(User.last_login_at, User.member_key, User.deactivated_by_import)
         .where(condition)
         .order_by(User.username_key)
         .limit(limit)
@@ -617,6 +622,8 @@ def profiles(session: Session, condition: ColumnElement[bool], *, limit: int = _
             is_active=user.is_active,
             created_at=user.created_at,
             last_login_at=user.last_login_at,
+            member_key=user.member_key,
+            deactivated_by_import=user.deactivated_by_import,
         )
         for user in users
     ]

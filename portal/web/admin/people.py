@@ -28,7 +28,7 @@ blueprint = Blueprint("people", __name__, url_prefix="/users")
 
 AT_ONCE = 50  # people on a page
 COLUMNS = (
-    "username", "name", "email", "addresses", "groups", "superuser", "active", "created", "last_log_in",
+    "username", "name", "email", "addresses", "groups", "superuser", "active", "created", "last_log_in", "member_key",
 )  # fmt: skip
 
 
@@ -175,4 +175,5 @@ def _row(each: Profile) -> downloads.Row:
         "active": each.is_active,
         "created": each.created_at.isoformat(timespec="seconds"),
         "last_log_in": each.last_login_at and each.last_login_at.isoformat(timespec="seconds"),
+        "member_key": each.member_key,
     }

@@ -20,6 +20,8 @@ STATUS_WORDS = {
     Status.NO_PASSWORD: _("No password"),
     Status.NO_ADDRESS: _("No address"),
     Status.DEACTIVATED: _("Deactivated"),
+    Status.LEFT: _("Deactivated by an import"),
+    Status.BARRED: _("Deactivated by a person"),
     Status.SUPERUSER: _("Superusers"),
 }
 CHANGE_WORDS = {
@@ -39,7 +41,9 @@ class PeopleFilterForm(QueryForm):
     """Which people."""
 
     q = SearchField(
-        _("Name, username or address"), filters=[trimmed], validators=[Optional(), Length(max=254), is_readable]
+        _("Name, username, address or member key"),
+        filters=[trimmed],
+        validators=[Optional(), Length(max=254), is_readable],
     )
     status = StringField(
         _("Status"), filters=[trimmed], validators=[Optional(), AnyOf([*Status], _("There is no such status."))]

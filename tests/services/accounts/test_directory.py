@@ -146,6 +146,20 @@ def test_who_holds_no_address_is_found_so(session: Session, staff: dict[str, int
     assert found(session, Wanted(), sort="address", is_descending=True) == ["ann", "kim", "zoe", "max"]
 
 
+def test_who_deactivated_an_account_is_told_apart_and_a_member_key_is_found(
+    session: Session, staff: dict[str, int]
+) -> None:
+    left = {"member_key": "M-77", "is_active": False, "deactivated_by_import": True}
+    session.execute(update(User).where(User.username == "kim").values(left))
+    session.commit()
+    assert found(session, Wanted(status=Status.LEFT)) == ["kim"]
+    assert found(session, Wanted(status=Status.BARRED)) == ["max"]
+    assert found(session, Wanted(status=Status.DEACTIVATED)) == ["max", "kim"]
+    assert found(session, Wanted("m-7 Émile")) == ["kim"]
+    users.deactivate(session, "kim", now=NOW)
+    assert found(session, Wanted(status=Status.LEFT)) == []
+
+
 def test_some_accounts_alone_are_found_by_their_numbers(session: Session, staff: dict[str, int]) -> None:
     assert found(session, Wanted(user_ids=(staff["kim"], staff["ann"], 999))) == ["ann", "kim"]
     assert found(session, Wanted(user_ids=())) == []
@@ -154,7 +168,8 @@ def test_some_accounts_alone_are_found_by_their_numbers(session: Session, staff:
 def test_a_page_counts_everybody_whom_the_other_filters_find_by_status(session: Session, staff: dict[str, int]) -> None:
     page = directory.page(session, Wanted(group="tech", status=Status.DEACTIVATED), lists={})
     assert (page.all, page.total) == (2, 1)
-    assert {each: count for each, count in page.counts.items() if count} == {Status.ACTIVE: 1, Status.DEACTIVATED: 1}
+    counted = {Status.ACTIVE: 1, Status.DEACTIVATED: 1, Status.BARRED: 1}
+    assert {each: count for each, count in page.counts.items() if count} == counted
     assert directory.page(session, Wanted(text="nobody at all"), lists={}).counts[Status.ACTIVE] == 0
 
 
