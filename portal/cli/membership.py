@@ -1,21 +1,22 @@
 """`flask user import` and its siblings: accounts follow the membership source."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import click
 
 from portal.cli.output import as_text_or_json, print_json, print_message, print_table
 from portal.cli.user import user
-from portal.config import MembershipSettings
-from portal.domain.membership_file import Columns, standard_columns
 from portal.errors import SafetyLimitError
 from portal.extensions import db, portal
 from portal.services.history import COMMAND_LINE
-from portal.services.membership import importing, linking
+from portal.services.membership import importing, linking, merging
 from portal.services.membership.importing import Report, Request
+from portal.services.membership.merging import Merged
 from portal.services.membership.runs import ImportLine
 
+_OF_ONE_VALUE = {"name", "address", "username", "key"}
+_WANTED = {True: "subscribed", False: "unsubscribed", None: "not chosen"}
 _SHOWN = 20  # problems of one import
 _COUNTED = ("created", "linked", "changed", "reactivated", "deactivated", "reported", "problems")
 
@@ -57,32 +58,26 @@ def import_(
 
 
 def _request(file: BinaryIO | None, *, key: str | None, leavers: str | None) -> Request:
-    settings = portal().settings.membership
+    settings = portal().settings
     content, source = (file.read(), _named(file)) if file else portal().membership_source()
-    if leavers is None:
-        leavers = settings.leavers if settings and not file else "keep"
-    return Request(
-        content=content,
-        columns=_columns(content, settings, key=key),
+    if leavers is None and settings.membership and not file:
+        leavers = settings.membership.leavers
+    return importing.make_request(
+        settings,
+        content,
         source=source,
+        key=key,
+        leavers=leavers,
         actor=COMMAND_LINE,
         clock=portal().clock,
         lists=portal().known_lists(),
         secret=portal().list_password_key(),
-        encoding=settings.encoding if settings else None,
-        deactivates_leavers=leavers == "deactivate",
-        limits=(settings or MembershipSettings()).limits,
-        special_domains=portal().settings.allowed_special_domains,
     )
 
 
 def _named(file: BinaryIO) -> str:
     name = getattr(file, "name", "-")
     return "standard input" if name in {"-", "<stdin>"} else f"file {name}"
-
-
-def _columns(content: bytes, settings: MembershipSettings | None, *, key: str | None) -> Columns:
-    return settings.file_columns(key=key) if settings else standard_columns(content, key=key)
 
 
 def _print_plan(report: Report, form: str) -> None:
@@ -134,16 +129,13 @@ def _place(line: ImportLine) -> str:
 
 
 def _in_words(line: ImportLine) -> str:
-    parts = [f"{name}: {before or '-'} -> {after}" for name, (before, after) in _pairs(line)]
-    for name, words in (
-        ("add_addresses", "+"), ("remove_addresses", "-"), ("add_groups", "+group "), ("remove_groups", "-group ")
-    ):  # fmt: skip
-        parts += (f"{words}{each}" for each in line.changes.get(name, ()))
+    parts = [
+        f"{each.field}: {' '.join(each.removed) or '-'} -> {' '.join(each.added)}"
+        if each.field in _OF_ONE_VALUE
+        else f"{each.field}: {', '.join([*(f'-{one}' for one in each.removed), *(f'+{one}' for one in each.added)])}"
+        for each in line.changes
+    ]
     return "; ".join([*parts, *filter(None, [line.why])])
-
-
-def _pairs(line: ImportLine) -> Iterable[tuple[str, tuple[str | None, str]]]:
-    return ((name, line.changes[name]) for name in ("name", "main", "key", "username") if name in line.changes)
 
 
 @user.command()
@@ -180,3 +172,45 @@ def forget_key(*, key: str) -> None:
     """
     linking.forget_key(db.session(), key, secret=portal().list_password_key())
     print_message(f"the next import may make an account for {key} again")
+
+
+@user.command()
+@click.option("--keep-key", metavar="KEY", help="Which member key stays, where both accounts have one.")
+@click.option("--dry-run", is_flag=True, help="Print what would become of everything, change nothing.")
+@click.argument("gone", metavar="FROM")
+@click.argument("kept", metavar="INTO")
+def merge(*, gone: str, kept: str, keep_key: str | None, dry_run: bool) -> None:
+    """Give all that the account FROM has to INTO, and delete FROM.
+
+    INTO gains its addresses and groups, and its member key where it has none itself; it keeps its username, password
+    and main address. A list that both were on sends to one address from then on.
+
+    \b
+    Example: flask user merge alice2 alice
+    """
+    do = merging.preview if dry_run else merging.merge
+    done = do(
+        db.session(),
+        merging.Merge(gone, kept, keep_key),
+        now=portal().clock(),
+        lists=portal().known_lists(),
+        secret=portal().list_password_key(),
+    )
+    for words in _merged_in_words(done):
+        print_message(words)
+    print_message("nothing was changed: --dry-run" if dry_run else f"{done.gone} is merged into {done.kept}")
+
+
+def _merged_in_words(done: Merged) -> Iterator[str]:
+    if done.addresses:
+        yield f"{done.kept} gains the addresses {', '.join(done.addresses)}"
+    if done.groups:
+        yield f"{done.kept} gains the groups {', '.join(done.groups)}"
+    if done.key is not None:
+        yield f"{done.kept} has the member key {done.key}"
+    if done.dropped_key is not None:
+        yield f"the member key {done.dropped_key} counts as that of a deleted account"
+    if not done.is_active:
+        yield f"{done.kept} is deactivated, and stays so"
+    for each in done.subscriptions:
+        yield f"{each.list_handle}: {each.address} was {_WANTED[each.before]}, and is {_WANTED[each.after]}"

@@ -121,6 +121,12 @@ def purge_gone_lists(session: Session, address_ids: Sequence[int], *, handles: C
     session.execute(delete(_TABLE).where(gone))
 
 
+def merge_accounts(session: Session, gone: int, *, into: int) -> None:
+    """Let an account be the one that displaced, and left, what another did, which is merged into it."""
+    for column in (_TABLE.c.taken_by, _TABLE.c.left_by):
+        session.execute(update(_TABLE).where(column == gone).values({column.name: into}))
+
+
 def rename_list(session: Session, old: str, new: str) -> None:
     """Carry all that is displaced over to a list's new handle."""
     session.execute(update(_TABLE).where(_TABLE.c.list_handle == old).values(list_handle=new))

@@ -373,6 +373,11 @@ def rename_list(session: Session, old: str, new: str) -> int:
 # --- who holds an address
 
 
+def merge_accounts(session: Session, gone: int, *, into: int) -> None:
+    """Let an account be the one that left what another left, which is merged into it."""
+    session.execute(update(Preference).where(Preference.left_by == gone).values(left_by=into))
+
+
 def clear_departures(session: Session, address_ids: Sequence[int], *, where: ColumnElement[bool]) -> None:
     """Forget that departures of addresses were dealt with, on the lists of a condition."""
     session.execute(

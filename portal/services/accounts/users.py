@@ -470,7 +470,7 @@ def deactivate(
     Raise UnknownUserError, ChangedMeanwhileError, or BadInputError for the last superuser.
     """
     with transaction(session):
-        user = _row_of_one_who_may_go(session, username, as_of=as_of)
+        user = row_of_one_who_may_go(session, username, as_of=as_of)
         addresses.deactivate(session, [user.id], actor=actor, now=now)
         user.is_active, user.deactivated_by_import, user_id = False, False, user.id
         session.flush()
@@ -498,7 +498,7 @@ def delete(
     BadInputError for the last superuser.
     """
     with transaction(session):
-        user = _row_of_one_who_may_go(session, username, as_of=as_of)
+        user = row_of_one_who_may_go(session, username, as_of=as_of)
         (gone,) = profiles(session, User.id == user.id)
         if user.member_key is not None:
             if secret is None:
@@ -541,7 +541,7 @@ def revoke(
     Raise UnknownUserError, ChangedMeanwhileError, or BadInputError for the last one.
     """
     with transaction(session):
-        user = _row_of_one_who_may_go(session, username, as_of=as_of)
+        user = row_of_one_who_may_go(session, username, as_of=as_of)
         user.is_superuser, user_id = False, user.id
         ended = api_keys.end(session, user_id, now=now)
         _record(session, user, "no superuser any more", actor=actor)
@@ -562,8 +562,8 @@ def _row(session: Session, username: str, *, as_of: int | None = None) -> User:
     return user
 
 
-def _row_of_one_who_may_go(session: Session, username: str, *, as_of: int | None) -> User:
-    """Return a user's row, unless it is that of the last active superuser.
+def row_of_one_who_may_go(session: Session, username: str, *, as_of: int | None) -> User:
+    """Return a user's row, unless it is that of the last active superuser, inside the caller's transaction.
 
     The rows of all superusers are locked, in one order, so that no two of them can go at the same time.
     """

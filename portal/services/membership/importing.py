@@ -3,14 +3,15 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal import database
+from portal.config import MembershipSettings, Settings
 from portal.domain.membership import Action, Decision, Limits, Plan, Source, plan_import
-from portal.domain.membership_file import Columns, MemberFile, read_members
+from portal.domain.membership_file import Columns, MemberFile, read_members, standard_columns
 from portal.errors import DuplicateError, PlanChangedError, SafetyLimitError
 from portal.services import security_log
 from portal.services.accounts import deleted_keys
@@ -51,6 +52,27 @@ class Request:
         return self.columns.key is not None and self.columns.key.casefold() == self.columns.email.casefold()
 
 
+def make_request(
+    settings: Settings, content: bytes, *, source: str, key: str | None = None, leavers: str | None = None, **more: Any
+) -> Request:
+    """Return what is to be imported as portal.toml says; ``key`` and ``leavers`` override it.
+
+    ``more`` are the other fields of ``Request``.
+    """
+    membership = settings.membership or MembershipSettings()
+    columns = membership.file_columns(key=key) if settings.membership else standard_columns(content, key=key)
+    return Request(
+        content=content,
+        columns=columns,
+        source=source,
+        encoding=membership.encoding,
+        deactivates_leavers=leavers == "deactivate",
+        limits=membership.limits,
+        special_domains=settings.allowed_special_domains,
+        **more,
+    )
+
+
 class Report(NamedTuple):
     """What an import does or did. ``lines`` are those of its plan; ``new`` the numbers of those not reported before.
 
@@ -73,8 +95,8 @@ class Report(NamedTuple):
             "plan": self.plan_id,
             "excess": self.excess,
             "counts": self.counts,
-            "lines": [{**each._asdict(), "changes": dict(each.changes)} for each in self.lines],
-            "ignored_columns": list(self.ignored),
+            "lines": self.lines,
+            "ignored_columns": self.ignored,
             "encoding": self.encoding,
         }
 

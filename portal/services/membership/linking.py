@@ -5,12 +5,11 @@ import unicodedata
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from portal.domain import usernames
 from portal.domain.address import printable
-from portal.errors import BadInputError, DuplicateError, UnknownUserError
+from portal.errors import BadInputError, DuplicateError
 from portal.models import LastSaid, User
 from portal.services import security_log
-from portal.services.accounts import deleted_keys
+from portal.services.accounts import deleted_keys, names
 from portal.services.accounts import log as account_log
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.membership.rows import LONGEST_KEY
@@ -25,7 +24,7 @@ def link(session: Session, username: str, key: str, *, secret: bytes, actor: Act
     """
     key = checked_key(key)
     with transaction(session):
-        user = _row(session, username)
+        user = names.locked(session, username)
         if user.member_key == key:
             session.execute(update(LastSaid).where(LastSaid.user_id == user.id).values(name=None))
         elif user.member_key is not None:
@@ -45,7 +44,7 @@ def unlink(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> s
     It is linked again by ``link`` alone. Raise UnknownUserError, or BadInputError where it has no key.
     """
     with transaction(session):
-        user = _row(session, username)
+        user = names.locked(session, username)
         key, user_id = user.member_key, user.id
         if key is None:
             raise BadInputError(f"{user.username} is not linked")
@@ -76,12 +75,3 @@ def checked_key(text: str) -> str:
     if not key or len(key) > LONGEST_KEY or not key.isprintable():
         raise BadInputError(f"not a member key: {printable(text)!r} (1 to {LONGEST_KEY} printable characters)")
     return key
-
-
-def _row(session: Session, username: str) -> User:
-    """Return a user's row, which nobody else changes until the transaction ends."""
-    found = select(User).where(User.username_key == usernames.key(username)).with_for_update()
-    user = session.scalars(found).one_or_none() if username.isprintable() else None
-    if user is None:
-        raise UnknownUserError(f"no user is called {printable(username)}")
-    return user

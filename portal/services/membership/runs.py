@@ -33,6 +33,7 @@ COUNTS = {
     Action.PROBLEM: "problems",
 }
 _SINGLE = {"name": "name", "main": "main", "username_key": "username", "key": "key"}  # of Changes, and in details
+_FIELDS = {"name": "name", "main": "address", "username": "username", "key": "key"}
 _SEVERAL = ("add_addresses", "remove_addresses", "add_groups", "remove_groups")
 # Reported of perhaps every row: these are counted and have no line.
 COUNTED_ALONE = frozenset({Why.PRESENT, Why.NO_ADDRESS})
@@ -53,8 +54,16 @@ class Origin(NamedTuple):
     actor: Actor
 
 
+class Change(NamedTuple):
+    """What becomes different of a field: the values that go, and those that come."""
+
+    field: str
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+
+
 class ImportLine(NamedTuple):
-    """A line of a plan, as it is shown: what becomes different, from what to what."""
+    """A line of a plan, as it is shown. ``line`` is that of the source; ``why`` says what is reported."""
 
     number: int
     line: int | None
@@ -64,7 +73,7 @@ class ImportLine(NamedTuple):
     username: str
     name: str
     why: str
-    changes: Mapping[str, Any]
+    changes: tuple[Change, ...]
     done: bool
 
 
@@ -146,11 +155,25 @@ def note(
 def as_line(each: Numbered, texts: Texts) -> ImportLine:
     """Return a line of a plan as it is shown."""
     values, details = _columns(each, texts)
-    return ImportLine(**values, changes=_shown(details), done=False)
+    return ImportLine(**values, changes=shown_changes(details), done=False)
 
 
-def _shown(details: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: details[name] for name in (*_SINGLE.values(), *_SEVERAL) if name in details}
+def shown_changes(details: Mapping[str, Any]) -> tuple[Change, ...]:
+    """Return what becomes different at an account, a field each."""
+    spelled: Mapping[str, str] = details.get("spelled", {})
+    found = [
+        Change(_FIELDS[name], *(tuple(filter(None, [spelled.get(each, each)])) for each in details[name]))
+        for name in _SINGLE.values()
+        if name in details
+    ]
+    gone = [each for each in details.get("remove_addresses", ()) if each != details.get("main", [None])[0]]
+    for field, removed, added in (
+        ("further addresses", gone, details.get("add_addresses", ())),
+        ("groups", details.get("remove_groups", ()), details.get("add_groups", ())),
+    ):
+        if removed or added:
+            found.append(Change(field, tuple(removed), tuple(spelled.get(each, each) for each in added)))
+    return tuple(found)
 
 
 def _columns(each: Numbered, texts: Texts) -> tuple[dict[str, Any], dict[str, Any]]:

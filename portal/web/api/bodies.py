@@ -16,6 +16,7 @@ from portal.errors import BadInputError, NoAddressesError
 from portal.extensions import portal
 
 FORM, PLAIN, JSON = "application/x-www-form-urlencoded", "text/plain", "application/json"
+CSV = "text/csv"
 FIELD = "addresses"
 _CHARSETS = {"utf-8", "utf8", "us-ascii", "ascii"}
 _BLOCK = 65_536  # bytes
@@ -37,6 +38,17 @@ def roster(*, skip_invalid: bool) -> RosterText:
     if kind == FORM:
         return RosterText(_of_form(stream), skip_invalid=skip_invalid)
     return RosterText(stream, ends_with_newline=True, skip_invalid=skip_invalid)
+
+
+def members() -> bytes:
+    """Return a file of members, in whatever encoding it is. Raise BadInputError where it may have been cut off."""
+    if request.mimetype != CSV:
+        raise UnsupportedMediaType(f"send the file as {CSV}")
+    stream = _stream()
+    content = b"".join(iter(partial(stream.read, _BLOCK), b""))
+    if content and not content.endswith((b"\n", b"\r", b"\n\0", b"\r\0")):
+        raise BadInputError("the file ends in the middle of a line, so it may have been cut off")
+    return content
 
 
 class PasswordLines:

@@ -14,12 +14,22 @@ from portal.domain.merge import Action
 from portal.domain.roster_text import RosterText
 from portal.extensions import db, portal
 from portal.services import security_log
+from portal.services.membership import importing
 from portal.services.reports import lists as list_reports
 from portal.services.sync import list_passwords, roster_input, wanted
 from portal.services.sync.roster_input import RosterUse
 from portal.web import guards
 from portal.web.api import bodies, openapi
-from portal.web.api.parameters import ExportQuery, FormatQuery, InitQuery, PasswordsQuery, Query, RunsQuery, asked
+from portal.web.api.parameters import (
+    ExportQuery,
+    FormatQuery,
+    InitQuery,
+    MembersQuery,
+    PasswordsQuery,
+    Query,
+    RunsQuery,
+    asked,
+)
 
 blueprint = Blueprint("calls", __name__)
 
@@ -131,6 +141,28 @@ def runs() -> Response:
     catalogue.require_enabled()
     handle = None if query.list is None else catalogue.get(query.list).handle
     return _json(list_reports.runs(db.session(), handle=handle, before=query.before, limit=query.limit))
+
+
+@blueprint.post("/members")
+def members() -> Response:
+    """Make, link and change accounts as a file of today's members says."""
+    query = asked(MembersQuery)
+    if query.accept and query.is_set("dry_run"):
+        abort(400, "dry_run changes nothing, and accept approves a plan: give one of them")
+    wanted = importing.make_request(
+        portal().settings,
+        bodies.members(),
+        source="API",
+        key=query.key,
+        leavers=query.leavers,
+        actor=guards.caller().actor,
+        clock=portal().clock,
+        lists=portal().known_lists(),
+        secret=portal().list_password_key(),
+    )
+    if query.is_set("dry_run"):
+        return _json(importing.preview(db.session(), wanted).as_json())
+    return _json(importing.run(db.session(), wanted, accept=query.accept).as_json())
 
 
 @blueprint.get("/openapi.json")

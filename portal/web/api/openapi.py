@@ -8,9 +8,18 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 import msgspec
 
 from portal.domain.mailinglist import HANDLE
+from portal.services.membership import runs
 from portal.services.reports.lists import CatalogueLine, ListReport, RunReport
-from portal.web.api.bodies import FIELD, FORM, JSON, PLAIN
-from portal.web.api.parameters import ExportQuery, FormatQuery, InitQuery, PasswordsQuery, Query, RunsQuery
+from portal.web.api.bodies import CSV, FIELD, FORM, JSON, PLAIN
+from portal.web.api.parameters import (
+    ExportQuery,
+    FormatQuery,
+    InitQuery,
+    MembersQuery,
+    PasswordsQuery,
+    Query,
+    RunsQuery,
+)
 
 PROBLEM = "application/problem+json"
 _INTRODUCTION = (
@@ -25,7 +34,7 @@ _ERRORS = {
     409: "Refused: by the safety limits, by a doubtful roster, by another run, or since no planned run is open.",
     413: "The body is larger than `max_roster` allows.",
     415: "The body is of a type that is not read here.",
-    422: "The body holds no address, or a line that cannot be read: the detail reports the first five.",
+    422: "The body cannot be used: no address, a line that cannot be read, no file of members. The detail says where.",
     428: "The list has `syncpws = false`.",
     429: "Too many tries with bad keys.",
     500: "Something went wrong.",
@@ -83,7 +92,27 @@ _ROSTER = {
     PLAIN: _LINES,
     JSON: _ADDRESSES,
 }
+_MEMBERS = {CSV: {"type": "string", "description": "The file; its first line names the columns."}}
 _PASSWORDS = {"type": "string", "description": "An address, a tab and a password on each line."}
+
+
+def _imported() -> dict[str, Any]:
+    """Return the schema of what an import of members does or did."""
+    counts = _counts_schema("rows", "unchanged", *runs.COUNTS.values())
+    return {
+        "type": "object",
+        "properties": {
+            "import": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+            "plan": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
+            "excess": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+            "counts": counts,
+            "lines": _array(runs.ImportLine),
+            "ignored_columns": {"type": "array", "items": {"type": "string"}},
+            "encoding": {"type": "string"},
+        },
+        "required": ["import", "plan", "excess", "counts", "lines", "ignored_columns", "encoding"],
+        "additionalProperties": False,
+    }
 
 
 @cache
@@ -117,6 +146,9 @@ def calls() -> dict[tuple[str, str], Call]:
         ),
         ("/lists/{handle}/report", "get"): Call(
             "The list in numbers, and its last run", {JSON: schema(ListReport)}, errors=(404,)
+        ),
+        ("/members", "post"): Call(
+            "Import a file of today's members", {JSON: _imported()}, MembersQuery, _MEMBERS, (409, 413, 415, 422)
         ),
         ("/runs", "get"): Call("The last runs, the newest first", {JSON: _array(RunReport)}, RunsQuery, None, (404,)),
         ("/openapi.json", "get"): Call("This document", {JSON: {"type": "object"}}, is_open=True),

@@ -75,6 +75,23 @@ class RunsQuery(Query, frozen=True):
     )
 
 
+class MembersQuery(Query, frozen=True):
+    """What an import of members is to do, as the options of ``user import``."""
+
+    dry_run: Annotated[Flag, Meta(description="1: answer with the plan, change nothing.")] = "0"
+    accept: (
+        Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="Approve exactly the plan of this id.")] | None
+    ) = None
+    leavers: (
+        Annotated[
+            Literal["deactivate", "keep"],
+            Meta(description="What happens to linked accounts that are not in the file any more; keep without it."),
+        ]
+        | None
+    ) = None
+    key: Annotated[str, Meta(min_length=1, max_length=120, description="The column of member keys.")] | None = None
+
+
 _Kind = TypeVar("_Kind", bound=Query)
 
 

@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 
 from portal.extensions import portal
 from portal.models import Lease, Preference, Run
-from portal.services.accounts import api_keys, users
+from portal.services.accounts import api_keys, log, users
 from portal.services.sync import list_passwords
 from portal.web.api import calls as api_module
 from tests.conftest import CATALOGUE, Clock, Rosters
@@ -760,6 +760,51 @@ def test_a_list_without_password_sync_is_a_428(api, cast):
 
 
 # the security log
+
+
+MEMBERS = "no,username,email,name\n1,ada,ada@example.org,Ada\n2,bob,bob@example.net,Bob\n"
+
+
+def test_a_file_of_members_is_imported_as_the_command_does(api: Caller, session: Session) -> None:
+    plan = api.post("/members?key=no&dry_run=1", MEMBERS, kind="text/csv").json
+    assert (plan["import"], plan["counts"]["created"]) == (None, 2)
+    assert [each["key"] for each in plan["lines"]] == ["1", "2"]
+    done = api.post("/members?key=no", MEMBERS, kind="text/csv").json
+    assert (done["plan"], done["counts"]["created"], done["lines"]) == (plan["plan"], 2, [])
+    again = api.post("/members?key=no&leavers=deactivate", MEMBERS.partition("2,bob")[0], kind="text/csv").json
+    assert again["counts"]["deactivated"] == 1
+    history = log.recent(session, user_id=users.id_of(session, "bob"))
+    assert history[0].actor == "dora, key list host (import 2)" or history[0].actor.endswith("(import 2)")
+
+
+def test_a_file_of_members_beyond_the_limits_is_a_409_with_the_id_that_lets_it_through(api: Caller) -> None:
+    people = [f"{n},user{n},user{n}@example.org,\n" for n in range(20)]
+    header = "no,username,email,name\n"
+    api.post("/members?key=no", header + "".join(people), kind="text/csv")
+    query, body = "/members?key=no&leavers=deactivate", header + "".join(people[10:])
+    plan = api.post(query, body, 409, kind="text/csv").json["plan"]
+    api.post(f"{query}&accept={'0' * 16}", body, 409, kind="text/csv")
+    assert api.post(f"{query}&accept={plan}", body, kind="text/csv").json["counts"]["deactivated"] == 10
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "kind", "status"),
+    [
+        ("key=no", MEMBERS.rstrip("\n"), "text/csv", 422),
+        ("key=no", "", "text/csv", 422),
+        ("key=number", MEMBERS, "text/csv", 422),
+        ("key=no", b"PK\x03\x04 rest\n", "text/csv", 422),
+        ("key=no", MEMBERS, "text/plain", 415),
+        ("dry_run=1&accept=0123456789abcdef", MEMBERS, "text/csv", 400),
+        ("leavers=delete", MEMBERS, "text/csv", 400),
+    ],
+)
+def test_a_file_of_members_that_cannot_be_used_changes_nothing(
+    api: Caller, session: Session, query: str, body: str | bytes, kind: str, status: int
+) -> None:
+    before = [each.username for each in users.list_users(session)]
+    api.post(f"/members?{query}", body, status, kind=kind)
+    assert [each.username for each in users.list_users(session)] == before
 
 
 def test_calls_are_told_in_the_security_log_by_numbers(api, key, instance, cast):
