@@ -272,7 +272,7 @@ def test_times_in_sentences_are_written_as_those_beside_them(bob: Visitor, alice
 
 def summaries(page: Page) -> list[str]:
     """The sentences that an answer begins with."""
-    return re.findall(r"<li>([^<]*)</li>", page.html.partition("<ul data-answers")[2].partition("</ul>")[0])
+    return re.findall(r"<p[^>]* data-summary>([^<]*)</p>", page.html)
 
 
 def test_search_leads_from_a_part_of_a_name_to_the_address(bob: Visitor, alice: Visitor) -> None:
