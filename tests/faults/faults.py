@@ -863,7 +863,7 @@ _ADAPTERS = (
             "if 1 < len(failed) == len(pushed)",
             "if 1 > len(failed) == len(pushed)",
         ),
-        ("mlmmj: a full disk", "        require_room(self.folder)  # mlmmj", "        # mlmmj"),
+        ("mlmmj: a disk that fills up", "        require_room(self.folder)  # mlmmj", "        # mlmmj"),
         (
             "mlmmj: its word is believed",
             "failed = [address for address in pushed if (",

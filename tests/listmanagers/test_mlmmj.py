@@ -225,6 +225,14 @@ def test_nothing_is_written_to_a_disk_that_is_full(fake, monkeypatch):
     assert len(_open(fake).roster()) == 3
 
 
+def test_a_disk_that_fills_up_stops_the_list_before_the_next_address(fake, monkeypatch):
+    room = [SimpleNamespace(f_blocks=1000, f_bavail=each, f_frsize=4096) for each in (1000, 10)]
+    monkeypatch.setattr(os, "statvfs", lambda path: room[bool(fake.calls("mlmmj-sub"))])
+    with pytest.raises(ListManagerUnavailableError, match="its disk is full"):
+        _open(fake).add(["bob@example.org", "charlie@example.org", "dora@example.org"])
+    assert len(fake.calls("mlmmj-sub")) == 1
+
+
 # --- the real one
 
 
