@@ -7,6 +7,9 @@ from sqlalchemy.orm import Session
 
 from portal.domain.address import canonical
 from portal.models import Address, Preference, User, UserAddress, UserGroup
+from portal.services.accounts import users
+from portal.services.accounts.addresses import Checked
+from portal.services.history import COMMAND_LINE
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 
@@ -40,6 +43,15 @@ def make_user(
     user_id = user.id
     session.commit()
     return user_id
+
+
+def give_name(session: Session, username: str, name: str) -> None:
+    """Change the name of an account, as somebody at the command line does."""
+    found = users.get_profile(session, username)
+    wanted, address = found.details._replace(name=name), Checked(canonical(found.email), found.email)
+    users.edit(
+        session, found.id, shown=found.details, wanted=wanted, address=address, actor=COMMAND_LINE, now=NOW, lists=None
+    )
 
 
 def make_address(session: Session, spelling: str) -> int:

@@ -16,7 +16,7 @@ from portal.domain.roster_text import RosterText
 from portal.domain.run import RunKind
 from portal.errors import RosterInDoubtError, SafetyLimitError
 from portal.extensions import Portal, db
-from portal.services.accounts import api_keys, users
+from portal.services.accounts import api_keys
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences.preferences import choose_for
 from portal.services.sync import runs
@@ -24,7 +24,7 @@ from portal.services.sync.list_init import list_init
 from portal.services.sync.run_steps import Request
 from portal.services.sync.sync import sync_list
 from tests.conftest import Clock, Rosters
-from tests.factories import make_preference, make_user
+from tests.factories import give_name, make_preference, make_user
 from tests.fakes.memory import MemoryList
 from tests.web.conftest import HASH, Client, Visitor
 
@@ -232,7 +232,7 @@ def test_no_page_takes_more_statements_for_more_rows(
             make_user(session, name, groups=(f"group{number}",))
             make_preference(session, "members", f"{name}@example.org", number % 2 == 0, seen=number % 3 == 0)
             session.commit()
-            users.set_name(session, name, name=f"Member {number}")
+            give_name(session, name, f"Member {number}")
             choose_for(session, members, username="bob", is_subscribed=number % 2 == 0, actor=COMMAND_LINE, now=clock())
             api_keys.create(session, "bob", label=name, expires_days=None, now=clock())
             runs.ask(session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=clock(), plan_id=f"{number:016}")

@@ -360,18 +360,9 @@ def rename(session: Session, username: str, *, to: str, actor: Actor = COMMAND_L
     return renamed
 
 
-def set_name(session: Session, username: str, *, name: str, actor: Actor = COMMAND_LINE) -> None:
-    """Give a user another name. Raise UnknownUserError or BadInputError."""
-    name = checked_name(name)
-    with transaction(session):
-        user_id = _write_name(session, _row(session, username), name, actor=actor)
-    security_log.log("name changed", user=user_id)
-
-
-def _write_name(session: Session, user: User, name: str, *, actor: Actor) -> int:
+def _write_name(session: Session, user: User, name: str, *, actor: Actor) -> None:
     _record(session, user, "name changed", actor=actor, old=user.name, new=name)
     user.name, user.search_key = name, search_key(name, user.username)
-    return user.id
 
 
 def set_groups(

@@ -12,7 +12,7 @@ from portal.models import User, UserAddress
 from portal.services.accounts import directory, users
 from portal.services.accounts.directory import SORTS, Status, Wanted
 from portal.services.accounts.imports import import_users
-from tests.factories import NOW, make_preference, make_user
+from tests.factories import NOW, give_name, make_preference, make_user
 
 
 def found(session: Session, wanted: Wanted, **values: Any) -> list[str]:
@@ -26,7 +26,7 @@ def cast(session: Session) -> None:
     names = {"alice": "Zoë Šťastná", "bob": "Νίκος Στρασσε", "charlie": "Groß 100%_ Øster", "dora": "Дора Ёлкина"}
     for username, name in names.items():
         make_user(session, username, f"{username}@example.org")
-        users.set_name(session, username, name=name)
+        give_name(session, username, name)
 
 
 TEXTS = [
@@ -79,7 +79,7 @@ def staff(session: Session) -> dict[str, int]:
     }
     names = {"zoe": "Ärna", "ann": "bea", "max": "Carl", "kim": "Émile"}
     for username, name in names.items():
-        users.set_name(session, username, name=name)
+        give_name(session, username, name)
     changed: dict[str, dict[str, Any]] = {
         "zoe": {"last_login_at": NOW, "created_at": NOW - timedelta(days=3)},
         "max": {"last_login_at": NOW - timedelta(days=1), "created_at": NOW - timedelta(days=9)},

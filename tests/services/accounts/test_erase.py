@@ -20,7 +20,7 @@ from portal.services.sync.requested import carry_out
 from portal.services.sync.run_steps import Request
 from portal.services.sync.sync import sync_list
 from portal.services.transaction import transaction
-from tests.factories import NOW, make_preference, make_user
+from tests.factories import NOW, give_name, make_preference, make_user
 from tests.fakes.memory import MemoryList, breaking
 
 ALICE = "alice@example.org"
@@ -201,7 +201,7 @@ def test_the_history_of_accounts_forgets_what_was_changed_to_what(session, catal
     for number in (1, 2):
         address = checked(f"alice{number}@example.org")
         addresses.change(session, alice, address, actor=COMMAND_LINE, now=NOW, lists=catalogue.lists)
-    users.set_name(session, "alice", name="Alice Liddell")
+    give_name(session, "alice", "Alice Liddell")
     users.rename(session, "alice", to="al")
     erase("al")
     assert "alice" not in dump()

@@ -13,7 +13,7 @@ from portal.models import LoginSession, MemberImport, MemberImportLine, Preferen
 from portal.services.accounts import addresses, log, passwords, users
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.membership import importing, linking, writing
-from tests.factories import NOW, make_preference, make_user
+from tests.factories import NOW, give_name, make_preference, make_user
 from tests.services.membership.conftest import SECRET, Membership
 
 ADA = "1,ada,Ada@Example.org,Ada Lovelace,full; board"
@@ -38,7 +38,7 @@ def test_the_same_file_twice_changes_nothing_the_second_time(membership: Members
 
 def test_what_the_source_says_anew_is_followed_and_the_rest_stays(membership: Membership, session: Session) -> None:
     membership.run(ADA)
-    users.set_name(session, "ada", name="Countess")
+    give_name(session, "ada", "Countess")
     users.set_groups(session, "ada", groups=["full", "choir"], lists=None)
     membership.run("1,ada,king@example.org,Ada Lovelace,full; tech")
     ada = membership.profile("ada")
@@ -300,7 +300,7 @@ def test_of_a_plan_that_was_shown_who_has_changed_meanwhile_is_left_alone(
     number = importing.show(
         session, membership.request("1,ada,ada@example.org,Ada King,full", "2,bob,bob@example.org,Robert,full")
     )
-    users.set_name(session, "ada", name="Countess")
+    give_name(session, "ada", "Countess")
     assert apply(membership, number) == importing.Applied(1, 1)
     assert (membership.profile("ada").name, membership.profile("bob").name) == ("Countess", "Robert")
 

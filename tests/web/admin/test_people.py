@@ -18,7 +18,7 @@ from portal.services.accounts import users
 from portal.services.accounts.bulk import Change
 from portal.services.accounts.directory import SORTS
 from tests.conftest import Clock
-from tests.factories import NOW, make_preference, make_user
+from tests.factories import NOW, give_name, make_preference, make_user
 from tests.web.conftest import PASSWORD, Page, Visitor
 
 PEOPLE = "/admin/users"
@@ -40,7 +40,7 @@ def number(session: Session, username: str) -> int:
 
 def test_people_are_found_by_part_of_a_name_an_address_a_group_and_a_status(bob: Visitor, session: Session) -> None:
     make_user(session, "charlotte", "charlotte@lists.example.net", groups=("board",))
-    users.set_name(session, "charlotte", name="Charlotte 100%_")
+    give_name(session, "charlotte", "Charlotte 100%_")
     make_user(session, "dora", "dora@example.org", is_active=False)
 
     assert usernames_on(bob.get(f"{PEOPLE}?q=example.net")) == ["charlotte"]

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from portal.services.accounts import addresses, api_keys, users
 from portal.services.history import COMMAND_LINE
 from tests.conftest import Clock
-from tests.factories import NOW
+from tests.factories import NOW, give_name
 from tests.web.conftest import PASSWORD, Page, Visitor
 
 FORM = {"name": "Alice", "email": "alice@example.org", "groups": ""}
@@ -46,7 +46,7 @@ def test_what_both_changed_is_shown_with_both_values_and_not_written(
 ) -> None:
     page = bob.get(path)
     move(session, people["alice"], "alice@theirs.example.org")
-    users.set_name(session, "alice", name="Theirs")
+    give_name(session, "alice", "Theirs")
     again = post(bob, path, page, {**FORM, "email": "alice@mine.example.org", "groups": "board"}, 409)
     found = users.profile(session, people["alice"])
     assert found.details == ("Theirs", "alice@theirs.example.org", ("board",))
@@ -81,7 +81,7 @@ def test_what_was_shown_survives_the_question_for_the_password(
     page = bob.get(path)
     asked = post(bob, path, page, {**FORM, "email": "alice@mine.example.org"}, 403)
     asked = post(bob, path, asked, {"own_password": "wrong"}, 422)
-    users.set_name(session, "alice", name="Theirs")
+    give_name(session, "alice", "Theirs")
     post(bob, path, asked, {"own_password": PASSWORD}, 303)
     found = users.profile(session, people["alice"])
     assert found.details == ("Theirs", "alice@mine.example.org", ())

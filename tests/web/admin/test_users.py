@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from portal.models import LoginSession, Preference, User
 from portal.services.accounts import users
-from tests.factories import make_preference, make_user
+from tests.factories import give_name, make_preference, make_user
 from tests.web.conftest import Page, Visitor
 
 
@@ -111,10 +111,10 @@ def test_an_address_that_somebody_else_holds_is_said_before_it_is_saved(
 
 
 def test_the_page_of_a_person_is_titled_by_their_name(bob: Visitor, alice: Visitor, session: Session) -> None:
-    users.set_name(session, "alice", name="Alice Anders")
+    give_name(session, "alice", "Alice Anders")
     page = bob.get(f"/admin/users/{number(session, 'alice')}")
     assert page.title.startswith("Alice Anders ")
-    users.set_name(session, "alice", name="")
+    give_name(session, "alice", "")
     assert bob.get(f"/admin/users/{number(session, 'alice')}").title.startswith("alice ")
 
 
@@ -321,7 +321,7 @@ def test_whatever_is_done_to_an_account_stands_in_its_history_with_who_did_it(
 
 def test_changes_of_accounts_come_a_page_at_a_time(bob: Visitor, session: Session) -> None:
     for count in range(60):
-        users.set_name(session, "bob", name=f"Bob {count}")
+        give_name(session, "bob", f"Bob {count}")
     page = bob.get("/admin/users/history")
     assert page.html.count('data-label="What"') == 50
     (older,) = [each["href"] for tag, each in page.tags if tag == "a" and "before=" in (each["href"] or "")]
