@@ -134,6 +134,7 @@ def _page(form: ChangePasswordForm, *, list_password: tuple[int, str] | None = N
         with_passwords=with_passwords,
         mailboxes=list_passwords.mailboxes(db.session(), member.id) if with_passwords else (),
         list_password=list_password,
+        has_mail=portal().settings.mail is not None,
     )
 
 

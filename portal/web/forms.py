@@ -79,6 +79,24 @@ class TokenForm(PostedForm):
     """A button, and nothing else."""
 
 
+class AddAddressForm(AskForLinkForm):
+    """An address that a member wants to add, or to have instead of the main one."""
+
+    replaces_main = BooleanField(_("Use it instead of my main address"))
+
+
+class HeldAddressForm(PostedForm):
+    """One of the member's own addresses, by what it is."""
+
+    address = StringField(validators=[InputRequired(), Length(max=254), is_readable])
+
+
+class ConfirmAddressForm(PostedForm):
+    """A button; ``shared`` says that its page told of another account."""
+
+    shared = HiddenField()
+
+
 class LeaveByLinkForm(PostedForm):
     """The boxes that are still ticked, and what was shown."""
 

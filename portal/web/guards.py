@@ -48,7 +48,7 @@ PUBLIC = frozenset(
 KEYS = "api"  # the blueprint of those who bring an API key; no cookie counts there
 # What each role reaches: endpoints, and blueprints with all that is nested in them. What is not named is closed.
 REACH: Mapping[Role, frozenset[str]] = {
-    Role.MEMBER: frozenset({"account", "links.choose_password", "sign_in.log_out", "subscriptions"}),
+    Role.MEMBER: frozenset({"account", "own_addresses", "links.choose_password", "sign_in.log_out", "subscriptions"}),
     Role.SUPERUSER: frozenset({"admin"}),
 }
 

@@ -3,21 +3,22 @@
 from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 
-from portal.errors import InvalidAddressError, LinkRefusedError, LogInFailedError, WeakPasswordError
+from portal.errors import InvalidAddressError, LinkRefusedError, LogInFailedError, SharedMailboxError, WeakPasswordError
 from portal.extensions import db, portal
 from portal.faults import status_and_headers
 from portal.services.accounts import sessions, users
-from portal.services.mail import links
+from portal.services.mail import links, own_addresses
 from portal.services.mail.links import Link
 from portal.services.preferences import by_link
 from portal.translation import gettext
-from portal.web import guards, shown, sign_in, waited_for_mail
-from portal.web.forms import AskForLinkForm, LeaveByLinkForm, NewPasswordForm, TokenForm
+from portal.web import guards, shown, sign_in, unsaved, waited_for_mail
+from portal.web.forms import AskForLinkForm, ConfirmAddressForm, LeaveByLinkForm, NewPasswordForm, TokenForm
+from portal.web.own_addresses import finish, who
 from portal.web.template_filters import sentence
 
 blueprint = Blueprint("links", __name__)
 
-_COOKIE = "link"
+_COOKIE = unsaved.LINK
 _LONGEST = 100  # characters of a token that are kept
 
 
@@ -104,7 +105,28 @@ def _leave_page(link: Link) -> ResponseReturnValue:
     return render_template("links/lists.html", link=link, lists=lists, shown=signed, hours=_hours())
 
 
-_PAGES = {"invite": _log_in_page, "leave": _leave_page, "log-in": _log_in_page}
+def _confirm_page(link: Link) -> ResponseReturnValue:
+    member = guards.logged_in()
+    if member is None:
+        flash(gettext("Log in to confirm your address."))
+        return redirect(url_for("sign_in.log_in", next=url_for("links.show")), 303)
+    if member.id != link.user_id:
+        return render_template("links/other_account.html"), 403
+    is_shared = own_addresses.is_used_by_others(db.session(), link.mailbox, but=member.id)
+    return render_template("links/confirm.html", link=link, is_shared=is_shared)
+
+
+def _undo_page(link: Link) -> ResponseReturnValue:
+    return render_template("links/undo.html", link=link)
+
+
+_PAGES = {
+    "confirm": _confirm_page,
+    "invite": _log_in_page,
+    "leave": _leave_page,
+    "log-in": _log_in_page,
+    "undo": _undo_page,
+}
 
 
 def _hours() -> int:
@@ -146,7 +168,31 @@ def _leave(link: Link, token: str) -> ResponseReturnValue:
     return render_template("links/left.html", link=link, left=left, hours=_hours())
 
 
-_ACTS = {"invite": _log_in, "leave": _leave, "log-in": _log_in}
+def _confirm(link: Link, token: str) -> ResponseReturnValue:
+    member, form = guards.logged_in(), ConfirmAddressForm()
+    if member is None or member.id != link.user_id or not form.validate():
+        session[_COOKIE] = token
+        return _confirm_page(link)
+    may_share = bool(form.shared.data)
+    try:
+        renewed = own_addresses.confirm(
+            db.session(), token, who=who(), may_share=may_share, lists=portal().known_lists()
+        )
+    except SharedMailboxError:  # since the page was shown
+        session[_COOKIE] = token
+        return _confirm_page(link)
+    finish(renewed)
+    flash(gettext("%(address)s is confirmed.", address=link.details["spelling"]), "good")
+    return redirect(url_for("own_addresses.show"), 303)
+
+
+def _undo(_link: Link, token: str) -> ResponseReturnValue:
+    address = own_addresses.undo(db.session(), token, now=portal().clock(), lists=portal().known_lists())
+    waited_for_mail.wake()
+    return render_template("links/undone.html", address=address)
+
+
+_ACTS = {"confirm": _confirm, "invite": _log_in, "leave": _leave, "log-in": _log_in, "undo": _undo}
 
 
 def _refuse(error: LinkRefusedError) -> ResponseReturnValue:

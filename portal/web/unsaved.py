@@ -10,6 +10,7 @@ from portal.web import shown
 from portal.web.forms import SubscriptionsForm
 
 _COOKIE = "unsaved"
+LINK = "link"  # the token of a mailed link that was opened before the log-in that it needs
 _MOST = 2_000  # bytes; the cookie, which holds 4,096, has other things to carry
 
 
@@ -47,7 +48,6 @@ def take(user_id: int) -> Unsaved | None:
 
 def carry_over() -> None:
     """Empty the cookie for another log-in, but for what is kept."""
-    kept = session.get(_COOKIE)
+    kept = {name: session[name] for name in (_COOKIE, LINK) if name in session}
     session.clear()
-    if kept:
-        session[_COOKIE] = kept
+    session.update(kept)

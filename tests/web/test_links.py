@@ -16,7 +16,7 @@ from tests.conftest import Clock
 from tests.factories import make_preference, make_user
 from tests.fakes.mail_server import FakeMailServer
 from tests.waiting import wait_until
-from tests.web.conftest import HASH, Client, Page, Visitor
+from tests.web.conftest import HASH, PASSWORD, Client, Page, Visitor
 
 ANSWER = "If an account has this address, a link is on its way to it."
 
@@ -347,3 +347,99 @@ def test_without_lists_there_is_nothing_to_leave(instance: Path, make_app: Calla
     visitor = Visitor(make_app().test_client())
     visitor.get("/leave", 404)
     assert "/leave" not in visitor.get("/login").html
+
+
+# --- one's own addresses
+
+
+def test_a_member_adds_an_address_and_undoes_it_from_the_old_one(post: Post) -> None:
+    dora = post.visitor()
+    dora.log_in("bob")
+    page = dora.follow("/account/addresses", {"email": "new@example.org"})
+    assert "A link is on its way to new@example.org." in page.text
+    assert "Not confirmed" in page.text
+    wait_until(post.links)
+    dora.client.get(post.links()[-1])
+    page = dora.follow("/link", {})
+    assert "new@example.org is confirmed." in page.text
+    wait_until(lambda: len(post.links()) == 2)
+
+    owner = post.visitor()
+    owner.client.get(post.links()[-1])
+    page = owner.get("/link")
+    assert page.title.startswith("Undo a change of addresses")
+    page = owner.post("/link", {}, status=200)
+    assert isinstance(page, Page)
+    assert "bob@example.org is the main address again." in page.text
+    assert dora.client.get("/account").status_code == 302
+
+
+def test_a_link_that_was_opened_elsewhere_asks_to_log_in_and_goes_on(post: Post) -> None:
+    bob = post.visitor()
+    bob.log_in("bob")
+    bob.follow("/account/addresses", {"email": "new@example.org", "replaces_main": "y"})
+    wait_until(post.links)
+    phone = post.visitor()
+    phone.client.get(post.links()[-1])
+    answer = phone.client.get("/link")
+    assert answer.headers["Location"] == "/login?next=/link"
+    page = phone.follow("/login?next=/link", {"username": "bob", "password": PASSWORD})
+    assert "becomes your main address" in page.text
+    page = phone.follow("/link", {})
+    assert page.text.count("new@example.org") >= 2
+
+
+def test_another_member_who_opens_the_link_is_told_that_it_is_not_theirs(post: Post) -> None:
+    bob = post.visitor()
+    bob.log_in("bob")
+    bob.follow("/account/addresses", {"email": "new@example.org"})
+    wait_until(post.links)
+    dora = post.visitor()
+    dora.log_in("dora")
+    dora.client.get(post.links()[-1])
+    page = dora.get("/link", 403)
+    assert "for another account" in page.text
+    assert dora.client.post("/link", data={"csrf_token": page.token}).status_code == 403
+    assert "bob" not in page.text
+
+
+def test_who_moves_into_a_mailbox_of_others_is_told_and_asked_first_and_never_whose_it_is(post: Post) -> None:
+    bob = post.visitor()
+    bob.log_in("bob")
+    bob.follow("/account/addresses", {"email": "office@example.org"})
+    wait_until(post.links)
+    bob.client.get(post.links()[-1])
+    page = bob.get("/link")
+    assert "Another account uses this address too." in page.text
+    assert not re.search("dora|erin", page.text, re.IGNORECASE)
+    answer = bob.client.post("/link", data={"csrf_token": page.token})
+    assert answer.status_code == 200  # the page was from before somebody else used the address: it asks first
+    page = bob.follow("/link", {})
+    assert "office@example.org is confirmed." in page.text
+
+
+def test_a_superuser_types_the_password_before_a_change_of_addresses(post: Post) -> None:
+    bob = post.visitor()
+    bob.log_in("bob")
+    post.clock.advance(minutes=15)
+    page = bob.post("/account/addresses", {"email": "new@example.org"}, status=403)
+    assert isinstance(page, Page)
+    assert "Your password" in page.text
+
+
+def test_main_address_and_removal_by_buttons(post: Post) -> None:
+    with post.app.app_context(), Session(db.engine) as session:
+        make_user(session, "grace", "grace@example.org", "home@example.org", password_hash=HASH)
+    grace = post.visitor()
+    grace.log_in("grace")
+    page = grace.follow("/account/addresses/main", {"address": "home@example.org"}, page="/account/addresses")
+    assert "home@example.org is your main address now." in page.text
+    page = grace.follow("/account/addresses/remove", {"address": "grace@example.org"}, page="/account/addresses")
+    assert "grace@example.org is removed." in page.text
+    for address, status in (("home@example.org", 422), ("zoe@example.net", 422), ("nonsense", 422), ("", 400)):
+        grace.post("/account/addresses/remove", {"address": address}, page="/account/addresses", status=status)
+
+
+def test_without_mail_addresses_are_the_help_desks(alice: Visitor) -> None:
+    assert alice.client.get("/account/addresses").headers["Location"] == "/account"
+    assert "ask the help desk" in alice.get("/account").text

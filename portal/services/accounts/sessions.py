@@ -337,6 +337,14 @@ def renew(session: Session, token: str, *, now: datetime) -> str:
     return renewed
 
 
+def renew_without_password(session: Session, token: str) -> str:
+    """Give a session another token and leave all else of it; return it. The caller's transaction is open."""
+    renewed = secrets.token_urlsafe(32)
+    own = LoginSession.token_hash == _hashed(token)
+    session.execute(update(LoginSession).where(own).values(token_hash=_hashed(renewed)))
+    return renewed
+
+
 def confirm(session: Session, token: str, *, now: datetime) -> bool:
     """Write down that a session's password was just typed, and return whether it is there still.
 

@@ -8,10 +8,11 @@ from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
 from portal.domain.address import outgoing
-from portal.models import Address, Preference
+from portal.models import Address, Preference, User
 from portal.services.mail import letters, links
+from portal.services.mail.own_addresses import is_used_by_others
 from portal.services.outbox import Claimed
-from portal.services.transaction import reading
+from portal.services.transaction import reading, transaction
 
 
 class Draft(NamedTuple):
@@ -78,8 +79,43 @@ def _leave(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
     return Draft(outgoing(spelling), "leave", values)
 
 
+def _confirm(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
+    if not _is_active(session, claimed.user_id):
+        return None
+    with transaction(session):
+        token = links.make(
+            session, "confirm", mailbox=claimed.mailbox, now=made.now, user_id=claimed.user_id, details=claimed.details
+        )
+    values = {"link": made.url(token), "good_for": _good_for("confirm"), "place": claimed.place}
+    return Draft(outgoing(claimed.details.get("spelling", claimed.mailbox)), "confirm", values)
+
+
+def _undo(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
+    """Return a letter about a change of addresses, with a link that undoes it unless somebody else uses the mailbox."""
+    with reading(session):
+        username = session.scalar(select(User.username).where(User.id == claimed.user_id))
+    if username is None or claimed.user_id is None:
+        return None
+    to = outgoing(claimed.details.get("main", claimed.mailbox))
+    values = {"username": username, "change": claimed.details.get("change", "")}
+    if is_used_by_others(session, claimed.mailbox, but=claimed.user_id):
+        return Draft(to, "addresses-changed", values)
+    with transaction(session):
+        token = links.make(
+            session, "undo", mailbox=claimed.mailbox, now=made.now, user_id=claimed.user_id, details=claimed.details
+        )
+    return Draft(to, "undo", {**values, "link": made.url(token), "good_for": _good_for("undo")})
+
+
+def _is_active(session: Session, user_id: int | None) -> bool:
+    with reading(session):
+        return bool(session.scalar(select(exists().where(User.id == user_id, User.is_active))))
+
+
 _MAKERS: Mapping[str, Callable[[Session, Claimed, _Links], Draft | None]] = {
+    "confirm": _confirm,
     "invite": _invite,
     "leave": _leave,
     "log-in": _log_in,
+    "undo": _undo,
 }

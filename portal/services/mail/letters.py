@@ -27,12 +27,16 @@ _LONGEST_TEMPLATE = 20_000
 _BOTH = {"site_name": "Member portal", "base_url": "https://portal.example.org", "help": "Questions? Write to us."}
 _LINK = "https://portal.example.org/link/" + "x" * 43
 _ASKED = {"links": f"  {_LINK}", "good_for": "20 minutes", "place": "192.0.2.1"}
+_CHANGE = "alice@home.example.org was added"
 
 # Every letter, with values to show it with. A template may use these names and no others.
 LETTERS: Mapping[str, Mapping[str, str]] = {
+    "addresses-changed": {"username": "alice", "change": _CHANGE},
+    "confirm": {"link": _LINK, "good_for": "24 hours", "place": "192.0.2.1"},
     "invite": {"username": "alice", "link": _LINK, "good_for": "14 days"},
     "leave": {"link": _LINK, "good_for": "24 hours", "place": "192.0.2.1"},
     "log-in": _ASKED,
+    "undo": {"username": "alice", "change": _CHANGE, "link": _LINK, "good_for": "72 hours"},
     "test": {"sent_at": "1 Nov 2026, 12:00 UTC"},
 }
 

@@ -22,9 +22,11 @@ from portal.services.outbox import Wanted
 from portal.services.transaction import reading, transaction
 
 GOOD_FOR: Mapping[str, timedelta] = {
+    "confirm": timedelta(hours=24),
     "invite": timedelta(days=14),
     "leave": timedelta(hours=24),
     "log-in": timedelta(minutes=20),
+    "undo": timedelta(hours=72),
 }
 REFUSAL = "the link is not valid: it was used, has expired, or is not for you any more"
 _LOGS_IN = frozenset({"invite", "log-in"})
@@ -42,18 +44,28 @@ class Account(NamedTuple):
 
 
 def make(
-    session: Session, purpose: str, *, mailbox: str, account: Account | None, details: Mapping[str, str], now: datetime
+    session: Session,
+    purpose: str,
+    *,
+    mailbox: str,
+    now: datetime,
+    user_id: int | None = None,
+    password_hash: str | None = None,
+    details: Mapping[str, str] | None = None,
 ) -> str:
-    """Make a link and return its token, 256 random bits. The caller's transaction is open."""
+    """Make a link and return its token, 256 random bits. The caller's transaction is open.
+
+    With ``password_hash`` it is good as long as the account has that.
+    """
     token = secrets.token_urlsafe(32)
     session.execute(
         insert(MailedLink).values(
             token_hash=hashed(token),
             purpose=purpose,
-            user_id=account.id if account else None,
+            user_id=user_id,
             mailbox=mailbox,
-            bound_to=hashed(account.password_hash) if account else "",
-            details=outbox.as_text(details),
+            bound_to="" if password_hash is None else hashed(password_hash),
+            details=outbox.as_text(details or {}),
             made_at=now,
             expires_at=now + GOOD_FOR[purpose],
         )
@@ -66,11 +78,25 @@ def make_all(
 ) -> Sequence[str]:
     """Make a link for each account, in a transaction of its own; return their tokens."""
     with transaction(session):
-        return [make(session, purpose, mailbox=mailbox, account=each, details={}, now=now) for each in accounts]
+        return [
+            make(session, purpose, mailbox=mailbox, now=now, user_id=each.id, password_hash=each.password_hash)
+            for each in accounts
+        ]
 
 
-def ask(session: Session, purpose: str, typed: str, *, place: str, now: datetime) -> None:
+def ask(
+    session: Session,
+    purpose: str,
+    typed: str,
+    *,
+    place: str,
+    now: datetime,
+    user_id: int | None = None,
+    details: Mapping[str, str] | None = None,
+) -> None:
     """Ask for a link to a mailbox, whatever was typed: who gets it is found out when it is sent.
+
+    ``user_id`` and ``details`` say more of a link that a member asks for.
 
     Past a limit nothing is asked for, and nobody learns of it but the security log. Raise InvalidAddressError.
     """
@@ -85,7 +111,7 @@ def ask(session: Session, purpose: str, typed: str, *, place: str, now: datetime
     except LimitedError:
         return
     with transaction(session):
-        outbox.ask(session, [Wanted(mailbox, purpose, place=place)], now=now)
+        outbox.ask(session, [Wanted(mailbox, purpose, user_id, details or {}, place)], now=now)
 
 
 class Link(NamedTuple):
@@ -143,8 +169,14 @@ def use_up(session: Session, row: Any, *, now: datetime) -> None:
     own = update(MailedLink).where(MailedLink.id == row.id, unused).values(used_at=now)
     if session.execute(own.returning(MailedLink.id)).scalar() is None:
         raise LinkRefusedError(REFUSAL)
-    whose = MailedLink.mailbox == row.mailbox if row.user_id is None else MailedLink.user_id == row.user_id
-    session.execute(update(MailedLink).where(whose, MailedLink.purpose == row.purpose, unused).values(used_at=now))
+    others = [unused, MailedLink.purpose == row.purpose]
+    if row.user_id is not None:
+        others.append(MailedLink.user_id == row.user_id)
+    if row.user_id is None or row.purpose == "confirm":  # several addresses may be confirmed side by side
+        others.append(MailedLink.mailbox == row.mailbox)
+    if row.purpose == "undo":  # a thief who goes back one step must not keep the owner from going back all the way
+        others.append(MailedLink.id > row.id)
+    session.execute(update(MailedLink).where(*others).values(used_at=now))
 
 
 def find(session: Session, token: str, *, now: datetime, purposes: Collection[str] = GOOD_FOR) -> Any:
@@ -172,7 +204,7 @@ def _require_account(session: Session, row: Any) -> Account:
 def make_for_mailbox(session: Session, purpose: str, *, mailbox: str, now: datetime) -> str:
     """Make a link that is for a mailbox and for no account, in a transaction of its own; return its token."""
     with transaction(session):
-        return make(session, purpose, mailbox=mailbox, account=None, details={}, now=now)
+        return make(session, purpose, mailbox=mailbox, now=now)
 
 
 def accounts_at(session: Session, mailbox: str, *, user_id: int | None = None) -> Sequence[Account]:

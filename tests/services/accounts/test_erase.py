@@ -97,7 +97,7 @@ def test_mails_and_links_to_the_address_or_about_it_forget_it(session, erase, du
     outbox.put_off(session, claimed, now=NOW, message=f"450 <{ALICE}>: come back later")
     (account,) = accounts_at(session, ALICE, user_id=user_id)
     with transaction(session):
-        make(session, "log-in", mailbox=ALICE, account=account, details={}, now=NOW)
+        make(session, "log-in", mailbox=ALICE, user_id=account.id, now=NOW)
 
     erase()
 

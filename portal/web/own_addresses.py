@@ -1,0 +1,111 @@
+"""A member's own addresses: added and made the main one by mailed links, removed by a button."""
+
+from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
+from flask.typing import ResponseReturnValue
+
+from portal.domain.address import canonical
+from portal.errors import BadInputError, InvalidAddressError
+from portal.extensions import db, portal
+from portal.services.accounts import users
+from portal.services.accounts.addresses import checked
+from portal.services.mail import own_addresses
+from portal.services.mail.own_addresses import Who
+from portal.translation import gettext
+from portal.web import guards, recent_password, sign_in, waited_for_mail
+from portal.web.forms import AddAddressForm, HeldAddressForm
+
+blueprint = Blueprint("own_addresses", __name__)
+
+
+@blueprint.before_request
+def check() -> ResponseReturnValue | None:
+    """Let nobody in where no mail can confirm an address; superusers type their password first."""
+    if portal().settings.mail is None:
+        return redirect(url_for("account.show"), 303 if request.method == "POST" else 302)
+    return recent_password.ask() if request.method == "POST" and guards.member().is_superuser else None
+
+
+@blueprint.get("/account/addresses")
+def show() -> ResponseReturnValue:
+    """Show a member's addresses, and what can be done with each."""
+    return _page(AddAddressForm(formdata=None))
+
+
+@blueprint.post("/account/addresses")
+def add() -> ResponseReturnValue:
+    """Mail a link to a new address. Nothing changes until it is used."""
+    form = AddAddressForm()
+    if not form.validate():
+        return _page(form), 422
+    special = portal().settings.allowed_special_domains
+    try:
+        address = checked(form.email.data, special_domains=special)
+    except InvalidAddressError:
+        form.email.errors = [gettext("Enter an e-mail address, such as name@example.org.")]
+        return _page(form), 422
+    replaces_main = bool(form.replaces_main.data)
+    own_addresses.ask(db.session(), address, replaces_main=replaces_main, who=who(), place=request.remote_addr or "")
+    waited_for_mail.wake()
+    flash(
+        gettext(
+            "A link is on its way to %(address)s. Open it here, where you are logged in, within 24 hours. "
+            "Until then nothing changes.",
+            address=address.spelling,
+        )
+    )
+    return redirect(url_for("own_addresses.show"), 303)
+
+
+@blueprint.post("/account/addresses/main")
+def make_main() -> ResponseReturnValue:
+    """Make one of the member's addresses the main one."""
+    address = _posted()
+    renewed = own_addresses.make_main(db.session(), address, who=who(), lists=portal().known_lists())
+    finish(renewed)
+    flash(gettext("%(address)s is your main address now. Your lists stay where they are.", address=address), "good")
+    return redirect(url_for("own_addresses.show"), 303)
+
+
+@blueprint.post("/account/addresses/remove")
+def remove() -> ResponseReturnValue:
+    """Take one of the member's further addresses away; its lists are sent to the main one."""
+    address = _posted()
+    renewed = own_addresses.remove(db.session(), address, who=who(), lists=portal().known_lists())
+    finish(renewed)
+    flash(gettext("%(address)s is removed. Its lists are sent to your main address.", address=address), "good")
+    return redirect(url_for("own_addresses.show"), 303)
+
+
+def who() -> Who:
+    """Return the member who changes something."""
+    return Who(guards.actor(), guards.token(), portal().clock())
+
+
+def finish(renewed: str) -> None:
+    """Put the renewed token into the cookie, and have the old address told."""
+    sign_in.begin(renewed, remember=session.permanent)
+    waited_for_mail.wake()
+
+
+def _posted() -> str:
+    form = HeldAddressForm()
+    if not form.validate():
+        abort(400)
+    try:
+        return canonical(form.address.data)
+    except InvalidAddressError:
+        raise BadInputError("this is not an address of yours") from None
+
+
+def _page(form: AddAddressForm) -> str:
+    member = guards.member()
+    profile = users.profile(db.session(), member.id)
+    held = {canonical(each) for each in profile.addresses}
+    asked = own_addresses.unconfirmed(db.session(), member.id, now=portal().clock())
+    return render_template(
+        "account/addresses.html",
+        form=form,
+        profile=profile,
+        shared=users.shared_addresses(db.session(), member.id),
+        asked=[each for each in asked if each not in held],
+    )
