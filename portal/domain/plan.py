@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
+from typing import NamedTuple
 
 from portal.domain.address import outgoing
 from portal.domain.mailinglist import MailingList, SafetyLimits
@@ -119,10 +120,18 @@ class Decision:
         return self.action is Action.REMOVE and self.is_pushed
 
 
+class Firsts(NamedTuple):
+    """How many first preferences the roster decides, by whether the address is on it."""
+
+    on_roster: int = 0
+    off_roster: int = 0
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a run would do with one list.
 
+    ``firsts`` are first preferences that are too many to be among the ``decisions``, where others are.
     ``seen_on`` counts the addresses seen on; ``expected`` those of them that make the roster doubtful where none is on
     it; ``staying`` those on the roster that are wanted there and that the run does not remove, which make an empty
     roster after the push doubtful; ``without_account`` those on the roster that no account holds.
@@ -139,6 +148,7 @@ class Plan:
     limits: SafetyLimits = field(default_factory=SafetyLimits)
     earlier: Earlier = field(default_factory=Earlier)
     is_planned_run: bool = False
+    firsts: Firsts = field(default_factory=Firsts)
 
     @cached_property
     def lines(self) -> tuple[Decision, ...]:
@@ -197,6 +207,13 @@ class Plan:
         return tuple(each for each in self.lines if each.is_pushed and each.row.address_id not in self.approval.waiting)
 
     @property
+    def all_firsts(self) -> Firsts:
+        """Count all first preferences, those among the decisions too."""
+        decided = self.of(Action.INIT)
+        on_roster = sum(each.on_roster for each in decided)
+        return Firsts(self.firsts.on_roster + on_roster, self.firsts.off_roster + len(decided) - on_roster)
+
+    @property
     def counts(self) -> dict[str, int]:
         """Count what a run would do, by the names that a run counts by."""
         return {
@@ -204,7 +221,7 @@ class Plan:
             "removed": len(self.of(Action.REMOVE)),
             "joined": len(self.of(Action.JOINED)),
             "left": len(self.of(Action.LEFT)),
-            "initialised": len(self.of(Action.INIT)),
+            "initialised": sum(self.all_firsts),
             "held": sum(each.held_back for each in self.lines),
         }
 

@@ -4,7 +4,7 @@ Set-based and in chunks, so that a roster of a million lines takes little memory
 Source: docs/semantics.md, "list-init". It decides by rule 1 of the merge alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -28,7 +28,6 @@ from sqlalchemy.orm import Session
 from portal import database
 from portal.database import ROSTER, IdRange
 from portal.domain.mailinglist import MailingList
-from portal.domain.merge import Action
 from portal.domain.plan import Plan
 from portal.domain.roster_text import RosterText
 from portal.errors import NoAddressesError, RosterInDoubtError
@@ -84,13 +83,30 @@ def list_init(
             _require_believable(own, mailing_list, on_roster, text, allow_empty=allow_empty)
         with scratch(own):
             counts = _prepare(own, mailing_list, on_roster=on_roster, invalid=text.invalid)
-        for ids in _chunks(own, _FIRSTS):
-            with transaction(own):
-                preference_rows.write_noted_firsts(own, mailing_list.handle, _FIRSTS, ids, now=now)
+        _write_firsts(own, mailing_list, now=now)
         for ids in _chunks(own, _AGREED):
             with transaction(own):
                 preference_rows.write_noted_seen(own, mailing_list.handle, _AGREED, ids)
     return counts
+
+
+def write_firsts(session: Session, mailing_list: MailingList, roster: Iterable[str], *, now: datetime) -> None:
+    """Give every managed address without a preference the one that a roster of canonical addresses says.
+
+    For a run, which has planned it and holds the list.
+    """
+    with database.dedicated(session) as own:
+        with scratch(own):
+            database.load_roster(own.connection(), roster)
+            _note(own, _KNOWN, _known())
+            _note(own, _FIRSTS, _first_preferences(mailing_list))
+        _write_firsts(own, mailing_list, now=now)
+
+
+def _write_firsts(session: Session, mailing_list: MailingList, *, now: datetime) -> None:
+    for ids in _chunks(session, _FIRSTS):
+        with transaction(session):
+            preference_rows.write_noted_firsts(session, mailing_list.handle, _FIRSTS, ids, now=now)
 
 
 def _require_believable(
@@ -145,11 +161,10 @@ def _note(session: Session, table: Table, query: Any) -> None:
 
 def counts_of_plan(session: Session, mailing_list: MailingList, plan: Plan, *, invalid: int) -> Counts:
     """Return what the first half of a planned run, which is a list-init too, did."""
-    firsts = plan.of(Action.INIT)
-    on_roster = sum(each.on_roster for each in firsts)
+    firsts = plan.all_firsts
     with reading(session):
-        kept = _count_managed(session, mailing_list) - len(firsts)
-    return Counts(on_roster, len(firsts) - on_roster, kept, plan.without_account, invalid)
+        kept = _count_managed(session, mailing_list) - sum(firsts)
+    return Counts(firsts.on_roster, firsts.off_roster, kept, plan.without_account, invalid)
 
 
 def _count_managed(session: Session, mailing_list: MailingList) -> int:

@@ -36,6 +36,7 @@ from portal.services.sync.run_steps import (
     never_added,
     require_believable_after,
     sync_result,
+    write_firsts,
 )
 from portal.services.sync.runs import Begun, PushedLine
 from portal.services.sync.settlement import settle
@@ -75,6 +76,7 @@ def begin_planned_run(
         )
         run = begin(work, plan, is_accepted=is_accepted)
         with failure_recorded(work, run), _taken_back_on_failure(work, run):
+            write_firsts(work, plan, roster)
             unpushed = [each for each in plan.decisions if not each.is_pushed]
             settled = settle(session, run, unpushed, never_added(plan), now=clock())
     except BaseException:

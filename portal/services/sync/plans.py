@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import IntEnum
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Integer, Select, and_, case, cast, except_, func, not_, or_, select
 from sqlalchemy.orm import Session
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from portal import database
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action, AddressState
-from portal.domain.plan import Plan, Row, decide_rows, expect, rules_of
+from portal.domain.plan import Firsts, Plan, Row, decide_rows, expect, rules_of
 from portal.domain.run import NEVER_BEGUN, WAITS, RunState
 from portal.domain.safety import Act, Earlier
 from portal.models import Address, Preference, Restore, Run, RunLine, User, UserAddress
@@ -21,6 +21,7 @@ from portal.services.accounts.addresses import is_held, is_managed, managed_ids
 RETRY_AFTER = timedelta(days=1)  # a refused address is tried again
 WAITING_ENDS = timedelta(days=90)
 COUNTED_TOGETHER = timedelta(hours=12)  # the runs that share one measure of the safety limits
+FEW = 1_000  # so many first preferences are decided one by one
 _IDS = 5_000  # how many ids one statement names
 
 
@@ -34,7 +35,6 @@ class _Overview(IntEnum):
     STEADY_ON = 1
     UNSETTLED = 2
     UNSETTLED_WITHOUT_ACCOUNT = 3
-    UNMANAGED = 4  # an account holds it, and there is no preference
 
 
 def make_plan(
@@ -47,11 +47,11 @@ def make_plan(
 ) -> Plan:
     """Read what the portal knows of a list and decide; ``roster`` maps canonical addresses to spellings."""
     our_acts = unfinished_acts(session, mailing_list.handle)
-    ids, counts = _undecided(session, mailing_list, roster, our_acts)
-    rows = load_rows(session, mailing_list, ids, now=now)
+    found = _undecided(session, mailing_list, roster, our_acts)
+    rows = load_rows(session, mailing_list, found.ids, now=now)
     # A move made meanwhile may have brought one of its two halves without the other.
     halves = {each for row in rows for each in (row.moved_to, row.moved_from) if each is not None}
-    rows += load_rows(session, mailing_list, halves - ids, now=now)
+    rows += load_rows(session, mailing_list, halves - found.ids, now=now)
     decisions = decide_rows(
         rows, roster, rules=rules_of(mailing_list), our_acts=our_acts, is_planned_run=is_planned_run
     )
@@ -59,10 +59,11 @@ def make_plan(
         handle=mailing_list.handle,
         decisions=decisions,
         on_roster=len(roster),
-        without_account=len(roster) - counts["held"],
-        seen_on=counts["steady_on"] + sum(row.state.seen is True for row in rows),
-        expected=expect(decisions, steady_on=counts["steady_on"]),
-        staying=counts["steady_on"] + sum(each.stays for each in decisions),
+        without_account=found.without_account,
+        seen_on=found.steady_on + sum(row.state.seen is True for row in rows),
+        expected=expect(decisions, steady_on=found.steady_on),
+        staying=found.steady_on + found.firsts.on_roster + sum(each.stays for each in decisions),
+        firsts=found.firsts,
         limits=mailing_list.safety_limits,
         earlier=Earlier(
             approved=accepted_lines(session, mailing_list.handle),
@@ -135,35 +136,83 @@ def count_staying(session: Session, handle: str, *, leaving: Collection[int]) ->
     return len(set(wanted).difference(leaving))
 
 
+class _Undecided(NamedTuple):
+    """The ids of the addresses that rules could say something about, and counts of the others."""
+
+    ids: set[int]
+    steady_on: int
+    without_account: int
+    firsts: Firsts
+
+
 def _undecided(
     session: Session, mailing_list: MailingList, roster: Mapping[str, str], our_acts: Mapping[int, Action]
-) -> tuple[set[int], dict[str, int]]:
-    """Return the ids of the addresses that rules could say something about, and counts over all.
+) -> _Undecided:
+    """Find what has to be decided.
 
-    The steady ones whose place on the roster agrees are passed over: they are nearly all.
+    Passed over are the steady ones whose place on the roster agrees, which are nearly all, and first preferences where
+    there are many: nothing but the roster decides those.
+    """
+    unknown = set(roster)
+    halves = _halves_of_moves(session, mailing_list)
+    ids, steady_on = _unsettled(session, mailing_list, unknown, our_acts)
+    bare, firsts = _bare(session, mailing_list, unknown, alone=halves.union(our_acts))
+    ids |= bare
+    if mailing_list.audience is not None:  # accounts outside it have not been read
+        unknown = _without_account(session, unknown)
+    steady_on -= _count_seen_on(session, mailing_list, halves - ids)
+    return _Undecided(ids | halves, steady_on, len(unknown), firsts)
+
+
+def _unsettled(
+    session: Session, mailing_list: MailingList, unknown: set[str], our_acts: Mapping[int, Action]
+) -> tuple[set[int], int]:
+    """Return the ids of what is stored and not steady, or not as the roster is, and how many others are on it.
+
+    ``unknown`` is the roster; what an account holds is taken out of it.
     """
     found: set[int] = set()
     steady_on = 0
-    unknown = set(roster)
     # As plain numbers, for a million comparisons.
     on, off = _Overview.STEADY_ON.value, _Overview.STEADY_OFF.value
-    unheld, unmanaged = _Overview.UNSETTLED_WITHOUT_ACCOUNT.value, _Overview.UNMANAGED.value
-    for address_id, canonical, overview in _overviews(session, mailing_list):
+    unheld = _Overview.UNSETTLED_WITHOUT_ACCOUNT.value
+    for address_id, canonical, overview in _streamed(session, _with_preference(mailing_list)):
         if canonical in unknown:
             if overview != unheld:
-                unknown.discard(canonical)
+                unknown.remove(canonical)
             if overview == on and address_id not in our_acts:
                 steady_on += 1
                 continue
         elif overview == off and address_id not in our_acts:
             continue
-        if overview != unmanaged:
+        found.add(address_id)
+    return found, steady_on
+
+
+def _bare(
+    session: Session, mailing_list: MailingList, unknown: set[str], *, alone: Collection[int]
+) -> tuple[set[int], Firsts]:
+    """Return the ids of managed addresses without a preference, or how many they are where they are many.
+
+    Some are returned ``alone`` in any case. ``unknown`` is as in ``_unsettled``.
+    """
+    found: set[int] = set()
+    few: list[int] = []
+    counts = [0, 0]
+    for address_id, canonical, is_managed_one in _streamed(session, _without_preference(mailing_list)):
+        on_roster = canonical in unknown
+        unknown.discard(canonical)
+        if not is_managed_one:
+            continue
+        if address_id in alone:
             found.add(address_id)
-    halves = _halves_of_moves(session, mailing_list) - found
-    steady_on -= _count_seen_on(session, mailing_list, halves)
-    if mailing_list.audience is not None:  # accounts outside it have not been read
-        unknown = _without_account(session, unknown)
-    return found | halves, {"held": len(roster) - len(unknown), "steady_on": steady_on}
+            continue
+        counts[on_roster] += 1
+        if len(few) <= FEW:
+            few.append(address_id)
+    if len(few) <= FEW:
+        return found.union(few), Firsts()
+    return found, Firsts(on_roster=counts[True], off_roster=counts[False])
 
 
 def _without_account(session: Session, canonicals: Collection[str]) -> set[str]:
@@ -185,11 +234,8 @@ def _halves_of_moves(session: Session, mailing_list: MailingList) -> set[int]:
     return {each for each in (*moved_to, *moved_from) if each is not None}
 
 
-def _overviews(session: Session, mailing_list: MailingList) -> Iterator[tuple[int, str, int]]:
-    """Return id, canonical form and overview of all addresses that have a preference or that an account holds."""
-    queries = overview_queries(mailing_list)
-    blocks = (block for query in queries for block in database.stream(session.connection(), query))
-    return chain.from_iterable(blocks)
+def _streamed(session: Session, query: Select[Any]) -> Iterator[tuple[Any, ...]]:
+    return chain.from_iterable(database.stream(session.connection(), query))
 
 
 def overview_queries(mailing_list: MailingList) -> tuple[Select[Any], Select[Any]]:
@@ -235,15 +281,15 @@ def _with_preference(mailing_list: MailingList) -> Select[Any]:
 
 
 def _without_preference(mailing_list: MailingList) -> Select[Any]:
-    """Return the same of the addresses that an account holds and that have none.
+    """Return id, canonical form and whether it is managed of the addresses that an account holds and that have none.
 
     Of a list that has an audience only what is managed: its groups are few, and accounts are many.
     """
-    overview = case((is_managed(mailing_list), _Overview.UNSETTLED), else_=_Overview.UNMANAGED)
     chosen = select(Preference.address_id).where(Preference.list_handle == mailing_list.handle)
     held = select(UserAddress.address_id) if mailing_list.audience is None else managed_ids(mailing_list)
     bare = except_(held, chosen).order_by("address_id")  # so that SQLite merges the two
-    return select(Address.id, Address.canonical, overview).where(Address.id.in_(bare))
+    managed = case((is_managed(mailing_list), 1), else_=0)
+    return select(Address.id, Address.canonical, managed).where(Address.id.in_(bare))
 
 
 def load_rows(session: Session, mailing_list: MailingList, ids: Collection[int], *, now: datetime) -> list[Row]:

@@ -151,6 +151,14 @@ def begin(work: Work, plan: Plan, *, is_accepted: bool) -> Begun:
     return run
 
 
+def write_firsts(work: Work, plan: Plan, roster: Roster) -> None:
+    """Write the first preferences that are not among the decisions of a plan."""
+    if any(plan.firsts):
+        from portal.services.sync import list_init  # most runs have none
+
+        list_init.write_firsts(work.session, work.mailing_list, roster, now=work.clock())
+
+
 def never_added(plan: Plan) -> dict[int, Pushed]:
     """Return what a member and an operator are to read of adds that are never made, where they do not yet."""
     refused = Pushed(

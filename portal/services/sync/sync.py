@@ -43,6 +43,7 @@ from portal.services.sync.run_steps import (
     require_believable_after,
     sync_result,
     tally,
+    write_firsts,
 )
 from portal.services.sync.settlement import Pushed, settle
 from portal.services.transaction import reading
@@ -75,6 +76,7 @@ def sync_list(
             plan = _withdraw(work, lease, manager, plan)
             pushed = _push(work, lease, manager, plan) | never_added(plan)
             leases.renew(session, lease)  # what another run has settled meanwhile must not be overwritten
+            write_firsts(work, plan, roster)
             settled = settle(session, run, plan.decisions, pushed, now=clock())
             finish(work, run, pushed, settled)
     return sync_result(run, plan, pushed, settled, repaired)
