@@ -138,6 +138,9 @@ def _find_or_make(session: Session, wanted: Sequence[Checked], *, others: Collec
 
     So nobody forgets them before the transaction ends, and what is decided about them stays true.
     """
+    if not wanted:
+        moves.lock(session, others)
+        return {}
     ids: dict[str, int] = {}
     while len(ids) < len({each.canonical for each in wanted}):  # one may just have been forgotten
         session.execute(
