@@ -92,7 +92,7 @@ class _Brought(NamedTuple):
     """What an account brings, and from which mailbox.
 
     ``chosen_at`` is when somebody chose it, left or joined, as ``chosen_at`` says; ``is_fresh``: they did since the
-    account moved there, which alone held it.
+    account moved there, which alone held it; ``is_found``: others left it there, and nobody chose since.
     """
 
     subscribed: bool
@@ -100,6 +100,7 @@ class _Brought(NamedTuple):
     chosen_at: datetime
     origin: int
     is_fresh: bool
+    is_found: bool = False
 
 
 def move(mailboxes: Mapping[int, Mailbox], moves: Collection[Move], stamp: Stamp) -> dict[int, Mailbox]:
@@ -163,15 +164,20 @@ def _brought(mailboxes: Mapping[int, Mailbox], old: int, moved: Move) -> _Brough
     is_fresh = moved.account in mailbox.fresh and mailbox.holders == {moved.account}
     if moved.is_return and not (is_fresh or standing.moved_from is not None or mailbox.address_id != old):
         return None
-    if _is_made_by_taking(mailbox, standing, moved.account):
-        return None
+    if _is_found(mailbox, standing, moved.account):
+        return _Brought(standing.subscribed, standing.touched, _NEVER, mailbox.address_id, is_fresh, is_found=True)
     return _Brought(standing.subscribed, standing.touched, chosen_at(standing), mailbox.address_id, is_fresh)
 
 
-def _is_made_by_taking(mailbox: Mailbox, standing: Standing, account: int) -> bool:
-    """Tell whether a no is none of an account's doing: it is what it found when it took the mailbox."""
-    is_no_choice = not standing.subscribed and standing.source == "rule" and standing.moved_from is None
-    return is_no_choice and any(each.taken_by == account for each in mailbox.displaced)
+def _is_found(mailbox: Mailbox, standing: Standing, account: int) -> bool:
+    """Tell whether a preference is none of an account's doing: it found it, or what was there ended as it came."""
+    if standing.moved_from is not None:
+        return False
+    found = [each.before for each in mailbox.displaced if each.taken_by == account]
+    if standing.source == "rule" and not standing.subscribed:
+        return bool(found)
+    what = (standing.subscribed, standing.source, standing.changed_at)
+    return any(each and (each.subscribed, each.source, each.changed_at) == what for each in found)
 
 
 def _is_left_for(standing: Standing, account: int, address_id: int) -> bool:
@@ -249,7 +255,8 @@ def _take(mailbox: Mailbox, moves: Collection[Move], brought: Mapping[Move, _Bro
     if mailbox.holders:
         guests = {each.account for each in coming if each.old is not None and not each.is_return}
         return replace(mailbox, holders=mailbox.holders | active, guests=mailbox.guests | guests)
-    standing, brings = mailbox.standing, _by_account(coming, brought)
+    own = {each: brings for each, brings in brought.items() if brings and not brings.is_found}
+    standing, brings = mailbox.standing, _by_account(coming, own)
 
     def order(account: int) -> tuple[bool, bool, int]:  # in whatever order they were named
         return standing is None or standing.left_by != account, brings[account] is None, account
@@ -284,11 +291,14 @@ def _give_up_others(
 ) -> Mailbox:
     """Give up other addresses for one that the same account holds already, as the only one.
 
-    What was chosen later counts. Where nobody chose, a yes goes along, and a no where there is no preference.
+    What was chosen later counts. Where nobody chose, a yes goes along, and a no where there is no preference. What was
+    found at the other one goes along only where that ended what was here.
     """
     for account, brings in sorted(_by_account(moves, brought).items()):
         standing = mailbox.standing
         if brings is None or (standing and standing.left_by not in {None, account}):
+            continue
+        if brings.is_found and (standing is None or standing.source != "rule"):
             continue
         if standing is None:
             mailbox = replace(mailbox, standing=_made(brings, stamp))
@@ -301,20 +311,17 @@ def _take_first(mailbox: Mailbox, comer: int, brought: _Brought | None, stamp: S
     before = mailbox.standing
     if before is not None and before.left_by == comer:
         return replace(mailbox, standing=_returned(before, brought, stamp))
-    return _displaced(mailbox, comer, _taken(mailbox, brought, stamp))
+    after = _taken(mailbox, brought, stamp)
+    found = Displaced(comer, before)
+    return replace(mailbox, standing=after, displaced=(*mailbox.displaced, found)) if after or before else mailbox
 
 
 def _take_too(mailbox: Mailbox, comer: int, brought: _Brought | None, stamp: Stamp) -> Mailbox:
     """Let an account take a mailbox along with others: one *unsubscribed* among them wins."""
     if brought is None or brought.subscribed or mailbox.standing is None:  # None: nobody brings anything
         return mailbox
-    return _displaced(mailbox, comer, _put(mailbox.standing, brought, stamp))
-
-
-def _displaced(mailbox: Mailbox, comer: int, after: Standing | None) -> Mailbox:
-    if after == mailbox.standing:
-        return mailbox
-    return replace(mailbox, standing=after, displaced=(*mailbox.displaced, Displaced(comer, mailbox.standing)))
+    found = Displaced(comer, mailbox.standing)
+    return replace(mailbox, standing=_put(mailbox.standing, brought, stamp), displaced=(*mailbox.displaced, found))
 
 
 def _returned(standing: Standing, brought: _Brought | None, stamp: Stamp) -> Standing:

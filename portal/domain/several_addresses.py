@@ -21,12 +21,13 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """One of a person's addresses, and what is stored of it for a list."""
+    """One of a person's addresses, and what is stored of it for a list; ``is_found``: by others who held it before."""
 
     address_id: int
     standing: Standing | None
     is_main: bool = False
     is_shared: bool = False
+    is_found: bool = False
 
 
 def tick(held: Collection[Held], chosen: int) -> dict[int, bool]:
@@ -50,7 +51,8 @@ def ended_elsewhere(own: Collection[Own], account: int, stamp: Stamp) -> dict[in
     """Return what ends at the addresses of a person, who was given one of them, so that a list sends to one.
 
     It stays the one that somebody chose last, else one that is on the roster, else the main one. The others that nobody
-    else holds are unsubscribed. What others chose for a mailbox that they share is no choice of the person.
+    else holds are unsubscribed. What others chose for a mailbox that they share, or held before, is no choice of the
+    person.
     """
     sent_to = [each for each in own if each.standing is not None and each.standing.subscribed]
     candidates = [each for each in sent_to if not each.is_shared or _is_chosen_by(each.standing, account)]
@@ -70,7 +72,8 @@ def _is_chosen_by(standing: Standing | None, account: int) -> bool:
 
 def _precedence(own: Own) -> tuple[datetime, bool, bool, int]:
     standing = own.standing or Standing(True, "rule")
-    return chosen_at(standing), standing.seen is True, own.is_main, -own.address_id
+    chosen = chosen_at(replace(standing, source="rule") if own.is_found else standing)
+    return chosen, standing.seen is True, own.is_main, -own.address_id
 
 
 def _ended(standing: Standing | None, stamp: Stamp) -> Standing:

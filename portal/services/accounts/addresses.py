@@ -398,7 +398,11 @@ def _carry_out(
     _note_let_go(session, olds, now=now)
     news = {each.new for each in taken if each.new is not None}
     clear_departures_of(session, sorted(news), lists=lists)
-    given = [(each.account, each.new) for each in taken if each.old is None and each.new is not None]
+    given = {
+        (each.account, each.new): (each.account, each.new) in returning
+        for each in taken
+        if each.old is None and each.new is not None
+    }
     if given:
         moves.send_to_one(session, given, lists=lists, actor=actor, now=now)
     origins = {each.moved_from for step in steps for each in step.account.held.values() if each.moved_from is not None}

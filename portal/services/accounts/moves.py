@@ -62,15 +62,14 @@ def carry_out(session: Session, moves: Sequence[Move], *, actor: Actor, now: dat
 
 
 def send_to_one(
-    session: Session, given: Iterable[tuple[int, int]], *, lists: Lists, actor: Actor, now: datetime
+    session: Session, given: Mapping[tuple[int, int], bool], *, lists: Lists, actor: Actor, now: datetime
 ) -> None:
-    """End what else a list sends to, where accounts were given addresses: pairs of account and address.
+    """End what else a list sends to, where accounts were given addresses.
 
-    Who holds what has been written, and all addresses of the accounts are locked. On lists that somebody may not see
-    everything stays as it is.
+    ``given`` says for each account and address whether they had left it themselves. Who holds what has been written,
+    and all addresses of the accounts are locked. On lists that somebody may not see everything stays as it is.
     """
-    new = {(account, number) for account, number in given}
-    people = _people(session, {account for account, _number in new})
+    people = _people(session, {account for account, _number in given})
     numbers = sorted({number for each in people for number in each.held})
     standings = preference_rows.load_standings(session, numbers)
     displaced = displaced_preferences.load(session, numbers)
@@ -80,11 +79,14 @@ def send_to_one(
     for handle, each in product(sorted({handle for handle, _number in standings}), people):
         if not each.may_see(handle, lists):
             continue
-        own = [Own(number, standings.get((handle, number)), *flags) for number, flags in each.held.items()]
+        own = [
+            Own(number, standings.get((handle, number)), *flags, is_found=not given.get((each.account, number), True))
+            for number, flags in each.held.items()
+        ]
         for number, after in ended_elsewhere(own, each.account, Stamp(now, actor.user_id)).items():
             key, before = (handle, number), standings.get((handle, number))
             written[key] = Written(handle, number, names[number], before, after)
-            if (each.account, number) in new:  # so that an address given by mistake leaves nothing behind
+            if (each.account, number) in given:  # so that an address given by mistake leaves nothing behind
                 redisplaced[key] = (*displaced.get(key, ()), Displaced(each.account, before))
     preference_rows.write_moves(session, written.values(), actor=actor, now=now)
     displaced_preferences.replace(session, redisplaced)

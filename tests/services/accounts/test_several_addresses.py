@@ -173,6 +173,25 @@ def test_a_mailbox_that_somebody_left_is_theirs_again_after_a_mistake(office: Of
     assert office.stored() == {Y: (True, "user"), Z: (True, "rule")}
 
 
+@pytest.mark.parametrize("own", [(True, "init", False), (False, "user", False), (True, "user", True)])
+def test_what_others_left_on_the_roster_is_no_choice_of_the_person_and_does_not_go_along(
+    office: Office, session: Session, own: tuple[bool, str, bool]
+) -> None:
+    make_user(session, "bob", Y)
+    make_preference(session, "members", Y, True, seen=True, changed_at=NOW + timedelta(days=1))
+    users.deactivate(session, "bob", now=NOW)
+    alice = make_user(session, "alice", X)
+    subscribed, source, seen = own
+    make_preference(session, "members", X, subscribed, source=source, seen=seen)
+    make_preference(session, "tech", Y, False, source="superuser")
+    make_preference(session, "tech", X, True)
+    office.add(alice, Y)
+    assert office.stored("members")[X][0] is (source == "user" and subscribed)
+    office.remove(alice, Y)
+    assert office.stored("members")[X][0] is subscribed
+    assert office.stored("tech") == {X: (True, "user"), Y: (False, "superuser")}
+
+
 def test_a_mailbox_that_another_account_uses_is_taken_only_if_somebody_says_so(
     office: Office, session: Session
 ) -> None:
