@@ -92,7 +92,7 @@ class _Brought(NamedTuple):
     """What an account brings, and from which mailbox.
 
     ``chosen_at`` is when somebody chose it, left or joined, as ``chosen_at`` says; ``is_fresh``: they did since the
-    account moved there, which alone held it; ``is_found``: others left it there, and nobody chose since.
+    account moved there, which alone held it, or with others who go where it goes; ``is_found``: others left it there, and nobody chose since.
     """
 
     subscribed: bool
@@ -109,7 +109,7 @@ def move(mailboxes: Mapping[int, Mailbox], moves: Collection[Move], stamp: Stamp
     Each brings what the old mailbox had before, so that two who trade places take their choices with them.
     """
     after = dict(mailboxes)
-    brought = {each: _brought(mailboxes, each.old, each) for each in moves if each.old is not None}
+    brought = {each: _brought(mailboxes, each.old, each, moves) for each in moves if each.old is not None}
     for old in {each.old for each in moves if each.old is not None}:
         after[old] = _let_go(after[old], [each for each in moves if each.old == old])
     for new in {each.new for each in moves if each.new is not None}:
@@ -146,7 +146,7 @@ def activate(mailbox: Mailbox, account: int) -> Mailbox:
     return replace(mailbox, holders=mailbox.holders | {account}, standing=standing)
 
 
-def _brought(mailboxes: Mapping[int, Mailbox], old: int, moved: Move) -> _Brought | None:
+def _brought(mailboxes: Mapping[int, Mailbox], old: int, moved: Move, moves: Collection[Move]) -> _Brought | None:
     """Return what an account takes along; back to where it came from only what is its own doing.
 
     One that moved in with others takes along what it left at the mailbox before, unless somebody chose since; one that
@@ -161,7 +161,8 @@ def _brought(mailboxes: Mapping[int, Mailbox], old: int, moved: Move) -> _Brough
     standing = mailbox.standing
     if standing is None or not (moved.is_active or standing.left_by == moved.account):
         return None
-    is_fresh = moved.account in mailbox.fresh and mailbox.holders == {moved.account}
+    together = {each.account for each in moves if (each.old, each.new) == (moved.old, moved.new)}
+    is_fresh = moved.account in mailbox.fresh and mailbox.holders <= together
     if moved.is_return and not (is_fresh or standing.moved_from is not None or mailbox.address_id != old):
         return None
     if _is_found(mailbox, standing, moved.account):
@@ -263,8 +264,9 @@ def _take(mailbox: Mailbox, moves: Collection[Move], brought: Mapping[Move, _Bro
 
     first, *others = sorted(brings, key=order)
     after = _take_first(mailbox, first, brings[first], stamp)
+    returning = {each.account for each in coming if each.is_return}
     for each in others:
-        after = _take_too(after, each, brings[each], stamp)
+        after = _take_too(after, each, brings[each], stamp, is_return=each in returning)
     standing = after.standing
     if standing is not None and not active:
         standing = replace(standing, left_by=first)
@@ -316,10 +318,12 @@ def _take_first(mailbox: Mailbox, comer: int, brought: _Brought | None, stamp: S
     return replace(mailbox, standing=after, displaced=(*mailbox.displaced, found)) if after or before else mailbox
 
 
-def _take_too(mailbox: Mailbox, comer: int, brought: _Brought | None, stamp: Stamp) -> Mailbox:
+def _take_too(mailbox: Mailbox, comer: int, brought: _Brought | None, stamp: Stamp, *, is_return: bool) -> Mailbox:
     """Let an account take a mailbox along with others: one *unsubscribed* among them wins."""
     if brought is None or brought.subscribed or mailbox.standing is None:  # None: nobody brings anything
         return mailbox
+    if is_return:
+        return replace(mailbox, standing=_returned(mailbox.standing, brought, stamp))
     found = Displaced(comer, mailbox.standing)
     return replace(mailbox, standing=_put(mailbox.standing, brought, stamp), displaced=(*mailbox.displaced, found))
 

@@ -1,8 +1,9 @@
 """Two people, two mailboxes, one list: the promises of SEMANTICS hold whatever is done, in whatever order.
 
 Every sequence of up to ``DEPTH`` events is tried from every first world, and a run after each of them: choices, mailed
-links, joins and leaves at the list, moves, swaps, deactivations, deletions, the purge, and runs that are done as told
-or held up by a moderator. What an account holds by a move, and whom a mailbox was shared with, is remembered.
+links, joins and leaves at the list, moves, swaps, moves of two together, deactivations, deletions, the purge, and runs
+that are done as told or held up by a moderator. What an account holds by a move, and whom a mailbox was shared with, is
+remembered. Of sequences that are longer by one event, a sample is tried.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from itertools import product
+from random import Random
 
 import pytest
 
@@ -19,6 +21,7 @@ from portal.domain.moves import Displaced, Mailbox, Move, Stamp, Standing
 from portal.domain.plan import Decision, Reason, Row, decide_rows
 
 DEPTH = 3
+SAMPLE = 3_000  # worlds that are one event further away
 PEOPLE = (1, 2)
 MOVER = 7  # whoever moves people
 BOTH = 12  # in the place of one of them, where a preference is of the two
@@ -350,9 +353,18 @@ def reachable(rules: Rules) -> frozenset[World]:
     return frozenset(found)
 
 
+def longer(rules: Rules, count: int) -> Iterator[World]:
+    """Yield worlds that one more event makes of some at the end of the space."""
+    dice = Random(0)
+    worlds = sorted(reachable(rules), key=repr)
+    for world in dice.choices(worlds, k=count):
+        following = [*events(world), *(run(world, rules, is_moderated=each) for each in (False, True))]
+        yield dice.choice(following)
+
+
 @pytest.fixture(scope="module", params=RULES, ids=["remove", "keep"])
 def space(request: pytest.FixtureRequest) -> tuple[Rules, frozenset[World]]:
-    return request.param, reachable(request.param)
+    return request.param, reachable(request.param) | frozenset(longer(request.param, SAMPLE))
 
 
 def test_nobody_is_added_without_an_account_and_a_standing_yes_that_is_not_of_somebody_who_is_gone(space) -> None:
@@ -432,6 +444,46 @@ def test_a_typo_undone_before_a_run_is_as_if_nothing_had_happened(space) -> None
     for world in worlds:
         for person, typo in typos(world):
             assert back(typo, person).mailboxes == world.mailboxes, (person, world)
+
+
+def typos_together(world: World) -> Iterator[World]:
+    """Yield moves of both people from one mailbox to the other, which are undone next, of people who have arrived."""
+    if not all(world.seats) or len(set(world.seats)) != 1:
+        return
+    seat = world.seats[0]
+    those = [to_the_other(world, person) for person in PEOPLE]
+    takers = {each.taken_by for each in world.at(seat[0] if seat else 0).displaced}
+    if seat and seat[1] and not takers and not any(is_back(world, each) for each in those):
+        yield moved(world, those)
+
+
+def back_together(world: World) -> World:
+    return moved(world, [to_the_other(world, person) for person in PEOPLE])
+
+
+def test_a_typo_of_two_together_undone_before_a_run_is_as_if_nothing_had_happened(space) -> None:
+    _rules, worlds = space
+    tried = 0
+    for world in worlds:
+        for typo in typos_together(world):
+            assert back_together(typo).mailboxes == world.mailboxes, world
+            tried += 1
+    assert tried
+
+
+def test_who_move_together_untick_and_go_back_together_are_off_the_list(space) -> None:
+    rules, worlds = space
+    tried = 0
+    for world in worlds:
+        for typo in typos_together(world):
+            new = 3 - (world.seats[0] or (0, False))[0]
+            for between in (typo, run(typo, rules)):
+                for unticked in choices(between, between.at(new)):
+                    if unticked.at(new).standing and not unticked.at(new).standing.subscribed:
+                        after = run(back_together(unticked), rules)
+                        assert not after.roster & {seat[0] for seat in after.seats if seat}, (world, unticked)
+                        tried += 1
+    assert tried
 
 
 def leaves_by_itself(world: World, mailbox: Mailbox, rules: Rules) -> bool:

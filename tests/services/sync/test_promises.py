@@ -129,18 +129,124 @@ class Promises(RuleBasedStateMachine):
         if user_id is not None:
             self._toggle(user_id, handle)
 
-    def _toggle(self, user_id: int, handle: str) -> None:
+    def _toggle(self, user_id: int, handle: str, mailbox: str | None = None) -> None:
+        """Turn a box over, or send a list to one address of a person."""
         page = preferences.page(self.session, user_id, catalogue=self.catalogue, now=self.clock())
-        shown = {offer.mailing_list.handle: offer.is_ticked for offer in page.offers}
+        shown = {offer.mailing_list.handle: offer.address_id or 0 for offer in page.offers}
+        ids = {canonical(each.spelling): each.id for each in page.addresses}
         before = self._stored(handle)
         if handle in shown:
-            ticked = {each for each, is_ticked in shown.items() if is_ticked ^ (each == handle)}
+            is_ticked = mailbox is not None or not shown[handle]
             preferences.choose(
-                self.session, user_id, shown=shown, ticked=ticked, catalogue=self.catalogue, now=self.clock()
+                self.session,
+                user_id,
+                shown={handle: shown[handle]},
+                ticked={handle} if is_ticked else (),
+                addresses={handle: ids[mailbox]} if mailbox else {},
+                catalogue=self.catalogue,
+                now=self.clock(),
             )
+        self._remember_choices(handle, before)
+
+    def _remember_choices(self, handle: str, before: dict[str, dict[str, Any]]) -> None:
+        """Note who joined or left by what was just stored; an untick that came with a tick elsewhere is neither."""
         for mailbox, row in self._stored(handle).items():
             if mailbox not in before or before[mailbox]["subscribed"] != row["subscribed"]:
-                self.acts[mailbox, handle] = "join" if row["subscribed"] else "leave"
+                act = "join" if row["subscribed"] else "leave"
+                self.acts[mailbox, handle] = "" if row["source"] == "rule" else act
+
+    @rule(name=people, handle=handles, mailbox=mailboxes)
+    def choose_an_address(self, name: str, handle: str, mailbox: str) -> None:
+        user_id = self._user_id(name)
+        if user_id is not None and mailbox in self._held(user_id):
+            self._toggle(user_id, handle, mailbox)
+            if mailbox in self._managed(handle):
+                stored = self._stored(handle)
+                assert stored[mailbox]["subscribed"]
+                alone = {each for each in self._held(user_id) if len(self._holders(each)) == 1} - {mailbox}
+                assert not any(stored[each]["subscribed"] for each in alone), "it sends to one of theirs"
+
+    # Several addresses of one person.
+
+    def _held(self, user_id: int) -> list[str]:
+        """The addresses of an account, the main one first."""
+        with self.session.begin():
+            mine = select(Address.canonical).join(UserAddress).where(UserAddress.user_id == user_id)
+            return list(self.session.scalars(mine.order_by(UserAddress.is_main.desc(), Address.id)))
+
+    def _change_addresses(self, user_id: int, what: str, mailbox: str) -> None:
+        values: dict[str, Any] = {"actor": COMMAND_LINE, "now": self.clock(), "lists": self.catalogue.lists}
+        if what == "add":
+            addresses.add(self.session, user_id, Checked(mailbox, mailbox), **values)
+        elif what == "remove":
+            addresses.remove(self.session, user_id, mailbox, **values)
+        else:
+            addresses.make_main(self.session, user_id, mailbox, **values)
+        self.clock.advance(seconds=1)
+
+    @rule(name=people, mailbox=mailboxes)
+    def add_an_address(self, name: str, mailbox: str) -> None:
+        user_id = self._user_id(name)
+        if user_id is None or mailbox in self._held(user_id):
+            return
+        before = {handle: self._stored(handle) for handle in LISTS}
+        self._change_addresses(user_id, "add", mailbox)
+        for handle in LISTS:
+            self.acts[mailbox, handle] = ""
+            self._remember_choices(handle, before[handle])
+            alone = [each for each in self._held(user_id) if len(self._holders(each)) == 1]
+            stored = self._stored(handle)
+            on = [each for each in alone if each in stored and stored[each]["subscribed"]]
+            if mailbox in self._managed(handle):
+                assert len(on) <= 1, "a list sends to one address of theirs"
+
+    @rule(name=people, mailbox=mailboxes)
+    def remove_an_address(self, name: str, mailbox: str) -> None:
+        user_id = self._user_id(name)
+        held = self._held(user_id) if user_id is not None else []
+        if user_id is None or mailbox not in held[1:]:
+            return
+        before, acts = {handle: self._stored(handle) for handle in LISTS}, dict(self.acts)
+        self._change_addresses(user_id, "remove", mailbox)
+        for handle in LISTS:
+            old, new = before[handle].get(held[0]), self._stored(handle).get(held[0])
+            if new is not None and (old is None or old["subscribed"] != new["subscribed"]):
+                self.acts[held[0], handle] = acts.get((mailbox, handle), "")
+
+    @rule(name=people, mailbox=mailboxes)
+    def make_another_address_the_main_one(self, name: str, mailbox: str) -> None:
+        user_id = self._user_id(name)
+        if user_id is not None and mailbox in self._held(user_id):
+            before = [self._stored(handle) for handle in LISTS]
+            self._change_addresses(user_id, "make main", mailbox)
+            assert self._held(user_id)[0] == mailbox
+            assert [self._stored(handle) for handle in LISTS] == before, "the lists stay where they are"
+
+    @rule(name=people, mailbox=mailboxes)
+    def add_an_address_by_mistake_and_remove_it(self, name: str, mailbox: str) -> None:
+        """It is as if nothing had happened, with everybody, but that a list may be sent to one address of theirs."""
+        user_id = self._user_id(name)
+        if user_id is None or mailbox in self._held(user_id) or self._had_left(user_id, mailbox):
+            return
+        before = {handle: self._wanted(handle) for handle in LISTS}
+        self._change_addresses(user_id, "add", mailbox)
+        self._change_addresses(user_id, "remove", mailbox)
+        for handle in LISTS:
+            own = set(self._held(user_id))
+            after = self._wanted(handle)
+            assert {each: row for each, row in after.items() if each not in own} == {
+                each: row for each, row in before[handle].items() if each not in own
+            }
+            assert any(after.get(each) for each in own) is any(before[handle].get(each) for each in own)
+
+    def _had_left(self, user_id: int, mailbox: str) -> bool:
+        """Tell whether an account would come back to a mailbox."""
+        with self.session.begin():
+            left = select(func.count()).select_from(Preference).join(Address, Address.id == Preference.address_id)
+            return bool(self.session.scalar(left.where(Address.canonical == mailbox, Preference.left_by == user_id)))
+
+    def _wanted(self, handle: str) -> dict[str, bool]:
+        return {mailbox: row["subscribed"] for mailbox, row in self._stored(handle).items()}
 
     @rule(name=people, mailbox=mailboxes)
     def change_address(self, name: str, mailbox: str) -> None:
