@@ -92,7 +92,8 @@ class _Brought(NamedTuple):
     """What an account brings, and from which mailbox.
 
     ``chosen_at`` is when somebody chose it, left or joined, as ``chosen_at`` says; ``is_fresh``: they did since the
-    account moved there, which alone held it, or with others who go where it goes; ``is_found``: others left it there, and nobody chose since.
+    account moved there, which alone held it, or with others who go where it goes; ``is_found``: others left it there,
+    and nobody chose since.
     """
 
     subscribed: bool

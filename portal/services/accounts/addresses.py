@@ -106,6 +106,27 @@ def holders(session: Session, address: Checked) -> tuple[str, ...]:
         return tuple(session.scalars(query))
 
 
+class HeldAddress(NamedTuple):
+    """An address of an account: its id, its canonical form, as it is spelled, and whether it is the main one."""
+
+    id: int
+    canonical: str
+    spelling: str
+    is_main: bool
+
+
+def held(session: Session, user_id: int) -> tuple[HeldAddress, ...]:
+    """Return the addresses of a user, the main one first."""
+    query = (
+        select(Address.id, Address.canonical, Address.spelling, UserAddress.is_main)
+        .join(UserAddress, UserAddress.address_id == Address.id)
+        .where(UserAddress.user_id == user_id)
+        .order_by(UserAddress.is_main.desc(), Address.canonical)
+    )
+    with reading(session):
+        return tuple(map(HeldAddress._make, session.execute(query)))
+
+
 # The functions from here to ``change`` work inside a transaction that the caller has begun.
 
 
@@ -503,38 +524,61 @@ def add(
     now: datetime,
     lists: Lists,
     may_share: bool = True,
+    as_of: int | None = None,
 ) -> bool:
     """Give a user a further address; return whether they did not hold it yet.
 
     A list goes on sending to one address of theirs: the one that somebody chose, else one on its roster, else the main
     one. ``may_share``: another account may hold the mailbox, which keeps what it has on every list.
-    Raise UnknownUserError or SharedMailboxError.
+    ``as_of``, here and below, is the last change of the account that the actor has seen. Raise UnknownUserError,
+    SharedMailboxError or ChangedMeanwhileError.
     """
     wanted = {user_id: AddressChange(added=(address,))}
-    return _change(session, wanted, "address added", actor=actor, now=now, lists=lists, may_share=may_share)
+    values: dict[str, Any] = {"actor": actor, "now": now, "lists": lists, "as_of": as_of}
+    return _change(session, wanted, "address added", may_share=may_share, **values)
 
 
-def remove(session: Session, user_id: int, address: str, *, actor: Actor, now: datetime, lists: Lists) -> None:
+def remove(
+    session: Session,
+    user_id: int,
+    address: str,
+    *,
+    actor: Actor,
+    now: datetime,
+    lists: Lists,
+    as_of: int | None = None,
+) -> None:
     """Take a further address, canonical, from a user: it moves to their main one, and the later choice of both counts.
 
-    Raise UnknownUserError, or BadInputError for the main address, or one that is not theirs.
+    Raise UnknownUserError, ChangedMeanwhileError, or BadInputError for the main address, or one that is not theirs.
     """
     wanted = {user_id: AddressChange(removed=frozenset([address]))}
-    if not _change(session, wanted, "address removed", actor=actor, now=now, lists=lists):
+    if not _change(session, wanted, "address removed", actor=actor, now=now, lists=lists, as_of=as_of):
         raise BadInputError(f"{printable(address)} is not an address of this account")
 
 
-def make_main(session: Session, user_id: int, address: str, *, actor: Actor, now: datetime, lists: Lists) -> bool:
+def make_main(
+    session: Session,
+    user_id: int,
+    address: str,
+    *,
+    actor: Actor,
+    now: datetime,
+    lists: Lists,
+    as_of: int | None = None,
+) -> bool:
     """Let new ticks and letters of a user go to an address, canonical, of theirs; return whether they did not yet.
 
-    The lists stay where they are. Raise UnknownUserError, or BadInputError for an address that is not theirs.
+    The lists stay where they are. Raise UnknownUserError, ChangedMeanwhileError, or BadInputError for an address that
+    is not theirs.
     """
     with transaction(session):
         (account,) = _load_accounts(session, [user_id]).values()
-        held = account.held.get(address)
-        if held is None:
+        account_log.require_unchanged(session, user_id, since=as_of)
+        found = account.held.get(address)
+        if found is None:
             raise BadInputError(f"{printable(address)} is not an address of this account: add it first")
-        wanted = {user_id: AddressChange(Checked(address, held.spelling))}
+        wanted = {user_id: AddressChange(Checked(address, found.spelling))}
         is_changed = bool(change_many(session, wanted, actor=actor, now=now, lists=lists))
     if is_changed:
         security_log.log("main address changed", user=user_id)
@@ -550,8 +594,12 @@ def _change(
     now: datetime,
     lists: Lists,
     may_share: bool = True,
+    as_of: int | None = None,
 ) -> bool:
     with transaction(session):
+        for user_id in wanted if as_of is not None else ():
+            _load_accounts(session, [user_id])  # locked, so that what was seen stays so
+            account_log.require_unchanged(session, user_id, since=as_of)
         changed = change_many(session, wanted, actor=actor, now=now, lists=lists, may_share=may_share)
     for user_id in changed:
         security_log.log(what, user=user_id)

@@ -187,7 +187,7 @@ def _give_addresses(
     session.execute(seats.values(user_id=kept.id, is_main=UserAddress.is_main if not own else False))
     if kept.is_active:
         addresses.clear_departures_of(session, numbers, lists=lists)
-        moves.send_to_one(session, [(kept.id, each) for each in numbers], lists=lists, actor=actor, now=now)
+        moves.send_to_one(session, {(kept.id, each): True for each in numbers}, lists=lists, actor=actor, now=now)
     gone.is_active = gone.is_active and kept.is_active
     session.flush()
     return [row.spelling for row in rows]

@@ -20,6 +20,7 @@ from portal.domain.several_addresses import Held, tick, untick
 from portal.errors import BadInputError, NotOfferedError, UnknownUserError
 from portal.models import Address, Preference, User, UserAddress, UserGroup
 from portal.services import preference_rows
+from portal.services.accounts import log as account_log
 from portal.services.history import Actor, Change
 from portal.services.transaction import reading, scratch, transaction
 
@@ -364,6 +365,30 @@ def choose_for(
         wanted = {mailing_list.handle: wanted_by(holder, mailing_list, ticked=is_subscribed, address_id=None)}
         written = _write(session, holder, wanted, source="superuser", actor=actor, now=now, reason=reason)
     return Choice(mailing_list.handle, mailing_list.name, is_subscribed, is_changed=bool(written))
+
+
+def send_to_main(
+    session: Session, user_id: int, *, catalogue: Catalogue, actor: Actor, now: datetime, as_of: int | None = None
+) -> int:
+    """Send every list of a user that goes to another of their addresses to the main one; return how many.
+
+    ``as_of`` is the last change of the account that the actor has seen. Raise UnknownUserError, ChangedMeanwhileError,
+    DisabledError, NotOfferedError for a user who is inactive, or BadInputError where there is no main address.
+    """
+    catalogue.require_enabled()
+    with transaction(session):
+        _lock(session, User.id == user_id)
+        account_log.require_unchanged(session, user_id, since=as_of)
+        holder = _load(session, _of_user(tuple(catalogue.lists)), user_id=user_id)
+        if not holder.is_active:
+            raise NotOfferedError(f"{holder.username} is inactive: activate the account first")
+        wanted = {
+            each.handle: wanted_by(holder, each, ticked=True, address_id=None)
+            for each in catalogue.lists.values()
+            if each.is_offered_to(holder.groups) and holder.sends_to(each.handle) not in {None, holder.main}
+        }
+        written = _write(session, holder, wanted, source="superuser", actor=actor, now=now)
+    return len(written)
 
 
 def wanted_by(holder: Holder, mailing_list: MailingList, *, ticked: bool, address_id: int | None) -> dict[int, bool]:

@@ -50,6 +50,17 @@ class EditUserForm(UserForm):
     shared = BooleanField(_("Save all the same; they share the mailbox and its subscriptions"))
 
 
+class NewAddressForm(PostedForm):
+    """A further address of an account."""
+
+    email = StringField(
+        _("E-mail address"),
+        filters=[trimmed],
+        validators=[InputRequired(_("Enter an e-mail address.")), Length(max=254), is_readable],
+    )
+    shared = BooleanField(_("Share the mailbox: it stays on the lists that it is on, for all who use it"))
+
+
 class UserActionForm(PostedForm):
     """The approval of what a page asks about an account, which it had shown."""
 

@@ -122,6 +122,7 @@ def edit(user_id: int) -> ResponseReturnValue:
         actor=guards.actor(),
         now=portal().clock(),
         lists=portal().known_lists(),
+        may_share=form.shared.data,
     )
     if edited.stale:
         return _conflict_page(user_id, form, edited.stale), 409
@@ -370,6 +371,8 @@ def _page(profile: Profile, form: EditUserForm, *, is_shared: bool = False) -> s
         offers=offers,
         is_shared=is_shared,
         other_holders=users.other_holders(db.session(), profile.id),
+        held_addresses=addresses.held(db.session(), profile.id),
+        as_of=shown.sign(f"account-actions {profile.id}", account_log.last_change(db.session(), profile.id)),
     )
 
 

@@ -264,7 +264,8 @@ class Promises(RuleBasedStateMachine):
         before = self._everything()
         self._move({user_id: mailbox})
         self._move({user_id: str(old)})
-        assert self._everything() ^ before == set()
+        after = self._everything()
+        assert (after - before, before - after) == (set(), set())
 
     @rule(one=people, other=people)
     def trade_places(self, one: str, other: str) -> None:
