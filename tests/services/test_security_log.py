@@ -19,8 +19,13 @@ from portal.domain.mailinglist import MailingList
 from portal.errors import KeyRefusedError, LimitedError, LogInFailedError, SafetyLimitError
 from portal.extensions import portal
 from portal.services import security_log
-from portal.services.accounts import api_keys, sessions, users
+from portal.services.accounts import api_keys, bulk, sessions, users
+from portal.services.accounts.bulk import Asked, Change
+from portal.services.accounts.directory import Wanted
 from portal.services.accounts.passwords import hash_password
+from portal.services.history import COMMAND_LINE
+from portal.services.membership import merging
+from portal.services.membership.merging import Merge
 from portal.services.sync import sync
 from tests.factories import NOW, make_preference, make_user
 from tests.web.conftest import Client
@@ -176,6 +181,29 @@ def test_changes_of_accounts_are_told(session, events):
             "role granted", "role revoked", "user deactivated", "user activated", "password set", "user deleted",
         )
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "event"),
+    [
+        (Change.DEACTIVATE, "user deactivated"),
+        (Change.ACTIVATE, "user activated"),
+        (Change.ADD_GROUPS, "groups changed"),
+    ],
+)
+def test_each_account_that_is_changed_with_many_others_is_told_of(session, events, change, event):
+    ids = [make_user(session, name, is_active=change is not Change.ACTIVATE) for name in ("alice", "charlie")]
+    asked = Asked(change, Wanted(), ("board",) if change is Change.ADD_GROUPS else ())
+    preview_id = bulk.preview(session, asked).id
+    bulk.do(session, asked, preview_id=preview_id, actor=COMMAND_LINE, now=NOW, lists=None)
+    assert names(events()) == [(event, each) for each in ids]
+
+
+def test_a_merge_tells_which_account_went_into_which(session, events):
+    gone, kept = make_user(session, "ada2"), make_user(session, "ada")
+    merging.merge(session, Merge("ada2", "ada"), now=NOW, lists=None, secret=b"secret")
+    (event,) = events()
+    assert (event["event"], event["user"], event["into"]) == ("user merged", gone, kept)
 
 
 def test_what_did_not_happen_is_not_told(session, events):

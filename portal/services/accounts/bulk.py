@@ -40,6 +40,14 @@ class Change(StrEnum):
     DEACTIVATE = "deactivate"
 
 
+# What the security log says of each account.
+_EVENTS = {
+    Change.ADD_GROUPS: "groups changed",
+    Change.REMOVE_GROUPS: "groups changed",
+    Change.SET_GROUPS: "groups changed",
+    Change.ACTIVATE: "user activated",
+    Change.DEACTIVATE: "user deactivated",
+}
 GROUP_CHANGES = frozenset({Change.ADD_GROUPS, Change.REMOVE_GROUPS, Change.SET_GROUPS})
 
 
@@ -102,8 +110,10 @@ def do(session: Session, asked: Asked, *, preview_id: str, actor: Actor, now: da
         if number:
             database.pause(session)
         with transaction(session):
-            done += _do(session, asked, chunk, actor=actor, now=now, lists=lists)
-    security_log.log("accounts changed", change=asked.change.value, count=done)
+            changed = _do(session, asked, chunk, actor=actor, now=now, lists=lists)
+        for user_id in changed:
+            security_log.log(_EVENTS[asked.change], user=user_id)
+        done += len(changed)
     return done
 
 
@@ -112,7 +122,10 @@ def is_changed(asked: Asked) -> Any:
     return and_(directory.matching(asked.wanted), _eligibility(asked) == Eligibility.CHANGE.value)
 
 
-def _do(session: Session, asked: Asked, shown: Sequence[_Account], *, actor: Actor, now: datetime, lists: Lists) -> int:
+def _do(
+    session: Session, asked: Asked, shown: Sequence[_Account], *, actor: Actor, now: datetime, lists: Lists
+) -> Sequence[int]:
+    """Change those accounts that are still as they were shown; return their ids."""
     ids = [each.id for each in shown]
     session.execute(select(User.id).where(User.id.in_(ids)).order_by(User.id).with_for_update())
     was = {each.id: each for each in shown}
@@ -122,7 +135,7 @@ def _do(session: Session, asked: Asked, shown: Sequence[_Account], *, actor: Act
     if asked.change in GROUP_CHANGES:
         _change_groups(session, asked, accounts, actor=actor)
         addresses.clear_departures(session, ids, lists=lists)
-        return len(accounts)
+        return ids
     act = addresses.activate if asked.change is Change.ACTIVATE else addresses.deactivate
     act(session, ids, actor=actor, now=now)
     values = {"is_active": asked.change is Change.ACTIVATE, "deactivated_by_import": False}
@@ -132,7 +145,7 @@ def _do(session: Session, asked: Asked, shown: Sequence[_Account], *, actor: Act
     else:
         sessions.end_of_all(session, ids)
     account_log.record(session, [(each.id, each.username) for each in accounts], f"{asked.change}d", actor=actor)
-    return len(accounts)
+    return ids
 
 
 def _change_groups(session: Session, asked: Asked, accounts: Sequence[_Account], *, actor: Actor) -> None:

@@ -70,7 +70,7 @@ def preview(
     found: list[Merged] = []
     try:
         with transaction(session):
-            found.append(_merge(session, wanted, actor=actor, now=now, lists=lists, secret=secret))
+            found.append(_merge(session, wanted, actor=actor, now=now, lists=lists, secret=secret)[0])
             raise _TakenBackError
     except _TakenBackError:
         return found[0]
@@ -85,12 +85,15 @@ def merge(
     named to be kept, or it is the last superuser.
     """
     with transaction(session):
-        done = _merge(session, wanted, actor=actor, now=now, lists=lists, secret=secret)
-    security_log.log("users merged")
+        done, gone_id, kept_id = _merge(session, wanted, actor=actor, now=now, lists=lists, secret=secret)
+    security_log.log("user merged", user=gone_id, into=kept_id)
     return done
 
 
-def _merge(session: Session, wanted: Merge, *, actor: Actor, now: datetime, lists: Lists, secret: bytes) -> Merged:
+def _merge(
+    session: Session, wanted: Merge, *, actor: Actor, now: datetime, lists: Lists, secret: bytes
+) -> tuple[Merged, int, int]:
+    """Merge two accounts; return what was done, and the numbers of the one that goes and the one that stays."""
     both = [usernames.key(each) for each in (wanted.gone, wanted.kept) if each.isprintable()]
     session.execute(select(User.id).where(User.username_key.in_(both)).order_by(User.id).with_for_update())
     gone = users.row_of_one_who_may_go(session, wanted.gone, as_of=wanted.gone_as_of)
@@ -112,11 +115,11 @@ def _merge(session: Session, wanted: Merge, *, actor: Actor, now: datetime, list
         (kept.id, called[1], f"merged with {called[0]}"),
     ):
         account_log.record(session, [(user_id, username)], what, actor=actor, new="; ".join([*gained, *groups]))
-    is_active, gone_id = kept.is_active, gone.id
+    is_active, gone_id, kept_id = kept.is_active, gone.id, kept.id
     addresses.release(session, gone_id, erase=False, actor=actor, now=now, lists=lists)
     session.execute(delete_from(User).where(User.id == gone_id))
     changed = _differences(before, _preferences(session, held))
-    return Merged(*called, is_active, gained, groups, key, dropped, changed)
+    return Merged(*called, is_active, gained, groups, key, dropped, changed), gone_id, kept_id
 
 
 def _differences(

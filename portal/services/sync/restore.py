@@ -21,7 +21,7 @@ from portal.services.transaction import reading, transaction
 # What the backup knows nothing of: who got or lost which power since.
 _POWERS = (
     "key made", "key revoked", "password changed", "password set", "role granted", "role revoked", "user activated",
-    "user deactivated", "user deleted", "user made", "user renamed",
+    "user deactivated", "user deleted", "user made", "user merged", "user renamed",
 )  # fmt: skip
 
 
