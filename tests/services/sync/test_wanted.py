@@ -42,6 +42,16 @@ def test_managed_addresses_are_printed_by_what_is_wanted_of_them(session, member
     assert printed(unsubscribed(session, members)) == ["bob@example.org"]
 
 
+def test_the_address_of_a_mailing_list_is_not_printed(session, members):
+    for number, address in enumerate(sorted(members.never_added)):
+        make_user(session, f"user{number}", address)
+        make_preference(session, "members", address, True)
+    make_user(session, "alice")
+    make_preference(session, "members", "alice@example.org", True)
+    assert members.never_added
+    assert printed(subscribed(session, members)) == ["alice@example.org"]
+
+
 def test_addresses_are_printed_as_spelled_sorted_by_code_points_of_the_canonical_form_and_once(session, members):
     for number, spelling in enumerate(
         ["b_@example.org", "B@Example.ORG", "ä@example.org", "a.z@example.org", "Az@example.org", "-rf@example.org"]
