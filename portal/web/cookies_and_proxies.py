@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 REMEMBERED = timedelta(days=30)  # as long as the longest row of login_sessions; the row decides, the cookie only asks
 
-
+_TAKES_FILES = frozenset({"admin.imports.upload"})
 _MONITORED = ("/healthz", "/readyz")
 
 
@@ -73,11 +74,18 @@ def _require_length() -> None:
         abort(411)
 
 
+def _allow_files(most: int) -> None:
+    """Let a file of members be as large as the API takes it; nothing has read the body of the request yet."""
+    if request.endpoint in _TAKES_FILES:
+        request.max_content_length = request.max_form_memory_size = most
+
+
 def prepare(app: Flask, settings: Settings) -> None:
     """Set the bounds. Behind HTTPS the cookie is bound to the host, and only the portal's own host is answered."""
     app.wsgi_app = below(settings.path, monitored_by_any_name(app.wsgi_app))  # type: ignore[method-assign, assignment]
     trust_proxies(app, settings.trusted_proxies)
     app.before_request(_require_length)
+    app.before_request(partial(_allow_files, settings.max_roster))
     app.config.update(
         MAX_CONTENT_LENGTH=settings.max_body,
         MAX_FORM_MEMORY_SIZE=settings.max_body,

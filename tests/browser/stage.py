@@ -83,7 +83,7 @@ PAGES: dict[str, tuple[str | None, str]] = {
     "user-to-be-deleted": ("bob", "/admin/users/1/delete"),
     "accounts-changed": ("bob", "/admin/users/history"),
     "new-user": ("bob", "/admin/users/new"),
-    "import-of-users": ("bob", "/admin/users/import"),
+    "imports": ("bob", "/admin/users/imports"),
     "keys": ("bob", "/admin/api-keys"),
     "search": ("bob", "/admin/search"),
     "search-answered": ("bob", "/admin/search?q=alice@example.org"),

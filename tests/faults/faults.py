@@ -201,7 +201,28 @@ _GUARDS = (
         ("guard: a role without a password", "@recent_password.needed\ndef change(", "def change("),
         ("guard: a reset without a password", "@recent_password.needed\ndef reset_password(", "def reset_password("),
         ("guard: a deletion without a password", "@recent_password.needed\ndef delete(", "def delete("),
-        ("guard: an import without a password", "@recent_password.needed\ndef import_text(", "def import_text("),
+    ),
+    *_in(
+        "web/admin/imports.py",
+        "tests/web/test_recent_password.py",
+        ("guard: an import without a password", "@recent_password.needed\ndef apply(", "def apply("),
+    ),
+    *_in(
+        "web/admin/imports.py",
+        "tests/web/admin/test_imports.py",
+        ("imports: a plan that was not shown", 'shown.read(f"import {import_id}", form.shown.data)', "pass"),
+    ),
+    *_in(
+        "web/admin/people.py",
+        "tests/web/admin/test_people.py",
+        ("guard: many people without a password", "@recent_password.needed\ndef change(", "def change("),
+    ),
+    *_in(
+        "services/accounts/bulk.py",
+        "tests/services/accounts/test_bulk.py",
+        ("bulk: another preview", "if _id(asked, found) != preview_id:", "if False:"),
+        ("bulk: superusers too", "        (User.is_superuser, literal(Eligibility.HAS_ROLE.value)),\n", ""),
+        ("bulk: log-ins go on", "        sessions.end_of_all(session, ids)\n", "        pass\n"),
     ),
     *_in(
         "web/admin/api_keys.py",

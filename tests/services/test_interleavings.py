@@ -15,15 +15,16 @@ import pytest
 from sqlalchemy import delete, insert, select, text
 from sqlalchemy.orm import Session, aliased
 
+from portal.domain.membership_file import Columns
 from portal.domain.roster_text import RosterText
 from portal.errors import PortalError
 from portal.extensions import db
 from portal.models import Address, Base, History, Preference, User, UserAddress, UserGroup
-from portal.services.accounts import addresses, imports, users
+from portal.services.accounts import addresses, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.mail import links
-from portal.services.membership import merging
+from portal.services.membership import importing, merging
 from portal.services.preferences import by_link, from_ixp_manager, preferences
 from portal.services.sync.list_init import list_init
 from portal.services.sync.planned_runs import begin_planned_run, confirm_planned_run
@@ -33,6 +34,7 @@ from tests.conftest import SERVER, is_nightly
 from tests.factories import make_address, make_preference, make_user
 from tests.fakes.memory import MemoryList
 from tests.listening import listening
+from tests.services.membership.conftest import Membership
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -194,8 +196,11 @@ def leave_group(world, session):
 
 def share(world, session):
     """Make an account with Alice's address."""
-    lines = [b"username,email,groups\n", b"alice2,alice@example.org,board\n"]
-    imports.import_users(session, lines, now=world.clock(), lists=world.catalogue.lists)
+    membership = Membership(session, world.clock, lists=world.catalogue.lists)
+    content = b"username,email,groups\nalice2,alice@example.org,board\n"
+    importing.run(
+        session, membership.request(content=content, columns=Columns("email", "username", groups=("groups",)))
+    )
 
 
 def import_preferences(world, session):

@@ -1,11 +1,13 @@
 """A superuser's changes of addresses, roles, passwords and keys need a password typed within the last 15 minutes."""
 
+import io
 import re
 from collections.abc import Callable
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from werkzeug.test import TestResponse
 
 from portal.models import ApiKey, User
 from portal.services.accounts import users
@@ -75,8 +77,10 @@ def test_new_accounts_and_keys_need_it(later: Visitor, session: Session) -> None
     asked(later, "/admin/users/new", {"username": "erin", "email": "erin@example.org", "superuser": "y"})
     page = asked(later, "/admin/api-keys", {"label": "list host"})
     asked(later, "/admin/api-keys/mp_aaaaaaaa/revoke", {}, page="/admin/api-keys")
-    text = "username,email,superuser\nerin,erin@example.org,yes\n"
-    asked(later, "/admin/users/import/confirm", {"text": text}, page="/admin/users/import")
+    file = {"file": (io.BytesIO(b"username,email\nerin,erin@example.org\n"), "members.csv")}
+    shown = later.post("/admin/users/imports", file)
+    assert isinstance(shown, TestResponse)
+    asked(later, shown.headers["Location"], {})
     assert session.scalar(select(User.id).where(User.username == "erin")) is None
     assert session.scalar(select(ApiKey.id)) is None
     made = later.client.post("/admin/api-keys", data={**fields(page), "own_password": PASSWORD})

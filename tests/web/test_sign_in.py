@@ -169,7 +169,7 @@ def test_a_shared_address_is_told_what_to_do_in_the_words_for_any_address(
         ("/admin/users/1/grant", "/admin/users/1/grant"),
         ("/account/list-password", None),
         ("/account/log-ins/end", None),
-        ("/admin/users/import/confirm", None),
+        ("/admin/users/imports", "/admin/users/imports"),
         ("/logout", None),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from werkzeug.test import TestResponse
 
 from portal.models import Preference
 from portal.services.accounts import users
@@ -47,7 +48,7 @@ def admits_it(page: Page) -> bool:
 
 
 def test_pages_say_so_only_where_it_is_so(alice: Visitor, bob: Visitor, people: dict[str, int]) -> None:
-    paths = ("/admin/users/new", "/admin/users/import", f"/admin/users/{people['alice']}", "/admin/search?q=alice")
+    paths = ("/admin/users/new", "/admin/users/imports", f"/admin/users/{people['alice']}", "/admin/search?q=alice")
     assert not any(admits_it(bob.get(each)) for each in (*paths, f"/admin/users/{people['alice']}/delete"))
     assert not any(admits_it(alice.get(each)) for each in ("/account", "/account/history"))
 
@@ -77,7 +78,7 @@ def test_a_superuser_sees_an_account(superuser: Visitor, people: dict[str, int],
     assert "No list" not in page.text
 
 
-@pytest.mark.parametrize("path", ["/admin/users/new", "/admin/users/import", "/admin/search?q=alice@example.org"])
+@pytest.mark.parametrize("path", ["/admin/users/new", "/admin/users/imports", "/admin/search?q=alice@example.org"])
 def test_a_superuser_sees_the_pages_that_lead_to_accounts(superuser: Visitor, path: str) -> None:
     assert admits_it(superuser.get(path))
 
@@ -129,8 +130,9 @@ def test_an_account_is_deleted_and_its_choices_are_kept_for_the_lists(
 
 def test_accounts_are_imported(superuser: Visitor, session: Session) -> None:
     form = {"file": (io.BytesIO(CSV.encode()), "users.csv")}
-    page = superuser.post("/admin/users/import", form, status=200)
-    assert isinstance(page, Page)
-    assert admits_it(page)
-    superuser.follow("/admin/users/import/confirm", {"text": CSV}, page="/admin/users/import")
+    response = superuser.post("/admin/users/imports", form)
+    assert isinstance(response, TestResponse)
+    shown = response.headers["Location"]
+    assert admits_it(superuser.get(shown))
+    superuser.follow(shown, {})
     assert users.get_profile(session, "erin").email == "erin@example.org"

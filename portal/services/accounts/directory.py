@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, aliased
 from portal.domain import usernames
 from portal.domain.mailinglist import MailingList
 from portal.domain.search_text import search_key, search_words
-from portal.models import Address, Preference, User, UserAddress, UserGroup
+from portal.models import Address, MemberImportLine, Preference, User, UserAddress, UserGroup
 from portal.services.accounts import passwords, users
 from portal.services.accounts.users import Profile
 from portal.services.transaction import reading
@@ -37,7 +37,8 @@ class Status(StrEnum):
 class Wanted(NamedTuple):
     """Which accounts: words, each part of name, username, address or member key; a group; a status.
 
-    ``made_since``: at that time or later. ``user_ids`` are some accounts alone.
+    ``made_since``: at that time or later. ``user_ids`` are some accounts alone, ``leavers_of`` those whom the plan of
+    an import deactivates.
     """
 
     text: str = ""
@@ -45,6 +46,7 @@ class Wanted(NamedTuple):
     status: Status | None = None
     made_since: datetime | None = None
     user_ids: tuple[int, ...] | None = None
+    leavers_of: int | None = None
 
 
 class Person(NamedTuple):
@@ -137,6 +139,10 @@ def matching(wanted: Wanted) -> ColumnElement[bool]:
         conditions.append(User.created_at >= wanted.made_since)
     if wanted.user_ids is not None:
         conditions.append(User.id.in_(wanted.user_ids))
+    if wanted.leavers_of is not None:
+        line = MemberImportLine
+        leaving = select(line.user_id).where(line.import_id == wanted.leavers_of, line.action == "deactivate")
+        conditions.append(User.id.in_(leaving))
     return and_(*conditions)
 
 

@@ -1,11 +1,5 @@
 """What superusers may post about accounts, and its bounds."""
 
-from typing import Any
-
-from flask import request
-from flask_wtf import FlaskForm
-from flask_wtf.file import FileField, FileRequired
-from werkzeug.datastructures import CombinedMultiDict
 from wtforms import BooleanField, HiddenField, IntegerField, StringField
 from wtforms.validators import InputRequired, Length, NumberRange, Optional
 
@@ -83,26 +77,6 @@ class DeleteUserForm(UserActionForm):
     """The approval of a deletion."""
 
     erase = BooleanField(_("Forget the address as well, once it is on no list"))
-
-
-class ImportFileForm(PostedForm):
-    """A CSV file with accounts."""
-
-    file = FileField(_("CSV file"), validators=[FileRequired(_("Choose a file."))])
-
-    class Meta(PostedForm.Meta):
-        """Where the file comes from."""
-
-        def wrap_formdata(self, _form: FlaskForm, formdata: object) -> Any:
-            """Return what was posted, files among it, or None."""
-            is_posted = formdata is not None and request.form
-            return CombinedMultiDict((request.files, request.form)) if is_posted else None
-
-
-class ImportTextForm(PostedForm):
-    """The accounts of a file that was shown first."""
-
-    text = HiddenField(validators=[InputRequired()])
 
 
 class RevokeKeyForm(PostedForm):

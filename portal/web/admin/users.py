@@ -1,4 +1,4 @@
-"""Accounts, for superusers: made, changed, deactivated, deleted, and imported from a file."""
+"""Accounts, for superusers: made, changed, deactivated and deleted."""
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -11,20 +11,18 @@ from portal.domain.address import canonical
 from portal.errors import BadInputError, ChangedMeanwhileError, StaleFormError
 from portal.extensions import db, portal
 from portal.faults import fault_of
-from portal.services.accounts import addresses, directory, imports, passwords, users
+from portal.services.accounts import addresses, directory, passwords, users
 from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import Checked
 from portal.services.accounts.users import Details, Profile
 from portal.services.preferences import preferences
-from portal.translation import LazyText, gettext, ngettext
+from portal.translation import LazyText, gettext
 from portal.translation import lazy_gettext as _
 from portal.web import guards, recent_password, shown, shown_once
 from portal.web.admin.user_forms import (
     AccountHistoryForm,
     DeleteUserForm,
     EditUserForm,
-    ImportFileForm,
-    ImportTextForm,
     NewUserForm,
     UserActionForm,
     UserForm,
@@ -310,55 +308,6 @@ def _action_page(user_id: int, form: UserActionForm, *, act: str) -> str:
         meanwhile=meanwhile,
         subscriptions=directory.subscriptions(db.session(), user_id, lists=lists),
     )
-
-
-@blueprint.route("/import", methods=["GET", "POST"])
-def import_file() -> ResponseReturnValue:
-    """Take a CSV file, and show what it would make before anything is made."""
-    form = ImportFileForm()
-    if not form.validate_on_submit():
-        return render_template("admin/users/import.html", form=form), 422 if form.errors else 200
-    raw = form.file.data.read()
-    special = portal().settings.allowed_special_domains
-    try:
-        preview = imports.preview(db.session(), raw.splitlines(keepends=True), special_domains=special)
-        text = raw.decode("utf-8-sig")
-    except (BadInputError, UnicodeDecodeError) as error:
-        words = gettext("The file is not UTF-8.") if isinstance(error, UnicodeDecodeError) else sentence(str(error))
-        form.file.errors.append(words)
-        return render_template("admin/users/import.html", form=form), 422
-    return render_template("admin/users/preview.html", form=ImportTextForm(None, text=text), preview=preview)
-
-
-@blueprint.post("/import/confirm")
-@recent_password.needed
-def import_text() -> ResponseReturnValue:
-    """Make the accounts of a file that was shown first: all of them, or none."""
-    form = ImportTextForm()
-    if not form.validate():
-        abort(400)
-    lines = form.text.data.encode().splitlines(keepends=True)
-    special = portal().settings.allowed_special_domains
-    try:
-        result = imports.import_users(
-            db.session(),
-            lines,
-            now=portal().clock(),
-            lists=portal().known_lists(),
-            special_domains=special,
-            actor=guards.actor(),
-        )
-    except BadInputError as error:
-        flash(sentence(str(error)), "bad")
-        return redirect(url_for("admin.users.import_file"), 303)
-    if result.problems:
-        flash(
-            gettext("Nothing was imported: the accounts have changed since the file was shown. Choose it again."), "bad"
-        )
-        return redirect(url_for("admin.users.import_file"), 303)
-    made = ngettext("%(count)s account is made.", "%(count)s accounts are made.", result.created, count=result.created)
-    flash(f"{made} {gettext('Each needs a password before anybody can log in to it.')}", "good")
-    return redirect(url_for("admin.people.index"), 303)
 
 
 def _page(profile: Profile, form: EditUserForm, *, is_shared: bool = False) -> str:

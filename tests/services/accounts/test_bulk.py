@@ -93,6 +93,8 @@ def test_who_is_deactivated_is_logged_out_at_once(session: Session, team: dict[s
     assert sessions.member(session, token, now=NOW) is not None
     done(session, Asked(Change.DEACTIVATE, Wanted("erin")))
     assert sessions.member(session, token, now=NOW) is None
+    done(session, Asked(Change.ACTIVATE, Wanted("erin")))
+    assert sessions.member(session, token, now=NOW) is None, "and stays so"
 
 
 def test_what_many_left_is_theirs_again_as_with_one(session: Session) -> None:

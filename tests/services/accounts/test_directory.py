@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 from portal.models import User, UserAddress
 from portal.services.accounts import directory, users
 from portal.services.accounts.directory import SORTS, Status, Wanted
-from portal.services.accounts.imports import import_users
+from tests.conftest import Clock
 from tests.factories import NOW, give_name, make_preference, make_user
+from tests.services.membership.conftest import Membership
 
 
 def found(session: Session, wanted: Wanted, **values: Any) -> list[str]:
@@ -63,7 +64,7 @@ def test_each_word_must_fit_and_signs_of_a_pattern_are_signs(session: Session, c
 def test_accounts_are_found_however_they_were_made(session: Session) -> None:
     address = users.addresses.checked("erin@example.org")
     users.create(session, username="Ëérin", address=address, name="Ünal", now=NOW, rounds=4, lists=None)
-    import_users(session, [b"username,email,name\n", "frañk,f@example.org,Gül\n".encode()], now=NOW, lists=None)
+    Membership(session, Clock()).run("1,frañk,f@example.org,Gül,")
     assert found(session, Wanted("eerin unal")) == ["Ëérin"]
     assert found(session, Wanted("GUL frank")) == ["frañk"]
 

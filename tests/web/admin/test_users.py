@@ -1,8 +1,6 @@
-"""Accounts in the browser: made, changed, deleted, imported; and who is on what, and why."""
+"""Accounts in the browser: made, changed, deleted; and who is on what, and why."""
 
-import io
 import re
-from typing import Any
 
 import pytest
 from flask import Flask
@@ -188,48 +186,6 @@ def test_an_address_that_somebody_else_holds_is_said_to_stay(bob: Visitor, alice
     assert "alice@example.org stays on members" in page.text
 
 
-CSV = b"\xef\xbb\xbfusername,email,name\r\nerin,erin@example.org,Erin\r\nfrank,frank@example.org,\r\n"
-
-
-def upload(visitor: Visitor, content: bytes, status: int = 200) -> Page:
-    token = visitor.get("/admin/users/import").token
-    data: dict[str, Any] = {"csrf_token": token, "file": (io.BytesIO(content), "members.csv")}
-    response = visitor.client.post("/admin/users/import", data=data)
-    assert response.status_code == status
-    return Page(response)
-
-
-def test_a_file_is_shown_before_its_accounts_are_made(bob: Visitor, session: Session) -> None:
-    page = upload(bob, CSV)
-    assert "Import 2 users?" in page.text
-    assert session.scalar(select(User.id).where(User.username == "erin")) is None
-    session.rollback()
-    response = bob.client.post(
-        "/admin/users/import/confirm", data={"csrf_token": page.token, "text": page.value("text")}
-    )
-    assert response.status_code == 303
-    assert profile(session, "frank").email == "frank@example.org"
-    # Once more: the names are taken now, and the answer says so.
-    again = bob.client.post("/admin/users/import/confirm", data={"csrf_token": page.token, "text": page.value("text")})
-    assert "Nothing was imported" in bob.get(again.headers["Location"]).text
-
-
-@pytest.mark.parametrize(
-    ("content", "status", "words"),
-    [
-        (b"", 422, "file"),
-        (b"name\nx\n", 422, "username"),
-        (b"username,email\nerin,nobody\n", 200, "Line 2: not an e-mail address"),
-        (b"username,email\n\xff\xfe,x@example.org\n", 422, "not UTF-8"),
-        (b"username,email\nbob,x@example.org\n", 200, "Line 2"),
-        (b"username,email\n", 200, "no line beneath"),
-        (b"\0\0\0", 422, ""),
-    ],
-)
-def test_a_file_that_cannot_be_imported_says_why(bob: Visitor, content: bytes, status: int, words: str) -> None:
-    assert words in upload(bob, content, status).text
-
-
 def test_search_answers_why_an_address_is_on_each_list(bob: Visitor, alice: Visitor, session: Session) -> None:
     make_preference(session, "members", "alice@example.org", True, seen=True)
     page = bob.get("/admin/search?q=Alice@Example.org")
@@ -287,7 +243,7 @@ def test_search_says_where_nothing_fits_and_where_nobody_holds_an_address(bob: V
 
 
 def test_none_of_these_pages_is_for_members(alice: Visitor, session: Session) -> None:
-    for path in ("/admin/users", "/admin/users/new", "/admin/users/1", "/admin/users/1/delete", "/admin/users/import"):
+    for path in ("/admin/users", "/admin/users/new", "/admin/users/1", "/admin/users/1/delete"):
         alice.get(path, status=403)
     alice.get("/admin/search", status=403)
 

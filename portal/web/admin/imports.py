@@ -1,0 +1,186 @@
+"""Imports of members, for superusers: a file is shown as a plan, and exactly that plan is carried out."""
+
+from collections.abc import Iterator
+
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from portal.domain.address import printable
+from portal.domain.membership import Action
+from portal.errors import BadInputError, ChangedMeanwhileError, StaleFormError
+from portal.extensions import db, portal
+from portal.faults import fault_of
+from portal.services import security_log
+from portal.services.accounts.bulk import Asked, Change
+from portal.services.accounts.directory import Wanted
+from portal.services.membership import importing, imports
+from portal.services.membership.importing import Applied, Request
+from portal.services.membership.imports import Import
+from portal.services.membership.runs import ImportLine
+from portal.services.reports.forecast import Forecast, forecast
+from portal.translation import gettext, ngettext
+from portal.web import guards, recent_password, shown
+from portal.web.admin import downloads
+from portal.web.admin.import_forms import KINDS, ApplyForm, LinesForm, OlderImportsForm, UploadForm
+from portal.web.forms import MAX_ID
+from portal.web.template_filters import sentence
+
+blueprint = Blueprint("imports", __name__, url_prefix="/users/imports")
+
+_IMPORT = f"/<int(max={MAX_ID}):import_id>"
+AT_ONCE = 50  # imports on a page
+LINES_AT_ONCE = 100
+PROBLEMS = (Action.PROBLEM, Action.REPORT)
+_NAMED = 20  # problems that are named on top of a plan
+COLUMNS = ("line", "kind", "key", "username", "name", "words")
+_LONGEST_NAME = 120  # of a file
+
+
+@blueprint.get("")
+def index() -> ResponseReturnValue:
+    """List imports, those of cron too, the newest first; and take a file."""
+    settings = portal().settings.membership
+    leavers = settings is not None and settings.leavers == "deactivate"
+    return _index_page(UploadForm(None, leavers=leavers))
+
+
+@blueprint.post("")
+def upload() -> ResponseReturnValue:
+    """Take a file of today's members, and lead to the plan that follows from it; nothing else is kept of it."""
+    form = UploadForm()
+    if not form.validate():
+        return _index_page(form), 422
+    try:
+        import_id = importing.show(db.session(), _request(form))
+    except BadInputError as error:
+        form.file.errors.append(sentence(str(error)))
+        return _index_page(form), 422
+    return redirect(url_for("admin.imports.show", import_id=import_id), 303)
+
+
+@blueprint.get(_IMPORT)
+def show(import_id: int) -> ResponseReturnValue:
+    """Show an import: its plan, or what it did."""
+    found = imports.get(db.session(), import_id)
+    return _page(found, ApplyForm(None))
+
+
+@blueprint.post(_IMPORT)
+@recent_password.needed
+def apply(import_id: int) -> ResponseReturnValue:
+    """Carry out a plan that was shown, as far as the accounts are as it shows them."""
+    form = ApplyForm()
+    try:
+        shown.read(f"import {import_id}", form.shown.data)  # a plan never becomes another one
+        applied = importing.apply_stored(
+            db.session(), import_id, actor=guards.actor(), clock=portal().clock, lists=portal().known_lists()
+        )
+    except (StaleFormError, ChangedMeanwhileError) as error:
+        form.form_errors.append(sentence(str(error)))
+        return _page(imports.get(db.session(), import_id), form), fault_of(error).status
+    flash(_applied_text(applied), "good" if not applied.left else "bad")
+    return redirect(url_for("admin.imports.show", import_id=import_id), 303)
+
+
+@blueprint.get(_IMPORT + "/problems")
+def problems(import_id: int) -> ResponseReturnValue:
+    """Send what could not be imported, and what was reported, as a CSV file."""
+    imports.get(db.session(), import_id)
+    rows = [_row(each) for each in _problems(import_id)]
+    security_log.log("export", of=request.endpoint, format="csv")
+    return downloads.send([rows], columns=COLUMNS, kind="csv", name=f"import-{import_id}-problems")
+
+
+def _problems(import_id: int) -> Iterator[ImportLine]:
+    return (each for each in imports.all_lines(db.session(), import_id) if each.why)
+
+
+def _row(each: ImportLine) -> downloads.Row:
+    return {
+        "line": each.line,
+        "kind": each.action,
+        "key": each.key,
+        "username": each.username,
+        "name": each.name,
+        "words": each.why,
+    }
+
+
+def _request(form: UploadForm) -> Request:
+    settings = portal().settings
+    has_key = settings.membership is not None and settings.membership.columns.key is not None
+    return importing.make_request(
+        settings,
+        form.file.data.read(),
+        source=printable(form.file.data.filename or "", limit=_LONGEST_NAME) or gettext("a file"),
+        key=None if has_key else form.key.data or None,
+        leavers="deactivate" if form.leavers.data else "keep",
+        actor=guards.actor(),
+        clock=portal().clock,
+        lists=portal().known_lists(),
+        secret=portal().list_password_key(),
+    )
+
+
+def _index_page(form: UploadForm) -> str:
+    asked = OlderImportsForm(request.args)
+    if not asked.validate():
+        abort(400)
+    found = imports.recent(db.session(), before=asked.before.data, limit=AT_ONCE + 1)
+    settings = portal().settings.membership
+    return render_template(
+        "admin/imports/index.html",
+        form=form,
+        imports=found[:AT_ONCE],
+        has_older=len(found) > AT_ONCE,
+        is_first=asked.before.data is None,
+        key=settings.columns.key if settings else None,
+        kinds=KINDS,
+    )
+
+
+def _page(found: Import, form: ApplyForm) -> str:
+    asked = LinesForm(request.args)
+    if not asked.validate():
+        abort(400)
+    kinds = (asked.kind.data,) if asked.kind.data else ()
+    session = db.session()
+    lines = imports.lines(
+        session, found.id, actions=kinds, text=asked.q.data or "", after=asked.after.data or 0, limit=LINES_AT_ONCE + 1
+    )
+    form.shown.data = shown.sign(f"import {found.id}", found.plan_id)
+    return render_template(
+        "admin/imports/show.html",
+        found=found,
+        form=form,
+        asked=asked,
+        lines=lines[:LINES_AT_ONCE],
+        has_more=len(lines) > LINES_AT_ONCE,
+        kinds=KINDS,
+        problems=imports.lines(session, found.id, actions=(Action.PROBLEM,), limit=_NAMED) if found.problems else (),
+        forecasts=_forecast(found),
+    )
+
+
+def _forecast(found: Import) -> tuple[Forecast, ...]:
+    """Return what the next sync does where the leavers of a plan are deactivated."""
+    if not (found.is_waiting and found.deactivated):
+        return ()
+    asked = Asked(Change.DEACTIVATE, Wanted(leavers_of=found.id))
+    return forecast(db.session(), asked, lists=portal().known_lists() or {}, now=portal().clock())
+
+
+def _applied_text(applied: Applied) -> str:
+    done = ngettext(
+        "%(number)s person was imported.", "%(number)s people were imported.", applied.done, number=f"{applied.done:,}"
+    )
+    if not applied.left:
+        return done
+    left = ngettext(
+        "%(number)s was left alone: somebody else changed the account since the plan was shown. Import the file again.",
+        "%(number)s were left alone: somebody else changed the accounts since the plan was shown. "
+        "Import the file again.",
+        applied.left,
+        number=f"{applied.left:,}",
+    )
+    return f"{done} {left}"
