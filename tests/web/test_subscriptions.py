@@ -359,9 +359,15 @@ def test_who_is_on_no_list_has_none_to_leave(alice: Visitor, session: Session) -
     assert "Leave all lists" not in alice.get("/subscriptions").text
 
 
-def test_where_the_lists_are_not_enabled_there_is_none_to_leave(instance: Path, alice: Visitor) -> None:
+def test_where_the_lists_are_not_enabled_there_is_none_to_leave(
+    instance: Path, make_app: Callable[..., Flask], people: dict[str, int]
+) -> None:
     path = instance / "mailinglists.toml"
     path.write_text(path.read_text().replace("enabled = true", "enabled = false"))
+    app = make_app()
+    app.test_client_class = Client
+    alice = Visitor(app.test_client())
+    alice.log_in("alice")
     assert "Leave all lists" not in alice.get("/subscriptions/leave").text
 
 

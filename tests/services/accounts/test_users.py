@@ -63,6 +63,8 @@ def test_a_new_account_holds_its_address_and_logs_in(session):
         is_active=True,
         created_at=NOW,
         last_login_at=None,
+        member_key=None,
+        deactivated_by_import=False,
     )
     assert users.id_of(session, "alice") == user_id
     assert is_alive(session, log_in(session))
