@@ -16,15 +16,25 @@ from portal.services.membership.rows import LONGEST_KEY
 from portal.services.transaction import reading, transaction
 
 
-def link(session: Session, username: str, key: str, *, secret: bytes, actor: Actor = COMMAND_LINE) -> None:
+def link(
+    session: Session,
+    username: str,
+    key: str,
+    *,
+    secret: bytes,
+    actor: Actor = COMMAND_LINE,
+    as_of: int | None = None,
+) -> None:
     """Let an account follow the membership source from the next import on; nothing of it changes until then.
 
-    The key that it has already says that the person is the same, where an import was in doubt. Raise UnknownUserError,
+    The key that it has already says that the person is the same, where an import was in doubt. ``as_of``, here and
+    below, is the last change of the account that the actor has seen. Raise UnknownUserError, ChangedMeanwhileError,
     BadInputError, or DuplicateError where the key is another account's.
     """
     key = checked_key(key)
     with transaction(session):
         user = names.locked(session, username)
+        account_log.require_unchanged(session, user.id, since=as_of)
         if user.member_key == key:
             session.execute(update(LastSaid).where(LastSaid.user_id == user.id).values(name=None))
         elif user.member_key is not None:
@@ -38,13 +48,14 @@ def link(session: Session, username: str, key: str, *, secret: bytes, actor: Act
     security_log.log("user linked", user=user_id)
 
 
-def unlink(session: Session, username: str, *, actor: Actor = COMMAND_LINE) -> str:
+def unlink(session: Session, username: str, *, actor: Actor = COMMAND_LINE, as_of: int | None = None) -> str:
     """Make an account a local one, which no import changes; return the key that it had, which is free.
 
     It is linked again by ``link`` alone. Raise UnknownUserError, or BadInputError where it has no key.
     """
     with transaction(session):
         user = names.locked(session, username)
+        account_log.require_unchanged(session, user.id, since=as_of)
         key, user_id = user.member_key, user.id
         if key is None:
             raise BadInputError(f"{user.username} is not linked")

@@ -1,0 +1,183 @@
+"""Accounts and the membership database, for superusers: linked to a member, made local, merged into another account."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from portal.errors import BadInputError, ChangedMeanwhileError, StaleFormError
+from portal.extensions import db, portal
+from portal.faults import fault_of
+from portal.services.accounts import log as account_log
+from portal.services.accounts import users
+from portal.services.accounts.users import Profile
+from portal.services.membership import linking, merging
+from portal.services.membership.merging import Merge, Merged
+from portal.translation import gettext
+from portal.web import guards, recent_password, shown
+from portal.web.admin.linking_forms import LinkForm, MergeForm, UnlinkForm
+from portal.web.forms import MAX_ID
+from portal.web.template_filters import sentence
+
+blueprint = Blueprint("linking", __name__, url_prefix="/users")
+
+_USER = f"/<int(max={MAX_ID}):user_id>"
+AT_ONCE = 50  # changes of an account on a page
+
+
+@blueprint.get(_USER + "/link")
+def ask_to_link(user_id: int) -> ResponseReturnValue:
+    """Say what a link does, and ask which member key the account gets."""
+    return _page("link", user_id, LinkForm(None))
+
+
+@blueprint.post(_USER + "/link")
+@recent_password.needed
+def link(user_id: int) -> ResponseReturnValue:
+    """Let an account follow the membership source by a member key."""
+    form = LinkForm()
+    if not form.validate():
+        return _page("link", user_id, form), 422
+    secret, key = portal().list_password_key(), form.key.data
+
+    def act(profile: Profile, as_of: int) -> str:
+        linking.link(db.session(), profile.username, key, secret=secret, actor=guards.actor(), as_of=as_of)
+        return gettext("%(username)s is linked to member %(key)s.", username=profile.username, key=key)
+
+    return _carry_out("link", user_id, form, act)
+
+
+@blueprint.get(_USER + "/unlink")
+def ask_to_unlink(user_id: int) -> ResponseReturnValue:
+    """Say what it means that no import follows an account, and ask whether to."""
+    return _page("unlink", user_id, UnlinkForm(None))
+
+
+@blueprint.post(_USER + "/unlink")
+@recent_password.needed
+def unlink(user_id: int) -> ResponseReturnValue:
+    """Make an account a local one."""
+
+    def act(profile: Profile, as_of: int) -> str:
+        key = linking.unlink(db.session(), profile.username, actor=guards.actor(), as_of=as_of)
+        return gettext("%(username)s is no longer linked to member %(key)s.", username=profile.username, key=key)
+
+    return _carry_out("unlink", user_id, UnlinkForm(), act)
+
+
+def _carry_out(
+    name: str, user_id: int, form: LinkForm | UnlinkForm, act: Callable[[Profile, int], str]
+) -> ResponseReturnValue:
+    """Do what a page asked about, if the account is as it was shown; else say what is in the way."""
+    try:
+        words = act(_profile(user_id), _seen(user_id, form))
+    except (StaleFormError, ChangedMeanwhileError) as error:
+        form.form_errors.append(gettext("This page was out of date, and nothing was done. Check again."))
+        return _page(name, user_id, form, is_stale=True), fault_of(error).status
+    except BadInputError as error:
+        form.form_errors.append(sentence(str(error)))
+        return _page(name, user_id, form), fault_of(error).status
+    flash(words, "good")
+    return redirect(url_for("admin.users.show", user_id=user_id), 303)
+
+
+def _seen(user_id: int, form: LinkForm | UnlinkForm) -> int:
+    number: int = shown.read(f"account-actions {user_id}", form.shown.data)
+    return number
+
+
+def _page(name: str, user_id: int, form: LinkForm | UnlinkForm, *, is_stale: bool = False) -> str:
+    last, profile = account_log.last_change(db.session(), user_id), _profile(user_id)
+    meanwhile: tuple[account_log.AccountLine, ...] = ()
+    if is_stale:
+        with suppress(StaleFormError):
+            meanwhile = account_log.recent(db.session(), user_id=user_id, after=_seen(user_id, form), limit=AT_ONCE)
+    form.shown.data = shown.sign(f"account-actions {user_id}", last)
+    return render_template(
+        f"admin/linking/{name}.html",
+        profile=profile,
+        form=form,
+        key=linking.key_of(db.session(), user_id),
+        meanwhile=meanwhile,
+    )
+
+
+@blueprint.get(_USER + "/merge")
+def ask_to_merge(user_id: int) -> ResponseReturnValue:
+    """Ask into which account; then say what becomes of everything, and ask whether to."""
+    profile, form = _profile(user_id), MergeForm(request.args)
+    if not form.into.data:
+        return _merge_page(profile, MergeForm(None))
+    if not form.validate():
+        return _merge_page(profile, form), 422
+    try:
+        return _merge_page(profile, form, _preview(profile, form))
+    except BadInputError as error:
+        form.into.errors = [sentence(str(error))]
+        return _merge_page(profile, form), fault_of(error).status
+
+
+@blueprint.post(_USER + "/merge")
+@recent_password.needed
+def merge(user_id: int) -> ResponseReturnValue:
+    """Merge an account into another one, as was shown; where that would do something else now, show it again."""
+    profile, form = _profile(user_id), MergeForm(request.args)
+    if not form.validate() or not form.into.data:
+        return redirect(url_for("admin.linking.ask_to_merge", user_id=user_id), 303)
+    try:
+        gone_as_of, kept_as_of = shown.read(f"merge {user_id}", request.form.get("shown"))
+        merged = merging.merge(
+            db.session(), _wanted(profile, form, gone_as_of, kept_as_of), **_context(), actor=guards.actor()
+        )
+    except (StaleFormError, ChangedMeanwhileError) as error:
+        form.form_errors.append(
+            gettext("The accounts have changed since they were shown, and nothing was done. Check again.")
+        )
+        return _merge_page(profile, form, _preview(profile, form)), fault_of(error).status
+    except BadInputError as error:
+        form.into.errors = [sentence(str(error))]
+        return _merge_page(profile, form), fault_of(error).status
+    flash(gettext("%(gone)s is merged into %(kept)s.", gone=merged.gone, kept=merged.kept), "good")
+    return redirect(url_for("admin.users.show", user_id=users.id_of(db.session(), merged.kept)), 303)
+
+
+def _wanted(profile: Profile, form: MergeForm, gone_as_of: int | None = None, kept_as_of: int | None = None) -> Merge:
+    return Merge(profile.username, form.into.data, form.keep_key.data or None, gone_as_of, kept_as_of)
+
+
+def _context() -> dict[str, Any]:
+    secret = portal().list_password_key()
+    return {"now": portal().clock(), "lists": portal().known_lists(), "secret": secret}
+
+
+def _preview(profile: Profile, form: MergeForm) -> Merged:
+    return merging.preview(db.session(), _wanted(profile, form), **_context())
+
+
+def _merge_page(profile: Profile, form: MergeForm, preview: Merged | None = None) -> str:
+    """Ask, with what the page knew of both accounts when it began to look, where there is something to look at."""
+    kept = _known(form.into.data or "")
+    both = [profile, *([kept] if kept else [])]
+    last = [account_log.last_change(db.session(), each.id) for each in both]
+    return render_template(
+        "admin/linking/merge.html",
+        profile=profile,
+        form=form,
+        kept=kept,
+        preview=preview,
+        keys=[(each.username, each.member_key) for each in both if each.member_key],
+        shown=shown.sign(f"merge {profile.id}", last) if preview else "",
+    )
+
+
+def _known(username: str) -> Profile | None:
+    try:
+        return users.get_profile(db.session(), username)
+    except BadInputError:
+        return None
+
+
+def _profile(user_id: int) -> Profile:
+    return users.profile(db.session(), user_id)

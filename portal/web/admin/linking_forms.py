@@ -1,0 +1,36 @@
+"""What superusers may post about accounts and the membership database, and its bounds."""
+
+from wtforms import HiddenField, StringField
+from wtforms.validators import InputRequired, Length, Optional
+
+from portal.services.membership.rows import LONGEST_KEY
+from portal.translation import lazy_gettext as _
+from portal.web.forms import PostedForm, QueryForm, is_readable, trimmed
+
+
+class LinkForm(PostedForm):
+    """The member key that an account gets."""
+
+    shown = HiddenField()
+    key = StringField(
+        _("Member key"),
+        filters=[trimmed],
+        validators=[InputRequired(_("Enter a member key.")), Length(max=LONGEST_KEY), is_readable],
+    )
+
+
+class UnlinkForm(PostedForm):
+    """The approval of what the page asks."""
+
+    shown = HiddenField()
+
+
+class MergeForm(QueryForm):
+    """Into which account another one is merged, and which member key stays."""
+
+    into = StringField(
+        _("Username of the account that stays"), filters=[trimmed], validators=[Length(max=64), is_readable]
+    )
+    keep_key = StringField(
+        _("Member key that stays"), filters=[trimmed], validators=[Optional(), Length(max=LONGEST_KEY), is_readable]
+    )
