@@ -515,6 +515,7 @@ class MailRequest(Base):
         CheckConstraint("state IN ('waiting', 'sending', 'sent', 'refused', 'given up', 'dropped')", name="state"),
         Index(None, "state", "priority", "due_at"),
         Index(None, "priority", "tried_at"),
+        Index(None, "ended_at"),  # each minute asks what is out of date
         Index(None, "mailbox"),
         Index(None, "user_id"),
         _NUMBERED_ONCE,

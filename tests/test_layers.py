@@ -16,6 +16,7 @@ ALLOWED = {
     "models.py": {"sqlalchemy"},
     "ownership.py": set(),
     "database.py": {"sqlalchemy", "portal.ownership"},
+    "driver.py": {"psycopg"},
     "secrets.py": {"portal.errors", "portal.ownership"},
     "translation.py": set(),
     "running.py": {
@@ -36,6 +37,7 @@ ALLOWED = {
         "portal.config",
         "portal.database",
         "portal.domain",
+        "portal.driver",
         "portal.errors",
         "portal.listmanagers.base",
         "portal.models",

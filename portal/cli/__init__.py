@@ -20,6 +20,7 @@ _PLACES = {
     "portal": ("portal.cli.restored", "portal"),
     "user": ("portal.cli.user", "user"),
 }
+_WITHOUT_DATABASE = {"minutely"}  # it attaches the database when there is something to do
 _ADDED_TO = {
     "mailinglist": ("check", "import_preferences", "passwords", "rename", "scripts"),
     "user": ("addresses", "membership"),
@@ -59,7 +60,8 @@ class Commands(AppGroup):
         """Return a command or group, with the database attached that its module asks for."""
         if cmd_name not in _PLACES:
             return super().get_command(ctx, cmd_name)
-        self._app.use_database()
+        if cmd_name not in _WITHOUT_DATABASE:
+            self._app.use_database()
         command = _load(cmd_name)
         # What is imported is no garbage; searching it, as Python does once more at its end, is a fifth of a command.
         gc.freeze()

@@ -4,11 +4,14 @@ import time
 from collections.abc import Callable
 
 import click
+from flask import current_app
 from flask.cli import with_appcontext
 
+from portal.application import Application
 from portal.cli.output import SingleCommand
-from portal.extensions import db, portal
 from portal.faults import UNFORESEEN, fault_of, one_line, translated
+from portal.running import portal
+from portal.services import minute
 
 _SECONDS = 50  # the next minute's run goes on
 
@@ -25,6 +28,11 @@ def minutely() -> None:
     Example: flask minutely
     """
     deadline = time.monotonic() + _SECONDS
+    without = ("mail",) if portal().settings.mail is None else ()
+    if not minute.has_work(current_app.config["SQLALCHEMY_DATABASE_URI"], now=portal().clock(), without=without):
+        return
+    app: Application = current_app._get_current_object()  # type: ignore[attr-defined]
+    app.use_database()  # mostly it is not needed, and importing it would cost more than all else here
     codes = {_part(_carry_out_runs), _part(lambda: _send_mail(deadline)), _part(_thin)}
     raise SystemExit(UNFORESEEN.exit_code if UNFORESEEN.exit_code in codes else max(codes))
 
@@ -39,6 +47,7 @@ def _part(work: Callable[[], int]) -> int:
 
 
 def _carry_out_runs() -> int:
+    from portal.extensions import db
     from portal.services.sync import runs
 
     if not runs.due(db.session(), now=portal().clock()):
@@ -49,6 +58,7 @@ def _carry_out_runs() -> int:
 
 
 def _send_mail(deadline: float) -> int:
+    from portal.extensions import db
     from portal.services import outbox
 
     if portal().settings.mail is None or not outbox.has_due(db.session(), now=portal().clock()):
@@ -61,6 +71,7 @@ def _send_mail(deadline: float) -> int:
 
 
 def _thin() -> int:
+    from portal.extensions import db
     from portal.services import outbox
 
     outbox.thin(db.session(), now=portal().clock())

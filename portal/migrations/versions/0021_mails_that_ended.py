@@ -1,0 +1,16 @@
+"""outbox: what is out of date, by an index."""
+
+from alembic import op
+
+revision = "0021"
+down_revision = "0020"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_index("ix_outbox_ended_at", "outbox", ["ended_at"])
+
+
+def downgrade() -> None:
+    op.drop_index("ix_outbox_ended_at", "outbox")
