@@ -743,14 +743,20 @@ _SYNC = (
     ),
     *_in(
         "services/preference_rows.py",
-        "tests/services/sync/test_settlement.py tests/services/sync/test_sync.py tests/services/accounts/test_addresses.py tests/services/sync/test_list_passwords.py",
-        ("preference: a run over a choice", " and row.version == each.row.version\n", "\n"),
+        "tests/services/test_preference_rows.py",
         ("preference: purged while it is on the roster", "            Preference.seen.is_(False),\n", ""),
+        ("preference: purged while an add waits", "            Preference.waiting_since.is_(None),\n", ""),
         (
             "preference: purged while somebody holds it",
             "            not_(exists().where(UserAddress.address_id == Preference.address_id)),\n",
             "",
         ),
+        ("preference: purged at once", "Address.let_go_at <= let_go_before", "Address.let_go_at.is_not(None)"),
+    ),
+    *_in(
+        "services/preference_rows.py",
+        "tests/services/sync/test_settlement.py tests/services/sync/test_sync.py tests/services/accounts/test_addresses.py tests/services/sync/test_list_passwords.py",
+        ("preference: a run over a choice", " and row.version == each.row.version\n", "\n"),
         (
             "preference: waits since the first add",
             "since = None if finding.row.has_waited_long else current",
@@ -772,7 +778,6 @@ _SYNC = (
             "settled.stale |= {each.row.address_id for each in findings} - written.ids",
             "settled.stale |= set()",
         ),
-        ("settlement: purged while an add waits", "ending.after.seen or ending.after.waiting)", "ending.after.seen)"),
         ("settlement: a refusal is news each time", " and not each.decision.row.has_refusal\n", "\n"),
     ),
     *_in(

@@ -3,10 +3,10 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from portal.models import History, Preference, UserAddress
+from portal.models import Address, History, Preference, UserAddress
 from portal.services import preference_rows
 from portal.services.history import COMMAND_LINE, Actor, Change
 from portal.services.transaction import transaction
@@ -79,6 +79,29 @@ def test_a_choice_ends_a_refusal_and_a_move_and_one_that_holds_already_is_no_cha
     changed = found[bob.address_id]
     assert (changed.subscribed, changed.touched, changed.changed_by, changed.version) == (True, True, 7, 5)
     assert (changed.refusal, changed.refused_at, changed.moved_from) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("columns", "let_go", "is_held", "stays"),
+    [
+        ({"seen": False}, timedelta(days=90), False, False),
+        ({"seen": False}, timedelta(days=89), False, True),
+        ({"seen": True}, timedelta(days=90), False, True),
+        ({"seen": None}, timedelta(days=90), False, True),
+        ({"seen": False, "waiting_since": NOW}, timedelta(days=90), False, True),
+        ({"seen": False}, timedelta(days=90), True, True),
+    ],
+    ids=["due", "not yet due", "on the roster", "never looked for", "an add waits", "held again"],
+)
+def test_only_what_is_over_is_purged(session, columns, let_go, is_held, stays):
+    number = make_address(session, "alice@example.org")
+    session.execute(update(Address).where(Address.id == number).values(let_go_at=NOW - let_go))
+    make_preference(session, "members", "alice@example.org", True, **columns)
+    if is_held:
+        make_user(session, "alice")
+    with transaction(session):
+        preference_rows.purge(session, "members", [number], let_go_before=NOW - timedelta(days=90))
+    assert (number in rows(session)) is stays
 
 
 def test_nothing_to_write_writes_nothing(session):

@@ -73,8 +73,8 @@ class World:
             actor=COMMAND_LINE, now=self.clock(), lists=self.catalogue.lists,
         )  # fmt: skip
 
-    def delete(self, address):
-        users.delete(self.session, address.partition("@")[0], now=self.clock(), erase=False, lists=self.catalogue.lists)
+    def delete(self, address, *, erase=False):
+        users.delete(self.session, address.partition("@")[0], now=self.clock(), erase=erase, lists=self.catalogue.lists)
 
     def sync(self, **request):
         self.list.calls.clear()
@@ -633,6 +633,7 @@ def test_a_row_stays_while_the_roster_holds_the_address(world):
     world.has(A, on=True)
     world.list.stubborn.add(A)
     world.delete(A)
+    world.clock.advance(days=91)
     world.sync()
     assert world.row(A) is not None
 
@@ -641,7 +642,7 @@ def test_a_row_stays_while_an_add_waits(world):
     world.has(A)
     world.list.is_moderated = True
     world.sync()
-    world.delete(A)
+    world.delete(A, erase=True)
     world.sync()
     assert world.row(A) is not None
 
