@@ -43,6 +43,16 @@ CATALOGUE = "enabled = true\n" + "".join(
 )
 CATALOGUE += '[managers.files]\nkind = "file"\ndirectory = "rosters"\n'
 
+SETTINGS = """site_name = "Example Exchange"
+bcrypt_rounds = 4
+help_contact = "helpdesk@example.org"
+imprint_url = "https://www.example.org/imprint"
+privacy_url = "https://www.example.org/privacy"
+[mail]
+sender = "portal@example.org"
+sendmail = "true"
+"""
+
 VIEWS: dict[str, dict[str, Any]] = {
     "wide": {"viewport": {"width": 1280, "height": 900}},
     "narrow": {"viewport": {"width": 320, "height": 800}, "has_touch": True},
@@ -52,6 +62,9 @@ VIEWS: dict[str, dict[str, Any]] = {
 # Paths by name; who sees them, None being nobody.
 PAGES: dict[str, tuple[str | None, str]] = {
     "log-in": (None, "/login"),
+    "ask-for-a-link": (None, "/link/ask"),
+    "leave-without-an-account": (None, "/leave"),
+    "link-that-does-not-work": (None, "/link/nothing"),
     "subscriptions": ("alice", "/subscriptions"),
     "subscriptions-of-several-addresses": ("bob", "/subscriptions"),
     "account": ("bob", "/account"),
@@ -112,7 +125,7 @@ def _chromium() -> str | None:
 def furnish(instance: Path) -> None:
     """Put the lists of the stage into an instance folder."""
     (instance / "mailinglists.toml").write_text(CATALOGUE)
-    (instance / "portal.toml").write_text('site_name = "Example Exchange"\nbcrypt_rounds = 4\n')
+    (instance / "portal.toml").write_text(SETTINGS)
 
 
 def people(session: Session, *, now: datetime) -> None:
