@@ -203,6 +203,14 @@ PAGES = {
     "admin.people.preview": "/admin/users/change?change=deactivate&of=all",
     "admin.users.history": "/admin/users/history",
     "admin.users.new": "/admin/users/new",
+    "admin.user_addresses.new": "/admin/users/2/addresses/new",
+    "admin.user_addresses.ask_to_change": "/admin/users/2/addresses/2/main",
+    "own_addresses.show": "/account/addresses",
+    "links.ask": "/link/ask",
+    "links.leave": "/leave",
+    "links.receive": "/link/unknown",
+    "links.show": "/link",
+    "links.choose_password": "/link/password",
     "admin.linking.ask_to_link": "/admin/users/1/link",
     "admin.linking.ask_to_unlink": "/admin/users/1/unlink",
     "admin.linking.ask_to_merge": "/admin/users/1/merge",
@@ -248,7 +256,7 @@ def test_no_page_takes_more_statements_for_more_rows(
         found = {}
         for name, path in PAGES.items():
             with traffic() as of_page:
-                assert bob.client.get(path).status_code in {200, 302, 303, 404}, path
+                assert bob.client.get(path).status_code in {200, 302, 303, 404, 410}, path
             found[name] = len(of_page.statements)
         return found
 

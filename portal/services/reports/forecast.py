@@ -44,7 +44,7 @@ def forecast(
             return ()
         totals = _totals(session, concerned, counts, now=now)
         held_as_whole = {handle for handle in concerned if plans.is_first_after_restore(session, handle)}
-        seen_on = _count_seen(session, [each for each in concerned.values() if _is_many(each, totals[each.handle])])
+        seen_on = _count_seen(session, concerned)
     return tuple(
         Forecast(
             handle,
@@ -78,12 +78,6 @@ def _totals(
             removed += departing.get(handle, 0) + recent.get((handle, "remove"), 0) + recent.get((handle, "left"), 0)
         totals[handle] = _Total(added, removed)
     return totals
-
-
-def _is_many(mailing_list: MailingList, total: _Total) -> bool:
-    """Tell whether it takes the number of those seen on the list to say if the limits are exceeded."""
-    limits = mailing_list.safety_limits
-    return total.added > limits.additions or total.removed > min(1, limits.removals)
 
 
 def _exceeds(mailing_list: MailingList, total: _Total, seen_on: int | None) -> bool:
@@ -132,14 +126,13 @@ def _departing(lists: Mapping[str, MailingList]) -> Any:
     return union_all(*counted)
 
 
-def _count_seen(session: Session, lists: Collection[MailingList]) -> dict[str, int]:
-    handles = [each.handle for each in lists]
+def _count_seen(session: Session, lists: Collection[str]) -> dict[str, int]:
     counted = (
         select(Preference.list_handle, func.count())
-        .where(Preference.list_handle.in_(handles), Preference.seen.is_(True))
+        .where(Preference.list_handle.in_(lists), Preference.seen.is_(True))
         .group_by(Preference.list_handle)
     )
-    return {row[0]: row[1] for row in session.execute(counted)} if handles else {}
+    return {row[0]: row[1] for row in session.execute(counted)}
 
 
 def _recent(session: Session, lists: Mapping[str, MailingList], *, now: datetime) -> dict[tuple[str, str], int]:
