@@ -1,11 +1,11 @@
 """Accounts: made, looked up, changed, deactivated and deleted."""
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import ColumnElement, and_, insert, or_, select, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.orm import Session, aliased
 
@@ -554,16 +554,24 @@ def _row(session: Session, username: str, *, as_of: int | None = None) -> User:
 
 
 def row_of_one_who_may_go(session: Session, username: str, *, as_of: int | None) -> User:
-    """Return a user's row, unless it is that of the last active superuser, inside the caller's transaction.
-
-    The rows of all superusers are locked, in one order, so that no two of them can go at the same time.
-    """
-    active = select(User.id).where(User.is_superuser, User.is_active).order_by(User.id).with_for_update()
-    superusers = session.scalars(active).all()
+    """Return a user's row, unless it is that of the last active superuser, inside the caller's transaction."""
+    superusers = lock_beside_superusers(session, [names.key(username)])
     user = _row(session, username, as_of=as_of)
-    if list(superusers) == [user.id]:
+    if superusers == [user.id]:
         raise BadInputError(f"{user.username} is the last active superuser; grant somebody else the role first")
     return user
+
+
+def lock_beside_superusers(session: Session, keys: Collection[str]) -> list[int]:
+    """Lock users, by the keys of their names, and all active superusers; return the ids of the latter.
+
+    So no two superusers can go at the same time. They are locked in one order with the others, as users are everywhere:
+    in two steps two transactions could wait for each other.
+    """
+    is_superuser = and_(User.is_superuser, User.is_active)
+    rows = select(User.id, is_superuser.label("is_superuser")).where(or_(is_superuser, User.username_key.in_(keys)))
+    found = session.execute(rows.order_by(User.id).with_for_update()).all()
+    return [row.id for row in found if row.is_superuser]
 
 
 def _unknown_id(user_id: int) -> UnknownUserError:
