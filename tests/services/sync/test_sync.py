@@ -765,7 +765,7 @@ def test_an_abandoned_planned_run_takes_back_what_it_took_over_and_no_first_pref
     world.tick("chose@example.org")
     world.update("left@example.org", seen=True, touched=False, source="superuser")
     world.update("joined@example.org", seen=False, touched=False, source="user")
-    world.update("chose@example.org", seen=True, touched=False)
+    world.update("chose@example.org", seen=True, touched=False, source="superuser")
     make_user(world.session, "fresh")
     world.tick("stays@example.org", seen=True)
     stays = {"stays@example.org": "stays@example.org"}
