@@ -6,7 +6,7 @@ canonical. Source of every rule: docs/people.md, "The import".
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -160,8 +160,9 @@ class Decision:
 
 
 def _as_text(changes: Changes) -> str:
-    values = (getattr(changes, name) for name in changes.__slots__)
-    return "\t".join(",".join(sorted(each)) if isinstance(each, frozenset) else each or "" for each in values)
+    several = changes.add_addresses, changes.remove_addresses, changes.add_groups, changes.remove_groups
+    values = "\t".join([",".join(sorted(each)) if each else "" for each in several])
+    return f"{changes.name or ''}\t{changes.main or ''}\t{changes.username_key or ''}\t{values}\t{changes.key or ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ class Plan:
 
     def excess(self, limits: Limits, *, approved: Collection[str] = ()) -> str | None:
         """Return in words what exceeds the limits, if anything; decisions of ``approved`` texts do not count."""
-        counted = [each for each in self.decisions if each.text not in approved]
+        counted = [each for each in self.decisions if not approved or each.text not in approved]
         leavers = sum(each.action is Action.DEACTIVATE for each in counted)
         if leavers > max(limits.leavers, self.linked * limits.leavers_percent / 100):
             return f"it deactivates {leavers} of {self.linked} linked accounts"
@@ -218,29 +219,37 @@ class Plan:
                 number = parent[number]
             return number
 
-        first: dict[tuple[str, str], int] = {}
+        mailboxes: dict[str, int] = {}
+        usernames: dict[str, int] = {}
         for number, decision in enumerate(writing):
-            for touched in _touched(decision):
-                parent[root(number)] = root(first.setdefault(touched, number))
+            for address in _mailboxes(decision):
+                parent[root(number)] = root(mailboxes.setdefault(address, number))
+            for username in _usernames(decision):
+                parent[root(number)] = root(usernames.setdefault(username, number))
         chunks: dict[int, list[Decision]] = defaultdict(list)
         for number, decision in enumerate(writing):
             chunks[root(number)].append(decision)
         return tuple(map(tuple, chunks.values()))
 
 
-def _touched(decision: Decision) -> Iterator[tuple[str, str]]:
-    """Yield the mailboxes and usernames that a decision changes, before and after."""
+def _mailboxes(decision: Decision) -> Collection[str]:
+    """Return the mailboxes that a decision changes, before and after."""
     changes, account = decision.changes, decision.account
     moves = changes.main is not None or changes.add_addresses or changes.remove_addresses
-    if decision.action in {Action.CREATE, Action.DEACTIVATE, Action.REACTIVATE} or moves:
-        held = account.addresses if account else frozenset()
-        for address in held | changes.add_addresses | ({changes.main} if changes.main else set()):
-            yield "address", address
+    if not moves and decision.action not in {Action.DEACTIVATE, Action.REACTIVATE}:
+        return ()
+    main = (changes.main,) if changes.main else ()
+    held = account.addresses if account else ()
+    return {*main, *held, *changes.add_addresses} if held or changes.add_addresses else main
+
+
+def _usernames(decision: Decision) -> Collection[str]:
+    """Return the usernames that a decision changes, before and after."""
     if decision.action is Action.CREATE and decision.row:
-        yield "username", decision.row.username_key
-    if changes.username_key and account:
-        yield "username", changes.username_key
-        yield "username", account.username_key
+        return (decision.row.username_key,)
+    if decision.changes.username_key and decision.account:
+        return (decision.changes.username_key, decision.account.username_key)
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,27 +278,30 @@ class _Planner:
         self.accounts = tuple(accounts)
         self.linked = {each.key: each for each in self.accounts if each.key is not None}
         self.by_username = {each.username_key: each for each in self.accounts}
+        self.unsettled: Sequence[Row] = rows  # those that say something new
         self.problems: dict[int, Why] = {}  # by the line of the row
         self.spared: set[int] = set()  # accounts that are no leavers in this run
         self.decisions: list[Decision] = []
 
     def plan(self) -> Plan:
         matches = self._match_keys()
+        self.unsettled = [
+            row for row in self.rows if not ((account := matches.get(row.line)) and _is_settled(row, account))
+        ]
         self._find_doubtful(matches)
         self._settle_usernames(matches)
-        for row in self.rows:
+        for row in self.rows if self.problems else ():
             if row.line in self.problems:
                 account = matches.get(row.line)
                 self.decisions.append(Decision(Action.PROBLEM, row, account, why=self.problems[row.line]))
-        known = [(row, matches[row.line]) for row in self.rows if row.line in matches]
-        for row, account in known:
-            if row.line not in self.problems:
-                self.decisions.append(_followed(row, account))
-        self._decide_new([row for row in self.rows if row.line not in matches])
-        self._decide_leavers({account.id for _, account in known})
+        for row in self.unsettled:
+            if row.line in matches and row.line not in self.problems:
+                self.decisions.append(_followed(row, matches[row.line]))
+        self._decide_new([row for row in self.unsettled if row.line not in matches])
+        named = {account.id for account in matches.values()}
+        self._decide_leavers(named)
         active = {each.id for each in self.linked.values() if each.is_active}
-        named = active & {account.id for _, account in known}
-        return Plan(tuple(self.decisions), len(active), len(named), self.source.deactivates_leavers)
+        return Plan(tuple(self.decisions), len(active), len(active & named), self.source.deactivates_leavers)
 
     def _match_keys(self) -> dict[int, Account]:
         """Return the linked account of each row by the row's line; a key that stands twice is a problem."""
@@ -319,7 +331,7 @@ class _Planner:
             for row in self.rows
             if (account := matches.get(row.line)) and row.line not in self.problems
         }
-        holders = _holders_after(self.linked.values(), moved)
+        holders = _holders_after(self.linked.values(), moved, {row.key for row in self.rows if row.key})
         times = Counter(address for row in self.rows for address in row.addresses)
         return {
             row.line: holders[row.key][0]
@@ -334,7 +346,7 @@ class _Planner:
     def _find_doubtful(self, matches: Mapping[int, Account]) -> None:
         """Find the rows whose number was perhaps given to somebody else."""
         self._find_moved_numbers(matches)
-        for row in self.rows:
+        for row in self.unsettled:
             account = matches.get(row.line)
             if account is None or not account.has_left or not (row.name and row.main):
                 continue
@@ -343,44 +355,51 @@ class _Planner:
                 self.problems.setdefault(row.line, Why.RETURN_IN_DOUBT)
 
     def _find_moved_numbers(self, matches: Mapping[int, Account]) -> None:
-        said_of: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
-        for each in self.linked.values():
-            if each.said.name and each.said.address:
-                said_of[each.said.name, each.said.address].add(each.id)
-        line_of = {each.id: line for line, each in matches.items()}
-        for row in self.rows:
-            account = matches.get(row.line)
-            if not (row.key and row.name and row.main) or (account and account.said.name is None):
-                continue  # where the source has said no name yet, a person has said whose key it is
-            others = said_of.get((row.name, row.main), set()) - ({account.id} if account else set())
-            if others and not (account and (account.said.name, account.said.address) == (row.name, row.main)):
-                self.spared |= others
-                for line in [row.line, *(line_of[each] for each in others if each in line_of)]:
-                    self.problems.setdefault(line, Why.NUMBER_MOVED)
+        suspects = [
+            (row, account, (row.name, row.main))
+            for row in self.unsettled
+            if row.key and row.name and row.main and _may_be_another(account := matches.get(row.line), row)
+        ]
+        wanted = {pair for _, _, pair in suspects}
+        said_of: defaultdict[tuple[str | None, str | None], set[int]] = defaultdict(set)
+        for each in self.linked.values() if wanted else ():
+            if (pair := (each.said.name, each.said.address)) in wanted:
+                said_of[pair].add(each.id)
+        line_of = {each.id: line for line, each in matches.items()} if said_of else {}
+        for row, account, pair in suspects:
+            others = said_of.get(pair, set()) - ({account.id} if account else set())
+            self.spared |= others
+            for line in [row.line, *(line_of[each] for each in others if each in line_of)] if others else ():
+                self.problems.setdefault(line, Why.NUMBER_MOVED)
 
     def _settle_usernames(self, matches: Mapping[int, Account]) -> None:
         """Let usernames that are the main address follow it where they are free once everybody has moved."""
+        following = {
+            account.id: (row.line, name)
+            for row in self.unsettled
+            if (account := matches.get(row.line)) and (name := _followed(row, account).changes.username_key)
+        }
         while True:
-            wanted = {account.id: account.username_key for account in self.accounts}
-            lines = {}
-            for row in self.rows:
-                account = matches.get(row.line)
-                if account and row.line not in self.problems and (name := _followed(row, account).changes.username_key):
-                    wanted[account.id], lines[account.id] = name, row.line
-            times = Counter(wanted.values())
-            taken = [lines[each] for each, name in wanted.items() if each in lines and times[name] > 1]
+            wanted = {number: name for number, (line, name) in following.items() if line not in self.problems}
+            if not wanted:
+                return
+            names = {account.id: wanted.get(account.id, account.username_key) for account in self.accounts}
+            times = Counter(names.values())
+            taken = [following[number][0] for number, name in wanted.items() if times[name] > 1]
             if not taken:
-                self.by_username = {wanted[each.id]: each for each in self.accounts}
+                self.by_username = {names[each.id]: each for each in self.accounts}
                 return
             self.problems.update(dict.fromkeys(taken, Why.USERNAME_NOT_FREE))
 
     def _decide_new(self, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
         usernames = Counter(row.username_key for row in rows)
         named = (self.by_username.get(row.username_key) for row in rows)
         self.spared |= {account.id for account in named if account and account.key is not None}
         rows = [row for row in rows if row.line not in self.problems]
-        linking = self._linked_by_address(rows)
-        holders = self._holders_afterwards()
+        holders = self._holders_afterwards({address for row in rows for address in row.addresses})
+        linking = self._linked_by_address(rows, holders)
         for row in rows:
             account = self.by_username.get(row.username_key)
             is_twice = usernames[row.username_key] > 1
@@ -395,18 +414,19 @@ class _Planner:
             elif row.line in linking:
                 self._link(row, linking[row.line])
             else:
-                self._create(row, holders[row.main])
+                self._create(row, holders.get(row.main, ()))
 
-    def _linked_by_address(self, rows: Sequence[Row]) -> dict[int, Account]:
+    def _linked_by_address(self, rows: Sequence[Row], holders: Mapping[str, Sequence[Account]]) -> dict[int, Account]:
         """Return the account that each row links by its address alone, by the row's line.
 
         It is a local one, the only holder, that no other row names in any way; the address stands in no other row.
         """
         if any(row.key is None and not row.is_readable for row in self.rows):
             return {}  # a key that cannot be read may be anybody's
-        holders = self._holders_afterwards()
+        found = {row.line: held[0] for row in rows if len(held := holders.get(row.main or "", ())) == 1}
+        if not found:
+            return {}
         addresses = Counter(address for row in self.rows for address in row.addresses)
-        found = {row.line: holders[row.main][0] for row in rows if row.main and len(holders[row.main]) == 1}
         times = Counter(account.id for account in found.values())
         by_username = {account.id for row in self.rows if (account := self.by_username.get(row.username_key))}
         return {
@@ -420,10 +440,10 @@ class _Planner:
             and account.id not in by_username
         }
 
-    def _holders_afterwards(self) -> defaultdict[str, list[Account]]:
-        """Return who holds each address once the known have moved."""
+    def _holders_afterwards(self, wanted: Collection[str]) -> dict[str, list[Account]]:
+        """Return who holds each of some addresses once the known have moved."""
         moved = {each.account.id: each.changes for each in self.decisions if each.account and each.writes}
-        return _holders_after(self.accounts, moved)
+        return _holders_after(self.accounts, moved, wanted)
 
     def _decide_named(self, row: Row, account: Account | None, *, is_twice: bool) -> None:
         """Decide about a new row whose username is not free."""
@@ -479,15 +499,42 @@ class _Planner:
                 self.decisions.append(Decision(Action.DEACTIVATE, None, account, said=said))
 
 
-def _holders_after(accounts: Iterable[Account], changes: Mapping[int, Changes]) -> defaultdict[str, list[Account]]:
-    """Return who holds each address once changes, by the account's id, are made."""
-    holders: defaultdict[str, list[Account]] = defaultdict(list)
+def _holders_after(
+    accounts: Iterable[Account], changes: Mapping[int, Changes], wanted: Collection[str]
+) -> dict[str, list[Account]]:
+    """Return who holds each of some addresses once changes, by the account's id, are made."""
+    holders: dict[str, list[Account]] = {}
     for account in accounts:
-        made = changes.get(account.id, Changes())
-        held = (account.addresses | made.add_addresses) - made.remove_addresses
-        for address in held | ({made.main} if made.main else set()):
-            holders[address].append(account)
+        made = changes.get(account.id)
+        held: Iterable[str] = account.addresses if account.further else (account.main,) if account.main else ()
+        if made:
+            held = account.addresses | made.add_addresses | ({made.main} if made.main else set())
+            held = held - (made.remove_addresses - {made.main or ""})
+        for address in held:
+            if address in wanted:
+                holders.setdefault(address, []).append(account)
     return holders
+
+
+def _is_settled(row: Row, account: Account) -> bool:
+    """Tell whether a row says of a linked account what was said last, and there is nothing to be done about it."""
+    said = account.said
+    return (
+        row.is_readable
+        and said.named
+        and not account.has_left
+        and row.key == account.key
+        and (row.main is None or (row.main == said.address and row.further in {None, said.further}))
+        and row.name in {None, said.name}
+        and row.groups in {None, said.groups}
+    )
+
+
+def _may_be_another(account: Account | None, row: Row) -> bool:
+    """Tell whether a row may be about somebody else than its account; where no name was said a person linked it."""
+    if account is None:
+        return True
+    return account.said.name is not None and (account.said.name, account.said.address) != (row.name, row.main)
 
 
 def _followed(row: Row, account: Account) -> Decision:

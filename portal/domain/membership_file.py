@@ -4,7 +4,6 @@ Cells are text here; what is an address or a username is judged by who stores it
 """
 
 import csv
-import io
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from portal.errors import BadInputError
 
 _EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx (and .ods), .xls
 _DELIMITERS = ",;\t"
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z")
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _BETWEEN_ADDRESSES = re.compile(r"[;,|\s]+")
 _YES = {"yes", "y", "ja", "j", "oui", "o", "sí", "si", "sì", "x", "true", "1"}
@@ -132,7 +132,7 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of each line that holds anything, counted from 1, and its cells."""
     header = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
     delimiter = max(_DELIMITERS, key=lambda each: len(next(csv.reader([header], delimiter=each), [])))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.reader((found[0] for found in _LINE.finditer(text)), delimiter=delimiter)
     while True:
         line = reader.line_num + 1
         try:
@@ -198,7 +198,7 @@ class _Reader:
 
     def _text(self, setting: str, cells: Sequence[str]) -> str:
         """Return a cell's text, or what several make, with white space between words alone."""
-        if not _FIELD.search(setting):
+        if "{" not in setting:
             return " ".join(self._cell(setting, cells).split())
         return " ".join(_FIELD.sub(lambda found: self._cell(found[1], cells), setting).split())
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from portal import database
@@ -60,7 +60,7 @@ def record_all(session: Session, lines: Iterable[Recorded], *, actor: Actor) -> 
         for each in lines
     ]
     if rows:
-        session.execute(insert(AccountChange), rows)
+        session.execute(database.insert(session, AccountChange.__table__), rows)  # the table: there may be many rows
 
 
 def forget_name(session: Session, user_id: int) -> Sequence[str]:

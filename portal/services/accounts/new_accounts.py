@@ -48,7 +48,6 @@ def make_all(
     for chunk in database.chunked(((user_id, each.username) for user_id, each in made), _BLOCK):
         account_log.record(session, chunk, "imported", actor=actor)
     address_ids = _find_or_make_addresses(session, accounts)
-    moves.lock(session, address_ids.values())
     held = [(user_id, address_ids[each.address.canonical], each.from_source) for user_id, each in made]
     for block in database.chunked((Move(user_id, None, number) for user_id, number, _ in held), _BLOCK):
         moves.carry_out(session, block, actor=actor, now=now)
@@ -86,12 +85,14 @@ def _find_or_make_addresses(session: Session, accounts: Sequence[NewAccount]) ->
             database.insert(session, Address.__table__).on_conflict_do_nothing(),
             [{"canonical": canonical, "spelling": spelled[canonical], "erase": False} for canonical in block],
         )
-        columns = select(Address.id, Address.canonical)
+        columns = select(Address.id, Address.canonical, Address.spelling, Address.erase, Address.let_go_at)
         found = columns.add_columns(addresses.is_held().label("is_held")).where(Address.canonical.in_(block))
         respelled = []
-        for address_id, canonical, is_held in session.execute(found):
+        locked = found.order_by(Address.id).with_for_update()  # what a move decides about them stays true
+        for address_id, canonical, spelling, erase, let_go_at, is_held in session.execute(locked):
             ids[canonical] = address_id
-            if not is_held:
+            is_fresh = (spelling, erase, let_go_at) == (spelled[canonical], False, None)
+            if not is_held and not is_fresh:
                 respelled.append({"id": address_id, "spelling": spelled[canonical], "erase": False, "let_go_at": None})
         if respelled:  # as with one: the first spelling stays while somebody holds the address
             session.execute(update(Address), respelled)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, insert, or_, select, update
 from sqlalchemy import delete as delete_from
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from portal import database
@@ -137,7 +138,6 @@ def insert_accounts(session: Session, accounts: Iterable[Mapping[str, Any]], *, 
     Each has ``username``, ``name``, ``password_hash`` and ``is_superuser``, all of them checked. Raise DuplicateError.
     """
     table: Any = User.__table__  # tables, not classes, where there are many rows
-    statement = database.insert(session, table).on_conflict_do_nothing(index_elements=["username_key"])
     ids: dict[str, int] = {}
     for block in database.chunked(accounts, _BLOCK):
         rows = [
@@ -150,11 +150,15 @@ def insert_accounts(session: Session, accounts: Iterable[Mapping[str, Any]], *, 
             }
             for each in block
         ]
-        made = session.execute(statement.returning(table.c.username_key, table.c.id), rows)
-        ids.update((key, user_id) for key, user_id in made)
-        for row in rows:
-            if row["username_key"] not in ids:
-                raise DuplicateError(f"a user is called {row['username']} already")
+        named = {row["username_key"]: row["username"] for row in rows}
+        of_these = select(table.c.username_key, table.c.id).where(table.c.username_key.in_(named))
+        for taken, _ in session.execute(of_these.limit(1)):
+            raise DuplicateError(f"a user is called {named[taken]} already")
+        try:
+            session.execute(insert(table), rows)
+        except IntegrityError:
+            raise DuplicateError("somebody else has just been given one of these usernames or member keys") from None
+        ids.update((key, user_id) for key, user_id in session.execute(of_these))
     return ids
 
 

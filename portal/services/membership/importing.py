@@ -247,14 +247,14 @@ def _note_all(
 
 def _carry_out(session: Session, request: Request, prepared: _Prepared, import_id: int) -> None:
     """Write a plan; where somebody changed an account meanwhile, decide about what is left, and write that."""
-    approved = {each.text for each in prepared.plan.decisions if each.writes}
+    planned = prepared.plan.decisions
     for _ in range(_ROUNDS):
         numbers = {id(each.decision): each.number for each in runs.numbered(prepared.plan)}
         work = _Work(session, import_id, prepared.texts, numbers)
         if not work.write(prepared.plan.chunks, actor=request.actor, clock=request.clock, lists=request.lists):
             break
         prepared = _prepare(session, request)
-        if prepared.plan.excess(request.limits, approved=approved):
+        if prepared.plan.excess(request.limits, approved={each.text for each in planned if each.writes}):
             break
     with transaction(session):
         runs.finish(session, import_id, state="done", now=request.clock())

@@ -21,13 +21,18 @@ _NOBODY = frozenset[str]()
 class Texts:
     """What the plan need not know: addresses as they are spelled, by their canonical form; the rest by line.
 
-    ``problems`` says what of a line cannot be read, ``names`` hold the person's name.
+    Spellings and usernames are here where they are not those that are compared. ``problems`` says what of a line cannot
+    be read.
     """
 
     spellings: dict[str, str] = field(default_factory=dict)
     usernames: dict[int, str] = field(default_factory=dict)
     password_hashes: dict[int, str] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
+
+    def username(self, row: Row) -> str:
+        """Return the username of a row as it is spelled."""
+        return self.usernames.get(row.line, row.username_key)
 
 
 class Checker:
@@ -64,7 +69,7 @@ class Checker:
         except BadInputError as error:
             self.texts.problems[record.line] = str(error)
             self.texts.usernames[record.line] = printable(record.username, limit=64)
-            return Row(record.line, key, usernames.key(record.username), is_readable=False)
+            return Row(record.line, key, _compared(record.username), is_readable=False)
 
     def _key(self, record: Record) -> str | None:
         if record.key is None:
@@ -82,7 +87,7 @@ class Checker:
         return Row(
             record.line,
             key,
-            usernames.key(record.username),
+            _compared(record.username),
             held[0] if held else None,
             further or (_NOBODY if held else None),
             None if record.name is None else users.checked_name(record.name),
@@ -98,14 +103,17 @@ class Checker:
             compared = canonical(text)
             if compared not in self.stored:
                 addresses.checked(text, special_domains=self.special_domains)
-            self.texts.spellings.setdefault(compared, text)
+            if text != compared:
+                self.texts.spellings.setdefault(compared, text)
             found[compared] = None
         return list(found)
 
     def _check_new(self, record: Record, key: str | None, held: list[str]) -> None:
         """Check what only a new account is given. Raise BadInputError."""
         try:
-            self.texts.usernames[record.line] = usernames.checked(record.username, own=held)
+            username = usernames.checked(record.username, own=held)
+            if username != _compared(username):
+                self.texts.usernames[record.line] = username
         except BadInputError as error:
             if held:  # without an address no account is made
                 whose = "the key serves as the username; map a column with usernames" if record.username == key else ""
@@ -123,3 +131,9 @@ class Checker:
                 raise BadInputError(f"{len(names)} groups: at most {MOST_GROUPS} are imported for one member")
             found = self._groups[names] = frozenset(users.checked_groups(names))
         return found
+
+
+def _compared(username: str) -> str:
+    """Return a username as it is compared; the same object where it is the same text."""
+    key = usernames.key(username)
+    return username if username == key else key

@@ -22,6 +22,7 @@ from portal.services.membership.rows import Texts
 
 KEPT = timedelta(days=1)  # how long a plan waits to be applied
 LINES_KEPT = timedelta(days=90)  # of imports that are done
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
 _BLOCK = 1_000  # lines in one statement
 COUNTS = {
     Action.CREATE: "created",
@@ -145,7 +146,7 @@ def note(
             row = each.decision.row
             if keeps_hashes and row and row.line in texts.password_hashes:
                 details["password_hash"] = texts.password_hashes[row.line]
-            values |= {"import_id": import_id, "details": json.dumps(details, ensure_ascii=False)}
+            values |= {"import_id": import_id, "details": _as_json(details)}
             values["done"] = done or not each.decision.writes
             values["user_id"] = (user_ids or {}).get(each.number, values["user_id"])
             rows.append({**values, "fingerprint": fingerprint(each.decision.account)})
@@ -187,7 +188,7 @@ def _columns(each: Numbered, texts: Texts) -> tuple[dict[str, Any], dict[str, An
         "action": str(decision.action),
         "user_id": account.id if account else None,
         "key": (row.key if row else account and account.key) or "",
-        "username": ((row and texts.usernames.get(row.line)) or (account and account.username_key) or "")[:64],
+        "username": ((row and texts.username(row)) or (account and account.username_key) or "")[:64],
         "name": ((row and row.name) or (account and account.name) or "")[:120],
         "why": why[:400],
     }, _details(decision, texts)
@@ -315,7 +316,8 @@ def _decision(line: MemberImportLine, account: Account | None, texts: Texts) -> 
     if line.line is not None:
         username_key, main = details["row"]
         row = Row(line.line, line.key or None, username_key, main)
-        texts.usernames[line.line] = line.username
+        if line.username != username_key:
+            texts.usernames[line.line] = line.username
         if "password_hash" in details:
             texts.password_hashes[line.line] = details["password_hash"]
     texts.spellings |= details.get("spelled", {})

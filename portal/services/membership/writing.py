@@ -97,28 +97,25 @@ def _username_key(decision: Decision) -> str:
 
 
 class _Taken:
-    """The usernames, keys and mailboxes that somebody else took since the plan was made."""
+    """The keys and mailboxes of accounts to be linked that somebody else took since the plan was made.
+
+    Whether the username or key of a new account is taken shows when it is inserted.
+    """
 
     def __init__(self, session: Session, decisions: Sequence[Decision]) -> None:
-        keys = [each.changes.key for each in decisions if each.changes.key]
-        wanted = [_username_key(each) for each in decisions if each.action is Action.CREATE]
-        mains = [each.row.main for each in decisions if each.action is Action.LINK and each.row]
-        self.keys = set(session.scalars(select(User.member_key).where(User.member_key.in_(keys))))
-        self.usernames = set(session.scalars(select(User.username_key).where(User.username_key.in_(wanted))))
+        known = [each for each in decisions if each.account and each.changes.key]
+        keys = [each.changes.key for each in known]
+        mains = [each.row.main for each in known if each.action is Action.LINK and each.row]
+        self.keys = set(session.scalars(select(User.member_key).where(User.member_key.in_(keys)))) if keys else set()
         held = select(Address.canonical, func.count()).join(UserAddress, UserAddress.address_id == Address.id)
-        self.shared = {
-            address
-            for address, count in session.execute(held.where(Address.canonical.in_(mains)).group_by(Address.canonical))
-            if count > 1
-        }
+        counted = held.where(Address.canonical.in_(mains)).group_by(Address.canonical)
+        self.shared = {address for address, count in session.execute(counted) if count > 1} if mains else set()
 
     def holds_any(self, chunk: Chunk) -> bool:
-        """Tell whether anything that a chunk needs is taken; what the chunk itself lets go of is not."""
-        freed = {each.account.username_key for each in chunk if each.account and each.changes.username_key}
+        """Tell whether anything that a chunk needs is taken."""
         return any(
-            each.changes.key in self.keys
-            or (each.action is Action.CREATE and _username_key(each) in self.usernames - freed)
-            or (each.action is Action.LINK and self._is_shared(each))
+            each.account is not None
+            and (each.changes.key in self.keys or (each.action is Action.LINK and self._is_shared(each)))
             for each in chunk
         )
 
@@ -240,7 +237,7 @@ class _Writer:
         texts = self.context.texts
         accounts = [
             NewAccount(
-                texts.usernames[each.row.line],
+                texts.username(each.row),
                 self._checked(each.changes.main or ""),
                 texts.password_hashes.get(each.row.line, passwords.UNUSABLE),
                 each.changes.name or "",
