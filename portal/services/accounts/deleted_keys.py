@@ -7,11 +7,11 @@ import hashlib
 import hmac
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from portal import database
-from portal.models import DeletedKey
+from portal.models import DeletedKey, MemberImportLine
 
 _LABEL = b"member key: "
 
@@ -31,6 +31,17 @@ def remember(session: Session, key: str, *, erase: bool, secret: bytes, now: dat
     values = {"key": None if erase else key, "deleted_at": now}
     statement = database.insert(session, DeletedKey).values(key_hmac=hashed(key, secret), **values)
     session.execute(statement.on_conflict_do_update(index_elements=["key_hmac"], set_=values))
+
+
+def forget_text(session: Session, key: str) -> None:
+    """Keep the HMAC alone of a key, which is an address that is being erased."""
+    session.execute(update(DeletedKey).where(DeletedKey.key == key).values(key=None))
+
+
+def forget_account(session: Session, user_id: int) -> None:
+    """Leave nothing in the lines of imports of who an account is that is being erased."""
+    blank = dict.fromkeys(("key", "username", "name", "details"), "")
+    session.execute(update(MemberImportLine).where(MemberImportLine.user_id == user_id).values(blank))
 
 
 def forget(session: Session, key: str, *, secret: bytes) -> bool:

@@ -16,12 +16,14 @@ from portal.models import (
     History,
     MailedLink,
     MailRequest,
+    MemberImportLine,
     Preference,
     Run,
     RunLine,
     UserAddress,
 )
 from portal.services import history, outbox, preference_rows
+from portal.services.accounts import deleted_keys
 from portal.services.accounts.moves import Lists
 from portal.services.history import Actor
 
@@ -72,6 +74,7 @@ def _erase(session: Session, name: str, canonical: str, spelling: str) -> None:
     """Replace an address by a name in history, runs and outcomes: the one rewrite of history there is."""
     history.forget_address(session, canonical, name=name)
     outbox.forget_address(session, canonical)
+    deleted_keys.forget_text(session, canonical)
     session.execute(update(RunLine).where(RunLine.address == canonical).values(address=name, spelling=name, words=""))
     # Whole addresses only: the end of a longer one is somebody else's.
     either = "|".join(map(re.escape, (canonical, spelling)))
@@ -86,6 +89,10 @@ def _erase(session: Session, name: str, canonical: str, spelling: str) -> None:
         MailRequest.details,
         MailRequest.message,
         MailedLink.details,
+        MemberImportLine.key,
+        MemberImportLine.username,
+        MemberImportLine.why,
+        MemberImportLine.details,
     ):
         quoting = or_(*(column.icontains(each, autoescape=True) for each in (canonical, spelling)))
         for text in session.scalars(select(column).where(quoting).distinct()).all():

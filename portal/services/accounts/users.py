@@ -503,6 +503,7 @@ def delete(
         _record(session, user, "deleted", actor=actor)
         if erase:
             _forget_name(session, gone.id, account_log.forget_name(session, gone.id))
+            deleted_keys.forget_account(session, gone.id)
         session.execute(delete_from(User).where(User.id == gone.id))  # sessions and groups go with the row
     security_log.log("user deleted", user=gone.id)
     return gone

@@ -199,9 +199,11 @@ def _prepare(session: Session, request: Request) -> _Prepared:
         key_is_address=request.key_is_address,
     )
     rows = checker.rows(file.records)
-    gone = frozenset(
-        row.key for row in rows if row.key and deleted and deleted_keys.hashed(row.key, request.secret) in deleted
-    )
+    gone = set()
+    for row in rows if deleted else ():
+        if row.key and (name := deleted_keys.hashed(row.key, request.secret)) in deleted:
+            gone.add(row.key)
+            checker.texts.deleted[row.line] = name[:16]
     plan = plan_import(rows, accounts, Source(request.deactivates_leavers, request.key_is_address, gone))
     return _Prepared(file, checker.texts, plan, len(rows))
 
@@ -306,6 +308,12 @@ def _log(done: Sequence[tuple[Decision, int]]) -> None:
         security_log.log("users imported", count=made)
 
 
+def _as_reported(line: ImportLine, texts: Texts) -> tuple[str, str, str]:
+    """Return what a stored line has of a report."""
+    stands_for = texts.deleted.get(line.line or 0)
+    return (stands_for, "", line.why) if stands_for else (line.key, line.username, line.why)
+
+
 def _report(
     prepared: _Prepared,
     import_id: int | None,
@@ -319,6 +327,6 @@ def _report(
         for each in runs.numbered(prepared.plan)
         if import_id is None or not each.decision.writes or each.decision.why
     )
-    fresh = frozenset(each.number for each in lines if each.why and (each.key, each.username, each.why) not in known)
+    fresh = frozenset(each.number for each in lines if each.why and _as_reported(each, prepared.texts) not in known)
     file = prepared.file
     return Report(import_id, prepared.plan.id, excess, prepared.counts, lines, fresh, file.ignored, file.encoding)

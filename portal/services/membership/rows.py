@@ -22,13 +22,14 @@ class Texts:
     """What the plan need not know: addresses as they are spelled, by their canonical form; the rest by line.
 
     Spellings and usernames are here where they are not those that are compared. ``problems`` says what of a line cannot
-    be read.
+    be read; ``deleted`` is what stands for the key of a deleted account where lines are kept.
     """
 
     spellings: dict[str, str] = field(default_factory=dict)
     usernames: dict[int, str] = field(default_factory=dict)
     password_hashes: dict[int, str] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
+    deleted: dict[int, str] = field(default_factory=dict)
 
     def username(self, row: Row) -> str:
         """Return the username of a row as it is spelled."""

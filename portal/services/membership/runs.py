@@ -148,6 +148,8 @@ def note(
                 details["password_hash"] = texts.password_hashes[row.line]
             values |= {"import_id": import_id, "details": _as_json(details)}
             values["done"] = done or not each.decision.writes
+            if row and row.line in texts.deleted:  # somebody deleted, or even erased, is not written down again
+                values |= {"key": texts.deleted[row.line], "username": "", "name": "", "details": "{}"}
             values["user_id"] = (user_ids or {}).get(each.number, values["user_id"])
             rows.append({**values, "fingerprint": fingerprint(each.decision.account)})
         session.execute(upsert, rows)
@@ -311,10 +313,10 @@ def reported_last(session: Session) -> frozenset[tuple[str, str, str]]:
 
 
 def _decision(line: MemberImportLine, account: Account | None, texts: Texts) -> Decision:
-    details = json.loads(line.details)
+    details = json.loads(line.details or "{}")  # nothing is left of somebody who was erased
     row = None
     if line.line is not None:
-        username_key, main = details["row"]
+        username_key, main = details.get("row", (line.username, None))
         row = Row(line.line, line.key or None, username_key, main)
         if line.username != username_key:
             texts.usernames[line.line] = line.username
