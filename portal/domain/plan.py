@@ -36,8 +36,8 @@ class Row:
     one where there is nobody to follow), ``holders`` the active accounts that hold the address now, or two of them,
     ``moved_from`` the address that a move brought the preference from, ``is_unread`` that no good run has read
     it since.
-    ``by_holder``: a holder chose it last, or a mailed link; ``ended_by_holder``: they ticked the list for another
-    address of theirs, which unticked this one; ``did_not_take``: the last push of it.
+    ``by_holder``: a holder chose it last, or another address of theirs instead, or a mailed link; ``did_not_take``: the
+    last push of it.
     ``unsubscribed_by_link``: and no run has read that choice yet. ``has_refusal``: the list manager's last word was
     no; ``is_fresh_refusal``: less than a day ago; ``has_waited_long``: an add has been waiting for so long that it no
     longer counts as waiting.
@@ -56,7 +56,6 @@ class Row:
     is_held: bool = True  # some account, active or not, holds the address
     unsubscribed_by_link: bool = False
     by_holder: bool = False
-    ended_by_holder: bool = False
     did_not_take: bool = False
     has_refusal: bool = False
     is_fresh_refusal: bool = False
@@ -64,16 +63,13 @@ class Row:
 
     @property
     def is_own_choice(self) -> bool:
-        """Tell whether a holder chose it, or what brought it along, and it has not been carried out yet."""
-        if self.ended_by_holder:
-            return self.state.seen is not False or self.did_not_take
+        """Tell whether a holder chose it and it has not been carried out yet."""
         return self.by_holder and (self.state.touched or self.did_not_take)
 
     @property
     def is_given_up(self) -> bool:
         """Tell whether a holder unsubscribed the address or moved out of it, so that its absence is no wonder."""
-        is_ended = self.ended_by_holder or (self.by_holder and self.state.preference is False)
-        return self.moved_to is not None or is_ended
+        return self.moved_to is not None or (self.by_holder and self.state.preference is False)
 
 
 @dataclass(frozen=True, slots=True)

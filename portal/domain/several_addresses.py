@@ -55,7 +55,7 @@ def ended_elsewhere(own: Collection[Own], account: int, stamp: Stamp) -> dict[in
     person.
     """
     sent_to = [each for each in own if each.standing is not None and each.standing.subscribed]
-    candidates = [each for each in sent_to if not each.is_shared or _is_chosen_by(each.standing, account)]
+    candidates = [each for each in sent_to if not each.is_shared or _is_chosen_by(each, account)]
     if not candidates:
         return {}
     kept = max(candidates, key=_precedence)
@@ -66,8 +66,11 @@ def ended_elsewhere(own: Collection[Own], account: int, stamp: Stamp) -> dict[in
     }
 
 
-def _is_chosen_by(standing: Standing | None, account: int) -> bool:
-    return standing is not None and standing.changed_by == account and standing.source not in UNCHOSEN
+def _is_chosen_by(own: Own, account: int) -> bool:
+    standing = own.standing
+    if standing is None or own.is_found:
+        return False
+    return standing.changed_by == account and standing.source not in UNCHOSEN
 
 
 def _precedence(own: Own) -> tuple[datetime, bool, bool, int]:
@@ -77,12 +80,12 @@ def _precedence(own: Own) -> tuple[datetime, bool, bool, int]:
 
 
 def _ended(standing: Standing | None, stamp: Stamp) -> Standing:
-    """End a subscription without a choice: whoever joins at the list with that address joins it."""
+    """End a subscription; nobody chose that, but a run is to carry it out as if they had."""
     return replace(
         standing or Standing(False, "rule"),
         subscribed=False,
         source="rule",
-        touched=False,
+        touched=True,
         moved_from=None,
         changed_at=stamp.at,
         changed_by=stamp.by,

@@ -78,22 +78,17 @@ def write_choices(
     actor: Actor,
     now: datetime,
     reason: str = "",
-    rules_are_choices: bool = False,
 ) -> list[Change]:
     """Write what a person chose, over whatever is stored; return the choices that still were changes.
 
     Another holder may have chosen the same since the rows were read. A choice ends the mark that a departure was dealt
-    with, and what a move displaced. An untick that a tick elsewhere brings along has the source ``rule`` and is no
-    choice, unless ``rules_are_choices``: who joins at the list with that address meanwhile joins it.
+    with, and what a move displaced: that not where the source is ``rule``, as of an untick that a tick elsewhere brings
+    along, which is no choice.
     """
     ordered = sorted(changes)
     if not ordered:
         return []
-    touches = {each: rules_are_choices or each.source != "rule" for each in ordered}
-    rows = [
-        {**_values(each, actor=actor, now=now), "touched": is_choice, "version": 1}
-        for each, is_choice in touches.items()
-    ]
+    rows = [{**_values(each, actor=actor, now=now), "touched": True, "version": 1} for each in ordered]
     statement = database.insert(session, Preference).values(rows)
     taken = ("subscribed", "source", "changed_at", "changed_by", "touched")
     upsert = statement.on_conflict_do_update(
@@ -106,10 +101,11 @@ def write_choices(
             "version": Preference.version + 1,
         },
         where=Preference.subscribed != statement.excluded.subscribed,
-    ).returning(Preference.list_handle, Preference.address_id, Preference.touched, displaced_preferences.IS_DISPLACED)
-    found = session.execute(upsert).all()
-    displaced_preferences.forget(session, [(handle, number) for handle, number, *both in found if all(both)])
-    written = {(handle, number) for handle, number, *_both in found}
+    ).returning(Preference.list_handle, Preference.address_id, Preference.source, displaced_preferences.IS_DISPLACED)
+    found = {(handle, number): (source, displaces) for handle, number, source, displaces in session.execute(upsert)}
+    chosen = [key for key, (source, displaces) in found.items() if displaces and source != "rule"]
+    displaced_preferences.forget(session, chosen)
+    written = set(found)
     return _recorded(session, ordered, written, actor=actor, now=now, reason=reason)
 
 

@@ -263,8 +263,6 @@ def test_first_preferences_and_rows_without_a_difference_are_no_lines():
 
 
 BY_HOLDER = {"by_holder": True}
-ENDED_BY_HOLDER = {"ended_by_holder": True}  # they ticked the list for another address of theirs
-ENDED = AddressState(False, seen=True)
 
 
 @pytest.mark.parametrize(
@@ -277,8 +275,6 @@ ENDED = AddressState(False, seen=True)
         (decide(row(1, UNTICKED), on=[1])[0], (1, 1, 0)),  # a superuser chose
         (decide(row(1, UNTICKED, **BY_HOLDER), on=[1])[0], (0, 0, 0)),
         (decide(row(1, UNTICKED, **BY_HOLDER))[0], (0, 0, 0)),
-        (decide(row(1, ENDED, **ENDED_BY_HOLDER), on=[1])[0], (0, 0, 0)),
-        (decide(row(1, ENDED), on=[1])[0], (1, 1, 0)),  # by somebody else: an address was given
         (decide(row(1, replace(ON, has_moved=True), moved_to=9), row(9, TICKED))[0], (0, 0, 0)),
         (decide(row(1, TICKED), on=[1])[0], (0, 0, 0)),  # seen off
         (decide(row(1, ON), our_acts={1: Action.REMOVE})[0], (0, 0, 0)),
@@ -304,10 +300,6 @@ def test_a_believable_roster_holds_some_of_those_seen_on_that_no_holder_gave_up(
         (replace(ON, touched=True), [], BY_HOLDER, True),  # left at the list
         (TICKED, [], {}, True),
         (TICKED, [], BY_HOLDER, False),
-        (ENDED, [1], {}, True),  # ended by somebody else: an address was given
-        (ENDED, [1], ENDED_BY_HOLDER, False),
-        (replace(ENDED, seen=None), [1], ENDED_BY_HOLDER, False),
-        (replace(ENDED, seen=False), [1], ENDED_BY_HOLDER, True),  # joined at the list
     ],
 )
 def test_what_a_holder_chose_does_not_count(state, on, values, is_counted):

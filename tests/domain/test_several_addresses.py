@@ -108,7 +108,7 @@ def test_what_others_hold_too_stays_and_what_ends_is_no_choice() -> None:
         shared = {each.address_id for each in own if each.is_shared}
         for address_id, standing in ended_elsewhere(own, ALICE, STAMP).items():
             assert address_id not in shared
-            assert (standing.subscribed, standing.source, standing.touched) == (False, "rule", False)
+            assert (standing.subscribed, standing.source, standing.touched) == (False, "rule", True)
             assert (standing.changed_at, standing.changed_by, standing.moved_from) == (NOW, 7, None)
 
 

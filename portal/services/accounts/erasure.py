@@ -42,7 +42,7 @@ def erase_unheld(session: Session, address_ids: Collection[int], *, actor: Actor
         .where(Address.id.in_(marked), Preference.subscribed)
     )
     changes = [history.Change(handle, number, name, False, "rule") for handle, number, name in wanted]
-    preference_rows.write_choices(session, changes, actor=actor, now=now, rules_are_choices=True)
+    preference_rows.write_choices(session, changes, actor=actor, now=now)
     preference_rows.clear_departures(session, marked, where=true())
 
 

@@ -341,7 +341,8 @@ def _two_holders() -> tuple[Any, Any]:
 
 def _row(found: Any, *, now: datetime) -> Row:
     holders = frozenset({found.first_holder, found.last_holder}) - {None}
-    by_rule = found.source == "rule" and found.moved_from is None and not found.subscribed
+    # An untick that came with a tick for another address of theirs.
+    is_brought_along = found.source == "rule" and found.moved_from is None and found.changed_by in holders
     return Row(
         address_id=found.id,
         canonical=found.canonical,
@@ -363,8 +364,7 @@ def _row(found: Any, *, now: datetime) -> Row:
         holders=holders,
         unsubscribed_by_link=bool(found.touched) and found.source == "link" and not found.subscribed,
         is_held=bool(found.is_held),
-        by_holder=found.source in {"user", "link"},
-        ended_by_holder=by_rule and found.changed_by in holders,
+        by_holder=found.source in {"user", "link"} or is_brought_along,
         did_not_take=found.refusal is not None,
         has_refusal=found.refused_at is not None,
         has_waited_long=found.waiting_since is not None and abs(now - found.waiting_since) >= WAITING_ENDS,

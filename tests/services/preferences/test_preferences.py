@@ -391,7 +391,7 @@ def test_an_untick_that_comes_with_a_tick_elsewhere_is_no_choice(session, tick, 
     dora = make_user(session, "dora", "main@example.org", "other@example.org")
     make_preference(session, "members", "main@example.org", True, seen=True, touched=True)
     tick(dora, addresses={"members": id_of(session, "other@example.org")})
-    assert (row("main@example.org").source, row("main@example.org").touched) == ("rule", False)
+    assert (row("main@example.org").source, row("main@example.org").touched) == ("rule", True)
     assert (row("other@example.org").source, row("other@example.org").touched) == ("user", True)
 
 

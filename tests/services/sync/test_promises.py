@@ -146,6 +146,7 @@ class Promises(RuleBasedStateMachine):
                 catalogue=self.catalogue,
                 now=self.clock(),
             )
+        self.clock.advance(seconds=1)
         self._remember_choices(handle, before)
 
     def _remember_choices(self, handle: str, before: dict[str, dict[str, Any]]) -> None:
@@ -160,11 +161,16 @@ class Promises(RuleBasedStateMachine):
         user_id = self._user_id(name)
         if user_id is not None and mailbox in self._held(user_id):
             self._toggle(user_id, handle, mailbox)
-            if mailbox in self._managed(handle):
+            if self._may_see(user_id, handle):
                 stored = self._stored(handle)
                 assert stored[mailbox]["subscribed"]
                 alone = {each for each in self._held(user_id) if len(self._holders(each)) == 1} - {mailbox}
                 assert not any(stored[each]["subscribed"] for each in alone), "it sends to one of theirs"
+
+    def _may_see(self, user_id: int, handle: str) -> bool:
+        with self.session.begin():
+            groups = select(UserGroup.name).where(UserGroup.user_id == user_id)
+            return self.catalogue.lists[handle].is_offered_to(frozenset(self.session.scalars(groups)))
 
     # Several addresses of one person.
 
@@ -197,7 +203,7 @@ class Promises(RuleBasedStateMachine):
             alone = [each for each in self._held(user_id) if len(self._holders(each)) == 1]
             stored = self._stored(handle)
             on = [each for each in alone if each in stored and stored[each]["subscribed"]]
-            if mailbox in self._managed(handle):
+            if self._may_see(user_id, handle):
                 assert len(on) <= 1, "a list sends to one address of theirs"
 
     @rule(name=people, mailbox=mailboxes)
