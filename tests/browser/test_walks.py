@@ -162,6 +162,7 @@ def test_a_superuser_finds_out_why_somebody_is_not_on_a_list(walk: Walk) -> None
     walk.page.get_by_role("main").get_by_role("button", name="Search").click()
     walk.press("board3@example.org")
     walk.sees("board3@example.org is not on members")
+    walk.page.locator("summary", has_text="Why: Members").click()
     walk.sees("because they left at the list")
 
 
