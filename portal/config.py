@@ -83,6 +83,7 @@ class MailSettings(Struct, frozen=True, forbid_unknown_fields=True):
     sender: Line
     smtp: SmtpSettings | None = None
     sendmail: Line | None = None
+    folder: Line | None = None
     reply_to: Line | None = None
     operators: tuple[Line, ...] = ()
     tell_members: bool = False
@@ -90,8 +91,8 @@ class MailSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Check what a pattern cannot. Raise ValueError, which names the setting."""
-        if (self.smtp is None) == (self.sendmail is None):
-            raise ValueError("`mail` needs either `smtp` or `sendmail`")
+        if [self.smtp, self.sendmail, self.folder].count(None) != 2:
+            raise ValueError("`mail` needs one of `smtp`, `sendmail` and `folder`")
         for name, address in [
             ("sender", self.sender),
             *([("reply_to", self.reply_to)] if self.reply_to else []),

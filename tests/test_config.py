@@ -410,8 +410,8 @@ sender = "portal@example.org"
 @pytest.mark.parametrize(
     ("more", "fault"),
     [
-        ("", "`mail` needs either `smtp` or `sendmail`"),
-        ('sendmail = "s"\nsmtp = { host = "h" }', "`mail` needs either `smtp` or `sendmail`"),
+        ("", "`mail` needs one of `smtp`, `sendmail` and `folder`"),
+        ('sendmail = "s"\nsmtp = { host = "h" }', "`mail` needs one of `smtp`, `sendmail` and `folder`"),
         ('sendmail = "\'"', "`sendmail` is not a command"),
         ('sendmail = " "', "`sendmail` is not a command"),
         ('sendmail = "s"\nreply_to = "nobody"', "`reply_to` is not an e-mail address"),

@@ -13,7 +13,18 @@ from tests.conftest import Clock
 from tests.web.conftest import Client, Visitor, alice, bob, client, open_visitor, people, visitor  # noqa: F401 - fixtures
 
 DOCUMENT = "/api/v1/openapi.json"
-PUBLIC = {"/healthz", "/readyz", "/leave", "/login", "/link", "/link/1", "/link/ask", "/static/1", DOCUMENT}
+PUBLIC = {
+    "/demo/mail",
+    "/healthz",
+    "/readyz",
+    "/leave",
+    "/login",
+    "/link",
+    "/link/1",
+    "/link/ask",
+    "/static/1",
+    DOCUMENT,
+}
 
 
 def logged_in(app: Flask, username: str) -> Visitor:

@@ -279,7 +279,7 @@ def invite(*, usernames: tuple[str, ...], everybody: bool, groups: tuple[str, ..
     \b
     Example: flask user invite --group full
     """
-    from portal.services.mail import invitations
+    from portal.services.accounts import invitations
 
     if bool(usernames) == (everybody or bool(groups)):
         raise click.UsageError("name users, or say --all or --group")

@@ -17,7 +17,7 @@ from portal.config import Catalogue
 from portal.domain.mailinglist import MailingList
 from portal.listmanagers.base import ListManager, Outcome, Result
 from portal.models import User
-from portal.services.accounts import addresses, users
+from portal.services.accounts import addresses, invitations, users
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.preferences import preferences
 from portal.services.sync.run_steps import Request
@@ -58,6 +58,15 @@ syncpws = false
 [managers.files]
 kind = "file"
 directory = "rosters"
+"""
+
+SETTINGS = """\
+# Letters of the demo are files in letters/, and are shown at /demo/mail. A real portal has a mail server here:
+# docs/mail.md.
+
+[mail]
+sender = "portal@example.org"
+folder = "letters"
 """
 
 ROSTERS = {
@@ -131,6 +140,8 @@ def make(session: Session, folder: Path, *, tools: Tools, now: datetime) -> bool
     for handle, roster in ROSTERS.items():
         _write(folder, handle, roster)
     (folder / "mailinglists.toml").write_text(CATALOGUE, encoding="utf-8")
+    if not (folder / "portal.toml").exists():
+        (folder / "portal.toml").write_text(SETTINGS, encoding="utf-8")
     _play(_Stage(session, folder, tools), now)
     return True
 
@@ -176,6 +187,8 @@ def _leave_work_for_the_next_run(stage: _Stage, now: datetime) -> None:
         lists=stage.lists,
     )
     users.deactivate(stage.session, "ivan", now=now - timedelta(minutes=15))
+    ken = users.id_of(stage.session, _NEWCOMER.username)
+    invitations.invite(stage.session, [ken], actor=DEMO, now=now)
 
 
 def _arrive(stage: _Stage, person: _Person, *, now: datetime) -> None:

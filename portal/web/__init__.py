@@ -8,6 +8,7 @@ from portal.web import (
     admin,
     api,
     cookies_and_proxies,
+    demo_mail,
     guards,
     headers,
     health,
@@ -32,5 +33,5 @@ def register(app: Flask, settings: Settings) -> None:
     guards.register(app)
     guards.csrf.init_app(app)  # after the guard, so that anyone who is logged out is led to the log-in
     headers.register(app)
-    for each in (account, admin, api, health, links, own_addresses, sign_in, subscriptions):
+    for each in (account, admin, api, demo_mail, health, links, own_addresses, sign_in, subscriptions):
         app.register_blueprint(each.blueprint)

@@ -37,6 +37,7 @@ PUBLIC = frozenset(
         "health.alive",
         "health.ready",
         "sign_in.log_in",
+        "demo_mail.show",
         "links.ask",
         "links.leave",
         "links.receive",

@@ -1,6 +1,9 @@
 """`flask demo`: every state can be seen, they came about as in life, and the next run does what it should."""
 
 import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from portal.models import Base
 from portal.services.accounts import sessions, users
 from portal.services.demo import CATALOGUE, PASSWORD, ROSTERS
 from portal.services.preferences import preferences
+from tests.web.conftest import Client, Visitor
 
 
 @pytest.fixture
@@ -167,3 +171,34 @@ def test_the_next_run_carries_out_what_waits_and_leaves_subscribers_without_an_a
     }  # fmt: skip
     assert roster("board") == set(ROSTERS["board"])
     assert "nothing to do" in call(runner, "mailinglist", "sync", "-v", "members")
+
+
+def test_a_visitor_goes_from_an_invitation_to_the_lists_with_what_the_demo_mails(runner, instance, make_app):
+    """Ken was invited: his mail is sent within the minute, and shown at /demo/mail alone."""
+    assert "/demo/mail" in call(runner, "demo")
+    app = make_app()
+    app.extensions["portal"] = replace(app.extensions["portal"], clock=lambda: datetime.now(UTC))
+    app.test_client_class = Client
+    visitor = Visitor(app.test_client())
+    assert "Nothing has been mailed yet." in visitor.get("/demo/mail").text
+    call(app.test_cli_runner(), "minutely")
+
+    page = visitor.get("/demo/mail")
+    assert "To ken@example.org" in page.text
+    (link,) = re.findall(r'href="http://localhost:8000(/link/[^"]{43})"', page.html)
+    visitor.client.get(link)
+    assert visitor.follow("/link", {}).title.startswith("Choose a password")
+    assert visitor.get("/subscriptions").status == 200
+
+
+def test_a_portal_that_is_not_the_demo_shows_no_letters(runner, instance, make_app):
+    call(runner, "demo")
+    (instance / "mailinglists.toml").write_text(f"{CATALOGUE}# ours\n")
+    app = make_app()
+    assert app.test_client().get("/demo/mail").status_code == 404
+
+
+def test_settings_that_are_there_already_are_left_alone(runner, instance):
+    (instance / "portal.toml").write_text('site_name = "Ours"\n')
+    call(runner, "demo")
+    assert (instance / "portal.toml").read_text() == 'site_name = "Ours"\n'

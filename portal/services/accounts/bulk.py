@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 
 from portal import database
 from portal.errors import ChangedMeanwhileError
-from portal.models import User, UserGroup
+from portal.models import User, UserAddress, UserGroup
 from portal.services import security_log
-from portal.services.accounts import addresses, directory, sessions, users
+from portal.services.accounts import addresses, directory, invitations, sessions, users
 from portal.services.accounts import log as account_log
 from portal.services.accounts.directory import Wanted
 from portal.services.accounts.log import Recorded
@@ -38,6 +38,7 @@ class Change(StrEnum):
     SET_GROUPS = "set-groups"
     ACTIVATE = "activate"
     DEACTIVATE = "deactivate"
+    INVITE = "invite"
 
 
 # What the security log says of each account.
@@ -47,6 +48,7 @@ _EVENTS = {
     Change.SET_GROUPS: "groups changed",
     Change.ACTIVATE: "user activated",
     Change.DEACTIVATE: "user deactivated",
+    Change.INVITE: "user invited",
 }
 GROUP_CHANGES = frozenset({Change.ADD_GROUPS, Change.REMOVE_GROUPS, Change.SET_GROUPS})
 
@@ -56,6 +58,7 @@ class Eligibility(StrEnum):
 
     CHANGE = "change"
     SO_ALREADY = "so-already"
+    NOT_INVITED = "not-invited"  # inactive or without an address; or an invitation waits to be sent
     HAS_ROLE = "has-role"  # superusers are activated and deactivated one at a time, on their own pages
 
 
@@ -136,6 +139,8 @@ def _do(
         _change_groups(session, asked, accounts, actor=actor)
         addresses.clear_departures(session, ids, lists=lists)
         return ids
+    if asked.change is Change.INVITE:
+        return invitations.ask_for(session, ids, actor=actor, now=now)
     act = addresses.activate if asked.change is Change.ACTIVATE else addresses.deactivate
     act(session, ids, actor=actor, now=now)
     values = {"is_active": asked.change is Change.ACTIVATE, "deactivated_by_import": False}
@@ -198,6 +203,10 @@ def _eligibility(asked: Asked) -> Any:
     if asked.change in GROUP_CHANGES:
         is_so = _has_groups_already(asked)
         return case((is_so, literal(Eligibility.SO_ALREADY.value)), else_=literal(Eligibility.CHANGE.value))
+    if asked.change is Change.INVITE:
+        has_main = exists().where(UserAddress.user_id == User.id, UserAddress.is_main).correlate(User)
+        can_be = and_(User.is_active, has_main, not_(invitations.is_waiting()))
+        return case((can_be, literal(Eligibility.CHANGE.value)), else_=literal(Eligibility.NOT_INVITED.value))
     is_so = User.is_active.is_(asked.change is Change.ACTIVATE)
     return case(
         (is_so, literal(Eligibility.SO_ALREADY.value)),

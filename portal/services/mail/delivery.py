@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from portal.config import MailSettings, Settings, SmtpSettings
 from portal.domain.address import printable
 from portal.errors import ConfigurationError, MailPutOffError, MailRefusedError, MailUnavailableError
+from portal.services.mail import letter_folder
 
 TIMEOUT = 10  # seconds that the server has for each answer, and a command for a letter
 _LONGEST = 150  # characters of what a server says
@@ -60,6 +61,8 @@ def open_server(settings: Settings, folder: Path, *, timeout: float, report: Rep
     mail = settings.mail
     if mail is None:
         raise ConfigurationError("mail is not configured: add a table [mail] to portal.toml")
+    if mail.folder is not None:
+        return _Folder(folder / mail.folder, report)
     if mail.smtp is None:
         return _Command(mail, timeout, report)
     return _Smtp(mail, mail.smtp, folder, _Call(_own_name(settings.base_url), timeout), report)
@@ -70,6 +73,18 @@ class _Call(NamedTuple):
 
     own_name: str
     timeout: float
+
+
+class _Folder(Server):
+    def __init__(self, folder: Path, report: Report) -> None:
+        self._folder, self._report = folder, report
+
+    def deliver(self, message: EmailMessage, *, to: str) -> None:
+        letter_folder.write(self._folder, message)
+        self._report(f"the letter to {to} is in {self._folder}")
+
+    def check(self) -> str:
+        return f"letters are written to {self._folder}, and sent to nobody"
 
 
 class _Command(Server):

@@ -18,6 +18,7 @@ from portal.domain.run import IN_PROGRESS, RunState
 from portal.errors import ConfigurationError, NotMigratedError, UnavailableError
 from portal.listmanagers.base import IdentifiesList, ListManager, Warns
 from portal.models import LoginSession
+from portal.services.mail.overview import waits_too_long
 from portal.services.mail.sending import Mailer
 from portal.services.mail.sending import check as check_mail
 from portal.services.reports import lists as list_reports
@@ -64,10 +65,10 @@ def check(session: Session, evidence: Evidence) -> Iterator[Finding]:
         if (evidence.instance / name).exists():
             yield _check_line(name, partial(_mode, evidence.instance / name, bits))
     yield _check_line("security.log", partial(_security_log, evidence))
-    yield _check_line("mail", partial(_mail, evidence))
     tables = _check_line("database", partial(_database, session))
     yield tables
     if tables.error is None:
+        yield _check_line("mail", partial(_mail, session, evidence))
         yield _check_line("clock", partial(_clock, session, evidence.clock))
         yield _check_line("trusted_proxies", partial(_proxies, session, evidence.settings.trusted_proxies))
     yield _check_line("mailinglists.toml", partial(_catalogue, evidence))
@@ -128,7 +129,7 @@ def _security_log(evidence: Evidence) -> str:
     return str(place)
 
 
-def _mail(evidence: Evidence) -> str:
+def _mail(session: Session, evidence: Evidence) -> str:
     """Say what takes letters, after a look whether it can be used."""
     mail = evidence.settings.mail
     if mail is None:
@@ -137,7 +138,12 @@ def _mail(evidence: Evidence) -> str:
         path = evidence.instance / mail.smtp.password_file
         if path.exists():
             _mode(path, _NOT_EVERYBODY)
-    return check_mail(Mailer(evidence.settings, evidence.instance, evidence.clock))
+    words = check_mail(Mailer(evidence.settings, evidence.instance, evidence.clock))
+    late = waits_too_long(session, now=evidence.clock())
+    if late is not None:
+        reason = late.message or "nothing sends it; look whether cron calls: flask minutely"
+        raise UnavailableError(f"a mail that somebody waits for was asked for at {late.asked_at:%H:%M} UTC: {reason}")
+    return words
 
 
 def _mode(path: Path, bits: int) -> str:

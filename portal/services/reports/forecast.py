@@ -35,7 +35,7 @@ def forecast(
     session: Session, asked: Asked, *, lists: Mapping[str, MailingList], now: datetime
 ) -> tuple[Forecast, ...]:
     """Return the lists that a change concerns, in the catalogue's order."""
-    if not lists:
+    if not lists or asked.change is Change.INVITE:
         return ()
     with reading(session):
         counts = {row.list_handle: row for row in session.execute(_changes(asked, lists)) if row.added or row.removed}

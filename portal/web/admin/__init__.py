@@ -2,8 +2,20 @@
 
 from flask import Blueprint
 
-from portal.web.admin import api_keys, imports, linking, lists, one_list, people, runs, search, user_addresses, users
+from portal.web.admin import (
+    api_keys,
+    imports,
+    linking,
+    lists,
+    mail,
+    one_list,
+    people,
+    runs,
+    search,
+    user_addresses,
+    users,
+)
 
 blueprint = Blueprint("admin", __name__, url_prefix="/admin")
-for each in (api_keys, imports, linking, lists, one_list, people, runs, search, user_addresses, users):
+for each in (api_keys, imports, linking, lists, mail, one_list, people, runs, search, user_addresses, users):
     blueprint.register_blueprint(each.blueprint)

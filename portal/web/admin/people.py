@@ -21,6 +21,7 @@ from portal.web.admin.people_forms import (
     ConfirmChangeForm,
     ExportPeopleForm,
     PeopleForm,
+    is_possible,
 )
 from portal.web.template_filters import sentence
 
@@ -56,7 +57,7 @@ def index() -> ResponseReturnValue:
         page=page,
         size=AT_ONCE,
         groups=directory.groups(db.session()),
-        actions={change.value: words for change, words in CHANGE_WORDS.items()},
+        actions={change.value: words for change, words in CHANGE_WORDS.items() if is_possible(change)},
         status_words=STATUS_WORDS,
     )
     return response, 200 if is_valid else 400

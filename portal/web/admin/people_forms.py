@@ -30,7 +30,15 @@ CHANGE_WORDS = {
     Change.SET_GROUPS: _("Set groups"),
     Change.ACTIVATE: _("Activate"),
     Change.DEACTIVATE: _("Deactivate"),
+    Change.INVITE: _("Invite by e-mail"),
 }
+
+
+def is_possible(change: Change) -> bool:
+    """Tell whether this portal can do something to many people: without mail it invites nobody."""
+    return change is not Change.INVITE or portal().settings.mail is not None
+
+
 _MOST_PAGES = 100_000
 _MOST_PICKED = 200
 _ORDERS = (*SORTS, *(f"-{each}" for each in SORTS))
@@ -108,6 +116,11 @@ class ChangePeopleForm(PeopleFilterForm):
     of = StringField(_("For"), validators=[Optional(), AnyOf(("selected", "all"))])
     user = SelectMultipleField(validate_choice=False)
     groups = StringField(_("Groups"), filters=[trimmed], validators=[Length(max=1000), is_readable])
+
+    def validate_change(self, field: Any) -> None:
+        """Refuse what this portal cannot do. Raise ValidationError."""
+        if field.data in [*Change] and not is_possible(Change(field.data)):
+            raise ValidationError(gettext("There is no such action."))
 
     def validate_user(self, field: Any) -> None:
         """Refuse what is no number of an account. Raise ValidationError."""

@@ -15,6 +15,7 @@ from portal.services.accounts import addresses, directory, passwords, users
 from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import Checked
 from portal.services.accounts.users import Details, Profile
+from portal.services.mail.overview import refusals
 from portal.services.preferences import preferences
 from portal.translation import LazyText, gettext
 from portal.translation import lazy_gettext as _
@@ -322,6 +323,7 @@ def _page(profile: Profile, form: EditUserForm, *, is_shared: bool = False) -> s
         other_holders=users.other_holders(db.session(), profile.id),
         held_addresses=addresses.held(db.session(), profile.id),
         as_of=shown.sign(f"account-actions {profile.id}", account_log.last_change(db.session(), profile.id)),
+        refusals=refusals(db.session(), profile.id, {canonical(each) for each in profile.addresses}),
     )
 
 

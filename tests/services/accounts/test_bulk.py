@@ -128,7 +128,7 @@ def standings(session: Session) -> list[tuple[Any, ...]]:
 def test_only_what_was_shown_is_done(session: Session, team: dict[str, int], change: Change) -> None:
     asked = Asked(change, Wanted(), ("board",) if change in bulk.GROUP_CHANGES else ())
     shown = bulk.preview(session, asked)
-    make_user(session, "erin", groups=("board", "other"), is_active=change is Change.DEACTIVATE)
+    make_user(session, "erin", groups=("board", "other"), is_active=change in {Change.DEACTIVATE, Change.INVITE})
     if change is Change.ADD_GROUPS:
         users.set_groups(session, "erin", groups=[], lists=None)
     with pytest.raises(ChangedMeanwhileError):

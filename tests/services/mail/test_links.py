@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from portal.errors import InvalidAddressError, LinkRefusedError, LogInFailedError, WeakPasswordError
 from portal.models import Attempt, LoginSession, MailRequest, User, UserAddress
-from portal.services.accounts import sessions, users
+from portal.services.accounts import invitations, sessions, users
 from portal.services.accounts.sessions import Origin
 from portal.services.history import COMMAND_LINE
-from portal.services.mail import invitations, links
+from portal.services.mail import links
 from portal.services.transaction import reading
 from tests.conftest import Clock
 from tests.factories import make_address, make_user

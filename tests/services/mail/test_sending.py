@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from portal.errors import ConfigurationError, MailUnavailableError
 from portal.models import MailedLink, MailRequest
 from portal.services import outbox
+from portal.services.mail import letter_folder
 from portal.services.mail.sending import Mailer, Pass, check, send_due, send_test
 from portal.services.outbox import CLAIM, KEEPS_TRYING, Priority, Wanted
 from portal.services.transaction import reading, transaction
@@ -423,4 +424,34 @@ def test_a_command_that_is_not_there_is_reported_by_check_and_loses_nothing(
     with pytest.raises(ConfigurationError, match="/nowhere/sendmail is not a program"):
         check(mailer)
 
+    assert rows(session)[0].state == "waiting"
+
+
+# --- a folder
+
+
+def test_letters_go_to_a_folder_one_file_each(
+    session: Session, clock: Clock, instance: Path, make_mailer: Callable[..., Mailer], alice: int
+) -> None:
+    mailer = make_mailer('[mail]\nsender = "portal@example.org"\nfolder = "letters"\n')
+    for _ in range(2):
+        ask(session, clock)
+
+    assert send_due(session, mailer, sends_bulk=False).sent == 2
+
+    assert sorted(path.name for path in (instance / "letters").iterdir()) == ["000001.eml", "000002.eml"]
+    newest, oldest = letter_folder.read(instance / "letters")
+    assert newest.to == "Alice@example.org"
+    assert newest.subject == "Your link to log in to Member portal"
+    assert newest.lines != oldest.lines
+    assert check(mailer) == f"letters are written to {instance / 'letters'}, and sent to nobody"
+
+
+def test_a_folder_that_cannot_be_written_loses_nothing(
+    session: Session, clock: Clock, instance: Path, make_mailer: Callable[..., Mailer], alice: int
+) -> None:
+    (instance / "letters").write_text("a file")
+    mailer = make_mailer('[mail]\nsender = "portal@example.org"\nfolder = "letters"\n')
+    ask(session, clock)
+    assert "cannot be written" in send_due(session, mailer, sends_bulk=False).trouble
     assert rows(session)[0].state == "waiting"

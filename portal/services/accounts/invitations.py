@@ -23,10 +23,11 @@ def invite(session: Session, user_ids: Iterable[int], *, actor: Actor, now: date
     Who is inactive or has no address is passed over, and so is who has one waiting already. A link that was sent before
     stays good.
     """
-    return sum(
-        _invite(session, User.id.in_(chunk), actor=actor, now=now)
-        for chunk in database.chunked(sorted(user_ids), _CHUNK)
-    )
+    count = 0
+    for chunk in database.chunked(sorted(user_ids), _CHUNK):
+        with transaction(session):
+            count += len(ask_for(session, chunk, actor=actor, now=now))
+    return count
 
 
 def find_uninvited(session: Session, *, groups: Collection[str] = ()) -> list[int]:
@@ -38,20 +39,24 @@ def find_uninvited(session: Session, *, groups: Collection[str] = ()) -> list[in
         return list(session.scalars(query.order_by(User.id)))
 
 
-def _invite(session: Session, condition: ColumnElement[bool], *, actor: Actor, now: datetime) -> int:
-    waits = exists().where(
+def is_waiting() -> ColumnElement[bool]:
+    """Return the condition that a user has an invitation that is still to be sent."""
+    return exists().where(
         MailRequest.user_id == User.id, MailRequest.purpose == "invite", MailRequest.state.in_(outbox.OPEN)
     )
+
+
+def ask_for(session: Session, user_ids: Collection[int], *, actor: Actor, now: datetime) -> list[int]:
+    """Ask for invitations, as ``invite`` does, in the caller's open transaction; return who gets one."""
     query = (
         select(User.id, User.username, Address.canonical)
         .join(UserAddress, UserAddress.user_id == User.id)
         .join(Address, Address.id == UserAddress.address_id)
-        .where(condition, User.is_active, UserAddress.is_main, ~waits)
+        .where(User.id.in_(user_ids), User.is_active, UserAddress.is_main, ~is_waiting())
         .order_by(User.id)
     )
-    with transaction(session):
-        found = session.execute(query).all()
-        wanted = [Wanted(each.canonical, "invite", each.id, priority=Priority.BULK) for each in found]
-        outbox.ask(session, wanted, now=now)
-        account_log.record(session, [(each.id, each.username) for each in found], "invited", actor=actor)
-    return len(found)
+    found = session.execute(query).all()
+    wanted = [Wanted(each.canonical, "invite", each.id, priority=Priority.BULK) for each in found]
+    outbox.ask(session, wanted, now=now)
+    account_log.record(session, [(each.id, each.username) for each in found], "invited", actor=actor)
+    return [each.id for each in found]

@@ -1,0 +1,38 @@
+"""What became of mail, for superusers: numbers, what waits and what was refused, never a letter."""
+
+from flask import Blueprint, render_template
+from flask.typing import ResponseReturnValue
+
+from portal.extensions import db, portal
+from portal.services.mail.overview import overview
+from portal.services.outbox import MailState
+from portal.translation import lazy_gettext as _
+
+STATE_WORDS = {
+    MailState.WAITING: _("Waits for the next try"),
+    MailState.SENDING: _("Being sent"),
+    MailState.REFUSED: _("Refused"),
+    MailState.GIVEN_UP: _("Given up"),
+}
+PURPOSE_WORDS = {
+    "confirm": _("Confirm an address"),
+    "invite": _("Invitation"),
+    "leave": _("Leave lists"),
+    "log-in": _("Link to log in"),
+    "undo": _("Change of addresses"),
+}
+
+blueprint = Blueprint("mail", __name__, url_prefix="/mail")
+
+
+@blueprint.get("")
+def index() -> ResponseReturnValue:
+    """Show what waits, what was sent, and what mail servers said of the rest."""
+    found = overview(db.session(), now=portal().clock())
+    return render_template(
+        "admin/mail.html",
+        found=found,
+        is_configured=portal().settings.mail is not None,
+        names=STATE_WORDS,
+        purposes=PURPOSE_WORDS,
+    )

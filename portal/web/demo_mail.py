@@ -1,0 +1,24 @@
+"""The letters of the demo, where a visitor can read them. In any other portal there is no such page."""
+
+from pathlib import Path
+
+from flask import Blueprint, abort, current_app, render_template
+from flask.typing import ResponseReturnValue
+
+from portal.extensions import db, portal
+from portal.services import demo
+from portal.services.mail import letter_folder
+from portal.web import guards
+
+blueprint = Blueprint("demo_mail", __name__)
+
+
+@blueprint.get("/demo/mail")
+def show() -> ResponseReturnValue:
+    """Show what the portal has mailed, the newest first."""
+    settings, instance = portal().settings, Path(current_app.instance_path)
+    if settings.mail is None or settings.mail.folder is None or not demo.is_there(db.session(), instance):
+        abort(404)
+    guards.logged_in()
+    found = letter_folder.read(instance / settings.mail.folder)
+    return render_template("demo/mail.html", letters=found, base_url=settings.base_url.rstrip("/"))
