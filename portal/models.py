@@ -563,3 +563,24 @@ class MailedLink(Base):
     made_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     used_at: Mapped[datetime | None]
+
+
+class NoticeMark(Base):
+    """How far a history has been read for changes that people get a mail about; ``number`` is the last line's."""
+
+    __tablename__ = "notice_marks"
+
+    name: Mapped[str] = mapped_column(String(16), primary_key=True)
+    number: Mapped[int]
+
+
+class KnownTrouble(Base):
+    """A trouble of a list that operators know of by mail, and that is not over; ``mailed_at`` is the last mail."""
+
+    __tablename__ = "known_troubles"
+    __table_args__ = (CheckConstraint("kind IN ('failed', 'held', 'overdue')", name="kind"),)
+
+    list_handle: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(8), primary_key=True)
+    began_at: Mapped[datetime]
+    mailed_at: Mapped[datetime]

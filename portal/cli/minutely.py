@@ -13,6 +13,7 @@ from portal.faults import UNFORESEEN, fault_of, one_line, translated
 from portal.running import portal
 from portal.services import minute
 
+_OF_MAIL = ("mail", "changes of accounts", "changes of lists")
 _SECONDS = 50  # the next minute's run goes on
 
 
@@ -28,12 +29,20 @@ def minutely() -> None:
     Example: flask minutely
     """
     deadline = time.monotonic() + _SECONDS
-    without = ("mail",) if portal().settings.mail is None else ()
-    if not minute.has_work(current_app.config["SQLALCHEMY_DATABASE_URI"], now=portal().clock(), without=without):
+    mail = portal().settings.mail
+    without = _OF_MAIL if mail is None else ()
+    # Whether a list is overdue no query of its own says, so it is looked at every five minutes.
+    looks = mail is not None and bool(mail.operators) and portal().clock().minute % 5 == 0
+    if not looks and not minute.has_work(
+        current_app.config["SQLALCHEMY_DATABASE_URI"], now=portal().clock(), without=without
+    ):
         return
     app: Application = current_app._get_current_object()  # type: ignore[attr-defined]
     app.use_database()  # mostly it is not needed, and importing it would cost more than all else here
-    codes = {_part(_carry_out_runs), _part(lambda: _send_mail(deadline)), _part(_thin)}
+    codes = {_part(_carry_out_runs)}
+    if mail is not None:
+        codes |= {_part(_notice), _part(lambda: _send_mail(deadline))}
+    codes.add(_part(_thin))
     raise SystemExit(UNFORESEEN.exit_code if UNFORESEEN.exit_code in codes else max(codes))
 
 
@@ -55,6 +64,22 @@ def _carry_out_runs() -> int:
     from portal.cli.sync import code_of, run_requested
 
     return code_of(run_requested())
+
+
+def _notice() -> int:
+    from portal.extensions import db
+    from portal.services.mail import notices
+    from portal.services.reports import operator_notices
+
+    mail, now, catalogue = portal().settings.mail, portal().clock(), portal().readable_catalogue()
+    if mail is None:
+        return 0
+    if notices.has_unread(db.session()):
+        lists = catalogue.lists if catalogue else {}
+        notices.ask_for(db.session(), lists=lists, tells_members=mail.tell_members, now=now)
+    if catalogue is not None:
+        operator_notices.ask_for(db.session(), operators=mail.operators, catalogue=catalogue, now=now)
+    return 0
 
 
 def _send_mail(deadline: float) -> int:

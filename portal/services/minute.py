@@ -28,6 +28,13 @@ QUESTIONS = {
         "SELECT 1 FROM outbox WHERE state IN ('waiting', 'sending') AND (due_at <= {} OR due_at > {})",
         (timedelta(), timedelta(days=1)),
     ),
+    "changes of accounts": Question(
+        "SELECT 1 FROM account_changes WHERE id >"
+        " coalesce((SELECT number FROM notice_marks WHERE name = 'accounts'), 0)"
+    ),
+    "changes of lists": Question(
+        "SELECT 1 FROM history WHERE id > coalesce((SELECT number FROM notice_marks WHERE name = 'lists'), 0)"
+    ),
     "old mail": Question("SELECT 1 FROM outbox WHERE ended_at <= {}", (-timedelta(days=30),)),
     "old links": Question("SELECT 1 FROM mailed_links WHERE expires_at <= {}", (-timedelta(days=1),)),
 }

@@ -1,8 +1,9 @@
 """Two addresses for what watches the portal: is it alive, and can it serve."""
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
-from portal.extensions import db
+from portal.extensions import db, portal
+from portal.services.reports import lists as list_reports
 from portal.services.reports import readiness
 
 blueprint = Blueprint("health", __name__)
@@ -16,7 +17,19 @@ def alive() -> Response:
 
 @blueprint.get("/readyz")
 def ready() -> Response:
-    """Tell whether the database is migrated and can be written, and nothing more."""
-    if readiness.is_ready(db.session()):
-        return Response("ready\n", mimetype="text/plain")
-    return Response("not ready\n", 503, mimetype="text/plain")
+    """Tell whether the database is migrated and can be written; with ``?lists=1`` also whether a list is overdue."""
+    if not readiness.is_ready(db.session()):
+        return Response("not ready\n", 503, mimetype="text/plain")
+    if request.args.get("lists") == "1" and _is_overdue():
+        return Response("overdue\n", 503, mimetype="text/plain")
+    return Response("ready\n", mimetype="text/plain")
+
+
+def _is_overdue() -> bool:
+    catalogue = portal().readable_catalogue()
+    if catalogue is None:
+        return True
+    if not catalogue.enabled:
+        return False
+    found = list_reports.conditions(db.session(), catalogue=catalogue, now=portal().clock())
+    return any(each.is_late for each in found)

@@ -5,12 +5,15 @@ The thread lives only while there is something to send, so a process that is for
 
 import logging
 import threading
+import time
 from pathlib import Path
 
-from flask import Flask, current_app
+from flask import Flask, Response, current_app
 
 from portal.extensions import db
 from portal.running import Portal
+
+_LOOKS_EVERY = 600  # seconds
 
 
 class Sender:
@@ -19,13 +22,26 @@ class Sender:
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._lock = threading.Lock()
-        self._is_running = self._is_asked_again = False
+        self._is_running = self._is_asked_again = self._is_to_look = False
+        self._looked_at: float | None = None
 
     @property
     def is_idle(self) -> bool:
         """Tell whether all that was asked for has been sent or put off."""
         with self._lock:
             return not self._is_running
+
+    def look_at_lists(self) -> None:
+        """Every ten minutes of use, mail operators what cron would, if cron still ran."""
+        portal: Portal = self._app.extensions["portal"]
+        if portal.settings.mail is None or not portal.settings.mail.operators:
+            return
+        with self._lock:
+            now = time.monotonic()
+            if self._looked_at is not None and now - self._looked_at < _LOOKS_EVERY:
+                return
+            self._looked_at, self._is_to_look = now, True
+        self.wake()
 
     def wake(self) -> None:
         """Have sent what was just asked for, and return at once."""
@@ -56,14 +72,31 @@ class Sender:
 
         with self._app.app_context():
             portal: Portal = self._app.extensions["portal"]
-            send_due(
-                db.session(), Mailer(portal.settings, Path(self._app.instance_path), portal.clock), sends_bulk=False
-            )
+            with self._lock:
+                is_to_look, self._is_to_look = self._is_to_look, False
+            if is_to_look:
+                self._notice(portal)
+            mailer = Mailer(portal.settings, Path(self._app.instance_path), portal.clock)
+            send_due(db.session(), mailer, sends_bulk=False)
+
+    def _notice(self, portal: Portal) -> None:
+        from portal.services.reports import operator_notices
+
+        catalogue = portal.readable_catalogue()
+        if portal.settings.mail is not None and catalogue is not None:
+            operators = portal.settings.mail.operators
+            operator_notices.ask_for(db.session(), operators=operators, catalogue=catalogue, now=portal.clock())
 
 
 def prepare(app: Flask) -> None:
     """Give an application its sender."""
-    app.extensions["sender"] = Sender(app)
+    app.extensions["sender"] = sender = Sender(app)
+
+    def look(response: Response) -> Response:
+        sender.look_at_lists()
+        return response
+
+    app.after_request(look)
 
 
 def wake() -> None:

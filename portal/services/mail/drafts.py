@@ -92,8 +92,7 @@ def _confirm(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
 
 def _undo(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
     """Return a letter about a change of addresses, with a link that undoes it unless somebody else uses the mailbox."""
-    with reading(session):
-        username = session.scalar(select(User.username).where(User.id == claimed.user_id))
+    username = _username(session, claimed.user_id)
     if username is None or claimed.user_id is None:
         return None
     to = outgoing(claimed.details.get("main", claimed.mailbox))
@@ -107,15 +106,55 @@ def _undo(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
     return Draft(to, "undo", {**values, "link": made.url(token), "good_for": _good_for("undo")})
 
 
+def _addresses_changed(session: Session, claimed: Claimed, _made: _Links) -> Draft | None:
+    username = _username(session, claimed.user_id)
+    if username is None:
+        return None
+    values = {"username": username, "change": claimed.details.get("change", "")}
+    return Draft(outgoing(claimed.details.get("main", claimed.mailbox)), "addresses-changed", values)
+
+
+def _password_changed(session: Session, claimed: Claimed, _made: _Links) -> Draft | None:
+    username = _username(session, claimed.user_id)
+    to = _spelling(session, claimed.mailbox)
+    return None if username is None or to is None else Draft(to, "password-changed", {"username": username})
+
+
+def _lists_changed(session: Session, claimed: Claimed, _made: _Links) -> Draft | None:
+    to = _spelling(session, claimed.mailbox)
+    lines = "\n".join(f"  {each}" for each in claimed.details.get("changes", "").split("\n"))
+    return None if to is None else Draft(to, "lists-changed", {"changes": lines})
+
+
+def _operators(_session: Session, claimed: Claimed, made: _Links) -> Draft | None:
+    page = made.base_url + claimed.details.get("page", "")
+    return Draft(outgoing(claimed.mailbox), "operators", {"what": claimed.details.get("what", ""), "page": page})
+
+
+def _username(session: Session, user_id: int | None) -> str | None:
+    with reading(session):
+        return session.scalar(select(User.username).where(User.id == user_id))
+
+
+def _spelling(session: Session, mailbox: str) -> str | None:
+    with reading(session):
+        spelling = session.scalar(select(Address.spelling).where(Address.canonical == mailbox))
+    return None if spelling is None else outgoing(spelling)
+
+
 def _is_active(session: Session, user_id: int | None) -> bool:
     with reading(session):
         return bool(session.scalar(select(exists().where(User.id == user_id, User.is_active))))
 
 
 _MAKERS: Mapping[str, Callable[[Session, Claimed, _Links], Draft | None]] = {
+    "addresses": _addresses_changed,
     "confirm": _confirm,
     "invite": _invite,
     "leave": _leave,
+    "lists-changed": _lists_changed,
     "log-in": _log_in,
+    "operators": _operators,
+    "password-changed": _password_changed,
     "undo": _undo,
 }

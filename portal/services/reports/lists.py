@@ -192,14 +192,21 @@ def lists(
 
 def alarms(session: Session, *, catalogue: Catalogue, now: datetime) -> tuple[Alarm, ...]:
     """Return the lists that are late or need approval, in the catalogue's order. One statement."""
+    found = conditions(session, catalogue=catalogue, now=now)
+    return tuple(each for each in found if each.is_late or each.last_state == RunState.HELD)
+
+
+def conditions(session: Session, *, catalogue: Catalogue, now: datetime) -> tuple[Alarm, ...]:
+    """Return how each list is that is not paused, in the catalogue's order. One statement."""
     if not catalogue.lists:
         return ()
     with reading(session):
         last, good = _last_runs(session, list(catalogue.lists))
     promise = timedelta(hours=catalogue.applied_within_hours)
     running = (each for each in catalogue.lists.values() if not each.is_paused)
-    found = (_alarm(each, last.get(each.handle), good.get(each.handle), now=now, promise=promise) for each in running)
-    return tuple(each for each in found if each.is_late or each.last_state == RunState.HELD)
+    return tuple(
+        _alarm(each, last.get(each.handle), good.get(each.handle), now=now, promise=promise) for each in running
+    )
 
 
 def _is_late(good_at: datetime | None, *, now: datetime, promise: timedelta) -> bool:

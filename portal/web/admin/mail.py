@@ -15,10 +15,14 @@ STATE_WORDS = {
     MailState.GIVEN_UP: _("Given up"),
 }
 PURPOSE_WORDS = {
+    "addresses": _("Change of addresses"),
     "confirm": _("Confirm an address"),
     "invite": _("Invitation"),
     "leave": _("Leave lists"),
+    "lists-changed": _("Change of lists"),
     "log-in": _("Link to log in"),
+    "operators": _("Notice for operators"),
+    "password-changed": _("Change of password"),
     "undo": _("Change of addresses"),
 }
 

@@ -1,0 +1,139 @@
+"""Notices for members: what others changed of their lists, and what anybody changed of their password and addresses.
+
+The histories are read from where they were read to before, so whatever makes a change needs to know nothing of mail.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.domain.address import canonical
+from portal.domain.mailinglist import MailingList
+from portal.errors import InvalidAddressError
+from portal.models import AccountChange, Address, History, NoticeMark, User, UserAddress
+from portal.services import outbox
+from portal.services.outbox import Priority, Wanted
+from portal.services.transaction import reading, transaction
+
+_LINES = 1_000  # of a history in one transaction
+_OLDEST = timedelta(days=1)  # what changed longer ago is no news, where mail was switched on since
+_PASSWORD = frozenset({"given a password", "password changed"})
+_FROM_OLD = frozenset({"address changed", "another main address", "address removed"})
+_LONGEST = 1_500  # characters of what happened
+
+
+def ask_for(session: Session, *, lists: Mapping[str, MailingList], tells_members: bool, now: datetime) -> int:
+    """Ask for a mail about each change since the last time; return how many there will be.
+
+    ``tells_members``: also about lists that somebody else put members on, or took them off.
+    """
+    count = 0
+    while True:
+        with transaction(session):
+            lines = _unread(session, "accounts", AccountChange)
+            wanted = list(_about_accounts(session, lines, now=now))
+            outbox.ask(session, wanted, now=now)
+        count += len(wanted)
+        if len(lines) < _LINES:
+            break
+    while True:
+        with transaction(session):
+            lines = _unread(session, "lists", History)
+            wanted = list(_about_lists(session, lines, lists, now=now)) if tells_members else []
+            outbox.ask(session, wanted, now=now)
+        count += len(wanted)
+        if len(lines) < _LINES:
+            return count
+
+
+def has_unread(session: Session) -> bool:
+    """Tell whether a history has lines that were not read yet."""
+    with reading(session):
+        marks = {name: number for name, number in session.execute(select(NoticeMark.name, NoticeMark.number))}  # noqa: C416
+        return any(
+            session.scalar(select(table.id).where(table.id > marks.get(name, 0)).limit(1)) is not None
+            for name, table in (("accounts", AccountChange), ("lists", History))
+        )
+
+
+def _unread(session: Session, name: str, table: Any) -> list[Any]:
+    """Return the next lines of a history, and remember that they were read. Two who read wait for each other."""
+    statement = database.insert(session, NoticeMark).values(name=name, number=0)
+    session.execute(statement.on_conflict_do_nothing())
+    mark = session.scalars(select(NoticeMark).where(NoticeMark.name == name).with_for_update()).one()
+    lines = list(session.scalars(select(table).where(table.id > mark.number).order_by(table.id).limit(_LINES)))
+    if lines:
+        mark.number = lines[-1].id
+        session.flush()
+    return lines
+
+
+class _Person(NamedTuple):
+    username: str
+    main: str
+
+
+def _about_accounts(session: Session, lines: list[AccountChange], *, now: datetime) -> Iterator[Wanted]:
+    recent = [each for each in lines if each.at > now - _OLDEST]
+    people = _people(session, {each.user_id for each in recent})
+    for each in recent:
+        person = people.get(each.user_id)
+        if person is None:
+            continue
+        if each.what in _PASSWORD:
+            yield Wanted(person.main, "password-changed", each.user_id, priority=Priority.BULK)
+        elif each.actor_id != each.user_id:  # a member's own change has a mail of its own, with a link that undoes it
+            yield from _about_addresses(each, person)
+
+
+def _about_addresses(line: AccountChange, person: _Person) -> Iterator[Wanted]:
+    if line.what == "address added":
+        details = {"main": person.main, "change": f"{line.new} was added"}
+        yield Wanted(person.main, "addresses", line.user_id, details, priority=Priority.BULK)
+    elif line.what in _FROM_OLD:
+        try:
+            mailbox = canonical(line.old)
+        except InvalidAddressError:  # it was erased
+            return
+        said = f"{line.new} is the main address now" if line.new else f"{line.old} was removed"
+        details = {"main": line.old, "change": said}
+        yield Wanted(mailbox, "addresses", line.user_id, details, priority=Priority.BULK)
+
+
+def _people(session: Session, user_ids: set[int]) -> dict[int, _Person]:
+    query = (
+        select(User.id, User.username, Address.canonical)
+        .join(UserAddress, UserAddress.user_id == User.id)
+        .join(Address, Address.id == UserAddress.address_id)
+        .where(User.id.in_(user_ids), User.is_active, UserAddress.is_main)
+    )
+    return {user_id: _Person(username, main) for user_id, username, main in session.execute(query)}
+
+
+def _about_lists(
+    session: Session, lines: list[History], lists: Mapping[str, MailingList], *, now: datetime
+) -> Iterator[Wanted]:
+    """Yield a mail for each mailbox of an active account for which somebody else chose."""
+    by_others = [
+        each for each in lines if each.source == "superuser" and each.at > now - _OLDEST and each.list_handle in lists
+    ]
+    holders: dict[int, set[int]] = defaultdict(set)
+    query = select(UserAddress.address_id, User.id).join(User, User.id == UserAddress.user_id).where(User.is_active)
+    for address_id, user_id in session.execute(
+        query.where(UserAddress.address_id.in_({e.address_id for e in by_others}))
+    ):
+        holders[address_id].add(user_id)
+    said: dict[str, dict[str, str]] = defaultdict(dict)
+    for each in by_others:
+        if holders[each.address_id] - {each.actor_id}:
+            name = lists[each.list_handle].name
+            words = f"You will be put on {name}" if each.subscribed else f"You will be taken off {name}"
+            said[each.address][each.list_handle] = words  # of several changes, the last
+    for mailbox, words_of in said.items():
+        details = {"changes": "\n".join(words_of.values())[:_LONGEST]}
+        yield Wanted(mailbox, "lists-changed", details=details, priority=Priority.BULK)

@@ -1,0 +1,111 @@
+"""Notices for operators: a run failed, needs approval or is overdue; when it begins, once a day, when it is over."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from portal import database
+from portal.config import Catalogue
+from portal.domain.address import canonical
+from portal.domain.run import RunState
+from portal.models import KnownTrouble
+from portal.services import outbox
+from portal.services.outbox import Wanted
+from portal.services.reports import lists as list_reports
+from portal.services.reports.lists import Alarm
+from portal.services.transaction import reading, transaction
+
+_EVERY = timedelta(days=1)
+_KINDS = {RunState.HELD: "held", RunState.FAILED: "failed", RunState.UNFINISHED: "failed"}
+_WORDS = {
+    "failed": "the last run of {name} failed",
+    "held": "a run of {name} needs approval",
+    "overdue": "{name} has had no good run for longer than members are promised",
+}
+
+
+class _Trouble(NamedTuple):
+    """One trouble of a list: its key, its words, and the run that it is about."""
+
+    handle: str
+    kind: str
+    words: str
+    run_id: int | None
+
+
+def ask_for(session: Session, *, operators: Sequence[str], catalogue: Catalogue, now: datetime) -> int:
+    """Ask for a mail to each operator about what has begun, goes on for another day, or is over; return how many.
+
+    Whatever notices it at the same time, each is mailed once.
+    """
+    if not operators or not catalogue.enabled or not catalogue.lists:
+        return 0
+    current = {(each.handle, each.kind): each for each in _troubles(session, catalogue, now)}
+    with reading(session):
+        known = {(row.list_handle, row.kind): row.mailed_at for row in session.scalars(select(KnownTrouble))}
+    if current.keys() == known.keys() and all(now - at < _EVERY for at in known.values()):
+        return 0
+    with transaction(session):
+        news = [
+            *_begun(session, [each for key, each in current.items() if key not in known], now),
+            *_going_on(session, current, known, now),
+            *_over(session, known.keys() - current.keys(), catalogue),
+        ]
+        # Not in bulk: where cron has stopped, the web's thread sends it, and that sends nothing in bulk.
+        wanted = [Wanted(canonical(to), "operators", details=each) for each in news for to in operators]
+        outbox.ask(session, wanted, now=now)
+    return len(wanted)
+
+
+def _troubles(session: Session, catalogue: Catalogue, now: datetime) -> Iterator[_Trouble]:
+    for alarm in list_reports.conditions(session, catalogue=catalogue, now=now):
+        if alarm.last_run_id is None:
+            continue  # a new list that nobody has synced yet
+        kind = _KINDS.get(RunState(alarm.last_state or RunState.DONE))
+        if kind is not None:
+            yield _trouble(alarm, kind)
+        if alarm.is_late:
+            yield _trouble(alarm, "overdue")
+
+
+def _trouble(alarm: Alarm, kind: str) -> _Trouble:
+    run_id = None if kind == "overdue" else alarm.last_run_id
+    return _Trouble(alarm.handle, kind, _WORDS[kind].format(name=alarm.name), run_id)
+
+
+def _begun(session: Session, new: Sequence[_Trouble], now: datetime) -> Iterator[dict[str, str]]:
+    for each in new:
+        row = {"list_handle": each.handle, "kind": each.kind, "began_at": now, "mailed_at": now}
+        insert = database.insert(session, KnownTrouble).values(row).on_conflict_do_nothing()
+        if session.execute(insert.returning(KnownTrouble.kind)).scalar() is not None:
+            yield _details(each, each.words)
+
+
+def _going_on(
+    session: Session,
+    current: Mapping[tuple[str, str], _Trouble],
+    known: Mapping[tuple[str, str], datetime],
+    now: datetime,
+) -> Iterator[dict[str, str]]:
+    for key in current.keys() & known.keys():
+        if now - known[key] >= _EVERY:
+            own = (KnownTrouble.list_handle == key[0], KnownTrouble.kind == key[1])
+            again = update(KnownTrouble).where(*own, KnownTrouble.mailed_at == known[key]).values(mailed_at=now)
+            if session.execute(again.returning(KnownTrouble.kind)).scalar() is not None:
+                yield _details(current[key], f"still: {current[key].words}")
+
+
+def _over(session: Session, keys: set[tuple[str, str]], catalogue: Catalogue) -> Iterator[dict[str, str]]:
+    for handle, kind in sorted(keys):
+        gone = delete(KnownTrouble).where(KnownTrouble.list_handle == handle, KnownTrouble.kind == kind)
+        if session.execute(gone.returning(KnownTrouble.kind)).scalar() is not None and handle in catalogue.lists:
+            words = _WORDS[kind].format(name=catalogue.lists[handle].name)
+            yield {"what": f"over: {words}", "page": f"/admin/lists/{handle}"}
+
+
+def _details(trouble: _Trouble, words: str) -> dict[str, str]:
+    page = f"/admin/lists/{trouble.handle}" if trouble.run_id is None else f"/admin/runs/{trouble.run_id}"
+    return {"what": words, "page": page}
