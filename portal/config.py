@@ -154,6 +154,7 @@ class MembershipSettings(Struct, frozen=True, forbid_unknown_fields=True):
     columns: MembershipColumns = MembershipColumns()
     group_separator: Annotated[str, Meta(min_length=1, max_length=3, pattern=_NO_CONTROLS)] = ";"
     leavers: Literal["deactivate", "keep"] = "deactivate"
+    invite: bool = False
     safety_limits: MembershipLimits = MembershipLimits()
 
     def __post_init__(self) -> None:
@@ -225,6 +226,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Check what a pattern cannot. Raise ValueError, which names the setting."""
+        if self.membership is not None and self.membership.invite and self.mail is None:
+            raise ValueError("`membership.invite` needs a table [mail]")
         try:
             port = urlsplit(self.base_url).port
         except ValueError:

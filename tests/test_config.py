@@ -459,6 +459,12 @@ def test_what_was_read_can_be_let_go_of() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_nobody_is_invited_without_mail(tmp_path: Path) -> None:
+    (tmp_path / "portal.toml").write_text("[membership]\ninvite = true\n")
+    with pytest.raises(ConfigurationError, match=r"portal\.toml: `membership\.invite` needs a table \[mail\]"):
+        load_settings(tmp_path, {})
+
+
 @pytest.mark.parametrize("groups", ['""', '"a\\u0007"', '["a", ""]', f'"{"x" * 121}"'])
 def test_columns_of_groups_are_lines(tmp_path: Path, groups: str) -> None:
     (tmp_path / "portal.toml").write_text(

@@ -12,6 +12,7 @@ from flask.testing import FlaskCliRunner
 from sqlalchemy.orm import Session
 
 from portal.services.accounts import users
+from portal.services.mail import letter_folder
 
 FILE = "no,username,email,name,groups\n1,ada,ada@example.org,Ada,full\n2,bob,bob@example.org,Bob,\n"
 SOURCE = """
@@ -132,6 +133,16 @@ def test_the_source_is_followed_without_a_word(with_source: Callable[[str], Flas
     people = json.loads(flask_user("list", "--format", "json").stdout)
     active = {each["username"]: each["is_active"] for each in people}
     assert active == {"ada": True, "bob": False, "carl": True}
+
+
+def test_new_people_of_the_source_are_invited_where_it_says_so(make_app: Callable[..., Flask], instance: Path) -> None:
+    mail = '[mail]\nsender = "portal@example.org"\nfolder = "letters"\n'
+    (instance / "portal.toml").write_text(SOURCE.format('file = "members.csv"\ninvite = true') + mail)
+    (instance / "members.csv").write_text(FILE)
+    runner = make_app().test_cli_runner()
+    assert runner.invoke(args=["user", "import"]).output == ""
+    assert runner.invoke(args=["minutely"]).output == ""
+    assert {each.to for each in letter_folder.read(instance / "letters")} == {"ada@example.org", "bob@example.org"}
 
 
 @pytest.mark.parametrize(

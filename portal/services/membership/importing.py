@@ -31,7 +31,7 @@ class Request:
     """What is to be imported, and how.
 
     ``source`` says where the content comes from; ``secret`` is the key of the HMAC of deleted accounts' keys.
-    ``special_domains`` as in ``addresses.checked``.
+    ``invites``: each new account gets an invitation by mail. ``special_domains`` as in ``addresses.checked``.
     """
 
     content: bytes
@@ -43,6 +43,7 @@ class Request:
     secret: bytes
     encoding: str | None = None
     deactivates_leavers: bool = False
+    invites: bool = False
     limits: Limits = field(default_factory=Limits)
     special_domains: Collection[str] = ()
 
@@ -67,6 +68,7 @@ def make_request(
         source=source,
         encoding=membership.encoding,
         deactivates_leavers=leavers == "deactivate",
+        invites=membership.invite,
         limits=membership.limits,
         special_domains=settings.allowed_special_domains,
         **more,
@@ -159,12 +161,13 @@ class Applied(NamedTuple):
 
 
 def apply_stored(
-    session: Session, import_id: int, *, actor: Actor, clock: Callable[[], datetime], lists: Lists
+    session: Session, import_id: int, *, actor: Actor, clock: Callable[[], datetime], lists: Lists, invites: bool
 ) -> Applied:
     """Carry out a plan that was kept to be looked at, as far as the accounts are as it shows them.
 
-    Who shares a mailbox or a username with somebody who has changed meanwhile is left alone too. Raise
-    UnknownRunError, or ChangedMeanwhileError where the plan has been carried out or dropped.
+    Who shares a mailbox or a username with somebody who has changed meanwhile is left alone too. ``invites``: each new
+    account gets an invitation by mail. Raise UnknownRunError, or ChangedMeanwhileError where the plan has been carried
+    out or dropped.
     """
     with transaction(session):
         runs.take(session, import_id, actor=actor, now=clock())
@@ -176,7 +179,8 @@ def apply_stored(
         for chunk in Plan(tuple(each.decision for each in stored.lines), 0, 0, deactivates=False).chunks
         if not any(decisions[id(each)].number in stored.stale for each in chunk)
     ]
-    work = _Work(session, import_id, stored.texts, {key: each.number for key, each in decisions.items()})
+    numbers = {key: each.number for key, each in decisions.items()}
+    work = _Work(session, import_id, stored.texts, numbers, invites=invites)
     fresh = sum(map(len, chunks))
     stale = work.write(chunks, actor=actor, clock=clock, lists=lists)
     done, left = fresh - stale, len(stored.lines) - fresh + stale
@@ -252,7 +256,7 @@ def _carry_out(session: Session, request: Request, prepared: _Prepared, import_i
     planned = prepared.plan.decisions
     for _ in range(_ROUNDS):
         numbers = {id(each.decision): each.number for each in runs.numbered(prepared.plan)}
-        work = _Work(session, import_id, prepared.texts, numbers)
+        work = _Work(session, import_id, prepared.texts, numbers, invites=request.invites)
         if not work.write(prepared.plan.chunks, actor=request.actor, clock=request.clock, lists=request.lists):
             break
         prepared = _prepare(session, request)
@@ -269,6 +273,7 @@ class _Work(NamedTuple):
     import_id: int
     texts: Texts
     numbers: dict[int, int]
+    invites: bool
 
     def write(self, chunks: Iterable[Chunk], *, actor: Actor, clock: Callable[[], datetime], lists: Lists) -> int:
         """Write chunks in batches, each a transaction; return how many decisions are left: their accounts changed."""
@@ -279,7 +284,7 @@ class _Work(NamedTuple):
         for place, batch in enumerate(writing.in_batches(chunks)):
             if place:
                 database.pause(self.session)
-            left += self._write_batch(batch, Context(self.texts, author, clock(), lists))
+            left += self._write_batch(batch, Context(self.texts, author, clock(), lists, self.invites))
         return left
 
     def _write_batch(self, batch: Sequence[Chunk], context: Context) -> int:

@@ -14,7 +14,7 @@ from portal.domain.membership import Account, Action, Changes, Decision
 from portal.domain.search_text import search_key
 from portal.errors import BadInputError
 from portal.models import Address, LastSaid, User, UserAddress, UserGroup
-from portal.services.accounts import addresses, names, new_accounts, passwords, sessions
+from portal.services.accounts import addresses, invitations, names, new_accounts, passwords, sessions
 from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import AddressChange, Checked
 from portal.services.accounts.log import Recorded
@@ -31,12 +31,13 @@ _COST_OF_MOVE = 20  # what one that changes who is managed counts for
 
 
 class Context(NamedTuple):
-    """What is the same for all that an import writes."""
+    """What is the same for all that an import writes; ``invites``: new accounts get an invitation by mail."""
 
     texts: Texts
     actor: Actor
     now: datetime
     lists: Lists
+    invites: bool = False
 
 
 class Written(NamedTuple):
@@ -259,6 +260,8 @@ class _Writer:
             self._mark_from_source(
                 [(ids[id(each)], address) for each in several for address in each.changes.add_addresses]
             )
+        if context.invites:
+            invitations.ask_for(self.session, list(made.values()), actor=context.actor, now=context.now)
         return made
 
     def _change_users(self) -> None:

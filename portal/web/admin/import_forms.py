@@ -68,3 +68,4 @@ class ApplyForm(PostedForm):
     """The approval of the plan that the page had shown."""
 
     shown = HiddenField()
+    invite = BooleanField(_("Invite new people by e-mail"))

@@ -62,7 +62,8 @@ def upload() -> ResponseReturnValue:
 def show(import_id: int) -> ResponseReturnValue:
     """Show an import: its plan, or what it did."""
     found = imports.get(db.session(), import_id)
-    return _page(found, ApplyForm(None))
+    membership = portal().settings.membership
+    return _page(found, ApplyForm(None, invite=membership is not None and membership.invite))
 
 
 @blueprint.post(_IMPORT)
@@ -70,15 +71,21 @@ def show(import_id: int) -> ResponseReturnValue:
 def apply(import_id: int) -> ResponseReturnValue:
     """Carry out a plan that was shown, as far as the accounts are as it shows them."""
     form = ApplyForm()
+    invites = form.invite.data and portal().settings.mail is not None
     try:
         shown.read(f"import {import_id}", form.shown.data)  # a plan never becomes another one
         applied = importing.apply_stored(
-            db.session(), import_id, actor=guards.actor(), clock=portal().clock, lists=portal().known_lists()
+            db.session(),
+            import_id,
+            actor=guards.actor(),
+            clock=portal().clock,
+            lists=portal().known_lists(),
+            invites=invites,
         )
     except (StaleFormError, ChangedMeanwhileError) as error:
         form.form_errors.append(sentence(str(error)))
         return _page(imports.get(db.session(), import_id), form), fault_of(error).status
-    flash(_applied_text(applied), "good" if not applied.left else "bad")
+    flash(_applied_text(applied, invites=invites), "good" if not applied.left else "bad")
     return redirect(url_for("admin.imports.show", import_id=import_id), 303)
 
 
@@ -157,6 +164,7 @@ def _page(found: Import, form: ApplyForm) -> str:
         lines=lines[:LINES_AT_ONCE],
         has_more=len(lines) > LINES_AT_ONCE,
         kinds=KINDS,
+        can_invite=portal().settings.mail is not None,
         problems=imports.lines(session, found.id, actions=(Action.PROBLEM,), limit=_NAMED) if found.problems else (),
         forecasts=_forecast(found),
     )
@@ -170,10 +178,12 @@ def _forecast(found: Import) -> tuple[Forecast, ...]:
     return forecast(db.session(), asked, lists=portal().known_lists() or {}, now=portal().clock())
 
 
-def _applied_text(applied: Applied) -> str:
+def _applied_text(applied: Applied, *, invites: bool) -> str:
     done = ngettext(
         "%(number)s person was imported.", "%(number)s people were imported.", applied.done, number=f"{applied.done:,}"
     )
+    if invites:
+        done += " " + gettext("New people get an invitation by e-mail.")
     if not applied.left:
         return done
     left = ngettext(

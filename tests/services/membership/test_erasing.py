@@ -39,7 +39,9 @@ def test_somebody_who_is_erased_leaves_no_trace_in_imports(
     users.delete(session, "ada.lovelace", erase=True, now=membership.clock(), lists={}, secret=SECRET)
     assert traces(session) == set()
     if shown is not None:
-        applied = importing.apply_stored(session, shown, actor=COMMAND_LINE, clock=membership.clock, lists={})
+        applied = importing.apply_stored(
+            session, shown, actor=COMMAND_LINE, clock=membership.clock, lists={}, invites=False
+        )
         assert applied == importing.Applied(done=0, left=1)
     assert len(membership.run(ADA, BOB).new) == 1
     assert membership.run(ADA, BOB).new == frozenset()

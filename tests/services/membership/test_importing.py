@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from portal.domain.membership import Limits
 from portal.domain.membership_file import Columns
 from portal.errors import BadInputError, ChangedMeanwhileError, PlanChangedError, SafetyLimitError, UnknownRunError
-from portal.models import LoginSession, MemberImport, MemberImportLine, Preference, User
+from portal.models import LoginSession, MailRequest, MemberImport, MemberImportLine, Preference, User
 from portal.services.accounts import addresses, log, passwords, users
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.membership import importing, linking, writing
@@ -263,12 +263,59 @@ def test_somebody_who_changes_meanwhile_is_decided_again(
     assert len(calls) == 2
 
 
+# Invitations.
+
+
+def invited(session: Session) -> list[str]:
+    found = session.scalars(select(MailRequest.mailbox).where(MailRequest.purpose == "invite").order_by(MailRequest.id))
+    mailboxes = list(found)
+    session.rollback()
+    return mailboxes
+
+
+def test_new_accounts_are_invited_at_their_main_address_and_nobody_else_is(
+    membership: Membership, session: Session
+) -> None:
+    make_user(session, "bob", "bob@example.org")
+    membership.run(ADA, BOB, "3,cleo,Cleo@example.org; c@example.net,Cleo,", invites=True)
+    assert invited(session) == ["ada@example.org", "cleo@example.org"]
+    assert {each.username for each in log.recent(session) if each.what == "invited"} == {"ada", "cleo"}
+    membership.run(BOB, "3,cleo,cleo@example.org,Cleo,", invites=True)
+    membership.run(ADA, BOB, "3,cleo,cleo@example.org,Cleo,", invites=True)  # ada is back
+    assert len(invited(session)) == 2
+
+
+def test_who_is_invited_is_written_with_the_accounts_or_not_at_all(
+    membership: Membership, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_arguments: object, **_options: object) -> None:
+        raise RuntimeError("the process ends here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writing.account_log, "record_all", fails)
+        with pytest.raises(RuntimeError):
+            membership.run(ADA, invites=True)
+    assert (membership.usernames(), invited(session)) == ([], [])
+    membership.run(ADA, invites=True)
+    assert invited(session) == ["ada@example.org"]
+
+
+@pytest.mark.parametrize("invites", [True, False])
+def test_who_applies_a_plan_says_whether_new_people_are_invited(
+    membership: Membership, session: Session, invites: bool
+) -> None:
+    number = importing.show(session, membership.request(ADA, BOB))
+    assert apply(membership, number, invites=invites).done == 2
+    assert len(invited(session)) == (2 if invites else 0)
+
+
 # Plans that are kept to be looked at.
 
 
-def apply(membership: Membership, number: int) -> importing.Applied:
+def apply(membership: Membership, number: int, *, invites: bool = False) -> importing.Applied:
+    actor, clock = Actor(None, "carol"), membership.clock
     return importing.apply_stored(
-        membership.session, number, actor=Actor(None, "carol"), clock=membership.clock, lists=membership.lists
+        membership.session, number, actor=actor, clock=clock, lists=membership.lists, invites=invites
     )
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
-from portal.models import MemberImport, MemberImportLine, User
+from portal.models import MailRequest, MemberImport, MemberImportLine, User
 from portal.services.accounts import users
 from portal.services.history import COMMAND_LINE
 from tests.conftest import Clock
@@ -268,6 +268,42 @@ def test_a_source_that_is_set_names_the_columns_and_what_happens_to_leavers(
     assert any(each.get("name") == "leavers" and "checked" in each for _, each in page.tags)
     imported(bob, content=b"No.;Mail;Name\n7;gil@example.org;Gil\n")
     assert profile(session, "7").name == "Gil"
+
+
+@pytest.mark.parametrize("is_default", [True, False])
+def test_a_box_says_whether_new_people_are_invited(
+    instance: Path, make_app: Callable[..., Flask], session: Session, *, is_default: bool
+) -> None:
+    from tests.web.conftest import HASH, Client
+
+    (instance / "portal.toml").write_text(
+        f'[mail]\nsender = "portal@example.org"\nfolder = "letters"\n[membership]\ninvite = {str(is_default).lower()}\n'
+        '[membership.columns]\nkey = "no"\nusername = "username"\n'
+    )
+    app = make_app()
+    app.test_client_class = Client
+    make_user(session, "bob", is_superuser=True, password_hash=HASH)
+    bob = Visitor(app.test_client())
+    bob.log_in("bob")
+    path = shown(bob, ADA)
+    box = next(each for _, each in bob.get(path).tags if each.get("name") == "invite")
+    assert ("checked" in box) is is_default
+
+    assert "1 person was imported. New people get an invitation by e-mail." in bob.follow(path, {"invite": "y"}).text
+    page = bob.follow(shown(bob, BEN), {})
+    assert "invitation" not in page.text
+    assert not any(each.get("name") == "invite" for _, each in bob.get(shown(bob, BEN)).tags)  # nobody is new
+
+    assert session.scalars(select(MailRequest.mailbox)).all() == ["ada@example.org"]
+    session.rollback()
+
+
+def test_without_mail_nobody_is_offered_an_invitation(bob: Visitor, session: Session) -> None:
+    path = shown(bob, ADA)
+    assert not any(each.get("name") == "invite" for _, each in bob.get(path).tags)
+    bob.follow(path, {"invite": "y"})
+    assert session.scalar(select(func.count()).select_from(MailRequest)) == 0
+    session.rollback()
 
 
 def test_a_file_may_be_larger_than_a_form_and_is_bounded(make_app: Callable[..., Flask], session: Session) -> None:
