@@ -28,13 +28,17 @@ class Action(StrEnum):
 class Why(StrEnum):
     """Why a row is a problem, or what is reported of it."""
 
-    USERNAME_IS_LINKED = "the username belongs to an account with another key"
-    USERNAME_TWICE = "another new row has the same username"
-    USERNAME_IS_ANOTHERS = "the username belongs to an account with another address"
-    USERNAME_NOT_FREE = "the username would follow the address, and is taken"
+    USERNAME_IS_LINKED = (
+        "the username belongs to an account with another key: change it in the source, or unlink that account"
+    )
+    USERNAME_TWICE = "another new row has the same username: change one of them in the source"
+    USERNAME_IS_ANOTHERS = (
+        "the username belongs to an account with another address: change it in the source, or link that account by hand"
+    )
+    USERNAME_NOT_FREE = "the username would follow the address, and is taken: rename the account that has it"
     WAS_UNLINKED = "the account of that username was unlinked: link it by hand if it is the same person"
-    HAS_ROLE = "an account with a role is linked by hand"
-    KEY_TWICE = "another row has the same key"
+    HAS_ROLE = "the account has a role: link it by hand"
+    KEY_TWICE = "another row has the same key: keep one of them in the source"
     ADDRESSES_OF_ONE = "another row has another address of the same account: link by hand"
     UNREADABLE = "the row cannot be read"
     NUMBER_MOVED = "the name and address are what the source last said of another key: link or unlink by hand"

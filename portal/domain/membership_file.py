@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from portal.domain.address import printable
 from portal.errors import BadInputError
@@ -18,7 +19,12 @@ _DELIMITERS = ",;\t"
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z")
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _BETWEEN_ADDRESSES = re.compile(r"[;,|\s]+")
+_NAME_COLUMNS = "name the columns of the file under [membership.columns] in portal.toml, or in its first line"
+_QUOTE_CELLS = "put cells that hold the separator into quotation marks"
+_CLOSE_QUOTES = "close those that open there, or export again if the file was cut off"
+_END = "\0"  # no text of a file has it
 _YES = {"yes", "y", "ja", "j", "oui", "o", "sí", "si", "sì", "x", "true", "1"}
+_ENCODINGS = {"utf-8-sig": "UTF-8", "cp1252": "Windows-1252", "utf-16": "UTF-16"}  # as they are called
 _NO = {"no", "n", "nein", "non", "false", "0", "-"}
 
 
@@ -124,23 +130,27 @@ def _decoded(content: bytes, encoding: str | None) -> tuple[str, str]:
         except (UnicodeDecodeError, LookupError):
             continue
         if "\0" not in text:
-            return text, {"utf-8-sig": "UTF-8", "cp1252": "Windows-1252", "utf-16": "UTF-16"}.get(each, each)
-    raise BadInputError(f"the input is not text in {' or '.join(candidates)}: save it as CSV UTF-8")
+            return text, _ENCODINGS.get(each, each)
+    tried = " or ".join(_ENCODINGS.get(each, each) for each in candidates)
+    raise BadInputError(f"the input is not text in {tried}: save it as CSV UTF-8")
 
 
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of each line that holds anything, counted from 1, and its cells."""
+    """Yield the number of each line that holds anything, counted from 1, and its cells. Raise BadInputError."""
     header = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
     delimiter = max(_DELIMITERS, key=lambda each: len(next(csv.reader([header], delimiter=each), [])))
-    reader = csv.reader((found[0] for found in _LINE.finditer(text)), delimiter=delimiter)
+    lines = (found[0] for found in _LINE.finditer(text))
+    reader = csv.reader(chain(lines, [_END]), delimiter=delimiter)
     while True:
         line = reader.line_num + 1
         try:
             cells = next(reader)
-        except StopIteration:
-            return
         except csv.Error as error:
-            raise BadInputError(f"line {line}: not CSV: {error}") from None
+            raise BadInputError(f"line {line}: not CSV: {error}: {_CLOSE_QUOTES}") from None
+        if cells == [_END]:
+            return
+        if cells and cells[-1].endswith(_END):
+            raise BadInputError(f"line {line}: the input ends within quotation marks: {_CLOSE_QUOTES}")
         if any(cell.strip() for cell in cells):
             yield line, cells
 
@@ -162,8 +172,8 @@ def _places(header: Sequence[str], columns: Columns) -> dict[str, int]:
         times = names.count(_compared(column))
         if times != 1:
             what = "there is no column" if not times else "there is more than one column"
-            there = ", ".join(name.strip() for name in header if name.strip())
-            raise BadInputError(f"line 1: {what} {printable(column)!r} (there are: {printable(there, limit=300)})")
+            there = printable(", ".join(name.strip() for name in header if name.strip()), limit=300)
+            raise BadInputError(f"line 1: {what} {printable(column)!r} (there are: {there}): {_NAME_COLUMNS}")
         places[column] = names.index(_compared(column))
     return places
 
@@ -181,10 +191,11 @@ class _Reader:
         if columns.key:
             key = unicodedata.normalize("NFC", self._text(columns.key, cells).removeprefix("'")) or None
         if any(cell.strip() for cell in cells[self.width :]):
-            problem = f"{len(cells)} cells, but the first line names {self.width} columns"
+            problem = f"{len(cells)} cells, but the first line names {self.width} columns: {_QUOTE_CELLS}"
             return Record(line, key, "", problem=problem)
         if columns.key and key is None:
-            return Record(line, None, "", problem=f"column {columns.key!r} is empty: it is what tells members apart")
+            problem = f"column {printable(columns.key)!r} is empty: give the member a key in the source"
+            return Record(line, None, "", problem=problem)
         addresses = _BETWEEN_ADDRESSES.split(self._text(columns.email, cells).removeprefix("'"))
         return Record(
             line,

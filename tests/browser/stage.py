@@ -19,6 +19,7 @@ from werkzeug.serving import make_server
 
 from portal.models import Run, RunLine
 from portal.services.accounts.passwords import hash_password
+from portal.services.membership import linking
 from tests.factories import make_preference, make_user
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ PAGES: dict[str, tuple[str | None, str]] = {
     "users-by-a-filter-that-cannot-be": ("bob", "/admin/users?q=%00"),
     "user": ("bob", "/admin/users/2"),
     "user-to-be-deleted": ("bob", "/admin/users/1/delete"),
+    "account-to-be-linked": ("bob", "/admin/users/1/link"),
+    "account-to-be-unlinked": ("bob", "/admin/users/3/unlink"),
+    "account-to-be-merged": ("bob", "/admin/users/3/merge"),
     "accounts-changed": ("bob", "/admin/users/history"),
     "new-user": ("bob", "/admin/users/new"),
     "imports": ("bob", "/admin/users/imports"),
@@ -137,6 +141,7 @@ def people(session: Session, *, now: datetime) -> None:
         session, "bob", "bob@example.org", long, "noc@example.org", is_superuser=True, password_hash=password_hash
     )
     make_user(session, "noc", "noc@example.org")
+    linking.link(session, "noc", "1027", secret=b"")
     ago = {"changed_at": now - timedelta(hours=1)}
     day = {"changed_at": now - timedelta(days=19)}
     alice = "alice@example.org"

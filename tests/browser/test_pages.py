@@ -34,6 +34,21 @@ def test_every_message_about_an_error_can_too(open_page: Callable[..., Any], url
     assert page.evaluate("document.activeElement.id") == "username"
 
 
+@pytest.mark.parametrize("view", ["narrow", "dark"])
+def test_what_a_merge_would_do_can_be_read_by_everybody(open_page: Callable[..., Any], url: str, view: str) -> None:
+    page = open_page(view, "bob")
+    stage.go(page, url, "account-to-be-merged")
+    page.click("main button.primary")  # no username is typed: the browser itself says so
+    page.fill("#into", "nobody")
+    page.click("main button.primary")
+    page.wait_for_selector("#problem")
+    check(page)
+    page.fill("#into", "alice")
+    page.click("main button.primary")
+    page.wait_for_selector("[data-merge=preview]")
+    check(page)
+
+
 def test_a_list_is_ticked_anywhere_on_its_card(open_page: Callable[..., Any]) -> None:
     page = open_page("narrow", "alice")
     box = page.locator("#list-jobs")

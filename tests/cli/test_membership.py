@@ -88,7 +88,7 @@ def test_lines_that_cannot_be_read_are_reported_and_the_others_imported(
     result = flask_user("import", "--key", "no", "-", input=FILE + lines)
     told = result.stderr.splitlines()
     assert (result.exit_code, result.stdout, len(told)) == (0, "", 22)
-    assert told[0].startswith("line 4 (key k0 user0): not an e-mail address: ")
+    assert told[0].startswith("line 4 (key k0 user0): column 'email': not an e-mail address: ")
     assert told[-2:] == ["and 30 more", "2 created, 50 problems"]
     assert "\x1b" not in result.stderr
     assert len(list(users.list_users(session))) == 2
@@ -128,7 +128,9 @@ def test_the_source_is_followed_without_a_word(with_source: Callable[[str], Flas
     assert (flask_user("import").exit_code, flask_user("import").output) == (0, "")
     (instance / "members.csv").write_text(FILE.replace("2,bob,bob@", "3,carl,carl@") + "4,dora,nobody,,\n")
     result = flask_user("import")
-    assert result.stderr.splitlines()[0].startswith("line 4 (key 4 dora): not an e-mail address")
+    assert result.stderr.splitlines()[0].startswith(
+        "line 4 (key 4 dora): column 'email': not an e-mail address: nobody: correct it in the source"
+    )
     assert flask_user("import").output == "", "a problem is told once"
     people = json.loads(flask_user("list", "--format", "json").stdout)
     active = {each["username"]: each["is_active"] for each in people}

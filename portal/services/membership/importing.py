@@ -197,6 +197,7 @@ def _prepare(session: Session, request: Request) -> _Prepared:
         accounts = gathering.load_accounts(session)
         deleted = deleted_keys.load(session)
     checker = Checker(
+        request.columns,
         linked={each.key for each in accounts},
         stored={each.main for each in accounts} | {each.said.address for each in accounts},
         special_domains=request.special_domains,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from portal.domain import usernames
 from portal.domain.address import canonical, printable
 from portal.domain.membership import Row
-from portal.domain.membership_file import Record
+from portal.domain.membership_file import Columns, Record
 from portal.errors import BadInputError
 from portal.services.accounts import addresses, passwords, users
 
@@ -15,6 +15,7 @@ MOST_GROUPS = 30
 LONGEST_KEY = 254  # characters
 
 _NOBODY = frozenset[str]()
+_CORRECT = "correct it in the source"
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Texts:
 
 
 class Checker:
-    """The rows of one file.
+    """The rows of one file, of which ``columns`` are read.
 
     ``linked`` are the keys of accounts: usernames of those rows are nobody's. ``stored`` are canonical addresses that
     need no check, since they are held already.
@@ -45,12 +46,14 @@ class Checker:
 
     def __init__(
         self,
+        columns: Columns,
         *,
         linked: Collection[str | None],
         stored: Collection[str | None],
         special_domains: Collection[str],
         key_is_address: bool,
     ) -> None:
+        self.columns = columns
         self.linked, self.stored, self.special_domains = linked, stored, special_domains
         self.key_is_address = key_is_address
         self.texts = Texts()
@@ -76,24 +79,30 @@ class Checker:
         if record.key is None:
             return None
         if len(record.key) > LONGEST_KEY or not record.key.isprintable():
-            raise BadInputError(f"not a member key: {printable(record.key)!r} (at most {LONGEST_KEY} characters)")
+            what = f"not a member key: {printable(record.key)!r} (at most {LONGEST_KEY} printable characters)"
+            raise _refused(self.columns.key, what)
         return canonical(record.addresses[0]) if self.key_is_address and record.addresses else record.key
 
     def _checked(self, record: Record, key: str | None) -> Row:
-        """Return a row of what can be stored. Raise BadInputError."""
-        held = self._addresses(record.addresses)
-        if key is None or key not in self.linked:
-            self._check_new(record, key, held)
-        further = None if len(held) < 2 else frozenset(held[1:])
-        return Row(
-            record.line,
-            key,
-            _compared(record.username),
-            held[0] if held else None,
-            further or (_NOBODY if held else None),
-            None if record.name is None else users.checked_name(record.name),
-            None if record.groups is None else self._checked_groups(record.groups),
-        )
+        """Return a row of what can be stored. Raise BadInputError, which names the column."""
+        columns = self.columns
+        column: str | None = columns.email
+        try:
+            held = self._addresses(record.addresses)
+            if key is None or key not in self.linked:
+                column = columns.username or columns.key
+                self._check_username(record, key, held)
+                column = columns.password_hash
+                self._check_hash(record)
+            column = columns.name
+            name = None if record.name is None else users.checked_name(record.name)
+            column = ", ".join(columns.groups)
+            groups = None if record.groups is None else self._checked_groups(record.groups)
+        except BadInputError as error:
+            raise _refused(column, str(error)) from None
+        further = _NOBODY if len(held) < 2 else frozenset(held[1:])
+        main = held[0] if held else None
+        return Row(record.line, key, _compared(record.username), main, further if held else None, name, groups)
 
     def _addresses(self, spelled: Collection[str]) -> list[str]:
         """Return canonical addresses, each once, the main one first. Raise BadInputError."""
@@ -109,17 +118,20 @@ class Checker:
             found[compared] = None
         return list(found)
 
-    def _check_new(self, record: Record, key: str | None, held: list[str]) -> None:
-        """Check what only a new account is given. Raise BadInputError."""
+    def _check_username(self, record: Record, key: str | None, held: list[str]) -> None:
+        """Check what a new account is called. Raise BadInputError."""
         try:
             username = usernames.checked(record.username, own=held)
             if username != _compared(username):
                 self.texts.usernames[record.line] = username
         except BadInputError as error:
             if held:  # without an address no account is made
-                whose = "the key serves as the username; map a column with usernames" if record.username == key else ""
-                raise BadInputError(f"{error}{'; ' if whose else ''}{whose}") from None
+                is_key = record.username == key
+                whose = "; the key is the username unless `username` under [membership.columns] names a column"
+                raise BadInputError(f"{error}{whose if is_key else ''}") from None
             self.texts.usernames[record.line] = printable(record.username, limit=64)
+
+    def _check_hash(self, record: Record) -> None:
         if record.password_hash:
             if not passwords.is_hash(record.password_hash):
                 raise BadInputError("the password hash is no bcrypt hash ($2a$, $2b$, $2y$) and none of the portal's")
@@ -138,3 +150,7 @@ def _compared(username: str) -> str:
     """Return a username as it is compared; the same object where it is the same text."""
     key = usernames.key(username)
     return username if username == key else key
+
+
+def _refused(column: str | None, what: str) -> BadInputError:
+    return BadInputError(f"column {printable(column or '')!r}: {what}: {_CORRECT}")

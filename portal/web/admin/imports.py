@@ -13,9 +13,9 @@ from portal.faults import fault_of
 from portal.services import security_log
 from portal.services.accounts.bulk import Asked, Change
 from portal.services.accounts.directory import Wanted
-from portal.services.membership import importing, imports
+from portal.services.membership import import_log, importing
+from portal.services.membership.import_log import Import
 from portal.services.membership.importing import Applied, Request
-from portal.services.membership.imports import Import
 from portal.services.membership.runs import ImportLine
 from portal.services.reports.forecast import Forecast, forecast
 from portal.translation import gettext, ngettext
@@ -61,7 +61,7 @@ def upload() -> ResponseReturnValue:
 @blueprint.get(_IMPORT)
 def show(import_id: int) -> ResponseReturnValue:
     """Show an import: its plan, or what it did."""
-    found = imports.get(db.session(), import_id)
+    found = import_log.get(db.session(), import_id)
     membership = portal().settings.membership
     return _page(found, ApplyForm(None, invite=membership is not None and membership.invite))
 
@@ -84,7 +84,7 @@ def apply(import_id: int) -> ResponseReturnValue:
         )
     except (StaleFormError, ChangedMeanwhileError) as error:
         form.form_errors.append(sentence(str(error)))
-        return _page(imports.get(db.session(), import_id), form), fault_of(error).status
+        return _page(import_log.get(db.session(), import_id), form), fault_of(error).status
     flash(_applied_text(applied, invites=invites), "good" if not applied.left else "bad")
     return redirect(url_for("admin.imports.show", import_id=import_id), 303)
 
@@ -92,14 +92,14 @@ def apply(import_id: int) -> ResponseReturnValue:
 @blueprint.get(_IMPORT + "/problems")
 def problems(import_id: int) -> ResponseReturnValue:
     """Send what could not be imported, and what was reported, as a CSV file."""
-    imports.get(db.session(), import_id)
+    import_log.get(db.session(), import_id)
     rows = [_row(each) for each in _problems(import_id)]
     security_log.log("export", of=request.endpoint, format="csv")
     return downloads.send([rows], columns=COLUMNS, kind="csv", name=f"import-{import_id}-problems")
 
 
 def _problems(import_id: int) -> Iterator[ImportLine]:
-    return (each for each in imports.all_lines(db.session(), import_id) if each.why)
+    return (each for each in import_log.all_lines(db.session(), import_id) if each.why)
 
 
 def _row(each: ImportLine) -> downloads.Row:
@@ -133,7 +133,7 @@ def _index_page(form: UploadForm) -> str:
     asked = OlderImportsForm(request.args)
     if not asked.validate():
         abort(400)
-    found = imports.recent(db.session(), before=asked.before.data, limit=AT_ONCE + 1)
+    found = import_log.recent(db.session(), before=asked.before.data, limit=AT_ONCE + 1)
     settings = portal().settings.membership
     return render_template(
         "admin/imports/index.html",
@@ -152,7 +152,7 @@ def _page(found: Import, form: ApplyForm) -> str:
         abort(400)
     kinds = (asked.kind.data,) if asked.kind.data else ()
     session = db.session()
-    lines = imports.lines(
+    lines = import_log.lines(
         session, found.id, actions=kinds, text=asked.q.data or "", after=asked.after.data or 0, limit=LINES_AT_ONCE + 1
     )
     form.shown.data = shown.sign(f"import {found.id}", found.plan_id)
@@ -165,7 +165,7 @@ def _page(found: Import, form: ApplyForm) -> str:
         has_more=len(lines) > LINES_AT_ONCE,
         kinds=KINDS,
         can_invite=portal().settings.mail is not None,
-        problems=imports.lines(session, found.id, actions=(Action.PROBLEM,), limit=_NAMED) if found.problems else (),
+        problems=import_log.lines(session, found.id, actions=(Action.PROBLEM,), limit=_NAMED) if found.problems else (),
         forecasts=_forecast(found),
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 
 from portal.errors import BadInputError, ChangedMeanwhileError, StaleFormError
@@ -106,28 +106,26 @@ def _page(name: str, user_id: int, form: LinkForm | UnlinkForm, *, is_stale: boo
 
 @blueprint.get(_USER + "/merge")
 def ask_to_merge(user_id: int) -> ResponseReturnValue:
-    """Ask into which account; then say what becomes of everything, and ask whether to."""
-    profile, form = _profile(user_id), MergeForm(request.args)
-    if not form.into.data:
-        return _merge_page(profile, MergeForm(None))
-    if not form.validate():
-        return _merge_page(profile, form), 422
-    try:
-        return _merge_page(profile, form, _preview(profile, form))
-    except BadInputError as error:
-        form.into.errors = [sentence(str(error))]
-        return _merge_page(profile, form), fault_of(error).status
+    """Ask into which account another one is merged."""
+    return _merge_page(_profile(user_id), MergeForm(None))
+
+
+@blueprint.post(_USER + "/merge/review")
+def review_merge(user_id: int) -> ResponseReturnValue:
+    """Say what becomes of everything, and ask whether to merge. The merge is tried and taken back, so it is a POST."""
+    profile, form = _profile(user_id), MergeForm()
+    return _review(profile, form) if form.validate() else (_merge_page(profile, form), 422)
 
 
 @blueprint.post(_USER + "/merge")
 @recent_password.needed
 def merge(user_id: int) -> ResponseReturnValue:
     """Merge an account into another one, as was shown; where that would do something else now, show it again."""
-    profile, form = _profile(user_id), MergeForm(request.args)
-    if not form.validate() or not form.into.data:
-        return redirect(url_for("admin.linking.ask_to_merge", user_id=user_id), 303)
+    profile, form = _profile(user_id), MergeForm()
+    if not form.validate():
+        return _merge_page(profile, form), 422
     try:
-        gone_as_of, kept_as_of = shown.read(f"merge {user_id}", request.form.get("shown"))
+        gone_as_of, kept_as_of = shown.read(f"merge {user_id}", form.shown.data)
         merged = merging.merge(
             db.session(), _wanted(profile, form, gone_as_of, kept_as_of), **_context(), actor=guards.actor()
         )
@@ -135,7 +133,7 @@ def merge(user_id: int) -> ResponseReturnValue:
         form.form_errors.append(
             gettext("The accounts have changed since they were shown, and nothing was done. Check again.")
         )
-        return _merge_page(profile, form, _preview(profile, form)), fault_of(error).status
+        return _review(profile, form, status=fault_of(error).status)
     except BadInputError as error:
         form.into.errors = [sentence(str(error))]
         return _merge_page(profile, form), fault_of(error).status
@@ -152,23 +150,28 @@ def _context() -> dict[str, Any]:
     return {"now": portal().clock(), "lists": portal().known_lists(), "secret": secret}
 
 
-def _preview(profile: Profile, form: MergeForm) -> Merged:
-    return merging.preview(db.session(), _wanted(profile, form), **_context())
+def _review(profile: Profile, form: MergeForm, *, status: int = 200) -> ResponseReturnValue:
+    """Show what a merge would do, signed with the last change of each account before it was looked at."""
+    kept = _known(form.into.data)
+    last = [account_log.last_change(db.session(), each.id) for each in (profile, *([kept] if kept else []))]
+    try:
+        preview = merging.preview(db.session(), _wanted(profile, form), **_context())
+    except BadInputError as error:
+        form.into.errors = [sentence(str(error))]
+        return _merge_page(profile, form), fault_of(error).status
+    form.shown.data = shown.sign(f"merge {profile.id}", last)
+    return _merge_page(profile, form, preview), status
 
 
 def _merge_page(profile: Profile, form: MergeForm, preview: Merged | None = None) -> str:
-    """Ask, with what the page knew of both accounts when it began to look, where there is something to look at."""
     kept = _known(form.into.data or "")
-    both = [profile, *([kept] if kept else [])]
-    last = [account_log.last_change(db.session(), each.id) for each in both]
     return render_template(
         "admin/linking/merge.html",
         profile=profile,
         form=form,
         kept=kept,
         preview=preview,
-        keys=[(each.username, each.member_key) for each in both if each.member_key],
-        shown=shown.sign(f"merge {profile.id}", last) if preview else "",
+        keys=[(each.username, each.member_key) for each in (profile, kept) if each and each.member_key],
     )
 
 

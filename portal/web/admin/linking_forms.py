@@ -5,7 +5,7 @@ from wtforms.validators import InputRequired, Length, Optional
 
 from portal.services.membership.rows import LONGEST_KEY
 from portal.translation import lazy_gettext as _
-from portal.web.forms import PostedForm, QueryForm, is_readable, trimmed
+from portal.web.forms import PostedForm, is_readable, trimmed
 
 
 class LinkForm(PostedForm):
@@ -25,11 +25,14 @@ class UnlinkForm(PostedForm):
     shown = HiddenField()
 
 
-class MergeForm(QueryForm):
+class MergeForm(PostedForm):
     """Into which account another one is merged, and which member key stays."""
 
+    shown = HiddenField()
     into = StringField(
-        _("Username of the account that stays"), filters=[trimmed], validators=[Length(max=64), is_readable]
+        _("Username of the account that stays"),
+        filters=[trimmed],
+        validators=[InputRequired(_("Enter the username of the other account.")), Length(max=64), is_readable],
     )
     keep_key = StringField(
         _("Member key that stays"), filters=[trimmed], validators=[Optional(), Length(max=LONGEST_KEY), is_readable]

@@ -109,8 +109,8 @@ def test_problems_are_on_top_and_downloaded(bob: Visitor, session: Session) -> N
     path = shown(bob, ADA, BEN, "4,dan,dan@@example.org,=cmd(),", CLEO)
     page = bob.get(path)
     assert "2 people cannot be imported" in page.text
-    assert "Line 3: The username belongs to an account with another address." in page.text
-    assert "Line 4: Not an e-mail address: dan@@example.org" in page.text
+    assert "Line 3: The username belongs to an account with another address: change it in the source, or" in page.text
+    assert "not an e-mail address: dan@@example.org" in page.text
     assert "Import 2 changes" in page.text
     response = bob.client.get(f"{path}/problems")
     rows = list(csv.DictReader(io.StringIO(response.data.decode("utf-8-sig"))))

@@ -8,6 +8,7 @@ from portal.models import User
 from portal.services.accounts import users
 from portal.services.history import Actor
 from portal.services.membership import linking
+from portal.services.transaction import transaction
 from tests.conftest import Clock
 from tests.factories import make_preference, make_user
 from tests.services.membership.conftest import SECRET
@@ -72,15 +73,16 @@ def test_an_account_that_was_changed_since_is_shown_again(
     assert altered.status == 400
 
 
-@pytest.mark.parametrize("act", ["link", "unlink", "merge?into=bob"])
+@pytest.mark.parametrize("act", ["link", "unlink", "merge"])
 def test_they_need_a_password_that_was_typed_a_short_time_ago(
     bob: Visitor, session: Session, people: dict[str, int], clock: Clock, act: str
 ) -> None:
     linking.link(session, "alice", "1", secret=SECRET)
     path = f"/admin/users/{people['alice']}/{act}"
-    page = bob.get(path)
+    page = review(bob, path, into="bob") if act == "merge" else bob.get(path)
     clock.advance(minutes=20)
-    asked = Page(bob.client.post(path, data={"csrf_token": page.token, "shown": page.value("shown"), "key": "1"}))
+    fields = {"shown": page.value("shown"), "key": "1", "into": "bob"}
+    asked = Page(bob.client.post(path, data={"csrf_token": page.token, **fields}))
     assert (asked.status, asked.title.startswith("Confirm your password")) == (403, True)
 
 
@@ -97,11 +99,25 @@ def old(session: Session, people: dict[str, int]) -> str:
     return f"/admin/users/{number}/merge"
 
 
+def review(visitor: Visitor, path: str, status: int = 200, **fields: str) -> Page:
+    """Say into which account, on the page of the merge, and look at what becomes of everything."""
+    token = visitor.get(path).token
+    page = Page(visitor.client.post(f"{path}/review", data={"csrf_token": token, **fields}))
+    assert page.status == status
+    return page
+
+
+def confirm(visitor: Visitor, path: str, page: Page, **changed: str) -> Page:
+    """Press the button of a page that says what becomes of everything."""
+    fields = {name: page.value(name) for name in ("shown", "into", "keep_key")}
+    return Page(visitor.client.post(path, data={"csrf_token": page.token, **fields, **changed}, follow_redirects=True))
+
+
 def test_two_accounts_are_merged_after_a_page_that_says_what_becomes_of_everything(
     bob: Visitor, session: Session, people: dict[str, int], old: str
 ) -> None:
     assert "Merge alice.old into another account" in bob.get(old).text
-    page = bob.get(f"{old}?into=Alice")
+    page = review(bob, old, into="Alice")
     for words in (
         "Merge alice.old into alice?",
         "The account alice.old (Alice.Old) is deleted. This cannot be undone.",
@@ -111,8 +127,7 @@ def test_two_accounts_are_merged_after_a_page_that_says_what_becomes_of_everythi
     ):
         assert words in page.text, words
     assert users.get_profile(session, "alice.old").groups == ("board",), "nothing is done yet"
-    done = bob.follow(f"{old}?into=Alice", {})
-    assert "alice.old is merged into alice." in done.text
+    assert "alice.old is merged into alice." in confirm(bob, old, page).text
     assert users.get_profile(session, "alice").addresses == ("alice@example.org", "old@example.org")
     assert session.scalar(select(User.id).where(User.username == "alice.old")) is None
 
@@ -122,12 +137,12 @@ def test_which_of_two_member_keys_stays_is_asked(
 ) -> None:
     linking.link(session, "alice", "1", secret=SECRET)
     linking.link(session, "alice.old", "2", secret=SECRET)
-    asked = bob.get(f"{old}?into=alice", status=422)
+    asked = review(bob, old, 422, into="alice")
     assert "Both accounts have a key" in asked.text
     assert [each["value"] for _, each in asked.tags if each.get("type") == "radio"] == ["2", "1"]
-    page = bob.get(f"{old}?into=alice&keep_key=2")
+    page = review(bob, old, into="alice", keep_key="2")
     assert "alice is linked to member 2. The member key 1 counts as that of a deleted account" in page.text
-    bob.follow(f"{old}?into=alice&keep_key=2", {})
+    confirm(bob, old, page)
     assert key_of(session, "alice") == "2"
 
 
@@ -136,13 +151,14 @@ def test_which_of_two_member_keys_stays_is_asked(
     [
         ("alice.old", 422, "cannot be merged with itself"),
         ("nobody", 404, "No user is called nobody."),
-        ("%00", 422, "cannot be typed"),
+        ("\0", 422, "cannot be typed"),
+        ("", 422, "Enter the username of the other account."),
     ],
 )
 def test_what_cannot_be_merged_is_said_beside_the_field(
     bob: Visitor, old: str, into: str, status: int, words: str
 ) -> None:
-    page = bob.get(f"{old}?into={into}", status=status)
+    page = review(bob, old, status, into=into)
     assert words.lower() in page.text.lower()
     assert page.title.startswith("Error:")
 
@@ -151,23 +167,29 @@ def test_a_superuser_who_is_merged_away_leaves_no_superuser(
     bob: Visitor, session: Session, people: dict[str, int], old: str
 ) -> None:
     users.grant(session, "alice.old")
-    assert "alice.old is a superuser. alice does not become one." in bob.get(f"{old}?into=alice").text
-    page = bob.get(f"/admin/users/{people['bob']}/merge?into=alice")
+    assert "alice.old is a superuser. alice does not become one." in review(bob, old, into="alice").text
+    page = review(bob, f"/admin/users/{people['bob']}/merge", into="alice")
     assert "bob is a superuser." in page.text
 
 
 def test_accounts_that_were_changed_since_are_shown_again_and_not_merged(
     bob: Visitor, session: Session, people: dict[str, int], old: str
 ) -> None:
-    path = f"{old}?into=alice"
-    page = bob.get(path)
+    page = review(bob, old, into="alice")
     users.set_groups(session, "alice.old", groups=["new"], lists=None)
     for signed, status in ((page.value("shown"), 409), ("altered", 400)):
-        again = Page(bob.client.post(path, data={"csrf_token": page.token, "shown": signed}))
+        again = confirm(bob, old, page, shown=signed)
         assert again.status == status
         assert "nothing was done" in again.text
         assert "alice gets the groups new." in again.text
     assert users.get_profile(session, "alice.old").groups == ("new",)
+
+
+def test_a_page_that_is_only_asked_for_takes_no_lock(bob: Visitor, session: Session, old: str) -> None:
+    with transaction(session):  # somebody else is writing
+        assert bob.get(old).status == 200
+        for act in ("link", "unlink"):
+            assert bob.get(old.replace("merge", act)).status == 200
 
 
 def test_none_of_these_pages_is_for_members(alice: Visitor, people: dict[str, int]) -> None:

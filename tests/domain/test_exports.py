@@ -1,0 +1,130 @@
+"""Files as the programs write them in which organisations keep their members: their shapes, with invented people."""
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from portal.domain.membership_file import Columns, read_members
+
+ADA = ("7", "ada", ("ada@example.org", "ada@work.example.org"), "Ada Lovelace", ("Full", "Board"))
+ZOE = ("12", "zoe", ("zoe@example.org",), "Zoë Müller", ("Associate",))
+
+
+class Export(NamedTuple):
+    """What a program writes, which columns of it are read, and what its members are where it is not ADA and ZOE."""
+
+    content: bytes
+    columns: Columns
+    people: tuple[Any, ...] = (ADA, ZOE)
+
+
+def of(*lines: str, end: str = "\n", encoding: str = "utf-8") -> bytes:
+    return "".join(f"{line}{end}" for line in lines).encode(encoding)
+
+
+def without_usernames(*people: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return people whose file has no usernames: the keys serve as such."""
+    return tuple((person[0], person[0], *person[2:]) for person in people)
+
+
+GERMAN = Columns("E-Mail", "Login", "Nr.", "{Vorname} {Nachname}", ("Status",))
+EXPORTS = {
+    # A line break in a cell is LF there, at the end of a line CRLF; columns that once were used leave commas behind.
+    "Excel, CSV UTF-8": Export(
+        of(
+            "Member No,Login,E-Mail,First,Last,Notes,Status,,",
+            '7,ada,"ada@example.org; ada@work.example.org",Ada,Lovelace,"likes\nmathematics, and ""engines""",Full;Board,,',
+            "12,zoe,zoe@example.org,Zoë,Müller,,Associate,,",
+            ",,,,,,,,",
+            end="\r\n", encoding="utf-8-sig",
+        ),
+        Columns("E-Mail", "Login", "Member No", "{First} {Last}", ("Status",)),
+    ),
+    "Excel in German, CSV": Export(
+        of(
+            "Nr.;Login;E-Mail;Vorname;Nachname;Status",
+            '7;ada;"ada@example.org; ada@work.example.org";Ada;Lovelace;"Full;Board"',
+            "12;zoe;zoe@example.org;Zoë;Müller;Associate",
+            end="\r\n", encoding="cp1252",
+        ),
+        GERMAN,
+    ),
+    "Excel, Unicode text": Export(
+        of(
+            "Nr.\tLogin\tE-Mail\tVorname\tNachname\tStatus",
+            "7\tada\tada@example.org; ada@work.example.org\tAda\tLovelace\tFull;Board",
+            "12\tzoe\tzoe@example.org\tZoë\tMüller\tAssociate",
+            end="\r\n", encoding="utf-16",
+        ),
+        GERMAN,
+    ),
+    # Numbers stay bare where text is quoted; a number that is to stay text begins with an apostrophe.
+    "LibreOffice, all text quoted": Export(
+        of(
+            '"Nr.","Login","E-Mail","Vorname","Nachname","Status"',
+            '7,"ada","ada@example.org, ada@work.example.org","Ada","Lovelace","Full;Board"',
+            "'12,\"zoe\",\"'zoe@example.org\",\"Zoë\",\"Müller\",\"Associate\"",
+        ),
+        GERMAN,
+    ),
+    "CiviCRM": Export(
+        of(
+            '"Contact ID","Contact Type","First Name","Last Name","Email","Home-Email","Group(s)","Phone"',
+            '"7","Individual","Ada","Lovelace","ada@example.org","","Full, Board",""',
+            '"12","Individual","Zoë","Müller","zoe@example.org","","Associate","+43 1 000"',
+            encoding="utf-8-sig",
+        ),
+        Columns("Email", None, "Contact ID", "{First Name} {Last Name}", ("Group(s)",), ","),
+        without_usernames((*ADA[:2], ADA[2][:1], *ADA[3:]), ZOE),
+    ),
+    # The status of a membership, and whether somebody is on the board, are columns of their own.
+    "Wild Apricot": Export(
+        of(
+            '"User ID","First name","Last name","Organization","Email","Membership level","Board","Archived"',
+            '7,"Ada","Lovelace","","ada@example.org","Full","yes","no"',
+            '12,"Zoë","Müller","","zoe@example.org","Associate","no","no"',
+            end="\r\n", encoding="utf-8-sig",
+        ),
+        Columns("Email", None, "User ID", "{First name} {Last name}", ("Membership level", "Board")),
+        without_usernames((*ADA[:2], ADA[2][:1], *ADA[3:]), ZOE),
+    ),
+    "hitobito": Export(
+        of(
+            "Id;Vorname;Nachname;Übername;Firmenname;Firma;Haupt-E-Mail;Adresse;PLZ;Ort;Land;Rollen",
+            "7;Ada;Lovelace;ada;;nein;ada@example.org;;3000;Bern;CH;Full, Board",
+            "12;Zoë;Müller;zoe;;nein;zoe@example.org;;;;;Associate",
+            encoding="utf-8-sig",
+        ),
+        Columns("Haupt-E-Mail", "Übername", "Id", "{Vorname} {Nachname}", ("Rollen",), ","),
+        ((*ADA[:2], ADA[2][:1], *ADA[3:]), ZOE),
+    ),
+    "Admidio, for Excel": Export(
+        of(
+            '"Nr.";"Nachname";"Vorname";"Benutzername";"E-Mail";"Full";"Board";"Associate"',
+            '"7";"Lovelace";"Ada";"ada";"ada@example.org";"Ja";"1";"Nein"',
+            '"12";"Müller";"Zoë";"zoe";"zoe@example.org";"Nein";"0";"Ja"',
+            encoding="cp1252",
+        ),
+        Columns("E-Mail", "Benutzername", "Nr.", "{Vorname} {Nachname}", ("Full", "Board", "Associate")),
+        ((*ADA[:2], ADA[2][:1], *ADA[3:]), ZOE),
+    ),
+    # mysql --batch: tabs, no quotes, and \\n, \\t and \\\\ for what would break a line.
+    "IXP Manager's database": Export(
+        of(
+            "id\tusername\temail\tname\tcustomers\tnotes",
+            "7\tada\tada@example.org\tAda Lovelace\tFull|Board\tone\\ntwo\\tthree",
+            "12\tzoe\tzoe@example.org\tZoë Müller\tAssociate\t",
+        ),
+        Columns("email", "username", "id", "name", ("customers",), "|"),
+        ((*ADA[:2], ADA[2][:1], *ADA[3:]), ZOE),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", EXPORTS)
+def test_what_a_program_exports_is_read_as_its_members_are(program: str) -> None:
+    export = EXPORTS[program]
+    found = read_members(export.content, export.columns)
+    records = [(each.key, each.username, each.addresses, each.name, each.groups) for each in found.records]
+    assert records == list(export.people)
+    assert [each.problem for each in found.records] == ["", ""]
