@@ -306,6 +306,16 @@ class _ListEntry(Struct, frozen=True, forbid_unknown_fields=True):
     on_departure: _Departure | None = None
     safety_limits: _SafetyLimitsEntry = _SafetyLimitsEntry()
     paused: bool | None = None
+    section: Line | None = None
+    can_leave: bool = True
+    listed: bool = True
+    settings_url: WebAddress | None = None
+
+    def __post_init__(self) -> None:
+        """Check what a pattern cannot. Raise ValueError, which names the setting."""
+        place, braces, rest = (self.settings_url or "").partition("{address}")
+        if {"{", "}"} & set(place + rest) or (braces and place.count("/") < 3):
+            raise ValueError("`settings_url` may hold {address} after its host, and no other braces")
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -434,6 +444,10 @@ def _mailing_list(path: Path, file: _File, handle: str, table: Any) -> MailingLi
         remove_on_departure=(entry.on_departure or file.on_departure) == "remove",
         safety_limits=entry.safety_limits.over(file.safety_limits.over(SafetyLimits())),
         is_paused=file.paused if entry.paused is None else entry.paused,
+        section=entry.section,
+        is_listed=entry.listed,
+        can_leave=entry.can_leave,
+        settings_url=entry.settings_url,
     )
 
 

@@ -312,6 +312,11 @@ def _list(**entries: str) -> str:
             _list(archive='"javascript:alert(1)"'),
             "FILE: lists.members: expected text that starts with http:// or https:// and a host - at `archive`",
         ),
+        *(
+            (_list(settings_url=f'"{url}"'), "FILE: lists.members: `settings_url` may hold {address} after its host, and no other braces")
+            for url in ("https://{address}.example.org/", "https://example.org/{handle}", "https://example.org/{address}/{address}")
+        ),
+        (_list(settings_url='"lists.example.org/{address}"'), "FILE: lists.members: expected text that starts with http:// or https:// and a host - at `settings_url`"),
         (_list(manager='"mailman"'), "FILE: lists.members: `manager` is mailman, which is not under [managers]: files"),
         (
             _list() + "[managers.mailman]\nkind = 'mailman2'\n",

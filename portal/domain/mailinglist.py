@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from portal.errors import PausedError
 
@@ -24,7 +25,10 @@ class SafetyLimits:
 
 @dataclass(frozen=True, slots=True)
 class MailingList:
-    """A list as the catalogue describes it, with what it inherits already filled in."""
+    """A list as the catalogue describes it, with what it inherits already filled in.
+
+    ``is_listed`` and ``can_leave`` change members' pages alone, never who is managed. Source: SEMANTICS, Audience.
+    """
 
     handle: str
     name: str
@@ -40,10 +44,18 @@ class MailingList:
     safety_limits: SafetyLimits
     is_paused: bool = False
     never_added: frozenset[str] = frozenset()  # canonical addresses: those of all lists of the catalogue
+    section: str | None = None  # the heading that it is under on members' pages
+    is_listed: bool = True  # else only who is on it sees it
+    can_leave: bool = True  # else members cannot untick it
+    settings_url: str | None = None  # a page of the list manager, with {address} in the place of the subscriber's
 
     def is_offered_to(self, groups: frozenset[str]) -> bool:
         """Tell whether a user in these groups may see the list."""
         return self.audience is None or not self.audience.isdisjoint(groups)
+
+    def settings_of(self, address: str) -> str | None:
+        """Return where a subscriber finds their settings at the list manager, if it says."""
+        return self.settings_url and self.settings_url.replace("{address}", quote(address, safe=""))
 
     def require_running(self) -> None:
         """Raise PausedError where nothing may be read from the list manager or pushed to it."""

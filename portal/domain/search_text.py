@@ -13,3 +13,9 @@ def search_key(*texts: str, limit: int = 400) -> str:
 def search_words(text: str) -> list[str]:
     """Return the words of a search, each as it was typed."""
     return text.split()
+
+
+def matches(text: str, *texts: str) -> bool:
+    """Tell whether each word of a search is somewhere in some texts."""
+    among = search_key(*texts, limit=10_000)
+    return all(search_key(word) in among for word in search_words(text))

@@ -5,14 +5,12 @@ from collections import Counter
 from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 
-from portal.config import Catalogue
-from portal.domain.mailinglist import MailingList
 from portal.errors import LimitedError, WeakPasswordError, WrongPasswordError
 from portal.extensions import db, portal
 from portal.faults import fault_of, status_and_headers
 from portal.services.accounts import sessions, users
-from portal.services.accounts.users import Profile
 from portal.services.preferences import own_history, preferences
+from portal.services.preferences.preferences import Page
 from portal.services.sync import list_passwords
 from portal.translation import gettext
 from portal.web import guards, sign_in
@@ -76,8 +74,8 @@ def replace_list_password() -> ResponseReturnValue:
 
 
 def _asked_address() -> int:
-    form, profile = OwnAddressForm(), users.profile(db.session(), guards.member().id)
-    if not form.validate() or not _lists_with_passwords(profile):
+    form = OwnAddressForm()
+    if not form.validate() or not _lists_with_passwords(_lists_page()):
         abort(400)  # nothing that the page offers is invalid
     address_id: int = form.address.data
     return address_id
@@ -112,7 +110,7 @@ def history() -> ResponseReturnValue:
     if not form.validate():
         abort(404)
     profile = users.profile(db.session(), guards.member().id)
-    names = {each.handle: each.name for each in _offered(profile, catalogue)}
+    names = {each.mailing_list.handle: each.mailing_list.name for each in _lists_page().offers}
     before, several = form.before.data, len(profile.addresses) > 1
     found = own_history.events(db.session(), profile.id, handles=names, before=before)
     return render_template(
@@ -123,13 +121,14 @@ def history() -> ResponseReturnValue:
 def _page(form: ChangePasswordForm, *, list_password: tuple[int, str] | None = None) -> str:
     member = guards.member()
     profile = users.profile(db.session(), member.id)
-    with_passwords = _lists_with_passwords(profile)
+    page = _lists_page()
+    with_passwords = _lists_with_passwords(page)
     return render_template(
         "account/show.html",
         form=form,
         profile=profile,
         shared=users.shared_addresses(db.session(), member.id),
-        sent_to=_lists_by_address(member.id),
+        sent_to=_lists_by_address(page),
         log_ins=sessions.log_ins(db.session(), member, now=portal().clock()),
         with_passwords=with_passwords,
         mailboxes=list_passwords.mailboxes(db.session(), member.id) if with_passwords else (),
@@ -138,25 +137,20 @@ def _page(form: ChangePasswordForm, *, list_password: tuple[int, str] | None = N
     )
 
 
-def _lists_by_address(user_id: int) -> dict[str, int]:
-    """Return how many lists are sent to which of a user's addresses, where the lists are offered and known."""
+def _lists_page() -> Page:
+    """Return the member's lists, and the addresses beside them; empty where none is offered, or the file is invalid."""
     catalogue = portal().readable_catalogue()
     if catalogue is None or not catalogue.enabled:
-        return {}
-    page = preferences.page(db.session(), user_id, catalogue=catalogue, now=portal().clock())
+        return Page((), ())
+    return preferences.page(db.session(), guards.member().id, catalogue=catalogue, now=portal().clock())
+
+
+def _lists_by_address(page: Page) -> dict[str, int]:
+    """Return how many lists are sent to which of a user's addresses."""
     spellings = {each.id: each.spelling for each in page.addresses}
     return Counter(spellings[offer.address_id] for offer in page.offers if offer.address_id is not None)
 
 
-def _lists_with_passwords(profile: Profile) -> list[str]:
-    """Return the names of the lists that a user may see and that take list passwords."""
-    catalogue = portal().readable_catalogue()
-    if catalogue is None or not catalogue.enabled:
-        return []
-    return [each.name for each in _offered(profile, catalogue) if each.sync_passwords]
-
-
-def _offered(profile: Profile, catalogue: Catalogue | None) -> list[MailingList]:
-    """Return the lists that a user may see; none where the catalogue cannot be read."""
-    lists = catalogue.lists.values() if catalogue else ()
-    return [each for each in lists if each.is_offered_to(frozenset(profile.groups))]
+def _lists_with_passwords(page: Page) -> list[str]:
+    """Return the names of the lists of a user's page that take list passwords."""
+    return [each.mailing_list.name for each in page.offers if each.mailing_list.sync_passwords]

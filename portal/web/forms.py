@@ -5,7 +5,15 @@ from typing import Any
 
 from flask import request
 from flask_wtf import FlaskForm
-from wtforms import BooleanField, HiddenField, IntegerField, PasswordField, SelectMultipleField, StringField
+from wtforms import (
+    BooleanField,
+    HiddenField,
+    IntegerField,
+    PasswordField,
+    SearchField,
+    SelectMultipleField,
+    StringField,
+)
 from wtforms.validators import EqualTo, InputRequired, Length, NumberRange, Optional, ValidationError
 
 from portal import translation
@@ -183,6 +191,16 @@ class QueryForm(TranslatedForm):
         """No CSRF on a GET."""
 
         csrf = False
+
+
+class ListsForm(QueryForm):
+    """Which lists to show."""
+
+    q = SearchField(
+        _("Words of its name or description"),
+        filters=[trimmed],
+        validators=[Optional(), Length(max=120), is_readable],
+    )
 
 
 class OwnHistoryForm(QueryForm):

@@ -50,7 +50,8 @@ def leave() -> ResponseReturnValue:
     if form is None and request.method == "POST":
         abort(404)
     if form is None or not _has_asked("leave", form):
-        named = [(each, portal().leave_address(each)) for each in catalogue.lists.values() if each.audience is None]
+        public = [each for each in catalogue.lists.values() if each.is_listed and each.audience is None]
+        named = [(each, portal().leave_address(each)) for each in public]
         return render_template("links/leave.html", form=form, named=named), 422 if form and form.errors else 200
     flash(
         gettext(

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from flask import Blueprint, abort, flash, redirect, render_template, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
 
 from portal.domain.outlook import State
+from portal.domain.search_text import matches
 from portal.errors import StaleFormError
 from portal.extensions import db, portal
 from portal.faults import fault_of
@@ -14,11 +15,12 @@ from portal.services.preferences import preferences
 from portal.services.preferences.preferences import Choice, Offer
 from portal.translation import gettext, ngettext
 from portal.web import guards, shown, unsaved
-from portal.web.forms import PostedForm, ShownForm, SubscriptionsForm
+from portal.web.forms import ListsForm, PostedForm, ShownForm, SubscriptionsForm
 from portal.web.template_filters import listed
 
 blueprint = Blueprint("subscriptions", __name__)
 
+MANY = 20  # lists from which on they can be filtered
 NAMED = 400  # bytes of list names that a message spells out; it travels in a cookie, which holds 4,096
 
 
@@ -63,7 +65,7 @@ def choose() -> ResponseReturnValue:
         form.form_errors.append(gettext("This page was out of date, and nothing was saved. Choose again."))
         return _page(form), fault_of(error).status
     flash(_told(choices, hours=catalogue.applied_within_hours), "good" if choices else "message")
-    return redirect(url_for("subscriptions.show"), 303)
+    return redirect(url_for("subscriptions.show", q=_asked().q.data or None), 303)
 
 
 @blueprint.post("/subscriptions/send-to-main")
@@ -136,7 +138,7 @@ def _leave_page(form: ShownForm) -> str:
 
 
 def _can_be_left(offer: Offer) -> bool:
-    return offer.is_ticked or offer.state is State.NOT_CHOSEN
+    return offer.mailing_list.can_leave and (offer.is_ticked or offer.state is State.NOT_CHOSEN)
 
 
 def _page(form: PostedForm | None = None) -> str:
@@ -144,14 +146,20 @@ def _page(form: PostedForm | None = None) -> str:
     if not catalogue.enabled:
         return render_template("subscriptions/not_offered.html")
     page = preferences.page(db.session(), guards.member().id, catalogue=catalogue, now=portal().clock())
+    filtered = _asked()
+    offers = _matching(page.offers, filtered.q.data or "")
     kept = unsaved.take(guards.member().id)
     ticks, addresses = kept or ({}, {})
     main = page.addresses[0].id if page.addresses else None
-    stored = {offer.mailing_list.handle: offer.address_id for offer in page.offers}
+    stored = {offer.mailing_list.handle: offer.address_id for offer in offers}
     return render_template(
         "subscriptions/show.html",
         form=form,
+        filtered=filtered,
         page=page,
+        sections=_sections(offers),
+        count=len(offers),
+        has_many=len(page.offers) >= MANY,
         is_unsaved=kept is not None,
         ticked={handle for handle, address_id in stored.items() if ticks.get(handle, address_id is not None)},
         chosen={handle: addresses.get(handle, address_id or main) for handle, address_id in stored.items()},
@@ -160,8 +168,32 @@ def _page(form: PostedForm | None = None) -> str:
     )
 
 
+def _asked() -> ListsForm:
+    form = ListsForm(request.args)
+    if not form.validate():
+        form.q.data = ""
+    return form
+
+
+def _matching(offers: Iterable[Offer], text: str) -> list[Offer]:
+    return [
+        each
+        for each in offers
+        if matches(text, each.mailing_list.name, each.mailing_list.description, each.mailing_list.email)
+    ]
+
+
+def _sections(offers: Iterable[Offer]) -> list[tuple[str, list[Offer]]]:
+    """Return lists with the heading of each section, in the order of the file; those without one have none."""
+    found: dict[str, list[Offer]] = {}
+    for each in offers:
+        found.setdefault(each.mailing_list.section or "", []).append(each)
+    return list(found.items())
+
+
 def _told(choices: Iterable[Choice], *, hours: int) -> str:
     stale = [choice.name for choice in choices if choice.is_stale]
+    locked = [choice.name for choice in choices if choice.is_locked]
     still = [choice for choice in choices if choice.still_to]
     changed = [choice for choice in choices if choice.is_changed]
     added = [choice.name for choice in changed if choice.is_ticked and not choice.moved_to]
@@ -185,6 +217,8 @@ def _told(choices: Iterable[Choice], *, hours: int) -> str:
                 lists=_spelled(stale),
             )
         )
+    if locked:
+        sentences.append(gettext("Members cannot leave %(lists)s here.", lists=_spelled(locked)))
     if not changed:
         return " ".join([gettext("Nothing was changed."), *sentences])
     within = ngettext(

@@ -56,3 +56,9 @@ def test_a_paused_list_may_not_be_run() -> None:
     EVERYBODY.require_running()
     with pytest.raises(PausedError, match="members is paused"):
         replace(EVERYBODY, is_paused=True).require_running()
+
+
+def test_settings_at_the_list_are_those_of_the_address() -> None:
+    assert EVERYBODY.settings_of("a+b@example.org") is None
+    there = replace(EVERYBODY, settings_url="https://lists.example.org/{address}?digest=1")
+    assert there.settings_of("a+/b@example.org") == "https://lists.example.org/a%2B%2Fb%40example.org?digest=1"

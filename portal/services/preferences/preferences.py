@@ -38,7 +38,8 @@ class Offer(NamedTuple):
     """One list on the member's page.
 
     ``address_id`` is that of the address that it sends to, if it is ticked; ``address`` is its spelling where it is not
-    the main one.
+    the main one. ``settings_url`` leads to the settings at the list manager of whoever is on it. ``is_locked``: it is
+    ticked, and cannot be unticked.
     """
 
     mailing_list: MailingList
@@ -47,6 +48,12 @@ class Offer(NamedTuple):
     detail: Detail
     address: str | None
     address_id: int | None
+    settings_url: str | None
+
+    @property
+    def is_locked(self) -> bool:
+        """Tell whether the box cannot be unticked."""
+        return self.is_ticked and not self.mailing_list.can_leave
 
 
 class Page(NamedTuple):
@@ -61,7 +68,7 @@ class Choice(NamedTuple):
 
     ``moved_to`` is the address that a list was to send to instead of the one that was shown; ``is_stale``: it did not
     send to that one any more, and stays as it is. ``still_to`` is a shared address that it sends to though it was
-    unticked.
+    unticked. ``is_locked``: it was unticked, which its list does not let members do.
     """
 
     handle: str
@@ -71,6 +78,7 @@ class Choice(NamedTuple):
     moved_to: str | None = None
     is_stale: bool = False
     still_to: str | None = None
+    is_locked: bool = False
 
 
 @dataclass
@@ -97,6 +105,13 @@ class Holder:
         """Return the id of the address that a list sends to, the main one first; None: it sends to none."""
         return next((each for each in self.addresses if self.preference(handle, each)), None)
 
+    def is_offered(self, mailing_list: MailingList) -> bool:
+        """Tell whether the member's page has a list: of those that are not listed, the ones that they are on."""
+        if not mailing_list.is_offered_to(self.groups):
+            return False
+        rows = (self.stored.get((mailing_list.handle, each)) for each in self.addresses)
+        return mailing_list.is_listed or any(row.subscribed or row.seen for row in rows if row is not None)
+
     def preference(self, handle: str, address_id: int) -> bool | None:
         """Return what is stored of an address for a list; None: nothing is."""
         row = self.stored.get((handle, address_id))
@@ -109,9 +124,7 @@ def page(session: Session, user_id: int, *, catalogue: Catalogue, now: datetime)
         holder = _load(session, _of_user(tuple(catalogue.lists)), user_id=user_id)
     promise = timedelta(hours=catalogue.applied_within_hours)
     offers = (
-        _offer(holder, each, now=now, promise=promise)
-        for each in catalogue.lists.values()
-        if each.is_offered_to(holder.groups)
+        _offer(holder, each, now=now, promise=promise) for each in catalogue.lists.values() if holder.is_offered(each)
     )
     return Page(tuple(holder.addresses.values()), tuple(offers))
 
@@ -232,7 +245,13 @@ def _offer(holder: Holder, mailing_list: MailingList, *, now: datetime, promise:
         detail=detail,
         address=holder.addresses[subscribed[0]].spelling if elsewhere else None,
         address_id=next(iter(subscribed), None),
+        settings_url=_settings_url(holder, mailing_list, rows),
     )
+
+
+def _settings_url(holder: Holder, mailing_list: MailingList, rows: Mapping[int, Any]) -> str | None:
+    on_it = next((address_id for address_id, row in rows.items() if row.seen), None)
+    return None if on_it is None else mailing_list.settings_of(holder.addresses[on_it].spelling)
 
 
 def choose(
@@ -248,8 +267,9 @@ def choose(
     """Save a member's form: a difference between what it showed and what is posted is a choice, all else stays.
 
     ``shown`` has the id of the address that each list sent to, 0 for an empty box; ``addresses`` the one that a list is
-    to send to, the main one by default. Lists outside the member's audience are passed over. Raise DisabledError, or
-    BadInputError for an address that is not the member's own, or that is a mailing list's.
+    to send to, the main one by default. Lists that are not offered to the member are passed over, and so is the untick
+    of one that members cannot leave. Raise DisabledError, or BadInputError for an address that is not the member's own,
+    or that is a mailing list's.
     """
     catalogue.require_enabled()
     changes = _changes(shown, ticked, addresses or {})
@@ -260,15 +280,12 @@ def choose(
         holder = _load(session, _of_user(tuple(catalogue.lists)), user_id=user_id)
         if not holder.addresses.keys() >= {each.address_id for each in changes.values()} - {None}:
             raise BadInputError("that address is not one of yours")
-        lists = [
-            each
-            for handle in changes
-            if (each := catalogue.lists.get(handle)) is not None and each.is_offered_to(holder.groups)
-        ]
+        named = (catalogue.lists.get(handle) for handle in changes)
+        lists = [each for each in named if each is not None and holder.is_offered(each)]
         wanted = {
             each.handle: wanted_by(holder, each, ticked=posted.is_ticked, address_id=posted.address_id)
             for each in lists
-            if not (posted := changes[each.handle]).is_stale(holder.sends_to(each.handle))
+            if (posted := changes[each.handle]).can_be_done(each, holder)
         }
         written = _write(session, holder, wanted, source="user", actor=Actor(user_id, holder.username), now=now)
     return tuple(
@@ -304,18 +321,28 @@ class _Posted(NamedTuple):
         """Tell whether a list is to be moved from where it is no more."""
         return self.is_move and sends_to not in {self.sent_to, self.address_id}
 
+    def can_be_done(self, mailing_list: MailingList, holder: Holder) -> bool:
+        """Tell whether it is still as the form had shown it, and the list lets members do it."""
+        return not (self.is_refused_by(mailing_list) or self.is_stale(holder.sends_to(mailing_list.handle)))
+
+    def is_refused_by(self, mailing_list: MailingList) -> bool:
+        """Tell whether a list does not let members do this."""
+        return not (self.is_ticked or mailing_list.can_leave)
+
     def choice(
         self, mailing_list: MailingList, holder: Holder, wanted: Mapping[int, bool] | None, *, is_changed: bool
     ) -> Choice:
-        """Return what became of it; ``wanted`` is what was written, None where it was stale."""
+        """Return what became of it; ``wanted`` is what was written, None where nothing could be."""
+        is_locked = self.is_refused_by(mailing_list)
         return Choice(
             mailing_list.handle,
             mailing_list.name,
             self.is_ticked,
             is_changed,
             moved_to=holder.addresses[self.address_id].spelling if self.address_id and self.is_move else None,
-            is_stale=wanted is None,
-            still_to=None if self.is_ticked else self._still_to(mailing_list.handle, holder, wanted or {}),
+            is_stale=wanted is None and not is_locked,
+            still_to=None if self.is_ticked or is_locked else self._still_to(mailing_list.handle, holder, wanted or {}),
+            is_locked=is_locked,
         )
 
     def _still_to(self, handle: str, holder: Holder, wanted: Mapping[int, bool]) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import select, union_all
+from sqlalchemy import func, not_, select, union_all
 from sqlalchemy.orm import Session
 
 from portal import database
@@ -13,12 +13,13 @@ from portal.domain.address import printable
 from portal.domain.mailinglist import MailingList
 from portal.domain.outlook import State
 from portal.domain.run import NEVER_BEGUN, SHOWS_PLAN, RunKind, RunState, counts_in_words
-from portal.models import Address, History, Run
+from portal.models import Address, History, Preference, Run
 from portal.services.accounts.addresses import is_held
 from portal.services.reports import counting
 from portal.services.reports.counting import StateCounts
 from portal.services.transaction import reading
 
+LEAVES_SHOWN = timedelta(days=30)
 OVERDUE = timedelta(minutes=5)  # by then a process should have taken a run that was asked for
 _COLUMN = {State.NOT_SUBSCRIBED: "unsubscribed"}  # where a count's name is not its state's
 
@@ -147,6 +148,15 @@ class Alarm(NamedTuple):
     last_state: str | None
 
 
+class Leaves(NamedTuple):
+    """How many addresses have left a list that members cannot leave here, and when the last of them did."""
+
+    handle: str
+    name: str
+    number: int
+    last_at: datetime
+
+
 class CatalogueLine(NamedTuple):
     """One list of the catalogue; counts are of managed addresses, by what they chose. ``audience``: None, everybody."""
 
@@ -158,6 +168,9 @@ class CatalogueLine(NamedTuple):
     not_chosen: int
     audience: tuple[str, ...] | None
     manager: str
+    section: str | None
+    is_listed: bool
+    can_leave: bool
 
 
 class HistoryLine(NamedTuple):
@@ -228,6 +241,26 @@ def _alarm(
     )
 
 
+def leaves(session: Session, *, catalogue: Catalogue, now: datetime) -> tuple[Leaves, ...]:
+    """Return the lists that members cannot leave here, and that some left in the last 30 days: there, or by a link."""
+    locked = [each for each in catalogue.lists.values() if not each.can_leave]
+    if not locked:
+        return ()
+    query = (
+        select(Preference.list_handle, func.count(), func.max(Preference.changed_at))
+        .where(
+            Preference.list_handle.in_([each.handle for each in locked]),
+            not_(Preference.subscribed),
+            Preference.source.in_(["list", "link"]),
+            Preference.changed_at > now - LEAVES_SHOWN,
+        )
+        .group_by(Preference.list_handle)
+    )
+    with reading(session):
+        found = {handle: (count, at) for handle, count, at in session.execute(query)}
+    return tuple(Leaves(each.handle, each.name, *found[each.handle]) for each in locked if each.handle in found)
+
+
 def without_account(session: Session, roster: Mapping[str, str]) -> tuple[str, ...]:
     """Return the addresses of a roster that no account here holds, as the list manager spells them, sorted.
 
@@ -254,6 +287,9 @@ def catalogue(session: Session, catalogue: Catalogue, *, now: datetime) -> tuple
             not_chosen=each.not_chosen,
             audience=tuple(sorted(catalogue.lists[each.handle].audience or ())) or None,
             manager=catalogue.lists[each.handle].manager,
+            section=catalogue.lists[each.handle].section,
+            is_listed=catalogue.lists[each.handle].is_listed,
+            can_leave=catalogue.lists[each.handle].can_leave,
         )
         for each in lists(session, catalogue=catalogue, now=now)
     )

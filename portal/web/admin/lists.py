@@ -28,6 +28,7 @@ def index() -> ResponseReturnValue:
         troubled=troubled,
         delayed=[each for each in found if each.due_at and each.due_at < now and each not in troubled],
         refused=[each for each in found if each.refused],
+        leaves=list_reports.leaves(db.session(), catalogue=catalogue, now=now) if found else (),
         weeks=weeks,
         audience_faults=faults,
     )
