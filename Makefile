@@ -19,6 +19,9 @@ INPUTS = pyproject.toml constraints.txt $(if $(INTACT),,venv)
 # Nothing here may reach a real portal's database.
 unexport PORTAL_SQLALCHEMY_DATABASE_URI PORTAL_INSTANCE PYTHONHOME PYTHONPATH
 
+# Without it each process that a test starts compiles the portal anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help run test test-all nightly faults check bench screenshots clean venv
 .DELETE_ON_ERROR:
 

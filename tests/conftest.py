@@ -5,21 +5,25 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from flask import Flask
+from flask.cli import FlaskGroup
 from flask.testing import FlaskClient, FlaskCliRunner
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
+from jinja2 import BytecodeCache, FileSystemBytecodeCache
 from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.orm import Session
 
 from portal import create_app
+from portal.application import Application
 from portal.extensions import Portal, db
 from portal.services import security_log
 
@@ -177,15 +181,28 @@ def rosters(instance: Path) -> Rosters:
     return Rosters(instance / "rosters")
 
 
-@pytest.fixture
-def make_app(instance: Path, clock: Clock) -> Iterator[Callable[..., Flask]]:
-    """Build an application on the instance folder; call it again after changing a file there."""
-    made: list[Flask] = []
+@pytest.fixture(scope="session")
+def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> BytecodeCache:
+    """The templates as Python, so that each application need not compile them again."""
+    return FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
 
-    def build(**environ: str) -> Flask:
-        app = create_app({"TESTING": True}, environ={**_environ(instance, SERVER), **environ})
+
+@pytest.fixture
+def make_app(instance: Path, clock: Clock, compiled_templates: BytecodeCache) -> Iterator[Callable[..., Flask]]:
+    """Build an application on the instance folder; call it again after changing a file there.
+
+    One ``for_a_command`` is what the program ``flask`` composes: pages cost most of the time and commands show none.
+    """
+    made: list[Application] = []
+
+    def build(*, for_a_command: bool = False, **environ: str) -> Flask:
+        with click.Context(FlaskGroup()) if for_a_command else nullcontext():
+            app = create_app({"TESTING": True}, environ={**_environ(instance, SERVER), **environ})
+        app.use_database()
         made_portal: Portal = app.extensions["portal"]
         app.extensions["portal"] = replace(made_portal, clock=clock)
+        if app.has_pages:
+            app.jinja_env.bytecode_cache = compiled_templates
         made.append(app)
         _spare_the_disk(app)
         return app
@@ -196,10 +213,11 @@ def make_app(instance: Path, clock: Clock) -> Iterator[Callable[..., Flask]]:
 
 
 @pytest.fixture(scope="session")
-def composed(home: Path, migrated: Path) -> Flask:
+def composed(home: Path, migrated: Path, compiled_templates: BytecodeCache) -> Flask:
     """The application that tests share. It has answered once, so Flask refuses whatever would add to it."""
     _furnish(home)
     app = create_app({"TESTING": True}, environ=_environ(home, SERVER))
+    app.jinja_env.bytecode_cache = compiled_templates
     app.test_client().get("/static/")
     _spare_the_disk(app)
     return app

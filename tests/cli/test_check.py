@@ -31,13 +31,14 @@ Check = Callable[..., tuple[int, dict[tuple[str | None, str], str | None]]]
 @pytest.fixture
 def check(make_app: Callable[..., Flask], rosters: Rosters, instance: Path, clock: Clock) -> Check:
     """Check, and return the exit code and what was wrong: None where it is in order."""
-    with make_app().app_context():
+    with make_app(for_a_command=True).app_context():
         make_user(db.session(), "dora", groups=("board",))
     clock.now = datetime.now(UTC)
     (instance / "secret_key").parent.chmod(0o755)
 
     def run(**environ: str) -> tuple[int, dict[tuple[str | None, str], str | None]]:
-        result = make_app(**environ).test_cli_runner().invoke(args=["mailinglist", "check", "--format", "json"])
+        runner = make_app(for_a_command=True, **environ).test_cli_runner()
+        result = runner.invoke(args=["mailinglist", "check", "--format", "json"])
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         assert result.stderr == ""
         found = json.loads(result.stdout)
@@ -53,7 +54,7 @@ def check(make_app: Callable[..., Flask], rosters: Rosters, instance: Path, cloc
 @pytest.fixture
 def synced(make_app: Callable[..., Flask], check: Check) -> None:
     """Every list has had a good run."""
-    assert make_app().test_cli_runner().invoke(args=["mailinglist", "sync"]).exit_code == 0
+    assert make_app(for_a_command=True).test_cli_runner().invoke(args=["mailinglist", "sync"]).exit_code == 0
 
 
 def wrong(told: dict[tuple[str | None, str], str | None]) -> dict[tuple[str | None, str], str]:
@@ -121,7 +122,7 @@ def test_log_ins_through_a_web_server_that_is_not_trusted_are_78(make_app, check
 
 def test_it_prints_a_table_that_a_tired_person_can_read(make_app, check: Check, synced: None, instance: Path):
     (instance / "rosters" / "tech.txt").unlink()
-    result = make_app().test_cli_runner().invoke(args=["mailinglist", "check"])
+    result = make_app(for_a_command=True).test_cli_runner().invoke(args=["mailinglist", "check"])
     assert result.exit_code == 69
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["LIST", "WHAT", "STATE", "IN", "WORDS"]
@@ -160,7 +161,7 @@ def test_a_run_too_long_ago_is_78(check: Check, synced: None, clock: Clock):
 
 def test_a_run_that_failed_or_was_refused_is_69_with_its_words(make_app, check: Check, synced: None, instance, rosters):
     (instance / "rosters" / "tech.txt").rename(instance / "kept")
-    make_app().test_cli_runner().invoke(args=["mailinglist", "sync"])
+    make_app(for_a_command=True).test_cli_runner().invoke(args=["mailinglist", "sync"])
     (instance / "kept").rename(instance / "rosters" / "tech.txt")
     code, told = check()
     assert code == 69
@@ -172,7 +173,7 @@ def test_a_run_that_failed_or_was_refused_is_69_with_its_words(make_app, check: 
 def test_a_plan_that_waits_for_a_yes_is_told_with_its_id(make_app, check: Check, synced: None, session, rosters):
     for number in range(30):
         make_user(session, f"user{number}")
-    runner = make_app().test_cli_runner()
+    runner = make_app(for_a_command=True).test_cli_runner()
     assert runner.invoke(args=["mailinglist", "sync"]).exit_code == 0
     for number in range(30):
         assert runner.invoke(args=["mailinglist", "subscribe", "tech", f"user{number}"]).exit_code == 0

@@ -23,7 +23,7 @@ from tests.web.conftest import Client, Visitor
 def runner(make_app, instance) -> FlaskCliRunner:
     """A shell on an instance folder that holds a migrated database and nothing else."""
     (instance / "mailinglists.toml").unlink()
-    return make_app().test_cli_runner()
+    return make_app(for_a_command=True).test_cli_runner()
 
 
 def rows(session) -> dict[str, list[tuple[object, ...]]]:

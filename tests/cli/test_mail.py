@@ -137,7 +137,7 @@ def test_one_part_of_the_minute_that_fails_stops_no_other(
 
 def test_a_portal_without_lists_has_its_minute_too(instance: Path, make_app: Callable[..., Flask]) -> None:
     (instance / "mailinglists.toml").unlink()
-    done = run(make_app(), "minutely")
+    done = run(make_app(for_a_command=True), "minutely")
     assert (done.exit_code, done.output) == (0, "")
 
 

@@ -94,7 +94,7 @@ def test_a_facility_that_is_not_enabled_is_78(make_app, instance, command, catal
     path = instance / "mailinglists.toml"
     path.unlink() if catalogue is None else path.write_text(catalogue)
     arguments = [each.replace("LIST", "members") for each in COMMANDS[command]]
-    result = make_app().test_cli_runner().invoke(args=["mailinglist", command, *arguments])
+    result = make_app(for_a_command=True).test_cli_runner().invoke(args=["mailinglist", command, *arguments])
     assert (result.exit_code, result.stdout) == (78, "")
     where = f"{path}, which is not there" if catalogue is None else path
     assert result.stderr == f"error: mailing lists are not enabled: set enabled = true in {where}\n"
@@ -104,7 +104,7 @@ def test_a_facility_that_is_not_enabled_is_78(make_app, instance, command, catal
 def test_an_invalid_catalogue_is_78(make_app, instance, command):
     (instance / "mailinglists.toml").write_text("enabled = true\n[lists.members]\nsurprise = 1\n")
     arguments = [each.replace("LIST", "members") for each in COMMANDS[command]]
-    result = make_app().test_cli_runner().invoke(args=["mailinglist", command, *arguments])
+    result = make_app(for_a_command=True).test_cli_runner().invoke(args=["mailinglist", command, *arguments])
     assert (result.exit_code, result.stdout) == (78, "")
     assert result.stderr.startswith(f"error: {instance / 'mailinglists.toml'}: lists.members: ")
     assert result.stderr.count("\n") == 1

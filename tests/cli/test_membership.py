@@ -43,7 +43,7 @@ def with_source(make_app: Callable[..., Flask], instance: Path) -> Callable[[str
 
     def configure(setting: str) -> FlaskUser:
         (instance / "portal.toml").write_text(SOURCE.format(setting))
-        runner = make_app().test_cli_runner()
+        runner = make_app(for_a_command=True).test_cli_runner()
         return lambda *args: runner.invoke(args=["user", *args])
 
     return configure

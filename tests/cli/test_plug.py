@@ -89,6 +89,7 @@ def mailman3() -> Iterator[FakeMailman3]:
         yield fake
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", HTTP_FAULTS)
 @pytest.mark.parametrize("step", HTTP_STEPS)
 def test_mailman_3_fails_at_any_step_and_the_next_run_heals(instance, make_app, mailman3, step, fault):
@@ -97,7 +98,7 @@ def test_mailman_3_fails_at_any_step_and_the_next_run_heals(instance, make_app, 
         f'{CATALOGUE}[managers.m]\nkind = "mailman3"\n{settings}\n'
         "timeout = 0.5\ntimeout_per_address = 0\nmax_output = 100_000\n"
     )
-    portal = Portal(make_app())
+    portal = Portal(make_app(for_a_command=True))
     mailman3.act(fault, at=HTTP_STEPS.index(step))
 
     assert_pulled(portal, lambda: mailman3.roster("ants"))
@@ -111,7 +112,7 @@ def test_mailman_3_fails_at_any_step_and_the_next_run_heals(instance, make_app, 
 def test_the_steps_are_these(instance, make_app, mailman3):
     settings = "\n".join(f'{key} = "{value}"' for key, value in mailman3.table().items())
     (instance / "mailinglists.toml").write_text(f'{CATALOGUE}[managers.m]\nkind = "mailman3"\n{settings}\n')
-    assert_healed(Portal(make_app()), lambda: mailman3.roster("ants"))
+    assert_healed(Portal(make_app(for_a_command=True)), lambda: mailman3.roster("ants"))
     steps = [(call.method, call.path.partition("?")[0].rpartition("/")[2]) for call in mailman3.calls]
     assert steps[: len(HTTP_STEPS)] == [
         ("GET", "ants@lists.example.org"),
@@ -153,7 +154,7 @@ def test_the_disk_is_full_at_any_step_and_the_next_run_heals(instance, make_app,
     (instance / "mailinglists.toml").write_text(
         f'{CATALOGUE}[managers.m]\nkind = "mailman2"\n[managers.m.cmds]\n{cmds}\n'
     )
-    portal = Portal(make_app())
+    portal = Portal(make_app(for_a_command=True))
     disk.switch.write_text(str(COMMAND_STEPS.index(step)))
 
     assert_pulled(portal, lambda: fake.roster("ants"))

@@ -151,7 +151,7 @@ def test_it_takes_no_list_and_no_other_option(desk: Desk, words: list[str]) -> N
 
 def test_where_lists_are_not_enabled_it_is_78(instance: Path, make_app: Callable[..., Flask], rosters: Rosters) -> None:
     (instance / "mailinglists.toml").write_text("enabled = false\n")
-    done = make_app().test_cli_runner().invoke(args=["mailinglist", "sync", "--requested"])
+    done = make_app(for_a_command=True).test_cli_runner().invoke(args=["mailinglist", "sync", "--requested"])
     assert (done.exit_code, "not enabled" in done.stderr) == (78, True)
 
 

@@ -228,7 +228,7 @@ def test_a_catalogue_that_cannot_be_read_stops_none_of_it(make_app, instance, se
     make_preference(session, "members", "bob@example.org", True)
     file = instance / "users.csv"
     file.write_text("username,email\ndora,dora@example.org\n")
-    runner = make_app().test_cli_runner()
+    runner = make_app(for_a_command=True).test_cli_runner()
     for args in (
         ["create", "alice", "alice@example.org"],
         ["set-groups", "alice", "board"],

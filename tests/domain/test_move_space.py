@@ -20,6 +20,8 @@ from portal.domain.merge import Action, AddressState, Push, Rules, conclude
 from portal.domain.moves import Displaced, Mailbox, Move, Stamp, Standing
 from portal.domain.plan import Decision, Reason, Row, decide_rows
 
+pytestmark = pytest.mark.slow
+
 DEPTH = 3
 SAMPLE = 3_000  # worlds that are one event further away
 PEOPLE = (1, 2)

@@ -18,6 +18,8 @@ from portal.domain.moves import Displaced, Mailbox, Move, Stamp, Standing
 from portal.domain.several_addresses import Held, Own, ended_elsewhere, tick, untick
 from tests.domain.test_move_space import LONG_AGO, MAILBOXES, World, plan, run
 
+pytestmark = pytest.mark.slow
+
 DEPTH = 3
 SAMPLE = 5_000
 PEOPLE = (1, 2)

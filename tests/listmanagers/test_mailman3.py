@@ -531,6 +531,7 @@ def test_nothing_but_subscribers_is_ever_asked_for(fake):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mode", ["refuse", "close", "hang", "drip", "garbage", "wrong", "redirect", "unauthorized", "huge", "error"]
 )

@@ -140,6 +140,7 @@ while True:
     return [sys.executable, "-SE", "-c", code]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("deaf_to", "heard"),
     [("", ["SIGINT"]), ("SIGINT", ["SIGINT", "SIGTERM"]), ("SIGINT SIGTERM", ["SIGINT", "SIGTERM"])],
@@ -160,6 +161,7 @@ def test_what_a_command_started_ends_with_it(tmp_path):
     assert is_gone(int((tmp_path / "pid").read_text()))
 
 
+@pytest.mark.slow
 def test_a_wrapper_that_dies_first_leaves_what_it_wraps_the_time_to_clean_up(tmp_path):
     """A shell dies of SIGINT at once, while the Mailman that it runs still has a lock to let go."""
     inner = f"""

@@ -377,6 +377,7 @@ def quoted(raw: bytes) -> bytes:
     return b"".join(b"%%%02X" % byte for byte in raw)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(word=st.text(alphabet=st.characters(), max_size=80), name=st.sampled_from(["next", "handle", "before", "x"]))
 def test_no_query_is_a_500(bob: Visitor, word: str, name: str) -> None:
@@ -385,6 +386,7 @@ def test_no_query_is_a_500(bob: Visitor, word: str, name: str) -> None:
         assert bob.client.get(path, query_string=query).status_code < 500, path
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(words=st.lists(st.text(alphabet=st.characters(), max_size=60), min_size=3, max_size=3))
 def test_no_text_in_a_form_is_a_500(alice: Visitor, words: list[str]) -> None:

@@ -106,6 +106,7 @@ def test_an_order_or_a_page_that_no_link_has_is_refused(bob: Visitor, query: str
     bob.get(f"{PEOPLE}?{query}", status=400)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(max_size=80))
 def test_no_text_in_the_url_breaks_a_page(bob: Visitor, text: str) -> None:

@@ -91,6 +91,7 @@ def api_schema(make_app: Any, instance: Any, rosters: Any, session: Session) -> 
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize(("path", "method"), list(openapi.calls()), ids=lambda each: each)
 def test_no_call_breaks_its_document(api_schema: Any, path: str, method: str, mode: GenerationMode) -> None:
