@@ -4,10 +4,10 @@ import sys
 
 from portal import create_app
 from portal.errors import ConfigurationError
-from portal.faults import fault_of, one_line
+from portal.faults import fault_of, print_error
 
 try:
     app = create_app()
 except ConfigurationError as error:
-    sys.stderr.write(f"error: {one_line(error)}\n")
+    print_error(error)
     sys.exit(fault_of(error).exit_code)

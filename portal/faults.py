@@ -1,6 +1,7 @@
 """What each refusal is to a browser, to the API and to a shell: the only such table, and its three renderers."""
 
 import logging
+import re
 from http import HTTPStatus
 from typing import NamedTuple, NoReturn
 
@@ -18,6 +19,11 @@ class Fault(NamedTuple):
     exit_code: int
     status: int
     title: str
+
+    @property
+    def help(self) -> str:
+        """Where it is explained: the section of the documentation that has its title."""
+        return f"docs/errors.md#{re.sub(r'[^a-z0-9]+', '-', self.title.lower())}"
 
 
 # The first class of an error's ancestry that stands here decides.
@@ -163,6 +169,7 @@ def _answer(fault: Fault, message: str, *, plan: str = "") -> Response:
     if request.path.startswith("/api/"):
         body = {"type": "about:blank", "title": fault.title, "status": fault.status, "detail": message}
         body["exit_code"] = fault.exit_code  # as a shell would see it: generated scripts end with it
+        body["help"] = fault.help
         if plan:
             body["plan"] = plan
         response = Response(_json(body) + b"\n", fault.status, mimetype="application/problem+json")
@@ -184,7 +191,7 @@ class StartError(errors.ConfigurationError, click.ClickException):
 
     def show(self, file: object = None) -> None:
         """Print the line."""
-        click.echo(f"error: {one_line(self)}", err=True)
+        print_error(self)
 
 
 def exit_with(error: Exception) -> NoReturn:
@@ -192,8 +199,13 @@ def exit_with(error: Exception) -> NoReturn:
     known = translated(error)
     if not isinstance(known, errors.PortalError):
         logging.getLogger("portal").debug("unforeseen", exc_info=known)
-    click.echo(f"error: {one_line(known)}", err=True)
+    print_error(known)
     raise SystemExit(fault_of(known).exit_code)
+
+
+def print_error(error: Exception, words: str | None = None) -> None:
+    """Print an error as one line on stderr, by other words where they are given, and where it is explained."""
+    click.echo(f"error: {one_line(error) if words is None else words} ({fault_of(error).help})", err=True)
 
 
 def one_line(error: Exception) -> str:

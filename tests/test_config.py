@@ -1,5 +1,6 @@
 """Settings and catalogue: what is accepted, and what a fault says to the operator who must mend it."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -399,7 +400,7 @@ def test_the_faults_on_the_page_are_real_ones(tmp_path: Path) -> None:
     ]
     page = (ROOT / "docs" / "configuration.md").read_text()
 
-    told = [line.removeprefix("error: ") for line in page.splitlines() if line.startswith("error: ")]
+    told = re.findall(r"^error: (.*) \(docs/errors\.md#configuration\)$", page, re.MULTILINE)
     assert told == [fault.replace(str(tmp_path), "instance") for fault in faults]
 
 

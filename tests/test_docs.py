@@ -1,5 +1,6 @@
 """What is written for people is true: commands, pages, settings and codes are on their pages, and examples work."""
 
+import ast
 import os
 import re
 import shlex
@@ -18,9 +19,10 @@ import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
 
+from portal import errors
 from portal.config import Settings, load_catalogue, load_settings
 from portal.extensions import db
-from portal.faults import FAULTS, UNFORESEEN
+from portal.faults import FAULTS, UNFORESEEN, Fault
 from portal.listmanagers import registry
 from portal.web.api import openapi
 from tests.conftest import SERVER
@@ -31,7 +33,10 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 TEXTS = [*PAGES, *sorted((ROOT / "instance").glob("*.example"))]
 READ = {path: path.read_text(encoding="utf-8") for path in TEXTS}
-README, CLI, OPERATIONS = (READ[ROOT / name] for name in ("README.md", "docs/cli.md", "docs/operations.md"))
+README, COMMANDS, INSTALL, OPERATE, ERRORS = (
+    READ[ROOT / name]
+    for name in ("README.md", "docs/commands.md", "docs/install.md", "docs/operate.md", "docs/errors.md")
+)
 
 every_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -73,9 +78,9 @@ def commands(app: Flask, *groups: str) -> Iterator[tuple[str, click.Command]]:
 
 def row_of(group: str, command: str) -> str:
     """Return the row of a command in the table of its group."""
-    beneath = section(CLI, f"## `flask {group}`")
+    beneath = section(COMMANDS, f"## `flask {group}`")
     found = [row for row in rows(beneath) if re.search(rf"`{re.escape(command)}[ `]", row.split(" | ")[0])]
-    assert len(found) == 1, f"flask {group} {command} has {len(found)} rows in docs/cli.md"
+    assert len(found) == 1, f"flask {group} {command} has {len(found)} rows in docs/commands.md"
     return found[0]
 
 
@@ -97,7 +102,7 @@ def test_every_command_has_its_row_with_its_options_and_arguments_and_no_others(
 
 def test_every_command_in_the_tables_is_one(app: Flask) -> None:
     for group in GROUPS:
-        beneath = section(CLI, f"## `flask {group}`").partition("\n\n**")[0].partition("\n### ")[0]
+        beneath = section(COMMANDS, f"## `flask {group}`").partition("\n\n**")[0].partition("\n### ")[0]
         firsts = [row.partition(" | ")[0] for row in rows(beneath)]
         told = {name for first in firsts for name in re.findall(r"`([a-z][a-z-]+)[^`]*`", first)}
 
@@ -107,7 +112,7 @@ def test_every_command_in_the_tables_is_one(app: Flask) -> None:
 def test_commands_that_stand_alone_have_their_section(app: Flask) -> None:
     for name in ("db", "demo", "minutely"):
         assert name in app.cli.commands
-        assert section(CLI, f"## `flask {name}`").strip()
+        assert section(COMMANDS, f"## `flask {name}`").strip()
 
 
 def test_no_page_calls_a_command_or_an_option_that_is_not_there(app: Flask) -> None:
@@ -183,14 +188,91 @@ def test_the_variables_on_the_pages_are_those_that_are_read() -> None:
     assert told <= read | settings
 
 
-def test_every_exit_code_is_explained_to_operators() -> None:
+def test_every_exit_code_is_explained_once() -> None:
     codes = {str(fault.exit_code) for fault in (*FAULTS.values(), UNFORESEEN)} | {"0", "2", "130", "141"}
-    table = section(CLI, "## What holds for all")
-    told = [code for row in rows(table)[1:] for code in re.findall(r"\d+", row.split(" | ")[0])]
-    headings = "\n".join(re.findall(r"^### \d.*", OPERATIONS, re.MULTILINE)) + section(OPERATIONS, "### 1, 2")
+    table = rows(section(ERRORS, "## Exit codes"))
+    told = [code for row in table[1:] for code in re.findall(r"\d+", row.split(" | ")[0])]
 
     assert sorted(told) == sorted(codes)
-    assert [code for code in codes if not re.search(rf"\b{code}\b", headings)] == []
+    assert [path.name for path, text in READ.items() if table[0].split(" | ")[0] in text] == ["errors.md"]
+
+
+# --- errors
+
+
+def exit_and_status(fault: Fault) -> str:
+    return f"Exit code {fault.exit_code}, status {fault.status}."
+
+
+@pytest.mark.parametrize("fault", dict.fromkeys((*FAULTS.values(), UNFORESEEN)), ids=lambda fault: fault.title)
+def test_an_error_leads_to_its_section(fault: Fault) -> None:
+    place, _, anchor = fault.help.partition("#")
+    headings = {slug(each): each for each in re.findall(r"^## (.*)", ERRORS, re.MULTILINE)}
+
+    assert (READ[ROOT / place], headings[anchor]) == (ERRORS, fault.title)
+    assert section(ERRORS, f"## {fault.title}\n").strip().startswith(exit_and_status(fault).removesuffix("."))
+
+
+def test_every_section_of_an_error_is_that_of_one() -> None:
+    titles = {fault.title for fault in (*FAULTS.values(), UNFORESEEN)}
+
+    assert set(re.findall(r"^## (.*)\n\nExit code", ERRORS, re.MULTILINE)) == titles
+
+
+def raised() -> dict[str, set[str]]:
+    """Return the messages that each error is raised with in the sources, with … for each value."""
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "portal").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=[first, *_]) if hasattr(
+                    errors, name
+                ):
+                    found.setdefault(name, set()).add(with_gaps(first))
+    return found
+
+
+def with_gaps(text: ast.expr) -> str:
+    match text:
+        case ast.Constant(value=str() as words):
+            return words
+        case ast.JoinedStr(values=parts):
+            return "".join(part.value if isinstance(part, ast.Constant) else "…" for part in parts)
+        case ast.BinOp(left=left, right=right):
+            return with_gaps(left) + with_gaps(right)
+    return "…"
+
+
+def test_every_message_of_the_errors_is_a_real_one_in_the_section_of_its_error() -> None:
+    messages = raised()
+    for title, told in {
+        title: section(ERRORS, f"## {title}\n") for title in re.findall(r"^## (.*)", ERRORS, re.MULTILINE)
+    }.items():
+        kinds = [kind.__name__ for kind, fault in FAULTS.items() if fault.title == title]
+        real = {message for kind in kinds for message in messages.get(kind, ())}
+        listed = [row[2:].partition("` | ")[0].strip("`") for row in rows(told) if row.startswith("| `")]
+        assert not kinds or [each for each in listed if each not in real] == [], title
+
+
+# Where each message is listed, since an operator meets it in the mail of cron.
+LISTED = {
+    "DatabaseUnavailableError", "LeaseHeldError", "LimitedError", "NoPlannedRunError", "NoSuchListError",
+    "NotMigratedError", "NotOfferedError", "PausedError", "PlanChangedError", "RosterInDoubtError", "UnknownListError",
+}  # fmt: skip
+
+
+def test_every_message_that_cron_mails_is_explained() -> None:
+    page = " ".join(ERRORS.split())
+    missing = [
+        message
+        for kind, messages in raised().items()
+        for message in messages
+        if kind in LISTED
+        and f"`{message}`" not in page
+        and not re.search(re.escape(message).replace("…", ".+?"), ERRORS)
+    ]
+
+    assert missing == []
 
 
 # --- links, pictures, paths
@@ -229,6 +311,25 @@ def test_a_page_can_be_reached_from_the_readme(path: Path) -> None:
         waiting += [each for folder in targets if folder.is_dir() for each in folder.glob("*.md")]
 
     assert path in reached
+
+
+ORDER = ["install", "go-live", "operate", "errors", "people", "superusers", "members", "commands", "configuration", "api",
+         "pages", "semantics", "list-managers", "migrating-from-ixp-manager"]  # fmt: skip
+
+
+def test_the_readme_leads_to_the_pages_in_the_order_in_which_they_are_needed() -> None:
+    named = re.findall(r"docs/([\w-]+)\.md", section(README, "## Documentation"))
+
+    assert [name for name in named if name in ORDER] == ORDER
+    assert named[0] == "install"
+    assert re.findall(r"^## (.*)", README, re.MULTILINE) == ["Have a look", "The first list", "Documentation"]
+
+
+def test_installing_is_one_path_of_numbered_steps() -> None:
+    steps = [int(number) for number in re.findall(r"^## (\d+)\. ", INSTALL, re.MULTILINE)]
+
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) == len(re.findall(r"^## ", INSTALL, re.MULTILINE))
 
 
 def test_pictures_are_small_sharp_and_of_every_page_and_view() -> None:
@@ -343,6 +444,29 @@ def shell(make_app: Callable[..., Flask], instance: Path, mailman: FakeMailman2)
     return Shell(instance, mailman)
 
 
+def follow(shell: Shell, text: str) -> int:
+    """Run the commands of a text; see that they print what is beneath them, and return how many they are."""
+    steps = [step for _, block in blocks(text, "console") for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    for step in steps:
+        command, _, output = step.partition("\n")
+        printed = shell(command)  # on both; at a terminal what is on stderr here comes last
+        assert sorted(printed.splitlines()) == sorted(stable(output).splitlines()), command
+    return len(steps)
+
+
+@pytest.mark.slow
+def test_going_live_comes_about_as_written(shell: Shell, mailman: FakeMailman2) -> None:
+    text = READ[ROOT / "docs" / "go-live.md"]
+    shell.write(next(block for _, block in blocks(README, "toml")))
+    (members,) = (block for _, block in blocks(text, "csv"))
+    (shell.instance.parent / "members.csv").write_text(members)
+    mailman.set_roster("members", ["alice@example.org", "charlie@example.org", "zoe@example.net"])
+    shell("flask user create --superuser alice alice@example.org")
+
+    assert follow(shell, text) >= 5
+    assert mailman.roster("members") == {"alice@example.org", "charlie@example.org", "zoe@example.net"}
+
+
 @pytest.mark.slow
 def test_the_first_list_of_the_readme_comes_about_as_written(shell: Shell, mailman: FakeMailman2) -> None:
     text = section(README, "## The first list")
@@ -352,11 +476,7 @@ def test_the_first_list_of_the_readme_comes_about_as_written(shell: Shell, mailm
     (shell.instance.parent / "members.csv").write_text(members)
     mailman.set_roster("members", ["alice@example.org", "charlie@example.org", "zoe@example.net"])
 
-    steps = [step for _, block in blocks(text, "console") for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
-    assert len(steps) >= 6
-    for step in steps:
-        command, _, output = step.partition("\n")
-        assert shell(command) == stable(output), command
+    assert follow(shell, text) >= 6
 
     assert mailman.roster("members") == {
         "alice@example.org", "bob@example.org", "charlie@example.org", "zoe@example.net",
@@ -392,7 +512,7 @@ def test_the_move_from_ixp_manager_comes_about_as_written(shell: Shell, mailman:
 def test_a_backup_holds_what_is_worth_keeping_and_comes_back_as_it_was(tmp_path: Path) -> None:
     """The blocks of the page, with folders of the test and without the change of user."""
     make_folder, backup, _, restore, *_ = (
-        block for _, block in blocks(section(OPERATIONS, "## Backup and restore"), "sh")
+        block for _, block in blocks(section(OPERATE, "## Backup and restore"), "sh")
     )
     instance, kept, cron = tmp_path / "instance", tmp_path / "kept", tmp_path / "cron"
     for folder in (instance / "rosters", cron):
@@ -434,15 +554,16 @@ def run(script: str, folder: Path) -> None:
     subprocess.run(["bash", "-euc", f"systemctl() {{ :; }}; {script}"], check=True, timeout=60)
 
 
-def test_every_command_of_operations_that_changes_the_portal_says_as_whom() -> None:
+@pytest.mark.parametrize("page", [INSTALL, OPERATE], ids=["install", "operate"])
+def test_every_command_that_changes_the_portal_says_as_whom(page: str) -> None:
     """Root's git and pip in a folder that is not root's fail, or leave files that the portal cannot write."""
-    for _, block in blocks(OPERATIONS, "sh"):
+    for _, block in blocks(page, "sh"):
         for line in block.splitlines():
             assert not re.match(r"\s*(\.venv/bin/)?(flask|git|pip|pg_restore|createdb|createuser)\b", line), line
 
 
-def test_the_web_server_of_operations_lets_through_what_the_settings_do() -> None:
-    (server, below) = (block for _, block in blocks(OPERATIONS, "nginx"))
+def test_the_web_server_lets_through_what_the_settings_do() -> None:
+    (server, below) = (block for _, block in blocks(INSTALL, "nginx"))
     sizes = {f"{Settings().max_body >> 20}m", f"{Settings().max_roster >> 20}m"}
     assert set(re.findall(r"client_max_body_size (\w+);", server)) == sizes
     assert f"{Settings().max_roster >> 20}m" in below
@@ -484,7 +605,7 @@ def test_the_refusals_that_operators_read_about_are_the_real_ones(
 
     refused = told("sync")
     told("sync", "--dry-run", "members")
-    told("sync", "-v", "--accept", refused.split()[-1])
+    told("sync", "-v", "--accept", refused.split()[-2])
     mailman.set_roster("members", [])
     told("sync")
     mailman.fail("list_members", stderr="Traceback: cannot open lists/members/config.pck\n")
@@ -499,6 +620,6 @@ def test_the_refusals_that_operators_read_about_are_the_real_ones(
     write("enable = true")
     told("sync")
 
-    page = stable(OPERATIONS).splitlines()
+    page = stable(ERRORS).splitlines()
     assert [line for line in lines if line not in page] == []
     assert len(set(lines)) == 10

@@ -72,7 +72,10 @@ def test_a_command_ends_with_one_line_on_stderr_and_the_code(capsys: pytest.Capt
         exit_with(errors.SafetyLimitError("too much\nrun again with: --accept 0123", plan_id="0123"))
 
     assert left.value.code == 77
-    assert capsys.readouterr() == ("", "error: too much run again with: --accept 0123\n")
+    assert capsys.readouterr() == (
+        "",
+        "error: too much run again with: --accept 0123 (docs/errors.md#needs-approval)\n",
+    )
 
 
 def test_an_unforeseen_error_ends_a_command_with_1(capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +83,7 @@ def test_an_unforeseen_error_ends_a_command_with_1(capsys: pytest.CaptureFixture
         exit_with(ZeroDivisionError("by zero"))
 
     assert left.value.code == 1
-    assert capsys.readouterr().err == "error: ZeroDivisionError: by zero\n"
+    assert capsys.readouterr().err == "error: ZeroDivisionError: by zero (docs/errors.md#something-went-wrong)\n"
 
 
 def test_an_error_at_start_is_one_line_and_78(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +91,7 @@ def test_an_error_at_start_is_one_line_and_78(capsys: pytest.CaptureFixture[str]
     error.show()
 
     assert error.exit_code == 78
-    assert capsys.readouterr().err == "error: portal.toml: not valid TOML\n"
+    assert capsys.readouterr().err == "error: portal.toml: not valid TOML (docs/errors.md#configuration)\n"
 
 
 def test_a_missing_table_is_told_with_what_to_run(session: Session) -> None:

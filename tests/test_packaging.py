@@ -83,7 +83,7 @@ def test_a_configuration_error_is_one_line_and_78(
     done = run(*command, PORTAL_INSTANCE=str(tmp_path))
 
     assert (done.returncode, done.stdout) == (78, "")
-    assert done.stderr == f"error: {tmp_path / name}: {words}\n"
+    assert done.stderr == f"error: {tmp_path / name}: {words} (docs/errors.md#configuration)\n"
 
 
 @pytest.mark.parametrize("command", [("-c", "import wsgi"), ("-m", "flask", "--app", "portal", "db", "current")])
@@ -93,7 +93,7 @@ def test_an_instance_folder_that_cannot_be_made_is_one_line_and_78(tmp_path: Pat
     done = run(*command, PORTAL_INSTANCE=str(tmp_path / "file" / "instance"))
 
     assert (done.returncode, done.stdout) == (78, "")
-    assert re.fullmatch(r"error: .*/file/instance.*: Not a directory\n", done.stderr)
+    assert re.fullmatch(r"error: .*/file/instance.*: Not a directory \(docs/errors\.md#configuration\)\n", done.stderr)
 
 
 def test_the_portal_starts_without_a_warning(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from flask.cli import with_appcontext
 
 from portal.application import Application
 from portal.cli.output import SingleCommand
-from portal.faults import UNFORESEEN, fault_of, one_line, translated
+from portal.faults import UNFORESEEN, fault_of, print_error, translated
 from portal.running import portal
 from portal.services import minute
 
@@ -51,7 +51,7 @@ def _part(work: Callable[[], int]) -> int:
         return work()
     except Exception as error:
         known = translated(error)
-        click.echo(f"error: {one_line(known)}", err=True)
+        print_error(known)
         return fault_of(known).exit_code
 
 

@@ -12,7 +12,7 @@ from portal.domain.merge import Action
 from portal.domain.run import counts_in_words
 from portal.errors import LeaseHeldError
 from portal.extensions import db, portal
-from portal.faults import fault_of, one_line, translated
+from portal.faults import fault_of, one_line, print_error, translated
 
 if TYPE_CHECKING:
     from portal.services.sync.run_steps import SyncResult
@@ -55,7 +55,7 @@ def _end(handle: str, options: SyncOptions) -> Ending:
     except Exception as error:  # whatever it is, the other lists have their turn
         known = translated(error)
         words = _naming(handle, one_line(known))
-        click.echo(f"error: {words}", err=True)
+        print_error(known, words)
         return Ending(handle, None, fault_of(known).exit_code, words)
     print_news(mailing_list, sync_result)
     return Ending(handle, sync_result)
@@ -89,7 +89,7 @@ def _end_requested(taken: "AskedRun") -> Ending:
         known = translated(error)
         words = _naming(taken.handle, one_line(known))
         if not (taken.was_held and isinstance(known, LeaseHeldError)):  # it is tried each minute and reported once
-            click.echo(f"error: {words}", err=True)
+            print_error(known, words)
         return Ending(taken.handle, None, fault_of(known).exit_code, words)
     if sync_result.run_id is not None:  # who asked to be shown a plan reads in the browser what is wrong with it
         print_news(catalogue.get(taken.handle), sync_result)

@@ -68,7 +68,9 @@ class Operated:
         assert (found, stdout) == (code, ""), stderr
         assert stderr.startswith("error: ")
         assert stderr.count("\n") == 1
-        return stderr.removesuffix("\n")
+        words, _, place = stderr.rpartition(" (docs/errors.md#")
+        assert place.endswith(")\n")
+        return words
 
     def choose(self, username: str, *, ticked: bool) -> None:
         """Save the member's form, with one box changed."""

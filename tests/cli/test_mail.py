@@ -61,13 +61,19 @@ def test_send_ends_with_69_where_the_server_cannot_be_used(mailing: Flask, mail_
     mail_server.at_mail = "550 go away"
     done = run(mailing, "mail", "send")
 
-    assert (done.exit_code, done.stderr) == (69, f"error: 127.0.0.1:{mail_server.port}: 550 go away\n")
+    assert (done.exit_code, done.stderr) == (
+        69,
+        f"error: 127.0.0.1:{mail_server.port}: 550 go away (docs/errors.md#mail-server-unavailable)\n",
+    )
 
 
 @pytest.mark.parametrize("command", [["mail", "send"], ["mail", "test", "alice@example.org"]])
 def test_without_mail_in_the_settings_nothing_is_sent(runner: FlaskCliRunner, command: list[str]) -> None:
     done = runner.invoke(args=command)
-    assert (done.exit_code, done.stderr) == (78, "error: mail is not configured: add a table [mail] to portal.toml\n")
+    assert (done.exit_code, done.stderr) == (
+        78,
+        "error: mail is not configured: add a table [mail] to portal.toml (docs/errors.md#configuration)\n",
+    )
 
 
 def test_a_test_letter_is_sent_at_once_with_each_step(mailing: Flask, mail_server: FakeMailServer) -> None:

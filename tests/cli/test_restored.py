@@ -95,5 +95,5 @@ def test_the_first_plan_of_every_list_waits_until_it_is_approved(
     held = runner.invoke(args=["mailinglist", "sync", "members"])
     assert held.exit_code == 77
     assert len(rosters.get("members")) == 2
-    approved = runner.invoke(args=["mailinglist", "sync", "members", "--accept", held.stderr.split()[-1]])
+    approved = runner.invoke(args=["mailinglist", "sync", "members", "--accept", held.stderr.split()[-2]])
     assert (approved.exit_code, len(rosters.get("members"))) == (0, 3)

@@ -164,10 +164,10 @@ def document(below: str = "") -> dict[str, Any]:
     problem = {
         "type": "object",
         "properties": {
-            **{name: {"type": "string"} for name in ("type", "title", "detail", "plan")},
+            **{name: {"type": "string"} for name in ("type", "title", "detail", "help", "plan")},
             **{name: {"type": "integer"} for name in ("status", "exit_code")},
         },
-        "required": ["type", "title", "status", "detail", "exit_code"],
+        "required": ["type", "title", "status", "detail", "exit_code", "help"],
     }
     return {
         "openapi": "3.1.0",
