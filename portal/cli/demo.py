@@ -46,7 +46,7 @@ def _show_the_way(folder: Path, password: str) -> None:
               bob       a superuser, who sees the reports
               charlie   who has two addresses
               dora      who shares a mailbox with Erin
-              ken       who was invited a moment ago: his mail is at {portal().settings.base_url.rstrip("/")}/demo/mail
+              heidi     who was invited a moment ago: her mail is at {portal().settings.base_url.rstrip("/")}/demo/mail
   Password    {password}
   Run a sync  PORTAL_INSTANCE={shlex.quote(_near(folder))} {command}
 """

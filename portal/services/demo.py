@@ -187,8 +187,8 @@ def _leave_work_for_the_next_run(stage: _Stage, now: datetime) -> None:
         lists=stage.lists,
     )
     users.deactivate(stage.session, "ivan", now=now - timedelta(minutes=15))
-    ken = users.id_of(stage.session, _NEWCOMER.username)
-    invitations.invite(stage.session, [ken], actor=DEMO, now=now)
+    heidi = users.id_of(stage.session, "heidi")  # she is on a list, so that there is one to leave
+    invitations.invite(stage.session, [heidi], actor=DEMO, now=now)
 
 
 def _arrive(stage: _Stage, person: _Person, *, now: datetime) -> None:

@@ -13,6 +13,7 @@ from portal.web import (
     headers,
     health,
     links,
+    masked_tokens,
     own_addresses,
     sign_in,
     subscriptions,
@@ -25,6 +26,7 @@ from portal.web.admin import alarms, charts
 def register(app: Flask, settings: Settings) -> None:
     """Attach the guards, the security headers and the blueprints."""
     cookies_and_proxies.prepare(app, settings)
+    masked_tokens.prepare()
     template_filters.prepare(app, settings)
     alarms.prepare(app)
     charts.prepare(app)

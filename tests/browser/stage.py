@@ -192,9 +192,9 @@ def _lines(session: Session, run: Run, addresses: list[str]) -> None:
 
 
 @contextmanager
-def serve(app: Flask) -> Iterator[str]:
-    """Serve an application on a free port of 127.0.0.1, and give its URL."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
+def serve(app: Flask, *, port: int = 0) -> Iterator[str]:
+    """Serve an application on a port of 127.0.0.1, which is a free one unless it is named, and give its URL."""
+    server = make_server("127.0.0.1", port, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

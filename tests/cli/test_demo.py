@@ -173,8 +173,8 @@ def test_the_next_run_carries_out_what_waits_and_leaves_subscribers_without_an_a
     assert "nothing to do" in call(runner, "mailinglist", "sync", "-v", "members")
 
 
-def test_a_visitor_goes_from_an_invitation_to_the_lists_with_what_the_demo_mails(runner, instance, make_app):
-    """Ken was invited: his mail is sent within the minute, and shown at /demo/mail alone."""
+def test_a_visitor_goes_from_an_invitation_to_being_off_a_list_with_what_the_demo_mails(runner, instance, make_app):
+    """Heidi was invited: her mail is sent within the minute, and shown at /demo/mail alone."""
     assert "/demo/mail" in call(runner, "demo")
     app = make_app()
     app.extensions["portal"] = replace(app.extensions["portal"], clock=lambda: datetime.now(UTC))
@@ -184,11 +184,14 @@ def test_a_visitor_goes_from_an_invitation_to_the_lists_with_what_the_demo_mails
     call(app.test_cli_runner(), "minutely")
 
     page = visitor.get("/demo/mail")
-    assert "To ken@example.org" in page.text
+    assert "To heidi@example.org" in page.text
     (link,) = re.findall(r'href="http://localhost:8000(/link/[^"]{43})"', page.html)
     visitor.client.get(link)
     assert visitor.follow("/link", {}).title.startswith("Choose a password")
-    assert visitor.get("/subscriptions").status == 200
+    assert visitor.get("/subscriptions").ticked() == {"tech"}
+    visitor.follow("/subscriptions", {})
+    call(app.test_cli_runner(), "mailinglist", "sync", "tech")
+    assert "heidi" not in (instance / "rosters" / "tech.txt").read_text()
 
 
 def test_a_portal_that_is_not_the_demo_shows_no_letters(runner, instance, make_app):

@@ -1,5 +1,6 @@
 """Links in the browser: asking, the page with one button, a first password; and what scanners and strangers do."""
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -147,6 +148,20 @@ def dump(app: Flask) -> dict[str, list[object]]:
             table.name: [tuple(row) for row in connection.execute(text(f"SELECT * FROM {table.name} ORDER BY 1"))]
             for table in Base.metadata.sorted_tables
         }
+
+
+@pytest.mark.parametrize("name", ["werkzeug", "gunicorn.access"])
+def test_the_logs_of_servers_have_no_token(app: Flask, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    token, log = "a-B_3" * 8 + "xyz", logging.getLogger(name)
+    with caplog.at_level(logging.INFO):
+        log.info('%s "GET /portal/link/%s HTTP/1.1" %s', "192.0.2.1", token, 303)
+        log.info("%(h)s %(r)s", {"h": "192.0.2.1", "r": f"GET /link/{token} HTTP/1.1"})
+        log.info("%s GET /link/password", "100%")
+    assert [each.getMessage() for each in caplog.records] == [
+        '192.0.2.1 "GET /portal/link/… HTTP/1.1" 303',
+        "192.0.2.1 GET /link/… HTTP/1.1",
+        "100% GET /link/password",
+    ]
 
 
 def test_a_used_an_expired_and_an_unknown_link_are_one_page_that_offers_a_new_one(post: Post) -> None:

@@ -1,0 +1,24 @@
+"""Tokens of mailed links are masked where a server logs the paths of its requests."""
+
+import logging
+import re
+
+_TOKEN = re.compile(r"(/link/)[\w-]{20,}")
+_LOGS = ("werkzeug", "gunicorn.access")
+
+
+class _Mask(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if "/link/" in message:
+            record.msg, record.args = _TOKEN.sub(r"\1…", message), None
+        return True
+
+
+_MASK = _Mask()
+
+
+def prepare() -> None:
+    """Mask tokens in the logs of the servers that the portal runs in."""
+    for name in _LOGS:
+        logging.getLogger(name).addFilter(_MASK)
