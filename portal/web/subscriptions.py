@@ -1,10 +1,14 @@
 """A member's mailing lists: the page with a box for each list, and what happens when it is saved."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any
+from zoneinfo import ZoneInfo
 
-from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
+from jinja2 import Environment
 
 from portal.domain.outlook import State
 from portal.domain.search_text import matches
@@ -12,8 +16,8 @@ from portal.errors import StaleFormError
 from portal.extensions import db, portal
 from portal.faults import fault_of
 from portal.services.preferences import preferences
-from portal.services.preferences.preferences import Choice, Offer
-from portal.translation import gettext, ngettext
+from portal.services.preferences.preferences import Choice, HeldAddress, Offer
+from portal.translation import gettext, ngettext, translations
 from portal.web import guards, shown, unsaved
 from portal.web.forms import ListsForm, PostedForm, ShownForm, SubscriptionsForm
 from portal.web.template_filters import listed
@@ -150,7 +154,6 @@ def _page(form: PostedForm | None = None) -> str:
     offers = _matching(page.offers, filtered.q.data or "")
     kept = unsaved.take(guards.member().id)
     ticks, addresses = kept or ({}, {})
-    main = page.addresses[0].id if page.addresses else None
     stored = {offer.mailing_list.handle: offer.address_id for offer in offers}
     return render_template(
         "subscriptions/show.html",
@@ -161,11 +164,38 @@ def _page(form: PostedForm | None = None) -> str:
         count=len(offers),
         has_many=len(page.offers) >= MANY,
         is_unsaved=kept is not None,
-        ticked={handle for handle, address_id in stored.items() if ticks.get(handle, address_id is not None)},
-        chosen={handle: addresses.get(handle, address_id or main) for handle, address_id in stored.items()},
+        row=partial(_row, addresses=page.addresses, ticks=ticks, chosen=addresses),
         shown=shown.sign("subscriptions", {handle: address_id or 0 for handle, address_id in stored.items()}),
         hours=catalogue.applied_within_hours,
     )
+
+
+def _row(
+    offer: Offer, *, addresses: Sequence[HeldAddress], ticks: Mapping[str, bool], chosen: Mapping[str, int]
+) -> Any:
+    """Return the part of the page that is about one list, as stored or as a choice that was not saved has it.
+
+    It is the same for all with one address who chose the same at the same time, or never: for those it is made once.
+    """
+    environment, handle = current_app.jinja_env, offer.mailing_list.handle
+    is_ticked = ticks.get(handle, offer.is_ticked)
+    if len(addresses) > 1:
+        main = addresses[0].id
+        return _render_row(environment, offer, is_ticked, addresses, chosen.get(handle, offer.address_id or main))
+    now = portal().clock().astimezone(ZoneInfo(portal().settings.timezone))
+    return _row_of_many(environment, translations(), now.year, offer._replace(address_id=None), is_ticked)
+
+
+@lru_cache(maxsize=5_000)
+def _row_of_many(environment: Environment, *key: Any) -> Any:
+    """Return a row by all that it depends on: language, year (dates of this one show none), offer, tick."""
+    _language, _year, offer, is_ticked = key
+    return _render_row(environment, offer, is_ticked, (), None)
+
+
+def _render_row(environment: Environment, *arguments: Any) -> Any:
+    module: Any = environment.get_template("subscriptions/row.html").module
+    return module.row(*arguments)
 
 
 def _asked() -> ListsForm:

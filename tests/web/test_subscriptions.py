@@ -52,6 +52,26 @@ def test_an_unticked_box_is_saved_and_the_page_says_so(alice: Visitor, session: 
     assert saved(session) == {"members": False, "tech": True}
 
 
+def test_what_is_kept_of_a_row_is_what_the_next_member_would_see(
+    alice: Visitor, bob: Visitor, people: dict[str, int], session: Session, clock: Clock
+) -> None:
+    """A row is made once for all who see it alike: who chose otherwise, or looks in another year, sees another."""
+    for name in ("alice", "bob"):
+        make_preference(
+            session, "members", f"{name}@example.org", True, seen=True, changed_at=clock.now, changed_by=people[name]
+        )
+    assert alice.get("/subscriptions").text.count("Chosen on 22 Nov .") == 1
+    assert bob.get("/subscriptions").ticked() == {"members"}
+    # What was saved is shown at once, and to nobody else.
+    form = {"shown": bob.get("/subscriptions").value("shown"), "lists": ["tech"]}
+    assert bob.follow("/subscriptions", form).ticked() == {"tech"}
+    assert alice.get("/subscriptions").ticked() == {"members"}
+    assert "alice@example.org" not in bob.get("/subscriptions").html
+    clock.advance(days=60)
+    alice.log_in("alice")
+    assert alice.get("/subscriptions").text.count("Chosen on 22 Nov 2026 .") == 1
+
+
 def test_saving_without_a_difference_changes_nothing_and_says_so(alice: Visitor, session: Session) -> None:
     page = alice.follow("/subscriptions", {"shown": alice.get("/subscriptions").value("shown")})
     assert "Nothing was changed." in page.text
