@@ -1,8 +1,10 @@
 """One unit of work: the only place that commits."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 
+from sqlalchemy import Executable
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from portal.database import WRITING
@@ -15,6 +17,15 @@ def transaction(session: Session) -> AbstractContextManager[Session]:
     RuntimeError where one is open already: a unit of work is never part of another.
     """
     return _unit(session, writes=True, keeps=True)
+
+
+def note(session: Session, statement: Executable) -> None:
+    """Write what may be lost, in a transaction of its own.
+
+    A database that is full, or that can only be read, does not keep people from what they came to read.
+    """
+    with suppress(DBAPIError), transaction(session):
+        session.execute(statement)
 
 
 def scratch(session: Session) -> AbstractContextManager[Session]:

@@ -1,6 +1,6 @@
 """Logging in and out."""
 
-from flask import Blueprint, flash, redirect, render_template, request, session, url_for
+from flask import Blueprint, flash, g, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import login_user, logout_user
 
@@ -69,10 +69,17 @@ def _refusal(error: LogInFailedError | LimitedError, form: LogInForm) -> str:
 def begin(token: str, *, remember: bool) -> None:
     """Put the token into the cookie, and nothing of what was there before but what a member has not saved yet."""
     unsaved.carry_over()
+    g.pop("csrf_token", None)  # it was made of what the cookie held; a page of this answer has another one
     found = sessions.member(db.session(), token, now=portal().clock())
     if found is not None:
         login_user(found)
         session.permanent = remember and not found.is_superuser
+
+
+def renew_own(user_id: int) -> None:
+    """Give the log-in that asks another token where the addresses that it changed are those of its own account."""
+    if user_id == guards.member().id:
+        begin(sessions.replace_token(db.session(), guards.token()), remember=session.permanent)
 
 
 def _next_page() -> str:
@@ -85,8 +92,9 @@ def _next_page() -> str:
 @blueprint.post("/logout")
 def log_out() -> ResponseReturnValue:
     """End the log-in, here and in the database."""
-    sessions.log_out(db.session(), guards.token())
+    token = guards.token()
     logout_user()
-    session.clear()
+    session.clear()  # first, so that the browser forgets it where the database cannot be written
+    sessions.log_out(db.session(), token)
     flash(gettext("You are logged out."))
     return redirect(url_for("sign_in.log_in"), 303)

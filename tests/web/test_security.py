@@ -15,6 +15,7 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from portal.extensions import db
+from portal.services.accounts import api_keys
 from portal.web.guards import is_local
 from tests.conftest import Clock
 from tests.test_routes import of_members, paths
@@ -149,8 +150,6 @@ def dump(session: Session, *, without: tuple[str, ...] = ()) -> dict[str, list[A
 def test_a_get_or_head_of_any_route_changes_no_row(
     app: Flask, people: dict[str, int], session: Session, clock: Clock, who: str
 ) -> None:
-    from portal.services.accounts import api_keys
-
     visitor, headers = visit(app), {}
     if who == "key":
         key = api_keys.create(session, "bob", label="x", expires_days=None, now=clock())
@@ -488,9 +487,10 @@ def test_ready_tells_of_a_database_without_tables_and_nothing_more(
     assert visitor.client.get("/healthz").text == "alive\n"
 
 
-def test_ready_tells_of_a_database_that_can_only_be_read(make_app: Callable[..., Flask]) -> None:
-    app = make_app()
+def only_reads(app: Flask) -> None:
+    """Let an application's database be read alone from now on."""
     with app.app_context():
+        db.engine.dispose()
 
         @event.listens_for(db.engine, "connect")
         def only_read(connection: Any, _record: object) -> None:
@@ -499,9 +499,32 @@ def test_ready_tells_of_a_database_that_can_only_be_read(make_app: Callable[...,
                 cursor.execute("PRAGMA query_only = ON" if is_sqlite else "SET default_transaction_read_only = on")
             connection.commit()
 
+
+def test_ready_tells_of_a_database_that_can_only_be_read(make_app: Callable[..., Flask]) -> None:
+    app = make_app()
+    only_reads(app)
     visitor = visit(app)
     assert visitor.client.get("/readyz").status_code == 503
     assert visitor.client.get("/healthz").status_code == 200
+
+
+def test_what_a_database_that_can_only_be_read_holds_is_shown(
+    make_app: Callable[..., Flask], people: dict[str, int], session: Session, clock: Clock
+) -> None:
+    app = make_app()
+    visitor = visit(app)
+    visitor.log_in("bob")
+    key = api_keys.create(session, "bob", label="x", expires_days=None, now=clock())
+    before = dump(session)
+    clock.advance(minutes=6)
+    only_reads(app)
+    pages = {path for method, path in paths(app) if method == "GET" and path != "/readyz"}
+    assert {path for path in sorted(pages) if visitor.client.get(path).status_code >= 500} == set()
+    for sent, status in ((key, 200), (f"{key[:-1]}-", 401)):
+        assert visitor.client.get("/api/v1/lists", headers={"X-API-Key": sent}).status_code == status
+    assert visitor.client.post("/logout", data={"csrf_token": visitor.get("/account").token}).status_code == 503
+    assert visitor.client.get("/account").status_code == 302, "the browser has no log-in any more"
+    assert dump(session) == before
 
 
 def test_the_newest_migration_is_what_alembic_says() -> None:

@@ -17,7 +17,7 @@ from portal.errors import InvalidAddressError, LogInFailedError
 from portal.models import Address, LoginSession, User, UserAddress
 from portal.services import security_log
 from portal.services.accounts import passwords, rate_limits
-from portal.services.transaction import reading, transaction
+from portal.services.transaction import note, reading, transaction
 
 IDLE = timedelta(hours=12)
 ABSOLUTE = timedelta(hours=24)
@@ -161,7 +161,7 @@ def member(session: Session, token: str, *, now: datetime) -> Member | None:
     """Return who a token stands for, or None where its session has ended.
 
     One SELECT; no transaction is left open. That the session was used is written down every five minutes at most, in a
-    transaction of its own.
+    transaction of its own, where the database can be written.
     """
     with reading(session):
         found = session.execute(_OF_TOKEN, {"token_hash": _hashed(token)}).one_or_none()
@@ -171,8 +171,7 @@ def member(session: Session, token: str, *, now: datetime) -> Member | None:
     if _is_over(login, is_superuser=user.is_superuser, now=now):
         return None
     if abs(now - login.seen_at) >= _SEEN_EVERY:
-        with transaction(session):
-            session.execute(update(LoginSession).where(LoginSession.id == login.id).values(seen_at=now))
+        note(session, update(LoginSession).where(LoginSession.id == login.id).values(seen_at=now))
     return user
 
 
@@ -343,6 +342,12 @@ def renew_without_password(session: Session, token: str) -> str:
     own = LoginSession.token_hash == _hashed(token)
     session.execute(update(LoginSession).where(own).values(token_hash=_hashed(renewed)))
     return renewed
+
+
+def replace_token(session: Session, token: str) -> str:
+    """Give a session another token, after addresses of its own account changed; return it."""
+    with transaction(session):
+        return renew_without_password(session, token)
 
 
 def confirm(session: Session, token: str, *, now: datetime) -> bool:

@@ -16,7 +16,7 @@ from portal.services.accounts.users import Profile
 from portal.services.membership import linking, merging
 from portal.services.membership.merging import Merge, Merged
 from portal.translation import gettext
-from portal.web import guards, recent_password, shown
+from portal.web import guards, recent_password, shown, sign_in
 from portal.web.admin.linking_forms import LinkForm, MergeForm, UnlinkForm
 from portal.web.forms import MAX_ID
 from portal.web.template_filters import sentence
@@ -137,8 +137,10 @@ def merge(user_id: int) -> ResponseReturnValue:
     except BadInputError as error:
         form.into.errors = [sentence(str(error))]
         return _merge_page(profile, form), fault_of(error).status
+    kept_id = users.id_of(db.session(), merged.kept)
+    sign_in.renew_own(kept_id)
     flash(gettext("%(gone)s is merged into %(kept)s.", gone=merged.gone, kept=merged.kept), "good")
-    return redirect(url_for("admin.users.show", user_id=users.id_of(db.session(), merged.kept)), 303)
+    return redirect(url_for("admin.users.show", user_id=kept_id), 303)
 
 
 def _wanted(profile: Profile, form: MergeForm, gone_as_of: int | None = None, kept_as_of: int | None = None) -> Merge:

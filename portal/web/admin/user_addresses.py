@@ -13,7 +13,7 @@ from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import HeldAddress
 from portal.services.preferences import preferences
 from portal.translation import gettext, ngettext
-from portal.web import guards, recent_password, shown
+from portal.web import guards, recent_password, shown, sign_in
 from portal.web.admin.user_forms import NewAddressForm, UserActionForm
 from portal.web.forms import MAX_ID
 from portal.web.template_filters import listed, sentence
@@ -49,6 +49,7 @@ def new(user_id: int) -> ResponseReturnValue:
     except BadInputError as error:
         form.email.errors.append(sentence(str(error)))
         return _new_page(user_id, form), fault_of(error).status
+    sign_in.renew_own(user_id)
     name, spelling = profile.name or profile.username, address.spelling
     if is_added:
         flash(gettext("%(name)s has the address %(address)s too.", name=name, address=spelling), "good")
@@ -92,6 +93,7 @@ def change(user_id: int, address_id: int, act: str) -> ResponseReturnValue:
     except BadInputError as error:  # the main address stays
         flash(sentence(str(error)), "bad")
     else:
+        sign_in.renew_own(user_id)
         words = {
             "main": gettext("%(address)s is the main address now.", address=address.spelling),
             "remove": gettext("%(address)s is removed.", address=address.spelling),

@@ -19,7 +19,7 @@ from portal.services.mail.overview import refusals
 from portal.services.preferences import preferences
 from portal.translation import LazyText, gettext
 from portal.translation import lazy_gettext as _
-from portal.web import guards, recent_password, shown, shown_once
+from portal.web import guards, recent_password, shown, shown_once, sign_in
 from portal.web.admin.user_forms import (
     AccountHistoryForm,
     DeleteUserForm,
@@ -123,6 +123,8 @@ def edit(user_id: int) -> ResponseReturnValue:
         lists=portal().known_lists(),
         may_share=form.shared.data,
     )
+    if address.spelling != was.email:
+        sign_in.renew_own(user_id)
     if edited.stale:
         return _conflict_page(user_id, form, edited.stale), 409
     flash(gettext("Saved."), "good")
@@ -213,19 +215,28 @@ def change(user_id: int, act: str) -> ResponseReturnValue:
         if about_lists and portal().readable_catalogue():
             sentences.append(str(about_lists))
         flash(" ".join(sentences), "good")
+        if act == "revoke" and user_id == guards.member().id:
+            return redirect(url_for("subscriptions.show"), 303)  # the pages of superusers are closed to them now
     return redirect(url_for("admin.users.show", user_id=user_id), 303)
 
 
 @blueprint.get(_USER + "/password")
 def ask_to_reset_password(user_id: int) -> ResponseReturnValue:
-    """Say what a random password does, and ask whether to."""
+    """Say what a random password does, and ask whether to; people change their own on the page of their account."""
+    if user_id == guards.member().id:
+        return _to_own_password()
     return _action_page(user_id, UserActionForm(None), act="password")
 
 
 @blueprint.post(_USER + "/password")
 @recent_password.needed
 def reset_password(user_id: int) -> ResponseReturnValue:
-    """Give an account a random password, and lead to the page that shows it; all log-ins of the account end."""
+    """Give an account a random password, and lead to the page that shows it; all log-ins of the account end.
+
+    Not the own one: the log-in that would be shown it ends as well.
+    """
+    if user_id == guards.member().id:
+        return _to_own_password()
     profile, form, made = _profile(user_id), UserActionForm(), shown_once.make()
     try:
         users.set_password(
@@ -239,6 +250,11 @@ def reset_password(user_id: int) -> ResponseReturnValue:
     except (StaleFormError, ChangedMeanwhileError) as error:
         return _action_page(user_id, form, act="password"), fault_of(error).status
     return _to_password(user_id, made)
+
+
+def _to_own_password() -> ResponseReturnValue:
+    flash(gettext("Change your own password here."))
+    return redirect(url_for("account.show"), 303 if request.method == "POST" else 302)
 
 
 def _to_password(user_id: int, made: shown_once.Made) -> ResponseReturnValue:

@@ -1,5 +1,7 @@
 """Link, unlink and merge in the browser: a page says first what becomes of everything, then one button does it."""
 
+from collections.abc import Callable
+
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -71,6 +73,15 @@ def test_an_account_that_was_changed_since_is_shown_again(
     assert "dora: groups changed" in again.text
     altered = Page(bob.client.post(path, data={**form, "shown": "altered"}))
     assert altered.status == 400
+
+
+def test_a_merge_into_ones_own_account_gives_the_own_log_in_another_token(
+    bob: Visitor, open_visitor: Callable[[], Visitor], old: str
+) -> None:
+    thief = open_visitor()
+    thief.client.set_cookie("portal", bob.cookie())
+    assert "alice.old is merged into bob." in confirm(bob, old, review(bob, old, into="bob")).text
+    assert thief.client.get("/account").status_code == 302
 
 
 @pytest.mark.parametrize("act", ["link", "unlink", "merge"])

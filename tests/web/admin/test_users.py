@@ -1,6 +1,7 @@
 """Accounts in the browser: made, changed, deleted; and who is on what, and why."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 from flask import Flask
@@ -8,8 +9,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.models import LoginSession, Preference, User
-from portal.services.accounts import users
-from tests.factories import give_name, make_preference, make_user
+from portal.services.accounts import addresses, users
+from portal.services.accounts.addresses import checked
+from portal.services.history import COMMAND_LINE
+from tests.factories import NOW, give_name, make_preference, make_user
 from tests.web.conftest import Page, Visitor
 
 
@@ -17,6 +20,13 @@ def number(session: Session, username: str) -> int:
     found = session.scalar(select(User.id).where(User.username == username))
     session.rollback()
     assert found is not None
+    return found
+
+
+def held(session: Session, user_id: int) -> int:
+    """The number of a user's further address."""
+    found = addresses.held(session, user_id)[1].id
+    session.rollback()
     return found
 
 
@@ -163,6 +173,57 @@ def test_a_password_that_a_superuser_gives_ends_every_log_in(
     session.rollback()
     assert alice.client.get("/subscriptions").status_code == 302
     Visitor(app.test_client()).log_in("alice", password)
+
+
+def test_superusers_change_their_own_password_on_their_own_page(bob: Visitor, session: Session) -> None:
+    """A random one would end the log-in that is to be shown it, so that nobody ever saw it."""
+    path = f"/admin/users/{number(session, 'bob')}/password"
+    token = bob.get("/account").token
+    for response in (bob.client.get(path), bob.client.post(path, data={"csrf_token": token})):
+        assert (response.status_code // 100, response.headers["Location"]) == (3, "/account")
+    assert "Change your own password here." in bob.get("/account").text
+
+
+def test_whoever_gives_up_the_role_is_led_to_a_page_that_they_may_see(bob: Visitor, session: Session) -> None:
+    make_user(session, "dora", is_superuser=True)
+    page = bob.follow(f"/admin/users/{number(session, 'bob')}/revoke", {})
+    assert "bob is no longer a superuser." in page.text
+
+
+@pytest.mark.parametrize(
+    ("act", "form"),
+    [
+        ("{bob}", {"email": "robert@example.org"}),
+        ("{bob}/addresses/new", {"email": "robert@example.org"}),
+        ("{bob}/addresses/{home}/main", {}),
+        ("{bob}/addresses/{home}/remove", {}),
+    ],
+)
+def test_another_address_of_ones_own_gives_the_own_log_in_another_token(
+    bob: Visitor, open_visitor: Callable[[], Visitor], session: Session, act: str, form: dict[str, str]
+) -> None:
+    """SECURITY 33, by whichever page of superusers it changes; an address of somebody else leaves the token alone."""
+    ids = {"bob": number(session, "bob"), "dora": make_user(session, "dora", "dora@example.org", "d2@example.org")}
+    addresses.add(session, ids["bob"], checked("home@example.org"), actor=COMMAND_LINE, now=NOW, lists={})
+    ids["home"] = held(session, ids["bob"])
+    thief = open_visitor()
+    thief.client.set_cookie("portal", bob.cookie())
+    bob.follow(f"/admin/users/{ids['dora']}/addresses/new", {"email": "d3@example.org"})
+    assert thief.client.get("/account").status_code == 200
+    assert bob.follow(f"/admin/users/{act.format(**ids)}", form).status == 200
+    assert thief.client.get("/account").status_code == 302
+
+
+def test_a_page_that_is_shown_again_after_the_token_was_renewed_can_be_sent(bob: Visitor, session: Session) -> None:
+    path = f"/admin/users/{number(session, 'bob')}"
+    page = bob.get(path)
+    users.set_groups(session, "bob", groups=["board"], lists={})
+    form = {"csrf_token": page.token, **page.hidden(path), "name": "", "email": "robert@example.org", "groups": "club"}
+    again = Page(bob.client.post(path, data=form))
+    assert (again.status, profile(session, "bob").email) == (409, "robert@example.org")
+    form |= {"csrf_token": again.token, **again.hidden(path)}
+    assert bob.client.post(path, data=form).status_code == 303
+    assert profile(session, "bob").groups == ("club",)
 
 
 def test_what_a_deletion_does_to_subscriptions_is_said_before_it_is_done(
