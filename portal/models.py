@@ -116,7 +116,9 @@ class UserAddress(Base):
     """Who holds which address: several accounts may hold one, a user may hold several, one of them the main one.
 
     Of an account that moved here it says when, from which address, and whether another account held this one then.
-    ``from_source``: the membership source gave it, and may take it again.
+    ``from_source``: the membership source gave it, and may take it again. ``given_back``: it was given to an account
+    that was not active, which sends lists to one address when it is activated; true where the account had left it
+    before, and what is there is its own.
     """
 
     __tablename__ = "user_addresses"
@@ -133,6 +135,7 @@ class UserAddress(Base):
     moved_from: Mapped[int | None]  # an address's id
     is_guest: Mapped[bool] = mapped_column(default=False, server_default=false())
     from_source: Mapped[bool] = mapped_column(default=False, server_default=false())
+    given_back: Mapped[bool | None]
 
 
 class Preference(Base):

@@ -56,6 +56,7 @@ class World:
         make_user(session, "carol", is_superuser=True)
         for address in STEADY:
             make_user(session, address.partition("@")[0], groups=("board",))
+        self._make_somebody_inactive(session)
         self.lists = {handle: MemoryList(batch=50) for handle in LISTS}
         for handle in LISTS:
             for address in ("alice@example.org", *STEADY):
@@ -69,6 +70,15 @@ class World:
         self.tables = {each: session.execute(select(each)).mappings().all() for each in Base.metadata.sorted_tables}
         session.rollback()
         self.rosters = {handle: dict(each.members) for handle, each in self.lists.items()}
+
+    def _make_somebody_inactive(self, session):
+        """Dan, who is deactivated: he shares Alice's other address, and was given one since that she may move to."""
+        dan = make_user(session, "dan", "dan@example.org", "side@example.org")
+        make_preference(session, "members", "dan@example.org", True, seen=False)
+        session.rollback()
+        users.deactivate(session, "dan", now=self.clock())
+        give = {"actor": COMMAND_LINE, "now": self.clock(), "lists": self.catalogue.lists}
+        addresses.add(session, dan, checked("new@example.org"), **give)
 
     def restore(self):
         with db.engine.begin() as connection:
@@ -190,6 +200,10 @@ def deactivate(world, session):
     users.deactivate(session, "alice", now=world.clock())
 
 
+def activate(world, session):
+    users.activate(session, "dan", now=world.clock(), lists=world.catalogue.lists)
+
+
 def leave_group(world, session):
     users.set_groups(session, "alice", groups=(), lists=world.catalogue.lists, actor=Actor(99, "carol"))
 
@@ -251,6 +265,7 @@ ACTS = {
     "erase": erase,
     "delete": drop,
     "deactivate": deactivate,
+    "activate": activate,
     "leave group": leave_group,
     "import account": share,
     "import preferences": import_preferences,

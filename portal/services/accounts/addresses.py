@@ -234,9 +234,24 @@ def deactivate(session: Session, user_ids: Collection[int], *, actor: Actor, now
     moves.leave(session, _held_by(session, user_ids), actor=actor, now=now)
 
 
-def activate(session: Session, user_ids: Collection[int], *, actor: Actor, now: datetime) -> None:
-    """Restore what accounts left at their addresses, just before they are activated."""
-    moves.return_to(session, _held_by(session, user_ids), actor=actor, now=now)
+def activate(session: Session, user_ids: Collection[int], *, actor: Actor, now: datetime, lists: Lists) -> None:
+    """Activate accounts: restore what they left at their addresses, and clear the marks of their departures.
+
+    A list sends to one address of somebody who was given another meanwhile. Who is active already stays so.
+    """
+    inactive = select(User.id).where(User.id.in_(user_ids), not_(User.is_active))
+    back = sorted(session.scalars(inactive))
+    held = _held_by(session, back)
+    moves.return_to(session, held, actor=actor, now=now)
+    values = {"is_active": True, "deactivated_by_import": False}
+    session.execute(update(User).where(User.id.in_(user_ids)).values(values))
+    clear_departures(session, user_ids, lists=lists)
+    of_those = and_(UserAddress.user_id.in_(back), UserAddress.given_back.is_not(None))
+    rows = session.execute(select(UserAddress.user_id, UserAddress.address_id, UserAddress.given_back).where(of_those))
+    given = {(user_id, address_id): bool(is_back) for user_id, address_id, is_back in rows}
+    if given:
+        moves.send_to_one(session, given, lists=lists, actor=actor, now=now)
+        session.execute(update(UserAddress).where(of_those).values(given_back=None))
 
 
 def release(session: Session, user_id: int, *, erase: bool, actor: Actor, now: datetime, lists: Lists) -> None:
@@ -432,8 +447,10 @@ def _carry_out(
 
 def _take_seat(session: Session, move: Move, *, now: datetime, is_guest: bool, is_back: bool) -> None:
     """Let an account hold an address, and remember how it came there: from which other one, and as the only one."""
-    moved = {"moved_in_at": now, "moved_from": move.old, "is_guest": is_guest}
+    moved: dict[str, Any] = {"moved_in_at": now, "moved_from": move.old, "is_guest": is_guest}
     remembered = moved if (move.old is not None or is_guest) and not is_back else {}
+    if move.old is None and not move.is_active:
+        remembered = {**remembered, "given_back": is_back}
     session.execute(
         database.insert(session, UserAddress)
         .values(address_id=move.new, user_id=move.account, is_main=False, **remembered)

@@ -141,13 +141,12 @@ def _do(
         return ids
     if asked.change is Change.INVITE:
         return invitations.ask_for(session, ids, actor=actor, now=now)
-    act = addresses.activate if asked.change is Change.ACTIVATE else addresses.deactivate
-    act(session, ids, actor=actor, now=now)
-    values = {"is_active": asked.change is Change.ACTIVATE, "deactivated_by_import": False}
-    session.execute(update(User).where(User.id.in_(ids)).values(values))
     if asked.change is Change.ACTIVATE:
-        addresses.clear_departures(session, ids, lists=lists)
+        addresses.activate(session, ids, actor=actor, now=now, lists=lists)
     else:
+        addresses.deactivate(session, ids, actor=actor, now=now)
+        values = {"is_active": False, "deactivated_by_import": False}
+        session.execute(update(User).where(User.id.in_(ids)).values(values))
         sessions.end_of_all(session, ids)
     account_log.record(session, [(each.id, each.username) for each in accounts], f"{asked.change}d", actor=actor)
     return ids

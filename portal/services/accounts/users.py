@@ -448,11 +448,8 @@ def activate(
     """Let a user log in, and be managed on the lists, again. Raise UnknownUserError or ChangedMeanwhileError."""
     with transaction(session):
         user = _row(session, username, as_of=as_of)
-        if not user.is_active:
-            addresses.activate(session, [user.id], actor=actor, now=now)
-        user.is_active, user.deactivated_by_import, user_id = True, False, user.id
-        session.flush()
-        addresses.clear_departures(session, [user.id], lists=lists)
+        user_id = user.id
+        addresses.activate(session, [user_id], actor=actor, now=now, lists=lists)
         _record(session, user, "activated", actor=actor)
     security_log.log("user activated", user=user_id)
 

@@ -107,8 +107,8 @@ def _merge(
     if dropped is not None:
         deleted_keys.remember(session, dropped, erase=False, secret=secret, now=now)
     moves.lock(session, held)
+    groups = _give_groups(session, gone.id, kept.id, lists=lists)  # first: they say which lists the person may see
     gained = tuple(_give_addresses(session, gone, kept, actor=actor, now=now, lists=lists))
-    groups = _give_groups(session, gone.id, kept.id, lists=lists)
     called = gone.username, kept.username
     for user_id, username, what in (
         (gone.id, called[0], f"merged into {called[1]}"),
@@ -187,7 +187,13 @@ def _give_addresses(
     if kept.is_active and not gone.is_active:
         moves.return_to(session, [(kept.id, each) for each in numbers], actor=actor, now=now)
     seats = update(UserAddress).where(UserAddress.user_id == gone.id, UserAddress.address_id.in_(numbers))
-    session.execute(seats.values(user_id=kept.id, is_main=UserAddress.is_main if not own else False))
+    session.execute(
+        seats.values(
+            user_id=kept.id,
+            is_main=UserAddress.is_main if not own else False,
+            given_back=None if kept.is_active else True,
+        )
+    )
     if kept.is_active:
         addresses.clear_departures_of(session, numbers, lists=lists)
         moves.send_to_one(session, {(kept.id, each): True for each in numbers}, lists=lists, actor=actor, now=now)

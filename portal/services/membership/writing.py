@@ -305,12 +305,10 @@ class _Writer:
         back = self._of(Action.REACTIVATE)
         if not back:
             return
-        ids = [account.id for account in back]
-        addresses.activate(self.session, ids, actor=self.context.actor, now=self.context.now)
+        ids, context = [account.id for account in back], self.context
+        addresses.activate(self.session, ids, actor=context.actor, now=context.now, lists=context.lists)
         for account in back:
             self._record(account, "activated")
-        self.session.execute(update(User).where(User.id.in_(ids)).values(is_active=True, deactivated_by_import=False))
-        self._clear_departures(ids)
 
     def _clear_departures(self, user_ids: Sequence[int]) -> None:
         if user_ids:

@@ -11,9 +11,12 @@ from sqlalchemy.orm import Session
 from portal.config import Catalogue
 from portal.errors import BadInputError, SharedMailboxError, UnknownUserError
 from portal.models import AccountChange, Address, History, Preference, User, UserAddress
-from portal.services.accounts import addresses, users
+from portal.services.accounts import addresses, bulk, users
 from portal.services.accounts.addresses import AddressChange, checked
+from portal.services.accounts.directory import Wanted
 from portal.services.history import Actor
+from portal.services.membership import merging
+from portal.services.membership.merging import Merge
 from portal.services.preferences import preferences
 from portal.services.transaction import transaction
 from tests.factories import NOW, make_preference, make_user
@@ -148,6 +151,55 @@ def test_an_account_that_is_not_active_is_sent_nothing_so_nothing_ends(office: O
     make_preference(session, "members", X, True)
     office.add(alice, Y)
     assert office.stored() == {X: (True, "user")}
+
+
+@pytest.mark.parametrize("comes_by", ["gift", "merge"])
+@pytest.mark.parametrize("act", ["one", "many"])
+def test_an_address_given_to_a_deactivated_account_ends_what_a_list_sends_to_twice_once_it_is_activated(
+    office: Office, session: Session, act: str, comes_by: str
+) -> None:
+    alice = make_user(session, "alice", X)
+    make_user(session, "bob", Y)
+    for address, days in ((X, 0), (Y, -1)):
+        at = NOW + timedelta(days=days)
+        make_preference(session, "members", address, True, source="list", seen=True, changed_at=at)
+    make_preference(session, "tech", X, True)
+    for name in ("alice", "bob"):
+        users.deactivate(session, name, now=NOW)
+    if comes_by == "gift":
+        office.add(alice, Y)
+    else:
+        merging.merge(session, Merge("bob", "alice"), now=NOW, lists=office.catalogue.lists, secret=b"")
+    assert office.stored("members") == {X: (True, "list"), Y: (True, "list")}
+    activate(session, office, alice, act)
+    assert office.stored("members") == {X: (True, "list"), Y: (False, "rule")}
+    assert office.stored("tech") == {X: (True, "user"), Y: (False, "rule")}
+    office.choose(alice, Y)
+    for _again in range(2):
+        users.deactivate(session, "alice", now=NOW)
+        activate(session, office, alice, act)
+    assert office.stored("members") == {X: (False, "rule"), Y: (True, "user")}
+
+
+def activate(session: Session, office: Office, user_id: int, act: str) -> None:
+    if act == "one":
+        users.activate(session, "alice", now=NOW, lists=office.catalogue.lists)
+        return
+    asked = bulk.Asked(bulk.Change.ACTIVATE, Wanted(user_ids=(user_id,)))
+    preview = bulk.preview(session, asked)
+    assert bulk.do(session, asked, preview_id=preview.id, **office.common) == 1
+
+
+def test_whoever_is_activated_again_has_all_that_they_had_at_several_addresses(
+    office: Office, session: Session
+) -> None:
+    """They joined with the second one by hand, and nothing was given meanwhile."""
+    make_user(session, "alice", X, Y)
+    for address in (X, Y):
+        make_preference(session, "members", address, True, source="list", seen=True)
+    users.deactivate(session, "alice", now=NOW)
+    users.activate(session, "alice", now=NOW, lists=office.catalogue.lists)
+    assert office.stored() == {X: (True, "list"), Y: (True, "list")}
 
 
 def test_an_address_added_by_mistake_and_removed_leaves_nothing_with_anybody(office: Office, session: Session) -> None:

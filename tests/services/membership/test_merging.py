@@ -1,8 +1,10 @@
 """Two accounts of one person become one."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -70,6 +72,17 @@ def test_who_was_on_a_list_by_neither_or_one_account_is_so_afterwards(session: S
     before = wanted(session)
     assert merge(session, "ada2", "ada").subscriptions == ()
     assert wanted(session) == before
+
+
+def test_a_list_that_the_merge_lets_somebody_see_again_is_sent_to_one_address(
+    app: Flask, session: Session, both: None
+) -> None:
+    """Ada was on the board's list once, when she was in its group; her second account is on it now."""
+    lists = app.extensions["portal"].catalogue().lists
+    make_preference(session, "board", "ada@example.org", True, seen=False)
+    make_preference(session, "board", "home@example.org", True, seen=True, changed_at=NOW + timedelta(days=1))
+    merging.merge(session, Merge("ada2", "ada"), now=NOW, lists=lists, secret=SECRET)
+    assert wanted(session) == {("board", "home@example.org")}
 
 
 def test_a_mailbox_that_both_hold_keeps_what_it_has(session: Session) -> None:

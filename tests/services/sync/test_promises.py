@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, func, not_, select, text, update
 from sqlalchemy.orm import Session, aliased
 
 from portal.config import Catalogue
@@ -200,11 +200,7 @@ class Promises(RuleBasedStateMachine):
         for handle in LISTS:
             self.acts[mailbox, handle] = ""
             self._remember_choices(handle, before[handle])
-            alone = [each for each in self._held(user_id) if len(self._holders(each)) == 1]
-            stored = self._stored(handle)
-            on = [each for each in alone if each in stored and stored[each]["subscribed"]]
-            if self._may_see(user_id, handle):
-                assert len(on) <= 1, "a list sends to one address of theirs"
+        self._check_that_lists_send_to_one(user_id)
 
     @rule(name=people, mailbox=mailboxes)
     def remove_an_address(self, name: str, mailbox: str) -> None:
@@ -348,15 +344,38 @@ class Promises(RuleBasedStateMachine):
         with transaction(self.session) as session:
             user = session.scalar(select(User).where(User.username == name))
             if user is not None:
-                act = addresses.deactivate if user.is_active else addresses.activate
-                act(session, [user.id], actor=COMMAND_LINE, now=self.clock())
-                user.is_active = not user.is_active
-                session.flush()
+                was_given = select(UserAddress.given_back).where(UserAddress.user_id == user.id)
+                is_given = user.is_active is False and {True, False} & set(session.scalars(was_given))
+                if user.is_active:
+                    addresses.deactivate(session, [user.id], actor=COMMAND_LINE, now=self.clock())
+                    user.is_active = False
+                    session.flush()
+                else:
+                    lists = self.catalogue.lists
+                    addresses.activate(session, [user.id], actor=COMMAND_LINE, now=self.clock(), lists=lists)
                 for handle, mailbox in product(LISTS, MAILBOXES):
                     if self._is_held_by(user.id, mailbox):
                         self.acts[mailbox, handle] = ""
-                if user.is_active:
-                    addresses.clear_departures(session, [user.id], lists=self.catalogue.lists)
+                user_id = user.id if is_given else None
+        if user is not None and user_id is not None:
+            self._check_that_lists_send_to_one(user_id)
+
+    def _check_that_lists_send_to_one(self, user_id: int) -> None:
+        alone = [each for each in self._held(user_id) if len(self._holders(each)) == 1]
+        for handle in LISTS:
+            stored = self._stored(handle)
+            on = [each for each in alone if each in stored and stored[each]["subscribed"]]
+            if self._may_see(user_id, handle):
+                assert len(on) <= 1, "a list sends to one address of theirs"
+
+    @rule(name=people, mailbox=mailboxes)
+    def give_an_address_to_a_deactivated_account(self, name: str, mailbox: str) -> None:
+        with self.session.begin():
+            user_id = self.session.scalar(select(User.id).where(User.username == name, not_(User.is_active)))
+        if user_id is not None and mailbox not in self._held(user_id):
+            self._change_addresses(user_id, "add", mailbox)
+            for handle in LISTS:
+                self.acts[mailbox, handle] = ""
 
     def _is_held_by(self, user_id: int, mailbox: str) -> bool:
         mine = select(Address.id).join(UserAddress).where(UserAddress.user_id == user_id)
