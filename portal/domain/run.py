@@ -31,6 +31,7 @@ class RunState(StrEnum):
 NEVER_BEGUN = (RunState.ASKED, RunState.TAKEN, RunState.SHOWN, RunState.CHANGED, RunState.DROPPED)
 SHOWS_PLAN = (RunState.SHOWN, RunState.CHANGED, RunState.HELD)
 IN_PROGRESS = (RunState.OPEN, RunState.PLANNED)
+UNDER_WAY = (RunState.ASKED, RunState.TAKEN, *IN_PROGRESS)
 
 WAITS = "waits"  # what stands for the result of a line that waits for approval
 

@@ -6,6 +6,7 @@ Pure functions over small values. Source of every rule: docs/semantics.md, "Safe
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
 
 from portal.domain.mailinglist import SafetyLimits
@@ -49,18 +50,40 @@ class Earlier:
     is_first_after_restore: bool = False
 
 
+class Limited(StrEnum):
+    """What the safety limits count together."""
+
+    REMOVALS = "removals"  # leaves that are taken over too
+    JOINS = "joins"
+    ADDITIONS = "additions"
+
+
+class Excess(NamedTuple):
+    """What exceeds a limit: how many, together with the last twelve hours, and how many would need no approval.
+
+    ``base`` is the number of addresses that a percentage is taken of.
+    """
+
+    of: Limited
+    number: int
+    limit: int
+    base: int
+
+
 @dataclass(frozen=True)
 class Approval:
     """Whether a plan needs approval, and what for.
 
     ``id`` names what is to be approved, ``counted`` the addresses whose lines count, ``waiting`` those whose lines wait
-    for the approval; ``reason`` says why they do, and is empty where the whole plan may be carried out.
+    for the approval; ``reason`` says why they do, and is empty where the whole plan may be carried out. ``excess`` is
+    what exceeds the safety limits, None where it is the roster that is in doubt.
     """
 
     id: str
     reason: str
     counted: frozenset[int]
     waiting: frozenset[int]
+    excess: Excess | None = None
 
 
 def counts(action: Action, *, preference: bool | None, is_own_choice: bool, is_half_of_move: bool) -> bool:
@@ -91,8 +114,8 @@ def judge(
     doubt = _doubt(expected, on_roster=on_roster, earlier=earlier)
     if lines and not unapproved:
         doubt = ""
-    excess = _excess(counted, limits, seen_on=seen_on, on_roster=on_roster, recent=earlier.recent)
-    reason = doubt or (excess and f"this plan exceeds the safety limits: {excess}")
+    excess = None if doubt else _excess(counted, limits, seen_on=seen_on, on_roster=on_roster, recent=earlier.recent)
+    reason = doubt or (_excess_text(excess, is_recent=bool(earlier.recent)) if excess else "")
     is_whole = bool(doubt or (reason and waits_as_whole))
     named = unapproved if is_whole else counted
     return Approval(
@@ -100,7 +123,13 @@ def judge(
         reason=reason,
         counted=frozenset(each.address_id for each in counted),
         waiting=frozenset(each.address_id for each in named) if reason else frozenset(),
+        excess=excess,
     )
+
+
+def most(count: int, percent: int, *, base: int) -> int:
+    """Return how many lines need no approval: a count, or a share of a number of addresses where that is more."""
+    return max(count, percent * base // 100)
 
 
 def plan_id(handle: str, lines: Iterable[Line]) -> str:
@@ -125,20 +154,29 @@ def _doubt(expected: Expected, *, on_roster: int, earlier: Earlier) -> str:
 
 def _excess(
     counted: Collection[Line], limits: SafetyLimits, *, seen_on: int, on_roster: int, recent: Collection[Act]
-) -> str:
-    """Return in words what exceeds the limits, if anything."""
+) -> Excess | None:
+    """Return the first limit that is exceeded, if any is."""
 
-    def too_many(actions: set[Action], count: int, percent: int, base: int) -> int:
+    def count(*actions: Action) -> int:
         ids = {each.address_id for each in counted if each.action in actions}
-        number = len(ids | {address_id for address_id, action in recent if action in actions}) if ids else 0
-        return number if number > count and number * 100 > percent * base else 0
+        return len(ids | {address_id for address_id, action in recent if action in actions}) if ids else 0
 
-    removals = (limits.removals, limits.removals_percent, seen_on)
-    together = ", together with the last 12 hours" if recent else ""
-    if number := too_many({Action.REMOVE, Action.LEFT}, *removals):
-        return f"it takes {number} of {seen_on} addresses off the list or as having left{together}"
-    if number := too_many({Action.JOINED}, *removals):
-        return f"it takes {number} addresses that are unsubscribed here as having joined at the list{together}"
-    if number := too_many({Action.ADD}, limits.additions, limits.additions_percent, on_roster):
-        return f"it adds {number} addresses to {on_roster} on the list{together}"
-    return ""
+    removals = most(limits.removals, limits.removals_percent, base=seen_on)
+    additions = most(limits.additions, limits.additions_percent, base=on_roster)
+    measured = (
+        Excess(Limited.REMOVALS, count(Action.REMOVE, Action.LEFT), removals, seen_on),
+        Excess(Limited.JOINS, count(Action.JOINED), removals, seen_on),
+        Excess(Limited.ADDITIONS, count(Action.ADD), additions, on_roster),
+    )
+    return next((each for each in measured if each.number > each.limit), None)
+
+
+def _excess_text(excess: Excess, *, is_recent: bool) -> str:
+    number, base = excess.number, excess.base
+    words = {
+        Limited.REMOVALS: f"it takes {number} of {base} addresses off the list or as having left",
+        Limited.JOINS: f"it takes {number} addresses that are unsubscribed here as having joined at the list",
+        Limited.ADDITIONS: f"it adds {number} addresses to {base} on the list",
+    }
+    together = ", together with the last 12 hours" if is_recent else ""
+    return f"this plan exceeds the safety limits: {words[excess.of]}{together}"

@@ -146,7 +146,7 @@ def test_a_superuser_approves_in_the_browser_what_exceeded_the_safety_limits(wal
     assert walk.page.locator("[data-note]").first.get_attribute("data-note") == "asked"
 
     assert walk.shell("sync", "--requested").exit_code == 0
-    walk.press("Reload this page")
+    walk.press("Stop refreshing")
     walk.sees("Done")
     walk.open("/admin/users")
     assert banner.count() == 0 or "Members" not in banner.inner_text()
@@ -161,18 +161,34 @@ def test_a_superuser_finds_out_why_somebody_is_not_on_a_list(walk: Walk) -> None
     walk.page.fill("#q", "oard3")
     walk.page.get_by_role("main").get_by_role("button", name="Search").click()
     walk.press("board3@example.org")
-    walk.sees("board3@example.org is not on members")
-    walk.page.locator("summary", has_text="Why: Members").click()
+    walk.press("Left at the list on 22 Nov")
+    walk.sees("Why is board3@example.org not on Members?")
     walk.sees("because they left at the list")
+    walk.press("Put on")
+    walk.page.fill("#reason", "asked by phone")
+    walk.press("Put this address on the list")
+    walk.sees("1 address was put on the list.")
+    walk.sees("The next run adds it")
+    walk.press("History")
+    walk.sees("bob put board3@example.org on Members: “asked by phone”")
+
+
+def test_the_page_of_a_run_under_way_shows_its_end_by_itself(walk: Walk) -> None:
+    walk.log_in("bob")
+    walk.open("/admin/lists/members")
+    walk.page.get_by_role("button", name="Sync now").click()
+    walk.sees("This page refreshes itself every ten seconds.")
+    assert walk.shell("sync", "--requested").exit_code == 0
+    walk.page.get_by_text("What it did").wait_for(timeout=30_000)
+    walk.sees("Done")
 
 
 def test_a_superuser_takes_all_of_a_group_off_a_list_and_puts_them_back(walk: Walk) -> None:
     board = {f"{name}@example.org" for name in BOARD}
     walk.log_in("bob")
-    choose_for_the_board(walk, "Take off the list", "Take these 12 addresses off")
-    assert walk.shell("sync").exit_code == 77  # twelve of thirteen at once: it needs approval
-    (plan,) = json.loads(walk.shell("sync", "--dry-run", "--format", "json", "members").stdout)
-    assert walk.shell("sync", "--accept", plan["plan"]).exit_code == 0
+    choose_for_the_board(walk, "Take off the list", "Take off, and approve the run")  # twelve of thirteen at once
+    walk.page.get_by_role("link", name="Stop refreshing").click()
+    assert walk.shell("sync", "--requested").exit_code == 0
     assert walk.rosters.get("members") == {"bob@example.org", "stranger@example.net"}
 
     choose_for_the_board(walk, "Put on the list", "Put these 12 addresses on")
@@ -185,6 +201,8 @@ def choose_for_the_board(walk: Walk, bulk_action: str, approval: str) -> None:
     walk.page.get_by_label("Bulk action").select_option(bulk_action)
     walk.page.get_by_label("for", exact=True).select_option("All 12 addresses")
     walk.press("Continue")
+    if "approve" in approval:
+        assert "12 removals, limit 5" in walk.page.locator("[data-forecast]").inner_text()
     walk.page.fill("#reason", "asked by the board")
     walk.press(approval)
 

@@ -181,3 +181,11 @@ def test_settings_at_the_list_are_shown_to_whoever_is_on_it(alice: Visitor, offe
     links = [each["href"] for tag, each in page.tags if tag == "a" and "/options/" in (each["href"] or "")]
     assert links == ["https://lists.example.org/options/alice%40example.org"]
     assert "Digest, pause, password: your settings at the list" in page.text
+
+
+def test_superusers_put_people_on_a_list_that_is_not_listed_on_their_page(
+    bob: Visitor, people: dict[str, int], offer: Offer
+) -> None:
+    offer("news", ("crew", "listed = false"))
+    assert "Crew" not in bob.get("/subscriptions").text
+    assert "Put on Crew" in bob.get(f"/admin/users/{people['alice']}").text

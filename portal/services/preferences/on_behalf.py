@@ -25,6 +25,7 @@ from portal.services.accounts.addresses import may_see
 from portal.services.history import Actor, Change
 from portal.services.reports import subscribers
 from portal.services.reports.subscribers import Filter, Source
+from portal.services.sync.expected_plans import NextRun, next_run
 from portal.services.transaction import reading, transaction
 
 LONGEST_REASON = 200  # characters
@@ -51,15 +52,21 @@ class Eligibility(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BulkPreview:
-    """What a bulk action would do: how many addresses it changes, the first few, how many it passes over and why."""
+    """What a bulk action would do: how many addresses it changes, the first few, how many it passes over and why.
+
+    ``next_run`` is what the next run is expected to make of it; None where it chooses nothing, or the list is paused.
+    """
 
     id: str
     count: int
     first: tuple[str, ...]
     passed_over: dict[Eligibility, int]
+    next_run: NextRun | None
 
 
-def preview(session: Session, mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter) -> BulkPreview:
+def preview(
+    session: Session, mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter, *, now: datetime
+) -> BulkPreview:
     """Return what a bulk action would do to the addresses that a filter finds. Writes nothing."""
     with reading(session):
         found = _judged(session, mailing_list, bulk_action, wanted)
@@ -68,7 +75,11 @@ def preview(session: Session, mailing_list: MailingList, bulk_action: BulkAction
         del passed_over[Eligibility.CHANGE]
         query = select(Address.spelling).where(Address.id.in_(ids[:_NAMED])).order_by(Address.canonical)
         first = tuple(session.scalars(query))
-    return BulkPreview(_id(mailing_list, bulk_action, ids), len(ids), first, dict(passed_over))
+    expected = None
+    if ids and bulk_action is not BulkAction.RETRY and not mailing_list.is_paused:
+        changes = dict.fromkeys(ids, bulk_action is BulkAction.SUBSCRIBE)
+        expected = next_run(session, mailing_list, changes, now=now)
+    return BulkPreview(_id(mailing_list, bulk_action, ids), len(ids), first, dict(passed_over), expected)
 
 
 def do(

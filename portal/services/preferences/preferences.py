@@ -118,13 +118,18 @@ class Holder:
         return None if row is None else row.subscribed
 
 
-def page(session: Session, user_id: int, *, catalogue: Catalogue, now: datetime) -> Page:
-    """Return what the member's page shows: the lists that they may see, and the state of each. One statement."""
+def page(session: Session, user_id: int, *, catalogue: Catalogue, now: datetime, with_unlisted: bool = False) -> Page:
+    """Return what the member's page shows: the lists that they may see, and the state of each. One statement.
+
+    ``with_unlisted``: those too that superusers alone put people on.
+    """
     with reading(session):
         holder = _load(session, _of_user(tuple(catalogue.lists)), user_id=user_id)
     promise = timedelta(hours=catalogue.applied_within_hours)
     offers = (
-        _offer(holder, each, now=now, promise=promise) for each in catalogue.lists.values() if holder.is_offered(each)
+        _offer(holder, each, now=now, promise=promise)
+        for each in catalogue.lists.values()
+        if holder.is_offered(each) or (with_unlisted and each.is_offered_to(holder.groups))
     )
     return Page(tuple(holder.addresses.values()), tuple(offers))
 
@@ -416,6 +421,42 @@ def send_to_main(
         }
         written = _write(session, holder, wanted, source="superuser", actor=actor, now=now)
     return len(written)
+
+
+def take_off_all(
+    session: Session,
+    user_id: int,
+    *,
+    catalogue: Catalogue,
+    actor: Actor,
+    now: datetime,
+    as_of: int,
+    reason: str,
+) -> int:
+    """Untick, on behalf of a user, each list that they are on, are to be on, or never chose; return how many changed.
+
+    ``as_of`` is the last change of the account that the actor has seen. Raise UnknownUserError, ChangedMeanwhileError
+    or DisabledError.
+    """
+    catalogue.require_enabled()
+    with transaction(session):
+        _lock(session, User.id == user_id)
+        account_log.require_unchanged(session, user_id, since=as_of)
+        holder = _load(session, _of_user(tuple(catalogue.lists)), user_id=user_id)
+        wanted = {
+            each.handle: wanted_by(holder, each, ticked=False, address_id=None)
+            for each in catalogue.lists.values()
+            if _can_be_taken_off(holder, each)
+        }
+        written = _write(session, holder, wanted, source="superuser", actor=actor, now=now, reason=reason)
+    return len(written)
+
+
+def _can_be_taken_off(holder: Holder, mailing_list: MailingList) -> bool:
+    if holder.sends_to(mailing_list.handle) is not None:
+        return True
+    is_unchosen = all(holder.preference(mailing_list.handle, each) is None for each in holder.addresses)
+    return is_unchosen and mailing_list.is_offered_to(holder.groups)
 
 
 def wanted_by(holder: Holder, mailing_list: MailingList, *, ticked: bool, address_id: int | None) -> dict[int, bool]:

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, and_, case, exists, false, func, not_, or_
 from sqlalchemy.orm import Session
 
 from portal.domain.mailinglist import MailingList
+from portal.domain.safety import Excess, Limited, most
 from portal.models import Address, Preference, Run, RunLine, User, UserAddress, UserGroup
 from portal.services.accounts import bulk
 from portal.services.accounts.bulk import Asked, Change
@@ -21,7 +22,7 @@ class Forecast(NamedTuple):
     """One list: how many addresses the next sync adds and removes because of the change.
 
     ``needs_approval``: that is more than the safety limits allow, together with what waits and with the last twelve
-    hours.
+    hours, as ``excess`` says; or none would stay on the list, or it is the first plan since a backup was put back.
     """
 
     handle: str
@@ -29,6 +30,7 @@ class Forecast(NamedTuple):
     additions: int
     removals: int
     needs_approval: bool
+    excess: Excess | None = None
 
 
 def forecast(
@@ -45,16 +47,14 @@ def forecast(
         totals = _totals(session, concerned, counts, now=now)
         held_as_whole = {handle for handle in concerned if plans.is_first_after_restore(session, handle)}
         seen_on = _count_seen(session, concerned)
-    return tuple(
-        Forecast(
-            handle,
-            each.name,
-            counts[handle].added,
-            counts[handle].removed,
-            handle in held_as_whole or _exceeds(each, totals[handle], seen_on.get(handle)),
-        )
-        for handle, each in concerned.items()
-    )
+    found = []
+    for handle, each in concerned.items():
+        total, seen = totals[handle], seen_on.get(handle, 0)
+        is_whole = handle in held_as_whole or _would_be_empty(total, seen)
+        excess = None if is_whole else _excess(each, total, seen)
+        needs_approval = is_whole or excess is not None
+        found.append(Forecast(handle, each.name, counts[handle].added, counts[handle].removed, needs_approval, excess))
+    return tuple(found)
 
 
 class _Total(NamedTuple):
@@ -80,17 +80,18 @@ def _totals(
     return totals
 
 
-def _exceeds(mailing_list: MailingList, total: _Total, seen_on: int | None) -> bool:
+def _excess(mailing_list: MailingList, total: _Total, seen_on: int) -> Excess | None:
     limits = mailing_list.safety_limits
-
-    def is_too_much(number: int, most: int, percent: int) -> bool:
-        return number > most and number * 100 > percent * (seen_on or 0)
-
-    if total.removed > 1 and total.removed == seen_on:  # none would stay, which looks like a mistake
-        return True
-    return is_too_much(total.removed, limits.removals, limits.removals_percent) or is_too_much(
-        total.added, limits.additions, limits.additions_percent
+    measured = (
+        Excess(Limited.REMOVALS, total.removed, most(limits.removals, limits.removals_percent, base=seen_on), seen_on),
+        Excess(Limited.ADDITIONS, total.added, most(limits.additions, limits.additions_percent, base=seen_on), seen_on),
     )
+    return next((each for each in measured if each.number > each.limit), None)
+
+
+def _would_be_empty(total: _Total, seen_on: int) -> bool:
+    """Tell whether none would stay, which looks like a mistake."""
+    return total.removed > 1 and total.removed == seen_on
 
 
 def _changes(asked: Asked, lists: Mapping[str, MailingList]) -> Any:

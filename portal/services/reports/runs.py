@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from portal import database
 from portal.domain.merge import Action
-from portal.domain.run import IN_PROGRESS, NEVER_BEGUN, WAITS, RunState
+from portal.domain.run import IN_PROGRESS, NEVER_BEGUN, UNDER_WAY, WAITS, RunState
 from portal.errors import UnknownRunError
 from portal.models import Run, RunLine
 from portal.services.reports.lists import RunReport, run_reports
@@ -39,6 +39,11 @@ class RunFound(NamedTuple):
     def duration(self) -> timedelta | None:
         """Return how long it took; None while it is in progress, or where it was interrupted."""
         return None if self.run.finished_at is None else self.run.finished_at - self.run.started_at
+
+    @property
+    def is_under_way(self) -> bool:
+        """Tell whether its page may say something else in a moment."""
+        return self.run.state in UNDER_WAY and not self.is_interrupted
 
     def changes(self, action: str | None = None) -> int:
         """Count the lines, of an action or of all, that are carried out where its plan is applied."""

@@ -27,6 +27,7 @@ class Holder(NamedTuple):
     username: str
     is_active: bool
     may_see: bool
+    user_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class Explanation:
 
     ``seen`` and ``preference`` are None where nothing is known. ``next_action`` is what the next run does if the
     roster is still what was seen, ``next_reason`` why; ``held_back``: it is due, and put off. ``sentences`` say all
-    this, ``summary`` in one sentence; ``history`` holds the last changes, the newest first.
+    this, ``summary`` in one sentence; ``history`` holds the last changes, the newest first. ``address_id`` is None of
+    an address that is not known.
     """
 
     handle: str
@@ -50,6 +52,17 @@ class Explanation:
     summary: str
     sentences: tuple[str, ...]
     history: tuple[HistoryLine, ...]
+    address_id: int | None = None
+
+    @property
+    def may_be_put_on(self) -> bool:
+        """Tell whether a superuser can subscribe the address: an active user who may see the list holds it."""
+        return not self.preference and any(each.is_active and each.may_see for each in self.holders)
+
+    @property
+    def may_be_taken_off(self) -> bool:
+        """Tell whether a superuser can unsubscribe the address."""
+        return self.address_id is not None and (self.preference or (self.preference is None and bool(self.seen)))
 
     @property
     def is_of_concern(self) -> bool:
@@ -106,6 +119,7 @@ def explain(
         summary=_summary(known),
         sentences=(_on_the_list(known), _held_by(known), *_chosen(known), *_at_the_list(known), *_next_run(known)),
         history=history,
+        address_id=known.row.id,
     )
 
 
@@ -179,14 +193,14 @@ def _successor(session: Session, row: Any) -> str | None:
 def _holders(session: Session, mailing_list: MailingList, address_id: int) -> tuple[Holder, ...]:
     groups = select(func.aggregate_strings(UserGroup.name, "\n")).where(UserGroup.user_id == User.id)
     found = session.execute(
-        select(User.username, User.is_active, groups.correlate(User).scalar_subquery())
+        select(User.username, User.is_active, groups.correlate(User).scalar_subquery(), User.id)
         .join(UserAddress, UserAddress.user_id == User.id)
         .where(UserAddress.address_id == address_id)
         .order_by(User.username_key)
     )
     return tuple(
-        Holder(username, is_active, mailing_list.is_offered_to(frozenset((names or "").split("\n"))))
-        for username, is_active, names in found
+        Holder(username, is_active, mailing_list.is_offered_to(frozenset((names or "").split("\n"))), user_id)
+        for username, is_active, names, user_id in found
     )
 
 

@@ -154,7 +154,7 @@ def _undecided(
     there are many: nothing but the roster decides those.
     """
     unknown = set(roster)
-    halves = _halves_of_moves(session, mailing_list)
+    halves = halves_of_moves(session, mailing_list)
     ids, steady_on = _unsettled(session, mailing_list, unknown, our_acts)
     bare, firsts = _bare(session, mailing_list, unknown, alone=halves.union(our_acts))
     ids |= bare
@@ -225,7 +225,7 @@ def _without_account(session: Session, canonicals: Collection[str]) -> set[str]:
     return left
 
 
-def _halves_of_moves(session: Session, mailing_list: MailingList) -> set[int]:
+def halves_of_moves(session: Session, mailing_list: MailingList) -> set[int]:
     """Return the addresses that somebody on the list moved to, and those that no run has followed them from."""
     of_list = Preference.list_handle == mailing_list.handle
     moved_to = session.scalars(select(Preference.moved_to).where(of_list, Preference.moved_to.is_not(None)))
@@ -259,17 +259,8 @@ def _count_seen_on(session: Session, mailing_list: MailingList, ids: Collection[
 
 def _with_preference(mailing_list: MailingList) -> Select[Any]:
     """Return id, canonical form and overview of the addresses that have a preference."""
-    steady = and_(
-        Preference.seen == Preference.subscribed,
-        not_(Preference.touched),
-        not_(Preference.departed),
-        Preference.waiting_since.is_(None),
-        Preference.moved_to.is_(None),
-        Preference.refused_at.is_(None),
-        is_managed(mailing_list),
-    )
     overview = case(
-        (steady, cast(Preference.subscribed, Integer)),
+        (is_steady(mailing_list), cast(Preference.subscribed, Integer)),
         (is_held(), _Overview.UNSETTLED),
         else_=_Overview.UNSETTLED_WITHOUT_ACCOUNT,
     )
@@ -277,6 +268,19 @@ def _with_preference(mailing_list: MailingList) -> Select[Any]:
         select(Address.id, Address.canonical, overview)
         .join(Preference, Preference.address_id == Address.id)
         .where(Preference.list_handle == mailing_list.handle)
+    )
+
+
+def is_steady(mailing_list: MailingList) -> ColumnElement[bool]:
+    """Return the condition that preference and seen agree, and nothing is open; unknown where nothing was seen."""
+    return and_(
+        Preference.seen == Preference.subscribed,
+        not_(Preference.touched),
+        not_(Preference.departed),
+        Preference.waiting_since.is_(None),
+        Preference.moved_to.is_(None),
+        Preference.refused_at.is_(None),
+        is_managed(mailing_list),
     )
 
 

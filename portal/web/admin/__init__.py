@@ -10,6 +10,7 @@ from portal.web.admin import (
     mail,
     one_list,
     people,
+    person,
     runs,
     search,
     user_addresses,
@@ -17,5 +18,6 @@ from portal.web.admin import (
 )
 
 blueprint = Blueprint("admin", __name__, url_prefix="/admin")
-for each in (api_keys, imports, linking, lists, mail, one_list, people, runs, search, user_addresses, users):
+ROOMS = (api_keys, imports, linking, lists, mail, one_list, people, person, runs, search, user_addresses, users)
+for each in ROOMS:
     blueprint.register_blueprint(each.blueprint)

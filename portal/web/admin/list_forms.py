@@ -57,6 +57,7 @@ class SubscribersForm(FilterForm):
         _("Order"), filters=[trimmed], validators=[Optional(), AnyOf(_ORDERS, _("There is no such order."))]
     )
     page = IntegerField(_("Page"), validators=[Optional(), NumberRange(1, MOST_PAGES, _("There is no such page."))])
+    changed = IntegerField(_("Address"), validators=[Optional(), NumberRange(1, MAX_ID)])
 
     @property
     def order(self) -> str:
@@ -80,6 +81,11 @@ class BulkActionForm(FilterForm):
     )
     of = StringField(validators=[Optional(), AnyOf(("selected", "all"))])
     address = SelectMultipleField(_("Address"), coerce=int, validate_choice=False)
+    # Where it was asked for, if not on the page of the list: on that of a person, or of why an address is on it.
+    person = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
+    why = StringField(filters=[trimmed], validators=[Optional(), Length(max=254), is_readable])
+    sort = StringField(filters=[trimmed], validators=[Optional(), AnyOf(_ORDERS)])
+    page = IntegerField(validators=[Optional(), NumberRange(1, MOST_PAGES)])
 
     def validate_address(self, field: Any) -> None:
         """Refuse what is not the number of an address. Raise ValidationError."""
@@ -90,6 +96,11 @@ class BulkActionForm(FilterForm):
     def addresses(self) -> tuple[int, ...]:
         """Return the ids of the addresses that were named; none where all that the filter finds are asked for."""
         return () if self.of.data == "all" else tuple(self.address.data or ())
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Return the page of the list that it was asked for on, as the query of a URL."""
+        return {**self.query, **{name: value for name in ("sort", "page") if (value := self[name].data)}}
 
     @property
     def lacks_addresses(self) -> bool:
@@ -110,6 +121,16 @@ class ReasonForm(PostedForm):
         _("Reason"),
         filters=[trimmed],
         validators=[DataRequired(_("Say why: it stands in the history.")), Length(max=LONGEST_REASON), is_readable],
+    )
+
+
+class WhyForm(QueryForm):
+    """The address that is asked about."""
+
+    q = StringField(
+        _("Address"),
+        filters=[trimmed],
+        validators=[InputRequired(_("Enter an address.")), Length(max=254), is_readable],
     )
 
 

@@ -2,11 +2,12 @@
 
 from datetime import timedelta
 
-from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
+from portal.domain.address import canonical
 from portal.domain.mailinglist import MailingList
-from portal.errors import ChangedMeanwhileError, StaleFormError
+from portal.errors import ChangedMeanwhileError, InvalidAddressError, StaleFormError
 from portal.extensions import db, portal
 from portal.faults import fault_of
 from portal.services import security_log
@@ -15,11 +16,21 @@ from portal.services.preferences import on_behalf
 from portal.services.preferences.on_behalf import BulkAction
 from portal.services.reports import lists as list_reports
 from portal.services.reports import subscribers, trends
-from portal.services.reports.subscribers import Subscriber
+from portal.services.reports import why as reasons
+from portal.services.reports.subscribers import Filter, Subscriber
+from portal.services.sync import expected_plans
 from portal.translation import gettext, ngettext
 from portal.web import guards, shown
 from portal.web.admin import downloads
-from portal.web.admin.list_forms import STATE_WORDS, BulkActionForm, ExportForm, SubscribersForm, reason_form
+from portal.web.admin.list_forms import (
+    STATE_WORDS,
+    BulkActionForm,
+    ExportForm,
+    SubscribersForm,
+    WhyForm,
+    reason_form,
+)
+from portal.web.template_filters import sentence
 
 blueprint = Blueprint("one_list", __name__, url_prefix="/lists/<handle>")
 
@@ -34,7 +45,7 @@ def show(handle: str) -> ResponseReturnValue:
     mailing_list = catalogue.get(handle)
     form = SubscribersForm(request.args)
     is_valid = form.validate()
-    if form.sort.errors or form.page.errors:  # no link of ours says that
+    if form.sort.errors or form.page.errors or form.changed.errors:  # no link of ours says that
         abort(400)
     (report,) = list_reports.lists(db.session(), catalogue=catalogue, now=now, handles=[handle])
     page = None
@@ -57,12 +68,36 @@ def show(handle: str) -> ResponseReturnValue:
         report=report,
         form=form,
         page=page,
+        changed=_changed(mailing_list, form.changed.data),
         size=AT_ONCE,
         groups={each: each for each in directory.groups(db.session())},
         weeks=trends.weeks(db.session(), [handle], now=now)[handle],
         state_words=STATE_WORDS,
     )
     return response, 200 if is_valid else 400
+
+
+def _changed(mailing_list: MailingList, address_id: int | None) -> tuple[Subscriber, ...]:
+    """Return the address that was just changed, whatever the filter finds."""
+    if address_id is None:
+        return ()
+    wanted, now = Filter(address_ids=(address_id,)), portal().clock()
+    return subscribers.page(db.session(), mailing_list, wanted, size=1, now=now, promise=_promise()).subscribers
+
+
+@blueprint.get("/why")
+def why(handle: str) -> ResponseReturnValue:
+    """Answer why an address is on the list or not, with what can be done about it."""
+    mailing_list, form = portal().catalogue().get(handle), WhyForm(request.args)
+    answer = None
+    if form.validate():
+        try:
+            moment, now = current_app.jinja_env.filters["moment"], portal().clock()
+            answer = reasons.explain(db.session(), mailing_list, canonical(form.q.data), now=now, moment=moment)
+        except InvalidAddressError as error:
+            form.q.errors.append(sentence(str(error)))
+    response = render_template("admin/why.html", mailing_list=mailing_list, form=form, answer=answer)
+    return response, 200 if answer else 400
 
 
 @blueprint.get("/export")
@@ -104,12 +139,13 @@ def change(handle: str) -> ResponseReturnValue:
     if not form.validate():
         return _preview_page(mailing_list, asked, form), 422
     try:
+        preview_id, plan_id = shown.read("bulk-action", form.shown.data)
         done = on_behalf.do(
             db.session(),
             mailing_list,
             bulk_action,
             asked.wanted,
-            preview_id=shown.read("bulk-action", form.shown.data),
+            preview_id=preview_id,
             actor=guards.actor(),
             now=portal().clock(),
             reason=form.reason.data if "reason" in form else "",
@@ -120,7 +156,28 @@ def change(handle: str) -> ResponseReturnValue:
         )
         return _preview_page(mailing_list, asked, form), fault_of(error).status
     flash(_done_text(bulk_action, done), "good")
-    return redirect(url_for("admin.one_list.show", handle=handle, **asked.query), 303)
+    if plan_id and "approve" in request.form:
+        return _approve(mailing_list, plan_id)
+    return redirect(_back(handle, asked, is_done=True), 303)
+
+
+def _approve(mailing_list: MailingList, plan_id: str) -> ResponseReturnValue:
+    """Ask for the run that was shown, or for a look at it where it is another by now, and lead to its page."""
+    run_id = expected_plans.approve(db.session(), mailing_list, plan_id, actor=guards.actor(), now=portal().clock())
+    security_log.log("run asked for", list=mailing_list.handle, kind="sync", plan=plan_id, run=run_id)
+    return redirect(url_for("admin.runs.show", run_id=run_id), 303)
+
+
+def _back(handle: str, asked: BulkActionForm, *, is_done: bool = False) -> str:
+    """Return where a bulk action was asked for, with what it changed in sight."""
+    if asked.person.data:
+        return url_for("admin.users.show", user_id=asked.person.data, _anchor=f"list-{handle}")
+    if asked.why.data:
+        return url_for("admin.one_list.why", handle=handle, q=asked.why.data)
+    if is_done and len(asked.addresses) == 1:
+        changed = asked.addresses[0]
+        return url_for("admin.one_list.show", handle=handle, changed=changed, _anchor="changed", **asked.place)
+    return url_for("admin.one_list.show", handle=handle, **asked.place)
 
 
 def _done_text(bulk_action: BulkAction, count: int) -> str:
@@ -146,7 +203,8 @@ def _done_text(bulk_action: BulkAction, count: int) -> str:
 
 def _preview_page(mailing_list: MailingList, asked: BulkActionForm, form: object = None) -> str:
     bulk_action = BulkAction(asked.bulk_action.data)
-    found = on_behalf.preview(db.session(), mailing_list, bulk_action, asked.wanted)
+    found = on_behalf.preview(db.session(), mailing_list, bulk_action, asked.wanted, now=portal().clock())
+    plan_id = found.next_run.plan_id if found.next_run else None
     return render_template(
         "admin/change.html",
         mailing_list=mailing_list,
@@ -154,7 +212,8 @@ def _preview_page(mailing_list: MailingList, asked: BulkActionForm, form: object
         bulk_action=bulk_action,
         form=form or reason_form(bulk_action),
         preview=found,
-        shown=shown.sign("bulk-action", found.id),
+        shown=shown.sign("bulk-action", [found.id, plan_id]),
+        back=_back(mailing_list.handle, asked),
         hours=portal().catalogue().applied_within_hours,
         state_words=STATE_WORDS,
     )

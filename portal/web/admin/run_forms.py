@@ -42,6 +42,7 @@ class RunLinesForm(QueryForm):
     action = StringField(filters=[trimmed], validators=[Optional(), AnyOf(ACTIONS)])
     result = StringField(filters=[trimmed], validators=[Optional(), AnyOf(RESULTS)])
     page = IntegerField(validators=[Optional(), NumberRange(1, MOST_PAGES)])
+    refresh = StringField(filters=[trimmed], validators=[Optional(), AnyOf(("no",))])
 
     @property
     def query(self) -> dict[str, str]:

@@ -21,6 +21,7 @@ blueprint = Blueprint("runs", __name__, url_prefix="/runs")
 
 AT_ONCE = 50  # runs on a page
 LINES_AT_ONCE = 100
+REFRESHED_AFTER = 10  # seconds, of a page of a run under way; the page says how to stop it
 
 
 @blueprint.get("")
@@ -71,9 +72,11 @@ def show(run_id: int) -> ResponseReturnValue:
         abort(400)
     found = run_reports.find(db.session(), run_id)
     lines = run_reports.lines(db.session(), run_id, number=form.page.data or 1, size=LINES_AT_ONCE, **form.query)
-    return render_template(
+    refreshes = found.is_under_way and form.refresh.data != "no"
+    page = render_template(
         "admin/run.html",
         found=found,
+        refreshes=refreshes,
         run=found.run,
         took=None if found.duration is None else duration_text(found.duration),
         form=form,
@@ -84,6 +87,7 @@ def show(run_id: int) -> ResponseReturnValue:
         result_words=RESULTS,
         now=portal().clock(),
     )
+    return page, {"refresh": str(REFRESHED_AFTER)} if refreshes else {}
 
 
 def _names_of_lists() -> Mapping[str, str]:

@@ -1,11 +1,15 @@
 """Search, for superusers: a person or an address on all lists, and why it is on them or not."""
 
-from flask import Blueprint, current_app, render_template, request
+from collections.abc import Iterable
+
+from flask import Blueprint, current_app, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
+from portal.domain.search_text import search_key
 from portal.errors import BadInputError
 from portal.extensions import db, portal
 from portal.services.accounts import directory, users
+from portal.services.accounts.directory import Match
 from portal.services.reports import why
 from portal.web.admin.user_forms import SearchForm
 
@@ -16,12 +20,18 @@ AT_ONCE = 50  # addresses found by a part of them
 
 @blueprint.get("")
 def index() -> ResponseReturnValue:
-    """Answer for an address or a username why it is on each list or not; a part of one leads to those that it fits."""
+    """Lead to the person whose address, username or name it is; a part of one leads to those that it fits.
+
+    For an address that nobody holds, or several people, answer why it is on each list or not.
+    """
     form = SearchForm(request.args)
     if not form.validate():
         return render_template("admin/search.html", form=form, answers={}, matches=None), 400
     text = form.q.data or ""
     matches = directory.search(db.session(), text, limit=AT_ONCE + 1) if text else ()
+    person = _meant(text, matches)
+    if person is not None:
+        return redirect(url_for("admin.users.show", user_id=person))
     known = {each.canonical for each in matches}
     asked = [each for each in (_addresses(text) if text else ()) if each in known or not matches]
     holders = {address: [each for each in matches if each.canonical == address and each.username] for address in asked}
@@ -32,6 +42,14 @@ def index() -> ResponseReturnValue:
         holders=holders,
         matches=[each for each in matches if each.canonical not in asked],
     )
+
+
+def _meant(text: str, matches: Iterable[Match]) -> int | None:
+    """Return the one person whose whole username, name or address a text is."""
+    key = search_key(text)
+    wholes = ((each.user_id, (each.username, each.name, each.spelling)) for each in matches if each.user_id is not None)
+    found = {user_id for user_id, texts in wholes if key in {search_key(each or "") for each in texts}}
+    return found.pop() if len(found) == 1 else None
 
 
 def _addresses(text: str) -> tuple[str, ...]:

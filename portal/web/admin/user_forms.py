@@ -15,6 +15,12 @@ class AccountHistoryForm(QueryForm):
     before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
 
 
+class PersonHistoryForm(QueryForm):
+    """From which line of a person's history on."""
+
+    before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
+
+
 class SearchForm(QueryForm):
     """A part of an address or of a name."""
 

@@ -17,9 +17,11 @@ from portal.services.accounts.addresses import Checked
 from portal.services.accounts.users import Details, Profile
 from portal.services.mail.overview import refusals
 from portal.services.preferences import preferences
+from portal.services.reports import person_history
 from portal.translation import LazyText, gettext
 from portal.translation import lazy_gettext as _
 from portal.web import guards, recent_password, shown, shown_once, sign_in
+from portal.web.admin.person import names_of_lists
 from portal.web.admin.user_forms import (
     AccountHistoryForm,
     DeleteUserForm,
@@ -35,6 +37,7 @@ blueprint = Blueprint("users", __name__, url_prefix="/users")
 
 _USER = f"/<int(max={MAX_ID}):user_id>"
 AT_ONCE = 50  # accounts on a page
+LATEST = 8  # lines of history on the page of a person
 
 
 @blueprint.get("/history")
@@ -329,7 +332,11 @@ def _action_page(user_id: int, form: UserActionForm, *, act: str) -> str:
 
 def _page(profile: Profile, form: EditUserForm, *, is_shared: bool = False) -> str:
     catalogue, now = portal().readable_catalogue(), portal().clock()
-    offers = preferences.page(db.session(), profile.id, catalogue=catalogue, now=now).offers if catalogue else ()
+    offers = (
+        preferences.page(db.session(), profile.id, catalogue=catalogue, now=now, with_unlisted=True).offers
+        if catalogue
+        else ()
+    )
     return render_template(
         "admin/users/show.html",
         profile=profile,
@@ -340,6 +347,9 @@ def _page(profile: Profile, form: EditUserForm, *, is_shared: bool = False) -> s
         held_addresses=addresses.held(db.session(), profile.id),
         as_of=shown.sign(f"account-actions {profile.id}", account_log.last_change(db.session(), profile.id)),
         refusals=refusals(db.session(), profile.id, {canonical(each) for each in profile.addresses}),
+        lines=person_history.lines(db.session(), profile.id, limit=LATEST),
+        names=names_of_lists(),
+        can_be_invited=portal().settings.mail is not None and profile.is_active and bool(profile.email),
     )
 
 

@@ -42,7 +42,7 @@ def do(session: Session, clock: Clock) -> Callable[..., int]:
     def act(
         mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter = ALL, reason: str = "asked by phone"
     ) -> int:
-        seen = on_behalf.preview(session, mailing_list, bulk_action, wanted)
+        seen = on_behalf.preview(session, mailing_list, bulk_action, wanted, now=NOW)
         done = on_behalf.do(
             session, mailing_list, bulk_action, wanted, preview_id=seen.id, actor=BOB, now=clock(), reason=reason
         )
@@ -96,23 +96,25 @@ def test_who_is_inactive_or_outside_the_audience_is_passed_over_and_counted(
     make_user(session, "dora")
     for name in ("alice", "charlie", "dora"):
         make_preference(session, "board", f"{name}@example.org", False, seen=False)
-    seen = on_behalf.preview(session, board, BulkAction.SUBSCRIBE, ALL)
+    seen = on_behalf.preview(session, board, BulkAction.SUBSCRIBE, ALL, now=NOW)
     assert (seen.count, seen.first, seen.passed_over) == (1, ("alice@example.org",), {Eligibility.NOT_MANAGED: 2})
     assert do(board, BulkAction.SUBSCRIBE) == 1
-    assert on_behalf.preview(session, board, BulkAction.UNSUBSCRIBE, ALL).passed_over == {Eligibility.NOT_MANAGED: 2}
+    assert on_behalf.preview(session, board, BulkAction.UNSUBSCRIBE, ALL, now=NOW).passed_over == {
+        Eligibility.NOT_MANAGED: 2
+    }
 
 
 def test_who_has_several_addresses_is_put_on_with_one(session: Session, members: MailingList, do: Any) -> None:
     make_user(session, "alice", "alice@example.org", "alice@home.example.org")
     make_user(session, "dora", "dora@example.org", "dora@home.example.org")
     make_preference(session, "members", "dora@home.example.org", True, seen=True)
-    seen = on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL)
+    seen = on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL, now=NOW)
     assert seen.first == ("alice@example.org",)
     assert seen.passed_over == {Eligibility.SO_ALREADY: 1, Eligibility.OTHER_ADDRESS: 2}
     home = Filter(address_ids=(make_address(session, "alice@home.example.org"),))
     session.rollback()
     assert do(members, BulkAction.SUBSCRIBE, home) == 1
-    assert on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL).count == 0
+    assert on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL, now=NOW).count == 0
 
 
 def test_addresses_that_changed_since_the_look_are_looked_at_again(
@@ -120,7 +122,7 @@ def test_addresses_that_changed_since_the_look_are_looked_at_again(
 ) -> None:
     make_user(session, "alice")
     make_user(session, "dora")
-    seen = on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL)
+    seen = on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL, now=NOW)
     make_preference(session, "members", "dora@example.org", True)
     with pytest.raises(ChangedMeanwhileError, match="look at them again"):
         on_behalf.do(session, members, BulkAction.SUBSCRIBE, ALL, preview_id=seen.id, actor=BOB, now=clock())
@@ -130,14 +132,14 @@ def test_addresses_that_changed_since_the_look_are_looked_at_again(
 
 def test_a_preview_of_one_bulk_action_allows_no_other(session: Session, members: MailingList, clock: Clock) -> None:
     make_user(session, "alice")
-    seen = on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL)
+    seen = on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL, now=NOW)
     with pytest.raises(ChangedMeanwhileError):
         on_behalf.do(session, members, BulkAction.UNSUBSCRIBE, ALL, preview_id=seen.id, actor=BOB, now=clock())
 
 
 @pytest.mark.parametrize("reason", ["two\nlines", "\x00", "x" * 201, "\ud800"])
 def test_a_reason_is_one_line(session: Session, members: MailingList, clock: Clock, reason: str) -> None:
-    seen = on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL)
+    seen = on_behalf.preview(session, members, BulkAction.SUBSCRIBE, ALL, now=NOW)
     with pytest.raises(BadInputError, match="one line"):
         on_behalf.do(
             session, members, BulkAction.SUBSCRIBE, ALL, preview_id=seen.id, actor=BOB, now=clock(), reason=reason
@@ -185,7 +187,7 @@ def test_what_the_list_refused_is_tried_again_at_the_next_run(
 def test_an_add_that_waits_for_a_moderator_is_not_tried_again(session: Session, members: MailingList) -> None:
     make_user(session, "alice")
     make_preference(session, "members", "alice@example.org", True, refusal="held", refused_at=NOW, waiting_since=NOW)
-    assert on_behalf.preview(session, members, BulkAction.RETRY, ALL).count == 0
+    assert on_behalf.preview(session, members, BulkAction.RETRY, ALL, now=NOW).count == 0
 
 
 def test_a_choice_made_between_the_preview_and_the_bulk_action_stays(
@@ -197,7 +199,9 @@ def test_a_choice_made_between_the_preview_and_the_bulk_action_stays(
     clock.advance(hours=1)
     session.execute(update(Preference).values(touched=False, seen=False))
     session.commit()
-    assert on_behalf.preview(session, members, BulkAction.UNSUBSCRIBE, ALL).passed_over == {Eligibility.SO_ALREADY: 1}
+    assert on_behalf.preview(session, members, BulkAction.UNSUBSCRIBE, ALL, now=NOW).passed_over == {
+        Eligibility.SO_ALREADY: 1
+    }
     assert clock() - timedelta(hours=1) == session.scalars(select(Preference.changed_at)).one()
 
 

@@ -75,6 +75,17 @@ def test_many_are_invited_from_the_page_of_people(bob: Visitor, app: Flask) -> N
     assert "There is nothing to do." in page.text
 
 
+def test_a_person_is_invited_on_their_own_page(bob: Visitor, session: Session) -> None:
+    path = "/admin/users/1"
+    done = bob.follow(f"{path}/invite", {}, page=path)
+    assert "An invitation to alice@example.org will be sent in a minute." in done.text
+    assert "an invitation is about to be sent" in bob.follow(f"{path}/invite", {}, page=path).text
+    assert "out of date" in bob.follow(f"{path}/invite", {"shown": "x"}, page=path).text
+    mailboxes = session.scalars(select(MailRequest.mailbox).where(MailRequest.purpose == "invite")).all()
+    session.rollback()
+    assert mailboxes == ["alice@example.org"]
+
+
 def test_without_mail_nobody_is_offered_an_invitation(
     instance: Path, make_app: Callable[..., Flask], app: Flask
 ) -> None:

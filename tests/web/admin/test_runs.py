@@ -197,6 +197,8 @@ def test_every_state_has_its_words(
     page = desk.bob.get(path)
     assert state_of(page) == note
     assert ("Sync now" in page.text) is has_ended
+    assert page.response.headers.get("Refresh") == (None if has_ended else "10")
+    assert "Refresh" not in desk.bob.get(f"{path}?refresh=no").response.headers
 
 
 def test_a_list_that_another_run_holds_is_said_to_be_held(desk: Desk, session: Session) -> None:

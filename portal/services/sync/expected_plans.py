@@ -1,0 +1,116 @@
+"""What the next run of a list is expected to do, before any roster is read, and the approval of exactly that."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import case, func, select
+from sqlalchemy.orm import Session
+
+from portal.domain.mailinglist import MailingList
+from portal.domain.plan import Plan, Row, decide_rows, expect, rules_of
+from portal.domain.run import RunKind, RunState
+from portal.domain.safety import Earlier, Excess
+from portal.models import Address, Preference, Run
+from portal.services.history import Actor
+from portal.services.sync import plans, runs
+from portal.services.transaction import reading
+
+
+class NextRun(NamedTuple):
+    """What a run does if the roster is what was seen last: how many it adds and removes, take-overs aside.
+
+    ``plan_id`` names what waits for approval, and ``excess`` says why where a safety limit is exceeded; both are None
+    where nothing waits.
+    """
+
+    added: int
+    removed: int
+    plan_id: str | None = None
+    excess: Excess | None = None
+
+
+def next_run(session: Session, mailing_list: MailingList, changes: Mapping[int, bool], *, now: datetime) -> NextRun:
+    """Return what the next run does after a superuser's choices, which map address ids to subscribed or not."""
+    with reading(session):
+        plan = _plan(session, mailing_list, changes, now=now)
+    counts, approval = plan.counts, plan.approval
+    plan_id = plan.id if approval.reason else None
+    return NextRun(counts["added"], counts["removed"], plan_id, approval.excess)
+
+
+def approve(session: Session, mailing_list: MailingList, plan_id: str, *, actor: Actor, now: datetime) -> int:
+    """Ask for a run that carries out one plan, and return its number; where that is not expected any more, for a look.
+
+    Raise PausedError.
+    """
+    mailing_list.require_running()
+    is_as_shown = next_run(session, mailing_list, {}, now=now).plan_id == plan_id
+    kind = RunKind.SYNC if is_as_shown else RunKind.SHOW
+    return runs.ask(
+        session, mailing_list.handle, kind=kind, plan_id=plan_id if is_as_shown else None, actor=actor, now=now
+    )
+
+
+def _plan(session: Session, mailing_list: MailingList, changes: Mapping[int, bool], *, now: datetime) -> Plan:
+    """Return what ``plans.make_plan`` makes of the roster that was seen last; what is steady is not read."""
+    handle = mailing_list.handle
+    our_acts = plans.unfinished_acts(session, handle)
+    ids = {*_unsettled(session, mailing_list), *our_acts, *changes, *plans.halves_of_moves(session, mailing_list)}
+    rows = [_chosen(each, changes) for each in plans.load_rows(session, mailing_list, ids, now=now)]
+    roster = {each.canonical: each.spelling for each in rows if each.state.seen}
+    decisions = decide_rows(rows, roster, rules=rules_of(mailing_list), our_acts=our_acts)
+    seen_on = _count_seen(session, handle)
+    steady_on = seen_on - len(roster)
+    return Plan(
+        handle=handle,
+        decisions=decisions,
+        on_roster=max(_last_on_roster(session, handle), seen_on),
+        seen_on=seen_on,
+        expected=expect(decisions, steady_on=steady_on),
+        staying=steady_on + sum(each.stays for each in decisions),
+        limits=mailing_list.safety_limits,
+        earlier=Earlier(
+            approved=plans.accepted_lines(session, handle),
+            recent=plans.recent_lines(session, handle, now=now),
+            is_first_after_restore=plans.is_first_after_restore(session, handle),
+        ),
+    )
+
+
+def _chosen(row: Row, changes: Mapping[int, bool]) -> Row:
+    """Return a row as a superuser's choice leaves it."""
+    if row.address_id not in changes or changes[row.address_id] is row.state.preference:
+        return row
+    return replace(
+        row,
+        state=replace(row.state, preference=changes[row.address_id], touched=True, is_dealt_with=False),
+        moved_from=None,
+        is_unread=True,
+        unsubscribed_by_link=False,
+        by_holder=False,
+        did_not_take=False,
+        has_refusal=False,
+        is_fresh_refusal=False,
+    )
+
+
+def _unsettled(session: Session, mailing_list: MailingList) -> set[int]:
+    is_steady = case((plans.is_steady(mailing_list), 1), else_=0)
+    query = (
+        select(Address.id)
+        .join(Preference, Preference.address_id == Address.id)
+        .where(Preference.list_handle == mailing_list.handle, is_steady == 0)
+    )
+    return set(session.scalars(query))
+
+
+def _count_seen(session: Session, handle: str) -> int:
+    of_list = select(func.count()).select_from(Preference).where(Preference.list_handle == handle)
+    return session.scalar(of_list.where(Preference.seen.is_(True))) or 0
+
+
+def _last_on_roster(session: Session, handle: str) -> int:
+    done = select(Run.on_roster).where(Run.list_handle == handle, Run.state == RunState.DONE)
+    return session.scalar(done.order_by(Run.started_at.desc()).limit(1)) or 0
