@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from portal.domain.address import canonical
@@ -39,6 +39,7 @@ def make_user(
     session.add_all(UserGroup(user_id=user.id, name=name) for name in groups)
     for number, spelling in enumerate(addresses or (f"{username}@example.org",)):
         address_id = make_address(session, spelling)
+        session.execute(update(Address).where(Address.id == address_id).values(let_go_at=None))
         session.add(UserAddress(address_id=address_id, user_id=user.id, is_main=number == 0))
     user_id = user.id
     session.commit()
@@ -55,11 +56,11 @@ def give_name(session: Session, username: str, name: str) -> None:
 
 
 def make_address(session: Session, spelling: str) -> int:
-    """Return the id of an address, made where it is missing."""
+    """Return the id of an address, made where it is missing, as one that its last holder has let go of."""
     found = session.execute(select(Address.id).where(Address.canonical == canonical(spelling))).scalar()
     if found is not None:
         return found
-    address = Address(canonical=canonical(spelling), spelling=spelling)
+    address = Address(canonical=canonical(spelling), spelling=spelling, let_go_at=NOW)
     session.add(address)
     session.flush()
     return address.id

@@ -5,7 +5,21 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, false, func, not_, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    and_,
+    delete,
+    exists,
+    false,
+    func,
+    not_,
+    or_,
+    select,
+    union,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from portal import database
@@ -82,6 +96,16 @@ def managed_ids(mailing_list: MailingList) -> Select[Any]:
         return managed
     in_audience = UserGroup.name.in_(sorted(mailing_list.audience))
     return managed.join(UserGroup, UserGroup.user_id == User.id).where(in_audience)
+
+
+def unmanaged_ids() -> CompoundSelect[Any]:
+    """Return the ids of the addresses that no active account holds: of deactivated accounts alone, or let go of."""
+    holds = (UserAddress.address_id == Address.id, User.id == UserAddress.user_id)
+    inactive = select(UserAddress.address_id).join(User, User.id == UserAddress.user_id).where(not_(User.is_active))
+    let_go = select(Address.id).where(Address.let_go_at.is_not(None))
+    return union(
+        select(Address.id).where(Address.id.in_(inactive), not_(exists().where(*holds, User.is_active))), let_go
+    )
 
 
 def may_see(mailing_list: MailingList | None) -> ColumnElement[bool]:

@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 
 from portal.domain.mailinglist import MailingList
 from portal.domain.safety import Excess, Limited, most
-from portal.models import Address, Preference, Run, RunLine, User, UserAddress, UserGroup
+from portal.models import Preference, Run, RunLine, User, UserAddress, UserGroup
 from portal.services.accounts import bulk
+from portal.services.accounts.addresses import unmanaged_ids
 from portal.services.accounts.bulk import Asked, Change
 from portal.services.sync import plans
 from portal.services.transaction import reading
@@ -119,9 +120,7 @@ def _departing(lists: Mapping[str, MailingList]) -> Any:
         handles = {each.handle: each for each in those}
         conditions = [Preference.list_handle.in_(handles), _goes_with_holder(handles)]
         if those[0].audience is None:  # then they are few: nobody active holds them
-            inactive = select(UserAddress.address_id).join(User, User.id == UserAddress.user_id)
-            let_go = select(Address.id).where(Address.let_go_at.is_not(None))
-            conditions.append(Preference.address_id.in_(inactive.where(not_(User.is_active)).union(let_go)))
+            conditions.append(Preference.address_id.in_(unmanaged_ids()))
         conditions.append(not_(_is_held_by(_sees(those[0]))))
         counted.append(select(Preference.list_handle, func.count()).where(*conditions).group_by(Preference.list_handle))
     return union_all(*counted)
