@@ -60,7 +60,7 @@ def lists(*, form: str) -> None:
         print_json(rows)
         return
     headings = ("LIST", "NAME", "ADDRESS", "SUBSCRIBED", "UNSUBSCRIBED", "NOT CHOSEN", "AUDIENCE", "MANAGER")
-    print_table(headings, rows)
+    print_table(headings, [row[: len(headings)] for row in rows])
 
 
 @mailinglist.command("list-init")
