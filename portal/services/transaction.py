@@ -33,6 +33,11 @@ def scratch(session: Session) -> AbstractContextManager[Session]:
     return _unit(session, writes=False, keeps=True)
 
 
+def rehearsal(session: Session) -> AbstractContextManager[Session]:
+    """Do what a transaction that writes would, and keep nothing of it."""
+    return _unit(session, writes=True, keeps=False)
+
+
 def reading(session: Session) -> AbstractContextManager[Session]:
     """Read, and close the transaction, so that none is open while something slow goes on."""
     return _unit(session, writes=False, keeps=False)

@@ -257,20 +257,35 @@ def test_the_answer_is_the_same_for_every_mailbox(post: Post) -> None:
 
 
 @pytest.mark.slow
-def test_the_answer_takes_the_same_time_for_every_mailbox(post: Post) -> None:
+@pytest.mark.parametrize("page", ["/link/ask", "/leave"])
+def test_the_answer_takes_the_same_time_for_every_mailbox(post: Post, page: str) -> None:
     """Measured as the CPU of the thread that answers, the least of many: what is sent meanwhile is no part of it."""
+    mailboxes = {**MAILBOXES, "refused": "refused@example.org", "too often": "often@example.org"}
     with post.app.app_context(), Session(db.engine) as session:
         make_user(session, "grace", "grace@example.org", "further@example.org", is_superuser=True)
+        make_user(session, "olga", "refused@example.org", "often@example.org")
+    post.server.answers["refused@example.org"] = "550 no such user"
+    post.link_for("alice@example.org")
+    post.ask("refused@example.org")
+    wait_until(lambda: post.app.extensions["sender"].is_idle)
     post.server.__exit__()  # a mail costs as much as a refused connection
-    least = dict.fromkeys(MAILBOXES, 1.0)
-    for _ in range(25):
+    least = dict.fromkeys(mailboxes, 1.0)
+
+    def ask(mailbox: str) -> float:
+        visitor = post.visitor()
+        token = visitor.get(page).token
+        begun = time.thread_time()
+        answer = visitor.client.post(page, data={"csrf_token": token, "email": mailbox})
+        taken = time.thread_time() - begun
+        assert answer.status_code == 303
+        return taken
+
+    for _ in range(15):
         post.clock.advance(days=1)
-        for name, mailbox in MAILBOXES.items():
-            visitor = post.visitor()
-            token = visitor.get("/link/ask").token
-            begun = time.thread_time()
-            visitor.client.post("/link/ask", data={"csrf_token": token, "email": mailbox})
-            least[name] = min(least[name], time.thread_time() - begun)
+        for _ in range(4):  # the last one has the security log's line of this minute
+            ask(mailboxes["too often"])
+        for name, mailbox in mailboxes.items():
+            least[name] = min(least[name], ask(mailbox))
     post.server.__enter__()
     assert max(least.values()) <= 1.3 * min(least.values()), least
 

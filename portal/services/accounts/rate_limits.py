@@ -15,7 +15,7 @@ from portal import database
 from portal.errors import LimitedError
 from portal.models import Attempt
 from portal.services import security_log
-from portal.services.transaction import reading, transaction
+from portal.services.transaction import reading, rehearsal, transaction
 
 
 class Limit(NamedTuple):
@@ -114,12 +114,31 @@ def _count(session: Session, keys: Sequence[Key], now: datetime) -> Counted:
     with transaction(session):
         _take_turn(session)
         _refuse(session, keys, now)
-        useless = or_(Attempt.at <= now - _KEPT, Attempt.at > now + _AHEAD)
-        session.execute(delete(Attempt).where(Attempt.id != _TURN["id"], useless))
-        rows = [Attempt(key=each.digest, at=now) for each in keys]
-        session.add_all(rows)
-        session.flush()
-        return Counted(tuple(keys), tuple(row.id for row in rows))
+        return _add(session, keys, now)
+
+
+def _add(session: Session, keys: Sequence[Key], now: datetime) -> Counted:
+    useless = or_(Attempt.at <= now - _KEPT, Attempt.at > now + _AHEAD)
+    session.execute(delete(Attempt).where(Attempt.id != _TURN["id"], useless))
+    rows = [Attempt(key=each.digest, at=now) for each in keys]
+    session.add_all(rows)
+    session.flush()
+    return Counted(tuple(keys), tuple(row.id for row in rows))
+
+
+def is_within(session: Session, keys: Sequence[Key], *, now: datetime) -> bool:
+    """Count one try as ``count`` does, and return whether it is below its limits, after the same work for both answers.
+
+    For what is refused without a word: how long it takes must not say it either.
+    """
+    try:
+        count(session, keys, now=now)
+    except LimitedError:
+        with rehearsal(session):
+            _take_turn(session)
+            _add(session, keys, now)
+        return False
+    return True
 
 
 def _log_refusal(session: Session, place: Key, now: datetime) -> None:

@@ -13,13 +13,13 @@ from sqlalchemy import and_, exists, insert, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from portal.domain.address import canonical
-from portal.errors import LimitedError, LinkRefusedError
+from portal.errors import LinkRefusedError
 from portal.models import Address, MailedLink, User, UserAddress
 from portal.services import outbox, security_log
 from portal.services.accounts import rate_limits, sessions
 from portal.services.accounts.sessions import Origin
 from portal.services.outbox import Wanted
-from portal.services.transaction import reading, transaction
+from portal.services.transaction import reading, rehearsal, transaction
 
 GOOD_FOR: Mapping[str, timedelta] = {
     "confirm": timedelta(hours=24),
@@ -98,7 +98,8 @@ def ask(
 
     ``user_id`` and ``details`` say more of a link that a member asks for.
 
-    Past a limit nothing is asked for, and nobody learns of it but the security log. Raise InvalidAddressError.
+    Past a limit nothing is asked for, after the same work, and nobody learns of it but the security log.
+    Raise InvalidAddressError.
     """
     mailbox, ip = canonical(typed), rate_limits.place(place)
     keys = [
@@ -106,11 +107,8 @@ def ask(
         rate_limits.key("mail to mailbox", mailbox),
         rate_limits.key("mail from place", ip),
     ]
-    try:
-        rate_limits.count(session, keys, now=now)
-    except LimitedError:
-        return
-    with transaction(session):
+    unit = transaction if rate_limits.is_within(session, keys, now=now) else rehearsal
+    with unit(session):
         outbox.ask(session, [Wanted(mailbox, purpose, user_id, details or {}, place)], now=now)
 
 
