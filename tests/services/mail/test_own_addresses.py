@@ -1,6 +1,9 @@
 """Members change their own addresses: confirmed, told to the old one, undone. The attack stories of docs/security.md."""
 
 import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -18,7 +21,8 @@ from portal.services.history import Actor
 from portal.services.mail import links, own_addresses
 from portal.services.mail.own_addresses import Who
 from portal.services.mail.sending import Mailer, send_due
-from portal.services.transaction import reading
+from portal.services.preferences import by_link
+from portal.services.transaction import reading, transaction
 from tests.conftest import Clock
 from tests.factories import make_preference, make_user
 from tests.fakes.mail_server import FakeMailServer
@@ -304,3 +308,82 @@ def test_a_deactivated_member_confirms_nothing(world: World) -> None:
     world.session.commit()
     assert world.mails("new@example.org") == []
     assert not world.is_logged_in(alice)
+
+
+# --- every purpose of a link
+
+
+PURPOSES = ("confirm", "invite", "leave", "log-in", "undo")
+
+
+@pytest.fixture
+def tokens(world: World) -> dict[str, str]:
+    """A link of Alice's for each purpose, each in a mailbox of its own."""
+    session, now = world.session, world.clock()
+    make_preference(session, "members", "alice@example.org", True, seen=True)
+    alice = users.id_of(session, "alice")
+    account = links.accounts_at(session, "alice@example.org")
+    found = {
+        purpose: links.make_all(session, purpose, mailbox="alice@example.org", accounts=account, now=now)[0]
+        for purpose in ("invite", "log-in")
+    }
+    found["leave"] = links.make_for_mailbox(session, "leave", mailbox="alice@example.org", now=now)
+    with transaction(session):
+        details = {"spelling": "new@example.org", "wish": "replace"}
+        found["confirm"] = links.make(
+            session, "confirm", mailbox="new@example.org", now=now, user_id=alice, details=details
+        )
+        details = {"main": "old@example.org", "held": "old@example.org"}
+        found["undo"] = links.make(session, "undo", mailbox="old@example.org", now=now, user_id=alice, details=details)
+    return found
+
+
+def acts(world: World) -> dict[str, Callable[[Session, str], object]]:
+    """What the button of each purpose does."""
+    who, now, lists = world.log_in("alice"), world.clock(), world.catalogue.lists
+
+    def log_in(session: Session, token: str) -> object:
+        return links.log_in(session, token, origin=ORIGIN, now=now)
+
+    return {
+        "confirm": lambda session, token: own_addresses.confirm(session, token, who=who, may_share=True, lists=lists),
+        "invite": log_in,
+        "leave": lambda session, token: by_link.leave(
+            session, token, handles=["members"], catalogue=world.catalogue, now=now
+        ),
+        "log-in": log_in,
+        "undo": lambda session, token: own_addresses.undo(session, token, now=now, lists=lists),
+    }
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_a_link_for_one_purpose_does_nothing_else(world: World, tokens: dict[str, str], purpose: str) -> None:
+    does = acts(world)
+    own = {"invite", "log-in"} if purpose in {"invite", "log-in"} else {purpose}
+    for other in does.keys() - own:
+        with pytest.raises(LinkRefusedError):
+            does[other](world.session, tokens[purpose])
+    assert links.look_up(world.session, tokens[purpose], now=world.clock()).purpose == purpose
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_a_link_is_used_once_by_those_who_use_it_at_the_same_time(
+    world: World, tokens: dict[str, str], purpose: str
+) -> None:
+    act, start = acts(world)[purpose], threading.Barrier(5)
+
+    def use() -> bool:
+        with Session(world.session.get_bind()) as own:
+            start.wait()
+            try:
+                act(own, tokens[purpose])
+            except (LinkRefusedError, LogInFailedError):
+                return False
+            return True
+
+    with ThreadPoolExecutor(5) as pool:
+        results = [each.result() for each in [pool.submit(use) for _ in range(5)]]
+
+    assert sorted(results) == [False] * 4 + [True]
+    with pytest.raises(LinkRefusedError):
+        links.look_up(world.session, tokens[purpose], now=world.clock())
