@@ -114,10 +114,19 @@ def change() -> ResponseReturnValue:
             gettext("The people have changed since they were shown, and nothing was done. Check again.")
         )
         return _preview_page(form, asked, confirmed), fault_of(error).status
-    flash(
-        ngettext("%(number)s person was changed.", "%(number)s people were changed.", done, number=f"{done:,}"), "good"
-    )
+    flash(_done_text(asked.change, done), "good")
     return redirect(url_for("admin.people.index", **form.query), 303)
+
+
+def _done_text(change: Change, done: int) -> str:
+    if change is Change.INVITE:
+        return ngettext(
+            "%(number)s person will get an invitation by e-mail.",
+            "%(number)s people will get an invitation by e-mail.",
+            done,
+            number=f"{done:,}",
+        )
+    return ngettext("%(number)s person was changed.", "%(number)s people were changed.", done, number=f"{done:,}")
 
 
 def _asked(form: ChangePeopleForm) -> Asked | None:
