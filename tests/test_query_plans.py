@@ -9,6 +9,7 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from portal.extensions import portal
+from portal.services import outbox
 from portal.services.preferences import own_history
 from portal.services.reports import lists as list_reports
 from portal.services.reports import runs as run_reports
@@ -63,6 +64,24 @@ def test_a_plan_for_an_audience_begins_with_its_groups(session: Session) -> None
 
     assert any("user_groups" in statement for statement, _ in asked)
     assert [scan for each in asked for scan in whole_tables(session, *each, tables=PEOPLE)] == []
+
+
+def test_the_next_mail_is_found_without_sorting_those_that_wait(session: Session) -> None:
+    asked = statements_of(session, lambda session: outbox.claim(session, now=NOW, bulk_per_minute=60))
+
+    connection = session.connection()
+    is_postgresql = connection.dialect.name == "postgresql"
+    for switch in ("seqscan", "bitmapscan", "sort") if is_postgresql else ():
+        connection.execute(text(f"SET LOCAL enable_{switch} = off"))  # a small table is sorted where that is allowed
+    explain = "EXPLAIN" if is_postgresql else "EXPLAIN QUERY PLAN"
+    steps = [
+        str(row)
+        for each in asked
+        if "FROM outbox" in each[0]
+        for row in connection.exec_driver_sql(f"{explain} {each[0]}", each[1])
+    ]
+    assert steps
+    assert [each for each in steps if re.search("Sort|B-TREE", each)] == []
 
 
 def statements_of(session: Session, query: Callable[[Session], Any]) -> list[tuple[str, Any]]:

@@ -141,16 +141,27 @@ def claim(session: Session, *, now: datetime, bulk_per_minute: int | None) -> Cl
 
 
 def _next(session: Session, now: datetime, bulk_per_minute: int | None) -> Any:
-    query: Any = select(MailRequest.__table__).where(_is_due(now))
-    if bulk_per_minute is None or _bulk_begun(session, now) >= bulk_per_minute:
-        query = query.where(MailRequest.priority == int(Priority.WAITED_FOR))
-    query = query.order_by(MailRequest.priority, MailRequest.due_at, MailRequest.id).limit(1)
-    return session.execute(query.with_for_update(skip_locked=True)).one_or_none()
+    """Return the mail that is next. Each query reads one end of the index, however many mails wait."""
+    for priority in Priority:
+        if priority is Priority.BULK and (bulk_per_minute is None or _bulk_begun(session, now) >= bulk_per_minute):
+            return None
+        for state in (MailState.SENDING, MailState.WAITING):
+            query: Any = select(MailRequest.__table__).where(
+                MailRequest.state == state, MailRequest.priority == int(priority), _is_time(now)
+            )
+            query = query.order_by(MailRequest.due_at).limit(1)  # by nothing else: all of an import have one time
+            found = session.execute(query.with_for_update(skip_locked=True)).one_or_none()
+            if found is not None:
+                return found
+    return None
 
 
 def _is_due(now: datetime) -> ColumnElement[bool]:
-    is_time = or_(MailRequest.due_at <= now, MailRequest.due_at > now + _FARTHEST)
-    return and_(MailRequest.state.in_(OPEN), is_time)
+    return and_(MailRequest.state.in_(OPEN), _is_time(now))
+
+
+def _is_time(now: datetime) -> ColumnElement[bool]:
+    return or_(MailRequest.due_at <= now, MailRequest.due_at > now + _FARTHEST)
 
 
 def _bulk_begun(session: Session, now: datetime) -> int:
