@@ -14,7 +14,7 @@ DEMO = instance/demo
 SERVER = $(VENV)/.installed-server
 ALL = $(VENV)/.installed-all
 INTACT = $(shell ls $(VENV)/.installed-* >/dev/null 2>&1 && $(PY) -c 'import pip' 2>/dev/null && echo yes)
-INPUTS = pyproject.toml constraints.txt $(if $(INTACT),,venv)
+INPUTS = pyproject.toml constraints.txt $(wildcard portal/locale/*/LC_MESSAGES/portal.po) $(if $(INTACT),,venv)
 
 # Nothing here may reach a real portal's database.
 unexport PORTAL_SQLALCHEMY_DATABASE_URI PORTAL_INSTANCE PYTHONHOME PYTHONPATH
@@ -22,7 +22,7 @@ unexport PORTAL_SQLALCHEMY_DATABASE_URI PORTAL_INSTANCE PYTHONHOME PYTHONPATH
 # Without it each process that a test starts compiles the portal anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-all nightly faults check bench screenshots clean venv
+.PHONY: help run test test-all nightly faults check bench screenshots translations clean venv
 .DELETE_ON_ERROR:
 
 help:
@@ -34,6 +34,7 @@ help:
 	@echo 'make check        lint, format, types, dependencies'
 	@echo 'make bench        the benchmarks'
 	@echo 'make screenshots  the pictures of the documentation'
+	@echo 'make translations  texts that are new, into the catalogues of all languages'
 	@echo 'make clean        away with $(VENV), caches and the demo'
 
 run: export PORTAL_INSTANCE = $(DEMO)
@@ -84,6 +85,9 @@ check: $(ALL)
 
 bench: $(ALL)
 	@$(PY) bench/run.py $(ARGS)
+
+translations: $(ALL)
+	@$(PY) translations.py
 
 screenshots: $(ALL)
 	@$(PY) docs/screenshots.py $(ARGS)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from portal.application import Application
 from portal.config import load_catalogue, load_settings
 from portal.errors import ConfigurationError
 from portal.listmanagers import registry
-from portal.running import Portal
+from portal.running import Catalogues, Portal
 from portal.secrets import read_or_make
 from portal.services import security_log
 
@@ -39,7 +39,8 @@ def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Applicati
     security_log.write_to(settings.security_log_in(instance), instance=instance)
 
     read_manager = partial(registry.read_settings, folder=instance)
-    catalogue = cache(partial(load_catalogue, instance / "mailinglists.toml", read_manager, is_paused=settings.paused))
+    path = instance / "mailinglists.toml"
+    catalogue = Catalogues(partial(load_catalogue, path, read_manager, is_paused=settings.paused))
     app.extensions["portal"] = Portal(
         settings=settings,
         catalogue=catalogue,

@@ -16,8 +16,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta, Struct
 
+from portal import translation
 from portal.domain.address import canonical, printable
-from portal.domain.mailinglist import HANDLE, MailingList, SafetyLimits
+from portal.domain.mailinglist import HANDLE, MailingList, SafetyLimits, in_language
 from portal.errors import ConfigurationError, DisabledError, InvalidAddressError, UnknownListError
 
 if TYPE_CHECKING:  # only imports of members need them
@@ -221,6 +222,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     help_contact: Line | None = None
     imprint_url: WebAddress | None = None
     privacy_url: WebAddress | None = None
+    languages: Annotated[tuple[Line, ...], Meta(min_length=1)] = ("en", "de")
     mail: MailSettings | None = None
     membership: MembershipSettings | None = None
 
@@ -228,6 +230,12 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         """Check what a pattern cannot. Raise ValueError, which names the setting."""
         if self.membership is not None and self.membership.invite and self.mail is None:
             raise ValueError("`membership.invite` needs a table [mail]")
+        there = translation.available()
+        unknown = [each for each in self.languages if each not in there]
+        if unknown:
+            raise ValueError(
+                f"`languages` has {_cut(unknown[0])}, which has no catalogue; there are: {', '.join(there)}"
+            )
         try:
             port = urlsplit(self.base_url).port
         except ValueError:
@@ -274,7 +282,7 @@ _TABLES = frozenset({"mail", "membership"})  # settings that the file alone can 
 
 
 def _from_variable(key: str, text: str) -> object:
-    if key == "allowed_special_domains":
+    if key in {"allowed_special_domains", "languages"}:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return text
 
@@ -294,9 +302,9 @@ _Departure = Literal["remove", "keep"]
 
 
 class _ListEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    name: Line
+    name: Line | Annotated[dict[str, Line], Meta(min_length=1)]
     email: Line
-    desc: Text = ""
+    desc: Text | Annotated[dict[str, Text], Meta(min_length=1)] = ""
     archive: WebAddress | None = None
     syncpws: bool = True
     manager: str | None = None
@@ -356,6 +364,17 @@ class Catalogue:
         except KeyError:
             known = ", ".join(self.lists) or "none"
             raise UnknownListError(f"unknown list: {_cut(handle)} (in mailinglists.toml: {known})") from None
+
+    def in_language(self, language: str) -> "Catalogue":
+        """Return the catalogue with the names and descriptions that lists have in a language."""
+        if language not in self._in_languages:
+            lists = {handle: each.in_language(language) for handle, each in self.lists.items()}
+            self._in_languages[language] = replace(self, lists=lists)
+        return self._in_languages[language]
+
+    @cached_property
+    def _in_languages(self) -> dict[str, "Catalogue"]:
+        return {}
 
     @cached_property
     def audiences(self) -> frozenset[str]:
@@ -432,8 +451,10 @@ def _mailing_list(path: Path, file: _File, handle: str, table: Any) -> MailingLi
     honours = file.honour_list_changes if entry.honour_list_changes is None else entry.honour_list_changes
     return MailingList(
         handle=handle,
-        name=entry.name,
-        description=entry.desc,
+        name=in_language(entry.name, translation.ENGLISH),
+        description=in_language(entry.desc, translation.ENGLISH),
+        names=entry.name if isinstance(entry.name, dict) else {},
+        descriptions=entry.desc if isinstance(entry.desc, dict) else {},
         email=entry.email,
         archive=entry.archive,
         sync_passwords=entry.syncpws,

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 
 
 class PortalError(Exception):
-    """Say what is wrong, where, and what to do, in one line."""
+    """Say what is wrong, where, and what to do, in one line.
+
+    ``words`` may have ``%(name)s`` for each of ``values``, so that a page can say it in another language.
+    """
+
+    def __init__(self, words: str = "", /, **values: object) -> None:
+        super().__init__(words % values if values else words)
+        self.words, self.values = words, values
 
 
 class BadInputError(PortalError):
@@ -38,7 +45,11 @@ class SharedMailboxError(DuplicateError):
     """Another account uses an address that is to be taken; ``holders`` are the usernames of all that do."""
 
     def __init__(self, spelling: str, holders: Sequence[str]) -> None:
-        super().__init__(f"{spelling} is used by {', '.join(holders)}, and stays on the lists that it is on")
+        super().__init__(
+            "%(spelling)s is used by %(names)s, and stays on the lists that it is on",
+            spelling=spelling,
+            names=", ".join(holders),
+        )
         self.holders = tuple(holders)
 
 
@@ -85,8 +96,8 @@ class KeyRefusedError(PortalError):
 class LimitedError(PortalError):
     """Too many tries; ``retry_after`` says for how many seconds."""
 
-    def __init__(self, message: str, *, retry_after: int) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, retry_after: int, **values: object) -> None:
+        super().__init__(message, **values)
         self.retry_after = retry_after
 
 

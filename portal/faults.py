@@ -11,6 +11,7 @@ from werkzeug.exceptions import BadHost, HTTPException, InternalServerError, Sec
 
 from portal import errors
 from portal.services import security_log
+from portal.translation import marked
 
 
 class Fault(NamedTuple):
@@ -67,16 +68,17 @@ FAULTS: dict[type[BaseException], Fault] = {
     errors.PortalError: Fault(1, 500, "Refused"),
 }
 UNFORESEEN = Fault(1, 500, "Something went wrong")
+_LOGGED = marked("It has been written to the log. Try again, or tell the help desk.")
 
 # What people read where Werkzeug's own words would not help them.
 _WORDS = {
-    code: (Fault(1, code, title), words)
-    for code, title, words in [
-        (400, "That did not work", "The page may have been open for too long. Go back, load it again and repeat."),
-        (404, "Not found", "There is no such page. Check the address."),
-        (405, "Not possible", "This page cannot be used in that way."),
-        (413, "Too large", "What was sent is larger than this portal accepts."),
-    ]
+    400: (
+        Fault(1, 400, "That did not work"),
+        marked("The page may have been open for too long. Go back, load it again and repeat."),
+    ),
+    404: (Fault(1, 404, "Not found"), marked("There is no such page. Check the address.")),
+    405: (Fault(1, 405, "Not possible"), marked("This page cannot be used in that way.")),
+    413: (Fault(1, 413, "Too large"), marked("What was sent is larger than this portal accepts.")),
 }
 
 
@@ -135,15 +137,15 @@ def _refusal(error: Exception) -> Response:
     fault = fault_of(known)
     if not isinstance(known, errors.PortalError):
         logging.getLogger("portal").exception("unforeseen", exc_info=known)
-        return _answer(fault, "It has been written to the log. Try again, or tell the help desk.")
+        return _answer(fault, _LOGGED)
     # What an operator must put right is not for members' eyes.
     private = isinstance(known, errors.ConfigurationError | errors.UnavailableError) and not request.path.startswith(
         ("/api/", "/admin/")
     )
     if private:
         logging.getLogger("portal").error("%s: %s", fault.title, known)
-        fault = fault._replace(title="Not available right now")
-    message = "Please try again later, or tell the help desk." if private else str(known)
+        fault = fault._replace(title=marked("Not available right now"))
+    message = marked("Please try again later, or tell the help desk.") if private else known
     response = _answer(fault, message, plan=getattr(known, "plan_id", ""))
     response.headers.update(status_and_headers(known)[1])
     if fault.status in _WATCHED:
@@ -154,7 +156,7 @@ def _refusal(error: Exception) -> Response:
 def _http(error: HTTPException) -> Response:
     code = error.code or 500
     if isinstance(error, InternalServerError) and error.original_exception is not None:
-        return _answer(UNFORESEEN, "It has been written to the log. Try again, or tell the help desk.")
+        return _answer(UNFORESEEN, _LOGGED)
     if isinstance(error, SecurityError | BadHost):  # no page can be built for a host that is not ours, or none
         return Response("This host is not served here.\n", code, mimetype="text/plain")
     plain = (Fault(_EXIT_CODES.get(code, 1), code, HTTPStatus(code).phrase), error.description or "")
@@ -165,9 +167,9 @@ def _http(error: HTTPException) -> Response:
     return response
 
 
-def _answer(fault: Fault, message: str, *, plan: str = "") -> Response:
+def _answer(fault: Fault, message: str | errors.PortalError, *, plan: str = "") -> Response:
     if request.path.startswith("/api/"):
-        body = {"type": "about:blank", "title": fault.title, "status": fault.status, "detail": message}
+        body = {"type": "about:blank", "title": fault.title, "status": fault.status, "detail": str(message)}
         body["exit_code"] = fault.exit_code  # as a shell would see it: generated scripts end with it
         body["help"] = fault.help
         if plan:

@@ -62,7 +62,8 @@ class User(Base):
 
     ``username_key`` is the username as it is compared, without case; ``search_key`` name and username as they are
     searched, and as people are sorted. ``member_key`` is what the membership source calls the person by; an account
-    without one is local. ``deactivated_by_import``: and by nobody since. ``was_unlinked``: a person took its key away.
+    without one is local. ``language`` is None where the user chose none. ``deactivated_by_import``: and by nobody
+    since. ``was_unlinked``: a person took its key away.
     """
 
     __tablename__ = "users"
@@ -81,6 +82,7 @@ class User(Base):
     member_key: Mapped[str | None] = mapped_column(String(254))
     deactivated_by_import: Mapped[bool] = mapped_column(default=False, server_default=false())
     was_unlinked: Mapped[bool] = mapped_column(default=False, server_default=false())
+    language: Mapped[str | None] = mapped_column(String(16))
 
 
 class UserGroup(Base):

@@ -3,14 +3,31 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
 from flask import current_app
 
+from portal import translation
 from portal.config import Catalogue, Settings
 from portal.domain.mailinglist import MailingList
 from portal.errors import ConfigurationError
 from portal.listmanagers.base import ListManager
 from portal.membership_source import SourceText
+
+
+class Catalogues:
+    """Reads ``mailinglists.toml`` on the first call; each call returns it in the language in use."""
+
+    def __init__(self, load: Callable[[], Catalogue]) -> None:
+        self._load = cache(load)
+
+    def __call__(self) -> Catalogue:
+        """Return the catalogue. Raise ConfigurationError."""
+        return self._load().in_language(translation.in_use())
+
+    def cache_clear(self) -> None:
+        """Read the file again at the next call."""
+        self._load.cache_clear()
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,72 @@
 """Where every text that people read passes through on its way to them, so that one place decides its language.
 
-There is no catalogue yet: a text is its own translation. Commands, logs and the API are in English.
+A catalogue is ``locale/LANGUAGE/LC_MESSAGES/portal.po``, of which a build makes a ``.mo``; English has none, since a
+text is its own translation. Commands, logs and the API are in English.
 """
 
 from collections import UserString
-from gettext import NullTranslations
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from gettext import NullTranslations, translation
+from pathlib import Path
 
+ENGLISH = "en"
+LOCALE = Path(__file__).parent / "locale"
 _ENGLISH = NullTranslations()
+_in_use: ContextVar[str] = ContextVar("language", default=ENGLISH)
+
+
+@cache
+def available() -> tuple[str, ...]:
+    """Return the languages that there are: English, and one for each catalogue."""
+    return ENGLISH, *sorted(path.parents[1].name for path in LOCALE.glob("*/LC_MESSAGES/portal.[mp]o"))
+
+
+def in_use() -> str:
+    """Return the language of the page, or the letter, that is being made."""
+    return _in_use.get()
+
+
+def use(language: str) -> None:
+    """Make texts in a language from now on, in this request."""
+    _in_use.set(language)
+
+
+@contextmanager
+def using(language: str) -> Iterator[None]:
+    """Make texts in a language for a while."""
+    token = _in_use.set(language)
+    try:
+        yield
+    finally:
+        _in_use.reset(token)
 
 
 def translations() -> NullTranslations:
     """Return the catalogue of the language in use."""
-    return _ENGLISH
+    language = in_use()
+    return _ENGLISH if language == ENGLISH else _catalogue(language)
+
+
+@cache
+def _catalogue(language: str) -> NullTranslations:
+    return translation("portal", LOCALE, [language], fallback=True)
+
+
+def own_names(languages: Sequence[str]) -> dict[str, str]:
+    """Return what languages are called by those who read them."""
+    found = {}
+    for each in languages:
+        with using(each):
+            found[each] = gettext("English") if each != ENGLISH else "English"
+    return found
 
 
 def gettext(message: str, /, **values: object) -> str:
     """Return a text in the language in use, with values in the place of ``%(name)s``."""
-    text = translations().gettext(message)
+    text = translations().gettext(message) if message else ""  # the empty text stands for a catalogue's own header
     return text % values if values else text
 
 
@@ -24,6 +74,11 @@ def ngettext(singular: str, plural: str, count: int, /, **values: object) -> str
     """Return a text in its form for a count, with values in the place of ``%(name)s``."""
     text = translations().ngettext(singular, plural, count)
     return text % values if values else text
+
+
+def marked(message: str, /) -> str:
+    """Return a text as it is, for the catalogues: it is translated where it is shown."""
+    return message
 
 
 class LazyText(UserString):

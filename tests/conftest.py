@@ -22,6 +22,7 @@ from jinja2 import BytecodeCache, FileSystemBytecodeCache
 from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.orm import Session
 
+from hatch_build import compile_catalogues
 from portal import create_app
 from portal.application import Application
 from portal.extensions import Portal, db
@@ -51,6 +52,9 @@ hypothesis_settings.register_profile(
 # CI tells whether a change is right: chance belongs to the developers' runs and to the nightly ones.
 hypothesis_settings.register_profile("ci", hypothesis_settings.get_profile("portal"), derandomize=True)
 hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "portal")
+
+
+compile_catalogues(Path(__file__).parents[1])
 
 
 def is_nightly() -> bool:

@@ -314,7 +314,7 @@ def test_a_page_can_be_reached_from_the_readme(path: Path) -> None:
 
 
 ORDER = ["install", "go-live", "operate", "errors", "people", "superusers", "members", "commands", "configuration", "api",
-         "pages", "semantics", "list-managers", "migrating-from-ixp-manager"]  # fmt: skip
+         "pages", "languages", "semantics", "list-managers", "migrating-from-ixp-manager"]  # fmt: skip
 
 
 def test_the_readme_leads_to_the_pages_in_the_order_in_which_they_are_needed() -> None:

@@ -21,6 +21,7 @@ ALLOWED = {
     "translation.py": set(),
     "running.py": {
         "flask",
+        "portal.translation",
         "portal.config",
         "portal.domain",
         "portal.errors",
@@ -28,7 +29,7 @@ ALLOWED = {
         "portal.membership_source",
     },
     "membership_source.py": {"portal.config", "portal.errors", "portal.listmanagers.process"},
-    "config.py": {"msgspec", "portal.domain", "portal.errors"},
+    "config.py": {"msgspec", "portal.domain", "portal.errors", "portal.translation"},
     "listmanagers": {"msgspec", "urllib3", "portal.domain", "portal.errors"},
     "services": {
         "bcrypt",
@@ -42,6 +43,7 @@ ALLOWED = {
         "portal.listmanagers.base",
         "portal.models",
         "portal.ownership",
+        "portal.translation",
     },
     "web": {
         "flask",
@@ -75,6 +77,7 @@ ALLOWED = {
         "portal.faults",
         "portal.running",
         "portal.services",
+        "portal.translation",
     },
 }
 

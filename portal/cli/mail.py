@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 from flask import current_app
 
+from portal import translation
 from portal.cli.output import CommandGroup, print_message
 from portal.domain.address import canonical, outgoing
 from portal.errors import MailUnavailableError
@@ -71,8 +72,9 @@ def test(*, address: str) -> None:
 
 
 @mail.command()
+@click.option("--language", help="In which language; the first of the setting `languages` without it.")
 @click.argument("name", metavar="LETTER")
-def preview(*, name: str) -> None:
+def preview(*, name: str, language: str | None) -> None:
     """Print a letter, as it is or as you replaced it in `instance/mail/`, with values that are examples.
 
     \b
@@ -82,5 +84,9 @@ def preview(*, name: str) -> None:
 
     if name not in letters.LETTERS:
         raise click.UsageError(f"there is no letter of that name; there are: {', '.join(letters.LETTERS)}")
-    letter = letters.preview(name, settings=portal().settings, folder=Path(current_app.instance_path))
+    languages = portal().settings.languages
+    if language not in {None, *languages}:
+        raise click.UsageError(f"`languages` has no {language}; there are: {', '.join(languages)}")
+    with translation.using(language or languages[0]):
+        letter = letters.preview(name, settings=portal().settings, folder=Path(current_app.instance_path))
     click.echo(f"Subject: {letter.subject}\n\n{letter.body}", nl=False)

@@ -1,7 +1,8 @@
 """A mailing list of the catalogue, and the limits of a plan."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 from portal.errors import PausedError
@@ -21,6 +22,13 @@ class SafetyLimits:
     removals_percent: int = 10
     additions: int = 25
     additions_percent: int = 25
+
+
+def in_language(text: str | Mapping[str, str], language: str) -> str:
+    """Return a text of the configuration in a language; where it has none, the English one or else the first."""
+    if isinstance(text, str):
+        return text
+    return text.get(language) or text.get("en") or next(iter(text.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,19 @@ class MailingList:
     section: str | None = None  # the heading that it is under on members' pages
     is_listed: bool = True  # else only who is on it sees it
     can_leave: bool = True  # else members cannot untick it
+    names: Mapping[str, str] = field(default_factory=dict, hash=False)  # by language, where there are several
+    descriptions: Mapping[str, str] = field(default_factory=dict, hash=False)
     settings_url: str | None = None  # a page of the list manager, with {address} in the place of the subscriber's
+
+    def in_language(self, language: str) -> "MailingList":
+        """Return the list with the name and description that it has in a language."""
+        if not self.names and not self.descriptions:
+            return self
+        return replace(
+            self,
+            name=in_language(self.names or self.name, language),
+            description=in_language(self.descriptions or self.description, language),
+        )
 
     def is_offered_to(self, groups: frozenset[str]) -> bool:
         """Tell whether a user in these groups may see the list."""

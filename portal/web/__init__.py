@@ -12,6 +12,7 @@ from portal.web import (
     guards,
     headers,
     health,
+    language,
     links,
     masked_tokens,
     own_addresses,
@@ -32,6 +33,7 @@ def register(app: Flask, settings: Settings) -> None:
     charts.prepare(app)
     waited_for_mail.prepare(app)
     guards.login.init_app(app, add_context_processor=False)  # it would ask the database for a page that says it is down
+    language.register(app)
     guards.register(app)
     guards.csrf.init_app(app)  # after the guard, so that anyone who is logged out is led to the log-in
     headers.register(app)

@@ -13,8 +13,8 @@ from portal.services.preferences import own_history, preferences
 from portal.services.preferences.preferences import Page
 from portal.services.sync import list_passwords
 from portal.translation import gettext
-from portal.web import guards, sign_in
-from portal.web.forms import ChangePasswordForm, EndLogInForm, OwnAddressForm, OwnHistoryForm
+from portal.web import guards, language, sign_in
+from portal.web.forms import ChangePasswordForm, EndLogInForm, LanguageForm, OwnAddressForm, OwnHistoryForm
 from portal.web.template_filters import sentence
 
 blueprint = Blueprint("account", __name__)
@@ -44,14 +44,26 @@ def change_password() -> ResponseReturnValue:
         )
     except (WrongPasswordError, LimitedError) as error:
         is_wrong = isinstance(error, WrongPasswordError)
-        form.current.errors.append(gettext("This is not your current password.") if is_wrong else sentence(str(error)))
+        form.current.errors.append(gettext("This is not your current password.") if is_wrong else sentence(error))
         return _page(form), *status_and_headers(error)
     except WeakPasswordError as error:
-        form.new.errors.append(sentence(str(error)))
+        form.new.errors.append(sentence(error))
         return _page(form), fault_of(error).status
     sign_in.begin(token, remember=session.permanent)
     flash(gettext("Your password is changed. You are logged out everywhere else."))
     return redirect(url_for("account.show"), 303)
+
+
+@blueprint.post("/account/language")
+def choose_language() -> ResponseReturnValue:
+    """Choose the language of pages and letters."""
+    form = LanguageForm().offer(portal().settings.languages)
+    if not form.validate():
+        abort(400)
+    users.choose_language(db.session(), guards.member().id, form.language.data or None)
+    language.of_member(form.language.data)
+    flash(gettext("The language is saved."), "good")
+    return redirect(url_for("account.show", _anchor="your-language"), 303)
 
 
 @blueprint.post("/account/list-password")
@@ -134,7 +146,15 @@ def _page(form: ChangePasswordForm, *, list_password: tuple[int, str] | None = N
         mailboxes=list_passwords.mailboxes(db.session(), member.id) if with_passwords else (),
         list_password=list_password,
         has_mail=portal().settings.mail is not None,
+        language_form=_language_form(),
     )
+
+
+def _language_form() -> LanguageForm | None:
+    languages = portal().settings.languages
+    if len(languages) == 1:
+        return None
+    return LanguageForm(formdata=None, data={"language": guards.member().language or ""}).offer(languages)
 
 
 def _lists_page() -> Page:

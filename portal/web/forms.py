@@ -1,7 +1,8 @@
 """What browsers may post, and its bounds."""
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 from flask import request
 from flask_wtf import FlaskForm
@@ -11,6 +12,7 @@ from wtforms import (
     IntegerField,
     PasswordField,
     SearchField,
+    SelectField,
     SelectMultipleField,
     StringField,
 )
@@ -150,6 +152,18 @@ class OwnAddressForm(PostedForm):
     """One of the member's own addresses."""
 
     address = IntegerField(validators=[InputRequired(), NumberRange(1, MAX_ID)])
+
+
+class LanguageForm(PostedForm):
+    """The language of pages and letters; empty: as the browser asks."""
+
+    language = SelectField(_("Language"))
+
+    def offer(self, languages: Sequence[str]) -> Self:
+        """Offer languages, each by its own name."""
+        names = translation.own_names(languages)
+        self.language.choices = [("", gettext("As my browser asks")), *names.items()]
+        return self
 
 
 class EndLogInForm(PostedForm):

@@ -17,7 +17,7 @@ from portal.services.accounts.api_keys import Caller
 from portal.services.accounts.sessions import Member
 from portal.services.history import Actor
 from portal.translation import gettext
-from portal.web import unsaved
+from portal.web import language, unsaved
 
 login = LoginManager()
 csrf = CSRFProtect()
@@ -70,6 +70,8 @@ def logged_in() -> Member | None:
     """Return who is logged in, asking the database at most once a request."""
     if "member" not in g:
         g.member = current_user._get_current_object() if current_user.is_authenticated else None
+        if g.member:
+            language.of_member(g.member.language)
     found: Member | None = g.member
     return found
 

@@ -219,7 +219,7 @@ def choose_password() -> ResponseReturnValue:
             rounds=portal().settings.bcrypt_rounds,
         )
     except (WeakPasswordError, LogInFailedError) as error:
-        form.new.errors = [sentence(str(error))]
+        form.new.errors = [sentence(error)]
         return _password_page(form), *status_and_headers(error)
     sign_in.begin(token, remember=False)
     flash(

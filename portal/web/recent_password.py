@@ -55,7 +55,7 @@ def ask() -> ResponseReturnValue | None:
         )
     except (WrongPasswordError, LimitedError) as error:
         is_wrong = isinstance(error, WrongPasswordError)
-        form.own_password.errors.append(gettext("This is not your password.") if is_wrong else sentence(str(error)))
+        form.own_password.errors.append(gettext("This is not your password.") if is_wrong else sentence(error))
         return _page(form, *status_and_headers(error))
     return None
 

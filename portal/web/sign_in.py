@@ -59,7 +59,7 @@ def origin() -> Origin:
 def _refusal(error: LogInFailedError | LimitedError, form: LogInForm) -> str:
     """Say what to do. Of what was typed alone, so that the words tell nothing about an account."""
     if isinstance(error, LimitedError):
-        return sentence(str(error))
+        return sentence(error)
     sentences = [gettext("Username and password do not match. Check both and try again.")]
     if "@" in form.username.data:
         sentences.append(gettext("If several people share this address, use your username."))

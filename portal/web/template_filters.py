@@ -12,6 +12,7 @@ from jinja2 import StrictUndefined
 
 from portal.config import Settings
 from portal.domain.address import printable
+from portal.errors import PortalError
 from portal.extensions import portal
 from portal.translation import gettext, ngettext
 from portal.translation import lazy_gettext as _
@@ -63,7 +64,7 @@ def prepare(app: Flask, settings: Settings) -> None:
         day=lambda at: day_text(*local(at)),
         moment=moment,
         iso=lambda at: at.astimezone(zone).isoformat(timespec="seconds"),
-        number="{:,}".format,
+        number=number,
         sentence=sentence,
         printable=lambda text: printable(text, limit=400),
         listed=listed,
@@ -99,6 +100,11 @@ def day_text(at: datetime, now: datetime) -> str:
     return gettext("%(day)s %(month)s %(year)s", day=at.day, month=month, year=at.year)
 
 
+def number(value: int) -> str:
+    """Return a number with its thousands apart."""
+    return f"{value:,}".replace(",", gettext("1,000")[1:-3])
+
+
 def listed(names: Sequence[str]) -> str:
     """Return names as ``A``, ``A and B`` or ``A, B and C``."""
     *first, last = names
@@ -118,8 +124,8 @@ def page_numbers(number: int, last: int) -> list[int | None]:
     return found
 
 
-def sentence(text: str) -> str:
-    """Return the line of an error as a sentence. Services raise it in English; here alone it is translated."""
-    text = gettext(text)
+def sentence(said: str | PortalError) -> str:
+    """Return an error as a sentence. Services raise it in English; here alone it is translated."""
+    text = gettext(said.words, **said.values) if isinstance(said, PortalError) else gettext(said)
     ended = text if text.endswith((".", "!", "?")) or not text else f"{text}."
     return ended[:1].upper() + ended[1:]

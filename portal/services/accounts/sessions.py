@@ -18,6 +18,7 @@ from portal.models import Address, LoginSession, User, UserAddress
 from portal.services import security_log
 from portal.services.accounts import passwords, rate_limits
 from portal.services.transaction import note, reading, transaction
+from portal.translation import marked
 
 IDLE = timedelta(hours=12)
 ABSOLUTE = timedelta(hours=24)
@@ -27,7 +28,7 @@ CONFIRMED = timedelta(minutes=15)  # for so long a typed password is good for a 
 _SEEN_EVERY = timedelta(minutes=5)
 _LONGEST_NAME = 254  # an address
 
-REFUSAL = "the name or the password is not right"  # unknown, inactive and wrong alike
+REFUSAL = marked("the name or the password is not right")  # unknown, inactive and wrong alike
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Member:
     name: str
     is_superuser: bool
     token: str = field(repr=False)
+    language: str | None = None
     is_authenticated: bool = True
     is_active: bool = True
     is_anonymous: bool = False
@@ -151,7 +153,7 @@ def _verify(session: Session, name: str, password: str, *, rounds: int) -> tuple
 _OF_TOKEN = (
     select(LoginSession.id, LoginSession.created_at, LoginSession.seen_at)
     .add_columns(LoginSession.remembered)
-    .add_columns(User.id, User.username, User.name, User.is_superuser)
+    .add_columns(User.id, User.username, User.name, User.is_superuser, User.language)
     .join(User, User.id == LoginSession.user_id)
     .where(LoginSession.token_hash == bindparam("token_hash"), User.is_active)
 )
@@ -167,7 +169,8 @@ def member(session: Session, token: str, *, now: datetime) -> Member | None:
         found = session.execute(_OF_TOKEN, {"token_hash": _hashed(token)}).one_or_none()
     if found is None:
         return None
-    login, user = _LogIn(*found[:4]), Member(found[4], found.username, found.name, found.is_superuser, token)
+    login = _LogIn(*found[:4])
+    user = Member(found[4], found.username, found.name, found.is_superuser, token, found.language)
     if _is_over(login, is_superuser=user.is_superuser, now=now):
         return None
     if abs(now - login.seen_at) >= _SEEN_EVERY:

@@ -185,6 +185,12 @@ def profile(session: Session, user_id: int) -> Profile:
     return found[0]
 
 
+def choose_language(session: Session, user_id: int, language: str | None) -> None:
+    """Let pages and letters for a user be in a language; None: in the browser's, and letters in the portal's first."""
+    with transaction(session):
+        session.execute(update(User).where(User.id == user_id).values(language=language))
+
+
 def addresses_of(session: Session, who: str) -> tuple[str, ...]:
     """Return the canonical form of an address, or those of a user's addresses, the main one first.
 

@@ -1,18 +1,20 @@
 """Who gets a mail that was asked for, and what its letter says; links are made here, when it is about to be sent."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
+from portal import translation
 from portal.domain.address import outgoing
-from portal.models import Address, Preference, User
+from portal.models import Address, Preference, User, UserAddress
 from portal.services.mail import letters, links
 from portal.services.mail.own_addresses import is_used_by_others
 from portal.services.outbox import Claimed
 from portal.services.transaction import reading, transaction
+from portal.translation import gettext, marked
 
 
 class Draft(NamedTuple):
@@ -21,6 +23,22 @@ class Draft(NamedTuple):
     to: str
     name: str
     values: Mapping[str, str]
+
+
+def language_of(session: Session, claimed: Claimed, languages: Sequence[str]) -> str:
+    """Return the language of a letter: the receiver's choice, else that of the page it was asked on, else the first.
+
+    Letters to operators are in English, as the commands are.
+    """
+    if claimed.purpose == "operators":
+        return translation.ENGLISH
+    holds = (UserAddress.user_id == User.id, UserAddress.address_id == Address.id, Address.canonical == claimed.mailbox)
+    is_theirs = User.id == claimed.user_id if claimed.user_id is not None else exists().where(*holds).correlate(User)
+    query = select(User.language).where(is_theirs, User.is_active, User.language.is_not(None)).order_by(User.id)
+    with reading(session):
+        chosen = session.scalar(query.limit(1))
+    wishes = (chosen, claimed.details.get("language"))
+    return next((each for each in wishes if each and each in languages), languages[0])
 
 
 def make(session: Session, claimed: Claimed, *, base_url: str, now: datetime) -> Draft | None:
@@ -51,7 +69,10 @@ def _log_in(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
     if len(accounts) == 1:
         text = f"  {urls[0]}"
     else:
-        text = "\n\n".join(f"As {each.username}:\n\n  {url}" for each, url in zip(accounts, urls, strict=True))
+        text = "\n\n".join(
+            f"{gettext('As %(username)s:', username=each.username)}\n\n  {url}"
+            for each, url in zip(accounts, urls, strict=True)
+        )
     values = {"links": text, "good_for": _good_for("log-in"), "place": claimed.place}
     return Draft(outgoing(accounts[0].spelling), "log-in", values)
 
@@ -96,7 +117,7 @@ def _undo(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
     if username is None or claimed.user_id is None:
         return None
     to = outgoing(claimed.details.get("main", claimed.mailbox))
-    values = {"username": username, "change": claimed.details.get("change", "")}
+    values = {"username": username, "change": _change(claimed)}
     if is_used_by_others(session, claimed.mailbox, but=claimed.user_id):
         return Draft(to, "addresses-changed", values)
     with transaction(session):
@@ -110,7 +131,7 @@ def _addresses_changed(session: Session, claimed: Claimed, _made: _Links) -> Dra
     username = _username(session, claimed.user_id)
     if username is None:
         return None
-    values = {"username": username, "change": claimed.details.get("change", "")}
+    values = {"username": username, "change": _change(claimed)}
     return Draft(outgoing(claimed.details.get("main", claimed.mailbox)), "addresses-changed", values)
 
 
@@ -122,8 +143,30 @@ def _password_changed(session: Session, claimed: Claimed, _made: _Links) -> Draf
 
 def _lists_changed(session: Session, claimed: Claimed, _made: _Links) -> Draft | None:
     to = _spelling(session, claimed.mailbox)
-    lines = "\n".join(f"  {each}" for each in claimed.details.get("changes", "").split("\n"))
+    said = (_about_list(*each.split(" ", 1)) for each in claimed.details.get("changes", "").split("\n"))
+    lines = "\n".join(f"  {each}" for each in said)
     return None if to is None else Draft(to, "lists-changed", {"changes": lines})
+
+
+def _change(claimed: Claimed) -> str:
+    """Return in words what happened to somebody's addresses: a line for each, of a word and an address."""
+    lines = [each.split(" ", 1) for each in claimed.details.get("change", "").split("\n")]
+    return "; ".join(gettext(_ADDRESS_WORDS[what], address=address) for what, address in lines)
+
+
+def _about_list(what: str, name: str) -> str:
+    return gettext(_LIST_WORDS[what], name=name)
+
+
+_ADDRESS_WORDS = {
+    "added": marked("%(address)s was added"),
+    "removed": marked("%(address)s was removed"),
+    "main": marked("%(address)s is the main address now"),
+}
+_LIST_WORDS = {
+    "on": marked("You will be put on %(name)s"),
+    "off": marked("You will be taken off %(name)s"),
+}
 
 
 def _operators(_session: Session, claimed: Claimed, made: _Links) -> Draft | None:

@@ -1,12 +1,13 @@
-"""Letters: plain text, from templates that an operator can replace in ``instance/mail/``.
+"""Letters: plain text in the language in use, from templates that an operator can replace in ``instance/mail/``.
 
-A template begins with ``Subject: …`` and an empty line. ``$name`` and ``${name}`` stand for values, ``$$`` for
-a dollar.
+``invite.txt`` is in the first language of the settings, ``invite.de.txt`` in German; ours are named alike, and
+those without a language are English. A template begins with ``Subject: …`` and an empty line. ``$name`` and
+``${name}`` stand for values, ``$$`` for a dollar.
 """
 
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -17,8 +18,10 @@ from string import Template
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from portal import translation
 from portal.config import Settings
 from portal.errors import ConfigurationError
+from portal.translation import gettext
 
 _OWN = Path(__file__).parents[2] / "templates" / "letters"
 _WIDTH = 72  # of a line of prose; links and what is indented are left as they are
@@ -52,13 +55,13 @@ class Letter(NamedTuple):
 
 
 def write(name: str, values: Mapping[str, str], *, settings: Settings, folder: Path) -> Letter:
-    """Return the letter of a name, from the operator's template in ``folder/mail`` or else our own.
+    """Return the letter of a name in the language in use, from the operator's template or else our own.
 
     Values are one line each, but ``links``. Raise ConfigurationError, which names the template and its fault.
     """
-    path = folder / "mail" / f"{name}.txt"
+    path = next(each for each in _templates(name, folder / "mail", first=settings.languages[0]) if each.exists())
     try:
-        text = _read(path) if path.exists() else (_OWN / f"{name}.txt").read_text(encoding="utf-8")
+        text = _read(path)
     except (OSError, UnicodeDecodeError):
         raise ConfigurationError(f"{path}: cannot be read as UTF-8") from None
     header, _, body = text.lstrip("\ufeff").replace("\r\n", "\n").partition("\n\n")
@@ -67,6 +70,16 @@ def write(name: str, values: Mapping[str, str], *, settings: Settings, folder: P
     everything = {**_common(settings), **{key: _clean(value) for key, value in values.items()}}
     subject = _fill(path, header.partition(":")[2].strip(), {key: _one_line(each) for key, each in everything.items()})
     return Letter(subject[:_LONGEST_SUBJECT], _laid_out(_fill(path, body, everything)))
+
+
+def _templates(name: str, folder: Path, *, first: str) -> Iterator[Path]:
+    """Yield where a letter may be: the operator's, then ours, which is there in English at least."""
+    language = translation.in_use()
+    yield folder / f"{name}.{language}.txt"
+    if language == first:
+        yield folder / f"{name}.txt"
+    yield _OWN / f"{name}.{language}.txt"
+    yield _OWN / f"{name}.txt"
 
 
 def preview(name: str, *, settings: Settings, folder: Path) -> Letter:
@@ -104,10 +117,10 @@ def _address(address: str, name: str = "") -> Address:
 def in_words(good_for: timedelta) -> str:
     """Return how long a link is good."""
     if good_for < timedelta(hours=1):
-        return f"{good_for // timedelta(minutes=1)} minutes"
+        return gettext("%(count)s minutes", count=good_for // timedelta(minutes=1))
     if good_for <= timedelta(hours=72):
-        return f"{good_for // timedelta(hours=1)} hours"
-    return f"{good_for.days} days"
+        return gettext("%(count)s hours", count=good_for // timedelta(hours=1))
+    return gettext("%(count)s days", count=good_for.days)
 
 
 def _read(path: Path) -> str:
@@ -120,7 +133,7 @@ def _common(settings: Settings) -> dict[str, str]:
     return {
         "site_name": settings.site_name,
         "base_url": settings.base_url.rstrip("/"),
-        "help": f"Questions? {contact}" if contact else "",
+        "help": gettext("Questions? %(contact)s", contact=contact) if contact else "",
     }
 
 

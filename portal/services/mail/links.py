@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import and_, exists, insert, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
+from portal import translation
 from portal.domain.address import canonical
 from portal.errors import LinkRefusedError
 from portal.models import Address, MailedLink, User, UserAddress
@@ -19,7 +20,12 @@ from portal.services import outbox, security_log
 from portal.services.accounts import rate_limits, sessions
 from portal.services.accounts.sessions import Origin
 from portal.services.outbox import Wanted
+<<<<<<< HEAD
 from portal.services.transaction import reading, rehearsal, transaction
+=======
+from portal.services.transaction import reading, transaction
+from portal.translation import marked
+>>>>>>> 5fe7c83 (languages: speak the browser's or the account's, in pages, letters and names of lists)
 
 GOOD_FOR: Mapping[str, timedelta] = {
     "confirm": timedelta(hours=24),
@@ -28,7 +34,7 @@ GOOD_FOR: Mapping[str, timedelta] = {
     "log-in": timedelta(minutes=20),
     "undo": timedelta(hours=72),
 }
-REFUSAL = "the link is not valid: it was used, has expired, or is not for you any more"
+REFUSAL = marked("the link is not valid: it was used, has expired, or is not for you any more")
 _LOGS_IN = frozenset({"invite", "log-in"})
 _AHEAD = timedelta(minutes=1)  # clocks of several hosts differ; a link from further ahead was made by a wrong one
 _LONGEST_TOKEN = 100  # characters
@@ -107,9 +113,22 @@ def ask(
         rate_limits.key("mail to mailbox", mailbox),
         rate_limits.key("mail from place", ip),
     ]
+<<<<<<< HEAD
     unit = transaction if rate_limits.is_within(session, keys, now=now) else rehearsal
     with unit(session):
         outbox.ask(session, [Wanted(mailbox, purpose, user_id, details or {}, place)], now=now)
+=======
+    try:
+        rate_limits.count(session, keys, now=now)
+    except LimitedError:
+        return
+    with transaction(session):
+        outbox.ask(
+            session,
+            [Wanted(mailbox, purpose, user_id, {**(details or {}), "language": translation.in_use()}, place)],
+            now=now,
+        )
+>>>>>>> 5fe7c83 (languages: speak the browser's or the account's, in pages, letters and names of lists)
 
 
 class Link(NamedTuple):

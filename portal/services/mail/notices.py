@@ -24,7 +24,7 @@ _LINES = 1_000  # of a history in one transaction
 _OLDEST = timedelta(days=1)  # what changed longer ago is no news, where mail was switched on since
 _PASSWORD = frozenset({"given a password", "password changed"})
 _FROM_OLD = frozenset({"address changed", "another main address", "address removed"})
-_LONGEST = 1_500  # characters of what happened
+_MOST = 12  # lists that one letter names
 
 
 def ask_for(session: Session, *, lists: Mapping[str, MailingList], tells_members: bool, now: datetime) -> int:
@@ -93,14 +93,14 @@ def _about_accounts(session: Session, lines: list[AccountChange], *, now: dateti
 
 def _about_addresses(line: AccountChange, person: _Person) -> Iterator[Wanted]:
     if line.what == "address added":
-        details = {"main": person.main, "change": f"{line.new} was added"}
+        details = {"main": person.main, "change": f"added {line.new}"}
         yield Wanted(person.main, "addresses", line.user_id, details, priority=Priority.BULK)
     elif line.what in _FROM_OLD:
         try:
             mailbox = canonical(line.old)
         except InvalidAddressError:  # it was erased
             return
-        said = f"{line.new} is the main address now" if line.new else f"{line.old} was removed"
+        said = f"main {line.new}" if line.new else f"removed {line.old}"
         details = {"main": line.old, "change": said}
         yield Wanted(mailbox, "addresses", line.user_id, details, priority=Priority.BULK)
 
@@ -132,8 +132,9 @@ def _about_lists(
     for each in by_others:
         if holders[each.address_id] - {each.actor_id}:
             name = lists[each.list_handle].name
-            words = f"You will be put on {name}" if each.subscribed else f"You will be taken off {name}"
-            said[each.address][each.list_handle] = words  # of several changes, the last
+            said[each.address][each.list_handle] = (
+                f"{'on' if each.subscribed else 'off'} {name}"  # the last change counts
+            )
     for mailbox, words_of in said.items():
-        details = {"changes": "\n".join(words_of.values())[:_LONGEST]}
+        details = {"changes": "\n".join(list(words_of.values())[:_MOST])}
         yield Wanted(mailbox, "lists-changed", details=details, priority=Priority.BULK)

@@ -21,6 +21,7 @@ from portal.services.outbox import Wanted
 from portal.services.transaction import reading, transaction
 
 _CONFIRM, _UNDO = frozenset({"confirm"}), frozenset({"undo"})
+_LONGEST_CHANGE = 600  # characters of what a letter says of a change
 _LONGEST = 1_200  # characters of addresses that a link remembers
 
 
@@ -141,7 +142,7 @@ def _change(session: Session, change: AddressChange, *, who: Who, lists: Lists, 
     )
     after = _held(session, who.user_id)
     if before.main is not None and before != after:
-        details = _remembered(before) | {"change": _in_words(before, after)}
+        details = _remembered(before) | {"change": _as_lines(before, after)}
         outbox.ask(session, [Wanted(before.main, "undo", who.user_id, details)], now=who.now)
     return sessions.renew_without_password(session, who.token)
 
@@ -152,12 +153,15 @@ def _remembered(before: _Held) -> dict[str, str]:
     return {"main": main} | ({"held": held} if len(held) <= _LONGEST else {})
 
 
-def _in_words(before: _Held, after: _Held) -> str:
-    said = [f"{after.spellings[each]} was added" for each in after.spellings if each not in before.spellings]
-    said += [f"{before.spellings[each]} was removed" for each in before.spellings if each not in after.spellings]
+def _as_lines(before: _Held, after: _Held) -> str:
+    """Return what has changed, a line for each: the letter says it in the receiver's language."""
+    lines = [f"added {after.spellings[each]}" for each in after.spellings if each not in before.spellings]
+    lines += [f"removed {before.spellings[each]}" for each in before.spellings if each not in after.spellings]
     if after.main is not None and after.main != before.main:
-        said.append(f"{after.spellings[after.main]} is the main address now")
-    return "; ".join(said)[:600]
+        lines.append(f"main {after.spellings[after.main]}")
+    while len("\n".join(lines)) > _LONGEST_CHANGE:
+        lines.pop()
+    return "\n".join(lines)
 
 
 def undo(session: Session, link_token: str, *, now: datetime, lists: Lists) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
+from portal import translation
 from portal.config import Settings
 from portal.errors import ConfigurationError, MailPutOffError, MailRefusedError, MailUnavailableError
 from portal.services import outbox
@@ -105,13 +106,14 @@ class _LetterFault(Exception):  # noqa: N818 - it goes no further than this modu
 def _hand_over(session: Session, claimed: Claimed, mailer: Mailer, server: Server) -> bool:
     """Make the letter and hand it over; return whether there was anybody to write to."""
     now = mailer.clock()
-    draft = drafts.make(session, claimed, base_url=mailer.settings.base_url, now=now)
-    if draft is None:
-        return False
-    try:
-        letter = letters.write(draft.name, draft.values, settings=mailer.settings, folder=mailer.folder)
-    except ConfigurationError as error:
-        raise _LetterFault(str(error)) from None
+    with translation.using(drafts.language_of(session, claimed, mailer.settings.languages)):
+        draft = drafts.make(session, claimed, base_url=mailer.settings.base_url, now=now)
+        if draft is None:
+            return False
+        try:
+            letter = letters.write(draft.name, draft.values, settings=mailer.settings, folder=mailer.folder)
+        except ConfigurationError as error:
+            raise _LetterFault(str(error)) from None
     number = f"{claimed.id}.{claimed.asked_at:%Y%m%d%H%M%S%f}"
     message = letters.as_message(letter, to=draft.to, settings=mailer.settings, number=number, now=now)
     server.deliver(message, to=draft.to)
@@ -134,7 +136,9 @@ def send_test(mailer: Mailer, *, to: str, report: Report) -> None:
 
 def check(mailer: Mailer) -> str:
     """Try the connection and every template. Raise ConfigurationError or MailUnavailableError."""
-    for name in letters.LETTERS:
-        letters.preview(name, settings=mailer.settings, folder=mailer.folder)
+    for language in mailer.settings.languages:
+        with translation.using(language):
+            for name in letters.LETTERS:
+                letters.preview(name, settings=mailer.settings, folder=mailer.folder)
     with mailer.open_server() as server:
         return server.check()

@@ -62,7 +62,7 @@ def revoke(prefix: str) -> ResponseReturnValue:
             raise ChangedMeanwhileError("the key was changed after this page was shown: check again")
         is_new = api_keys.revoke(db.session(), prefix, now=portal().clock())
     except BadInputError as error:
-        flash(sentence(str(error)), "bad")
+        flash(sentence(error), "bad")
     else:
         text = gettext("%(key)s is revoked.", key=prefix)
         flash(text if is_new else gettext("%(key)s had been revoked before.", key=prefix), "good")

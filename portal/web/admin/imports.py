@@ -53,7 +53,7 @@ def upload() -> ResponseReturnValue:
     try:
         import_id = importing.show(db.session(), _request(form))
     except BadInputError as error:
-        form.file.errors.append(sentence(str(error)))
+        form.file.errors.append(sentence(error))
         return _index_page(form), 422
     return redirect(url_for("admin.imports.show", import_id=import_id), 303)
 
@@ -83,7 +83,7 @@ def apply(import_id: int) -> ResponseReturnValue:
             invites=invites,
         )
     except (StaleFormError, ChangedMeanwhileError) as error:
-        form.form_errors.append(sentence(str(error)))
+        form.form_errors.append(sentence(error))
         return _page(import_log.get(db.session(), import_id), form), fault_of(error).status
     flash(_applied_text(applied, invites=invites), "good" if not applied.left else "bad")
     return redirect(url_for("admin.imports.show", import_id=import_id), 303)

@@ -77,7 +77,7 @@ def _carry_out(
         form.form_errors.append(gettext("This page was out of date, and nothing was done. Check again."))
         return _page(name, user_id, form, is_stale=True), fault_of(error).status
     except BadInputError as error:
-        form.form_errors.append(sentence(str(error)))
+        form.form_errors.append(sentence(error))
         return _page(name, user_id, form), fault_of(error).status
     flash(words, "good")
     return redirect(url_for("admin.users.show", user_id=user_id), 303)
@@ -135,7 +135,7 @@ def merge(user_id: int) -> ResponseReturnValue:
         )
         return _review(profile, form, status=fault_of(error).status)
     except BadInputError as error:
-        form.into.errors = [sentence(str(error))]
+        form.into.errors = [sentence(error)]
         return _merge_page(profile, form), fault_of(error).status
     kept_id = users.id_of(db.session(), merged.kept)
     sign_in.renew_own(kept_id)
@@ -159,7 +159,7 @@ def _review(profile: Profile, form: MergeForm, *, status: int = 200) -> Response
     try:
         preview = merging.preview(db.session(), _wanted(profile, form), **_context())
     except BadInputError as error:
-        form.into.errors = [sentence(str(error))]
+        form.into.errors = [sentence(error)]
         return _merge_page(profile, form), fault_of(error).status
     form.shown.data = shown.sign(f"merge {profile.id}", last)
     return _merge_page(profile, form, preview), status

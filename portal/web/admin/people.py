@@ -135,7 +135,7 @@ def _asked(form: ChangePeopleForm) -> Asked | None:
     try:
         asked = asked._replace(groups=users.checked_groups(asked.groups))
     except BadInputError as error:
-        form.groups.errors = [sentence(str(error))]
+        form.groups.errors = [sentence(error)]
         return None
     if not asked.groups and asked.change in {Change.ADD_GROUPS, Change.REMOVE_GROUPS}:
         form.groups.errors = [gettext("Enter a group.")]

@@ -47,7 +47,7 @@ def new(user_id: int) -> ResponseReturnValue:
         form.email.errors.append(words)
         return _new_page(user_id, form, is_shared=True), fault_of(error).status
     except BadInputError as error:
-        form.email.errors.append(sentence(str(error)))
+        form.email.errors.append(sentence(error))
         return _new_page(user_id, form), fault_of(error).status
     sign_in.renew_own(user_id)
     name, spelling = profile.name or profile.username, address.spelling
@@ -91,7 +91,7 @@ def change(user_id: int, address_id: int, act: str) -> ResponseReturnValue:
     except (StaleFormError, ChangedMeanwhileError) as error:
         return _action_page(user_id, address, form, act=act), fault_of(error).status
     except BadInputError as error:  # the main address stays
-        flash(sentence(str(error)), "bad")
+        flash(sentence(error), "bad")
     else:
         sign_in.renew_own(user_id)
         words = {
@@ -114,7 +114,7 @@ def send_to_main(user_id: int) -> ResponseReturnValue:
     except (StaleFormError, ChangedMeanwhileError):
         flash(gettext("This page was out of date, and nothing was done. Check again."), "bad")
     except BadInputError as error:  # deactivated, or the main address is a list's
-        flash(sentence(str(error)), "bad")
+        flash(sentence(error), "bad")
     else:
         flash(ngettext("%(count)s list is changed.", "%(count)s lists are changed.", count, count=count), "good")
     return _to_person(user_id)

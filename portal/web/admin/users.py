@@ -84,7 +84,7 @@ def new() -> ResponseReturnValue:
             lists=portal().known_lists(),
         )
     except BadInputError as error:  # the name is taken, or is none
-        form.username.errors.append(sentence(str(error)))
+        form.username.errors.append(sentence(error))
         return render_template("admin/users/new.html", form=form, is_shared=bool(holders)), fault_of(error).status
     return _to_password(user_id, made)
 
@@ -212,7 +212,7 @@ def change(user_id: int, act: str) -> ResponseReturnValue:
     except (StaleFormError, ChangedMeanwhileError) as error:
         return _action_page(user_id, form, act=act), fault_of(error).status
     except BadInputError as error:  # the last superuser stays
-        flash(sentence(str(error)), "bad")
+        flash(sentence(error), "bad")
     else:
         sentences = [str(words) % {"username": profile.username}]
         if about_lists and portal().readable_catalogue():
@@ -297,7 +297,7 @@ def delete(user_id: int) -> ResponseReturnValue:
         except (StaleFormError, ChangedMeanwhileError) as error:
             return _action_page(user_id, form, act="delete"), fault_of(error).status
         except BadInputError as error:
-            flash(sentence(str(error)), "bad")
+            flash(sentence(error), "bad")
             return redirect(url_for("admin.users.show", user_id=user_id), 303)
         flash(gettext("%(username)s is deleted.", username=profile.username), "good")
         return redirect(url_for("admin.people.index"), 303)
@@ -383,5 +383,5 @@ def _is_acceptable(form: UserForm) -> bool:
         try:
             check()
         except BadInputError as error:
-            field.errors.append(sentence(str(error)))
+            field.errors.append(sentence(error))
     return not any(field.errors for field, _ in checks)

@@ -78,7 +78,7 @@ def test_one_mail_tells_of_all_lists_and_of_several_changes_the_last(
     notice()
     with reading(session):
         text = session.scalar(select(MailRequest.details))
-    assert outbox.as_details(text or "") == {"changes": "You will be taken off Members"}
+    assert outbox.as_details(text or "") == {"changes": "off Members"}
 
 
 def test_nobody_is_mailed_about_their_own_choice_or_where_members_are_not_to_be(
