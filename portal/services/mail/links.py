@@ -20,12 +20,8 @@ from portal.services import outbox, security_log
 from portal.services.accounts import rate_limits, sessions
 from portal.services.accounts.sessions import Origin
 from portal.services.outbox import Wanted
-<<<<<<< HEAD
 from portal.services.transaction import reading, rehearsal, transaction
-=======
-from portal.services.transaction import reading, transaction
 from portal.translation import marked
->>>>>>> 5fe7c83 (languages: speak the browser's or the account's, in pages, letters and names of lists)
 
 GOOD_FOR: Mapping[str, timedelta] = {
     "confirm": timedelta(hours=24),
@@ -113,22 +109,10 @@ def ask(
         rate_limits.key("mail to mailbox", mailbox),
         rate_limits.key("mail from place", ip),
     ]
-<<<<<<< HEAD
     unit = transaction if rate_limits.is_within(session, keys, now=now) else rehearsal
     with unit(session):
-        outbox.ask(session, [Wanted(mailbox, purpose, user_id, details or {}, place)], now=now)
-=======
-    try:
-        rate_limits.count(session, keys, now=now)
-    except LimitedError:
-        return
-    with transaction(session):
-        outbox.ask(
-            session,
-            [Wanted(mailbox, purpose, user_id, {**(details or {}), "language": translation.in_use()}, place)],
-            now=now,
-        )
->>>>>>> 5fe7c83 (languages: speak the browser's or the account's, in pages, letters and names of lists)
+        said = {**(details or {}), "language": translation.in_use()}
+        outbox.ask(session, [Wanted(mailbox, purpose, user_id, said, place)], now=now)
 
 
 class Link(NamedTuple):
