@@ -199,6 +199,8 @@ PAGES = {
     "admin.one_list.why": "/admin/lists/members/why?q=member001@example.org",
     "admin.person.history": "/admin/users/2/history",
     "admin.person.ask_to_take_off": "/admin/users/2/off-all-lists",
+    "admin.numbers.index": "/admin/numbers",
+    "admin.numbers.export": "/admin/numbers/export",
     "admin.runs.index": "/admin/runs",
     "admin.runs.show": "/admin/runs/1",
     "admin.mail.index": "/admin/mail",

@@ -17,7 +17,7 @@ from portal.cli.output import (
     watched,
     write_lines,
 )
-from portal.cli.report_tables import history_table, report_table, runs_table
+from portal.cli.report_tables import history_table, numbers_table, report_table, runs_table
 from portal.cli.sync import SyncOptions, code_of, print_news, run_lists, run_requested, show_endings
 from portal.domain.address import canonical
 from portal.domain.merge import Action
@@ -353,6 +353,39 @@ def runs(*, handle: str | None, limit: int, form: str) -> None:
         print_json(found)
     else:
         print_table(*runs_table(found))
+
+
+@mailinglist.command()
+@click.option(
+    "--by", type=click.Choice(["week", "month", "year"]), default="month", help="How long a period is.",
+    show_default=True,
+)  # fmt: skip
+@as_text_or_json
+@click.argument("handle", metavar="LIST", required=False)
+def numbers(*, handle: str | None, by: str, form: str) -> None:
+    """Print subscribers, who joined and left, and active people, by week, month or year.
+
+    They are of all lists together, or of one. The last period has not ended.
+
+    \b
+    Example: flask mailinglist numbers --by year
+    """
+    from zoneinfo import ZoneInfo
+
+    from portal.services.reports import numbers as service
+
+    wanted = _checked(handle)
+    found = service.numbers(
+        db.session(),
+        [wanted] if wanted else portal().catalogue().lists,
+        span=service.Span(by),
+        now=portal().clock(),
+        zone=ZoneInfo(portal().settings.timezone),
+    )
+    if form == "json":
+        print_json(found)
+    else:
+        print_table(*numbers_table(found))
 
 
 @mailinglist.command()

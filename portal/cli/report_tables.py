@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from portal.services.reports.lists import HistoryLine, ListReport, RunReport
+    from portal.services.reports.numbers import Period
 
 Table = tuple[Sequence[str], list[Sequence[object]]]  # headings and rows
 
@@ -41,6 +42,13 @@ def runs_table(runs: "Iterable[RunReport]") -> Table:
         )
         for each in runs
     ]  # fmt: skip
+
+
+def numbers_table(periods: "Iterable[Period]") -> Table:
+    """Lay out periods of numbers."""
+    return ("FROM", "SUBSCRIBERS", "JOINED", "LEFT", "ACTIVE PEOPLE"), [
+        (each.begins_on.isoformat(), *each[1:]) for each in periods
+    ]
 
 
 def history_table(lines: "Iterable[HistoryLine]") -> Table:

@@ -1,7 +1,7 @@
 """What every template knows: who is logged in, the site's name, its assets, and times in words."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def _version(path: Path) -> str:
     return sha256(path.read_bytes()).hexdigest()[:8]
 
 
-def day_text(at: datetime, now: datetime) -> str:
+def day_text(at: date, now: date) -> str:
     """Return a day as ``22 Nov``, and with its year where that is not this one. Both are in one time zone."""
     month = MONTHS[at.month - 1]
     if at.year == now.year:

@@ -72,6 +72,8 @@ PAGES: dict[str, tuple[str | None, str]] = {
     "own-history": ("alice", "/account/history"),
     "leave-all": ("alice", "/subscriptions/leave"),
     "lists": ("bob", "/admin/"),
+    "numbers": ("bob", "/admin/numbers"),
+    "numbers-of-one-by-week": ("bob", "/admin/numbers?by=week&list=unbroken"),
     "runs": ("bob", "/admin/runs"),
     "runs-of-one": ("bob", "/admin/runs?handle=board"),
     "run-done": ("bob", "/admin/runs/1"),

@@ -380,6 +380,14 @@ def test_what_is_no_address_is_65(refused, address):
     assert "not an e-mail address" in refused(65, "history", f"--address={address}")
 
 
+def test_numbers_are_printed_by_month_for_all_lists_or_for_one(call, cast):
+    call("sync", "members")
+    call("unsubscribe", "members", "alice")
+    assert call("numbers")[1].splitlines()[1].split() == ["2026-11-01", "2", "0", "1", "0"]
+    (year,) = json.loads(call("numbers", "--by", "year", "--format", "json", "tech")[1])
+    assert year == {"begins_on": "2026-01-01", "subscribers": None, "joined": 0, "left": 0, "active": 0}
+
+
 def test_report_is_a_line_for_each_list_or_for_one(call, cast):
     call("sync", "members")
     code, stdout, stderr = call("report")

@@ -8,6 +8,7 @@ from portal.web.admin import (
     linking,
     lists,
     mail,
+    numbers,
     one_list,
     people,
     person,
@@ -18,6 +19,20 @@ from portal.web.admin import (
 )
 
 blueprint = Blueprint("admin", __name__, url_prefix="/admin")
-ROOMS = (api_keys, imports, linking, lists, mail, one_list, people, person, runs, search, user_addresses, users)
+ROOMS = (
+    api_keys,
+    imports,
+    linking,
+    lists,
+    mail,
+    numbers,
+    one_list,
+    people,
+    person,
+    runs,
+    search,
+    user_addresses,
+    users,
+)
 for each in ROOMS:
     blueprint.register_blueprint(each.blueprint)

@@ -7,6 +7,7 @@ from wtforms import HiddenField, IntegerField, SearchField, SelectMultipleField,
 from wtforms.validators import AnyOf, DataRequired, InputRequired, Length, NumberRange, Optional, ValidationError
 
 from portal.services.preferences.on_behalf import LONGEST_REASON, BulkAction
+from portal.services.reports.numbers import Span
 from portal.services.reports.subscribers import DEPARTED, SORTS, Filter
 from portal.translation import gettext
 from portal.translation import lazy_gettext as _
@@ -122,6 +123,24 @@ class ReasonForm(PostedForm):
         filters=[trimmed],
         validators=[DataRequired(_("Say why: it stands in the history.")), Length(max=LONGEST_REASON), is_readable],
     )
+
+
+class NumbersForm(QueryForm):
+    """Which numbers: of all lists or of one, and how long a period is."""
+
+    by = StringField(filters=[trimmed], validators=[Optional(), AnyOf([*Span])])
+    list = StringField(_("List"), filters=[trimmed], validators=[Optional(), Length(max=64)])
+
+    @property
+    def span(self) -> Span:
+        """Return how long a period is."""
+        return Span(self.by.data or Span.MONTH)
+
+
+class ExportNumbersForm(NumbersForm):
+    """Numbers as a file."""
+
+    format = StringField(filters=[trimmed], validators=[Optional(), AnyOf(("csv", "json"))])
 
 
 class WhyForm(QueryForm):
