@@ -150,6 +150,27 @@ def dump(app: Flask) -> dict[str, list[object]]:
         }
 
 
+def test_a_token_is_left_in_no_file_no_log_and_no_page(
+    post: Post, instance: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SECURITY 22: it was used, and tried again."""
+    pages = []
+    with caplog.at_level(logging.INFO):
+        link = post.link_for("alice@example.org")
+        for status in (200, 410):
+            alice = post.visitor()
+            alice.client.get(link)
+            pages.append(alice.get("/link", status).html)
+            if status == 200:
+                pages.append(alice.follow("/link", {}).html)
+        wait_until(lambda: post.app.extensions["sender"].is_idle)
+    token = link.rpartition("/")[2]
+    assert token not in "".join(pages)
+    assert token not in caplog.text
+    files = [each for each in instance.rglob("*") if each.is_file()]
+    assert [each for each in files if token.encode() in each.read_bytes()] == []
+
+
 @pytest.mark.parametrize("name", ["werkzeug", "gunicorn.access"])
 def test_the_logs_of_servers_have_no_token(app: Flask, caplog: pytest.LogCaptureFixture, name: str) -> None:
     token, log = "a-B_3" * 8 + "xyz", logging.getLogger(name)

@@ -1,5 +1,6 @@
 """Sending: nothing is lost, nobody is mailed twice but where that cannot be known, and each trouble has its words."""
 
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -180,6 +181,29 @@ def test_a_server_that_hangs_is_given_up_after_its_time(
     assert (rows(session)[0].state, rows(session)[0].may_be_twice) == ("waiting", True)
 
 
+def accept_and_close(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    connection.close()
+
+
+@pytest.mark.parametrize(("is_cut", "words"), [(False, "no answer in time"), (True, "Connection unexpectedly closed")])
+def test_a_server_that_fails_before_it_has_the_letter_has_not_taken_it(
+    session: Session, clock: Clock, make_mailer: Callable[..., Mailer], alice: int, is_cut: bool, words: str
+) -> None:
+    """It says nothing, or ends the connection at once: no second letter can come of that."""
+    ask(session, clock)
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(1) as pool:
+        port = silent.getsockname()[1]
+        if is_cut:
+            pool.submit(accept_and_close, silent)
+        toml = f'[mail]\nsender = "portal@example.org"\n[mail.smtp]\nhost = "127.0.0.1"\nport = {port}\nsecurity = "none"\n'
+
+        found = send_due(session, make_mailer(toml, timeout=0.2), sends_bulk=False)
+
+    assert words in found.trouble
+    assert (rows(session)[0].state, rows(session)[0].may_be_twice) == ("waiting", False)
+
+
 def test_a_connection_that_ends_after_the_letter_is_the_case_in_which_somebody_may_be_mailed_twice(
     session: Session, clock: Clock, mail_server: FakeMailServer, mailer: Mailer, alice: int
 ) -> None:
@@ -329,14 +353,20 @@ def test_an_encrypted_connection_needs_a_certificate_that_is_trusted(
         assert check(mailer) == f"localhost:{server.port}, TLSv1.3"
 
 
-def test_a_certificate_of_another_host_is_refused(
-    tmp_path: Path, make_mailer: Callable[..., Mailer], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_certificate_of_another_host_is_refused_and_no_mail_is_lost(
+    session: Session, clock: Clock, alice: int,
+    tmp_path: Path, make_mailer: Callable[..., Mailer], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    ask(session, clock)
     context, trusted = make_certificate(tmp_path, host="elsewhere.example.org")
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
     mismatch = "its certificate is not trusted: Hostname mismatch"
-    with FakeMailServer(tls=context) as server, pytest.raises(MailUnavailableError, match=mismatch):
-        check(make_mailer(server.toml(security="starttls")))
+    with FakeMailServer(tls=context) as server:
+        mailer = make_mailer(server.toml(security="starttls"))
+        with pytest.raises(MailUnavailableError, match=mismatch):
+            check(mailer)
+        assert mismatch in send_due(session, mailer, sends_bulk=False).trouble
+    assert (server.taken, rows(session)[0].state, rows(session)[0].may_be_twice) == ([], "waiting", False)
 
 
 def test_a_server_without_encryption_gets_nothing_where_it_is_asked_for(
