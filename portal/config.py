@@ -302,9 +302,10 @@ _Departure = Literal["remove", "keep"]
 
 
 class _ListEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    name: Line | Annotated[dict[str, Line], Meta(min_length=1)]
+    # msgspec 0.22 frees memory twice where a text with a pattern may also be a table.
+    name: Annotated[str, Meta(min_length=1, max_length=120)] | Annotated[dict[str, Line], Meta(min_length=1)]
     email: Line
-    desc: Text | Annotated[dict[str, Text], Meta(min_length=1)] = ""
+    desc: Annotated[str, Meta(max_length=1000)] | Annotated[dict[str, Text], Meta(min_length=1)] = ""
     archive: WebAddress | None = None
     syncpws: bool = True
     manager: str | None = None
@@ -321,6 +322,9 @@ class _ListEntry(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Check what a pattern cannot. Raise ValueError, which names the setting."""
+        for setting, text, pattern in (("name", self.name, _NO_CONTROLS), ("desc", self.desc, _NO_CONTROLS_BUT_LINES)):
+            if isinstance(text, str) and not re.search(pattern, text):
+                raise ValueError(f"expected text {_WORDS[pattern]} - at `{setting}`")
         place, braces, rest = (self.settings_url or "").partition("{address}")
         if {"{", "}"} & set(place + rest) or (braces and place.count("/") < 3):
             raise ValueError("`settings_url` may hold {address} after its host, and no other braces")

@@ -453,11 +453,18 @@ def test_mail_of_the_file_stays_where_variables_set_something_else(tmp_path: Pat
     assert (settings.site_name, settings.mail.sendmail_argv) == ("x", ["s", "-i"])
 
 
-def test_what_was_read_can_be_let_go_of() -> None:
-    """msgspec frees memory twice where a text with a pattern may also be a list."""
+@pytest.mark.parametrize(
+    ("table", "kind"),
+    [
+        ({"membership": {"file": "members.csv"}}, "Settings"),
+        ({"name": "Members", "email": "members@lists.example.org"}, "_ListEntry"),
+    ],
+)
+def test_what_was_read_can_be_let_go_of(table: dict[str, object], kind: str) -> None:
+    """msgspec frees memory twice where a text with a pattern may also be a list or a table."""
     program = (
         "import gc, msgspec, portal.config as config\n"
-        "msgspec.convert({'membership': {'file': 'members.csv'}}, config.Settings)\n"
+        f"msgspec.convert({table!r}, config.{kind})\n"
         "config.__dict__.clear()\n"
         "gc.collect()\n"
     )
