@@ -50,11 +50,33 @@ _ANOTHER = """
 INSERT INTO preferences (list_handle, address_id, subscribed, seen, source, changed_at, version, touched, departed)
     SELECT '{handle}', address_id, subscribed, seen, source, changed_at, version, touched, departed
     FROM preferences WHERE list_handle = 'agreed'
+    ON CONFLICT DO NOTHING
 """
-_RUN = """
+# One a run.
+_RUNS = """
+WITH RECURSIVE hour(n) AS (SELECT :hours UNION ALL SELECT n - 1 FROM hour WHERE n > 1)
 INSERT INTO runs (list_handle, kind, asked_by, host, started_at, finished_at, state, message, accepted, on_roster,
         without_account, initialised, left, joined, added, removed, held, refused)
-    VALUES ('agreed', 'sync', 'command line', 'lists', ?, ?, 'done', '', 0, 5000, 0, 0, 1, 1, 5, 5, 0, 0)
+    SELECT :handle, 'sync', 'command line', 'lists', datetime('2026-11-25', '-' || n || ' hours') || '.000000',
+        datetime('2026-11-25', '-' || n || ' hours', '5 seconds') || '.000000', 'done', '', 0, 5000, 0, 0, 0, 0, 1, 0,
+        0, 0 FROM hour
+"""
+_LINES = """
+INSERT INTO run_lines (run_id, address_id, list_handle, address, spelling, action, reason, held, version, result, words,
+        settled, counts)
+    SELECT runs.id, addresses.id, list_handle, canonical, spelling, 'add', 'chosen', 0, 0, 'done', '', 1, 0
+    FROM runs JOIN addresses ON addresses.id = 1 + runs.id % :count
+"""
+_CHANGES = """
+INSERT INTO history (at, list_handle, address_id, address, subscribed, source, actor, reason)
+    SELECT started_at, list_handle, addresses.id, canonical, 1, 'user', 'member', ''
+    FROM runs JOIN addresses ON addresses.id = 1 + runs.id % :count ORDER BY started_at
+"""
+_COMMITTEE = """
+[lists.committee]
+name = "Committee"
+email = "committee@lists.example.org"
+audience = ["committee"]
 """
 _ROSTER = "SELECT spelling FROM person WHERE n % 2 ORDER BY lower(spelling)"  # sorted, as list managers print it
 
@@ -104,19 +126,28 @@ def make(folder: Path, count: int) -> Instance:
     return instance
 
 
-def make_lists(folder: Path, *, count: int = 10_000) -> Instance:
-    """Make an instance folder with five lists, all of whose preferences are there, and two hundred runs."""
+def make_lists(folder: Path, *, count: int = 10_000, lists: int = 5, hours: int = 200) -> Instance:
+    """Make an instance folder with some lists, all of whose preferences are there, and one for a committee of ten.
+
+    Each list but the committee's has had a run in each of the last ``hours``, with one line and one change.
+    """
     instance = make(folder, count)
+    others = [f"list{number:03}" for number in range(4, lists + 1)]
     with closing(theirs.connect(instance.database)) as connection:
-        for handle in ("news", "tech", "board"):
-            connection.execute("DELETE FROM preferences WHERE list_handle = ?", [handle])
+        connection.execute("PRAGMA synchronous = OFF")
+        for handle in ("news", *others):
             connection.execute(_ANOTHER.format(handle=handle))
-        connection.executemany(
-            _RUN, [(f"2026-11-{day:02} {hour:02}:00:00.000000",) * 2 for day in range(1, 11) for hour in range(20)]
-        )
+        connection.execute("INSERT INTO user_groups (user_id, name) SELECT id, 'committee' FROM users WHERE id <= 10")
+        for handle in ("members", "news", "agreed", *others):
+            connection.execute(_RUNS, {"handle": handle, "hours": hours})
+        connection.execute(_LINES, {"count": count})
+        connection.execute(_CHANGES, {"count": count})
+        connection.commit()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    tables = (f'[lists.{each}]\nname = "{each}"\nemail = "{each}@lists.example.org"\n' for each in others)
     catalogue = folder / "mailinglists.toml"
-    others = (f'[lists.{each}]\nname = "{each}"\nemail = "{each}@lists.example.org"\n' for each in ("tech", "board"))
-    catalogue.write_text(catalogue.read_text() + "".join(others))
+    catalogue.write_text(catalogue.read_text() + "".join(tables) + _COMMITTEE)
+    (folder / "rosters" / "committee.txt").touch()
     return instance
 
 

@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import namedtuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Dialect,
     Engine,
     FromClause,
     MetaData,
@@ -41,15 +43,17 @@ if TYPE_CHECKING:
 
 WRITING = "portal_writing"  # execution option of a transaction that is going to write
 
-ENGINE_OPTIONS = {
-    "hide_parameters": True,  # values are no business of logs and error lines
-    "pool_pre_ping": True,  # a connection that a restart of the database ended is replaced before it is used
-}
+ENGINE_OPTIONS = {"hide_parameters": True}  # values are no business of logs and error lines
 
 # Chunks keep the transactions of bulk work short, so that a member's save never waits long; on SQLite, which has one
 # writer at a time, a pause between them lets the save in. Measured: PERFORMANCE, known traps.
 _CHUNK = {"sqlite": 5_000, "postgresql": 10_000}
 _PAUSE = {"sqlite": 0.010, "postgresql": 0.0}  # seconds
+
+
+def engine_options(uri: str) -> dict[str, bool]:
+    """Return what an engine needs beside ENGINE_OPTIONS: a server may have ended a connection since it was used last."""
+    return {"pool_pre_ping": not uri.startswith("sqlite")}
 
 
 def prepare(engine: Engine) -> None:
@@ -164,6 +168,53 @@ def stream(
             yield block
     finally:
         cursor.close()
+
+
+class Question:
+    """A SELECT that every request runs: compiled once, and then sent as text.
+
+    Deciding each time that it need not be compiled takes SQLAlchemy longer than the database takes to answer.
+    """
+
+    def __init__(self, statement: Select[Any]) -> None:
+        self._statement = statement
+        self._compiled: dict[str, _Compiled] = {}
+
+    def ask(self, session: Session, **values: object) -> list[Any]:
+        """Return the rows by the names of their columns; values are those of its bindparams. It is a transaction."""
+        engine: Any = session.get_bind().engine
+        compiled = self._compiled.get(engine.dialect.name)
+        if compiled is None:
+            compiled = self._compiled[engine.dialect.name] = _Compiled(self._statement, engine.dialect)
+        with engine.connect() as connection:
+            return compiled.rows(connection, values)
+
+
+class _Compiled:
+    """The text of a statement in one dialect, the values that are bound in it, and how columns become Python's."""
+
+    def __init__(self, statement: Select[Any], dialect: Dialect) -> None:
+        compiled: Any = statement.compile(dialect=dialect)
+        asked = (name for name, each in compiled.binds.items() if each.required)
+        state = compiled.construct_expanded_state(dict.fromkeys(asked))
+        self._text, self._order, self._bound = state.statement, state.positiontup, state.parameters
+        columns = statement.selected_columns
+        make_row: Any = namedtuple  # not a type that could be known before
+        self._row = make_row("Row", columns.keys())
+        converters = [each.type.dialect_impl(dialect).result_processor(dialect, None) for each in columns]
+        self._converters = [(number, each) for number, each in enumerate(converters) if each]
+
+    def rows(self, connection: Connection, values: Mapping[str, object]) -> list[Any]:
+        bound = {**self._bound, **values}
+        parameters = tuple(bound[name] for name in self._order) if self._order is not None else bound
+        found = connection.exec_driver_sql(self._text, parameters).all()
+        return list(map(self._converted, found))
+
+    def _converted(self, row: Sequence[Any]) -> Any:
+        cells = list(row)
+        for number, convert in self._converters:
+            cells[number] = convert(cells[number])
+        return self._row._make(cells)
 
 
 ROSTER = Table("portal_roster", MetaData(), Column("canonical", String(254), primary_key=True), prefixes=["TEMPORARY"])

@@ -205,7 +205,9 @@ def _asked() -> ListsForm:
     return form
 
 
-def _matching(offers: Iterable[Offer], text: str) -> list[Offer]:
+def _matching(offers: Sequence[Offer], text: str) -> Sequence[Offer]:
+    if not text:
+        return offers
     return [
         each
         for each in offers

@@ -42,7 +42,9 @@ def keep() -> bool:
 
 def take(user_id: int) -> Unsaved | None:
     """Return what was kept for a member, once."""
-    owner, *kept = session.pop(_COOKIE, (None,))
+    if _COOKIE not in session:  # popping what is not there would write the cookie again
+        return None
+    owner, *kept = session.pop(_COOKIE)
     return Unsaved(*kept) if owner == user_id else None
 
 

@@ -123,8 +123,7 @@ def page(session: Session, user_id: int, *, catalogue: Catalogue, now: datetime,
 
     ``with_unlisted``: those too that superusers alone put people on.
     """
-    with reading(session):
-        holder = _load(session, _of_user(tuple(catalogue.lists)), user_id=user_id)
+    holder = _only(_asked_of_user(tuple(catalogue.lists)).ask(session, user_id=user_id))
     promise = timedelta(hours=catalogue.applied_within_hours)
     offers = (
         _offer(holder, each, now=now, promise=promise)
@@ -153,7 +152,11 @@ def load_named(session: Session, names: Iterable[str], handles: Collection[str])
 
 
 def _load(session: Session, query: Any, **values: object) -> Holder:
-    found = _holders(session.execute(query, values))
+    return _only(session.execute(query, values))
+
+
+def _only(rows: Iterable[Any]) -> Holder:
+    found = _holders(rows)
     if not found:
         raise UnknownUserError("there is no such user")
     return found[0]
@@ -179,6 +182,11 @@ def _holders(rows: Iterable[Any]) -> list[Holder]:
 @lru_cache(maxsize=8)  # building the statement takes ten times as long as running it
 def _of_user(handles: tuple[str, ...]) -> Any:
     return _query(handles).where(User.id == bindparam("user_id"))
+
+
+@lru_cache(maxsize=8)
+def _asked_of_user(handles: tuple[str, ...]) -> database.Question:
+    return database.Question(_of_user(handles))
 
 
 @lru_cache(maxsize=64)
