@@ -26,8 +26,6 @@ class Application(Flask):
         from portal import database  # SQLAlchemy
         from portal.extensions import db
 
-        options = database.engine_options(self.config["SQLALCHEMY_DATABASE_URI"])
-        self.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
         db.init_app(self)
         with self.app_context():
             database.prepare(db.engine)

@@ -43,17 +43,15 @@ if TYPE_CHECKING:
 
 WRITING = "portal_writing"  # execution option of a transaction that is going to write
 
-ENGINE_OPTIONS = {"hide_parameters": True}  # values are no business of logs and error lines
+ENGINE_OPTIONS = {
+    "hide_parameters": True,  # values are no business of logs and error lines
+    "pool_pre_ping": True,  # a connection that a restart of the database ended is replaced before it is used
+}
 
 # Chunks keep the transactions of bulk work short, so that a member's save never waits long; on SQLite, which has one
 # writer at a time, a pause between them lets the save in. Measured: PERFORMANCE, known traps.
 _CHUNK = {"sqlite": 5_000, "postgresql": 10_000}
 _PAUSE = {"sqlite": 0.010, "postgresql": 0.0}  # seconds
-
-
-def engine_options(uri: str) -> dict[str, bool]:
-    """Return what an engine needs beside ENGINE_OPTIONS: a server may have ended a connection since it was used last."""
-    return {"pool_pre_ping": not uri.startswith("sqlite")}
 
 
 def prepare(engine: Engine) -> None:

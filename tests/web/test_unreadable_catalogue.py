@@ -48,7 +48,12 @@ def admits_it(page: Page) -> bool:
 
 
 def test_pages_say_so_only_where_it_is_so(alice: Visitor, bob: Visitor, people: dict[str, int]) -> None:
-    paths = ("/admin/users/new", "/admin/users/imports", f"/admin/users/{people['alice']}", "/admin/search?q=alice")
+    paths = (
+        "/admin/users/new",
+        "/admin/users/imports",
+        f"/admin/users/{people['alice']}",
+        "/admin/search?q=example.org",
+    )
     assert not any(admits_it(bob.get(each)) for each in (*paths, f"/admin/users/{people['alice']}/delete"))
     assert not any(admits_it(alice.get(each)) for each in ("/account", "/account/history"))
 
@@ -78,7 +83,7 @@ def test_a_superuser_sees_an_account(superuser: Visitor, people: dict[str, int],
     assert "No list" not in page.text
 
 
-@pytest.mark.parametrize("path", ["/admin/users/new", "/admin/users/imports", "/admin/search?q=alice@example.org"])
+@pytest.mark.parametrize("path", ["/admin/users/new", "/admin/users/imports", "/admin/search?q=example.org"])
 def test_a_superuser_sees_the_pages_that_lead_to_accounts(superuser: Visitor, path: str) -> None:
     assert admits_it(superuser.get(path))
 
