@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.faults import FAULTS
+
 ROOT = Path(__file__).parents[1]
 PORTAL = ROOT / "portal"
 SOURCES = sorted(path for path in PORTAL.rglob("*.py") if "migrations" not in path.parts)
@@ -165,6 +167,23 @@ def test_importing_and_composing_leaves_the_garbage_collector_alone(tmp_path: Pa
     )
 
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_every_fault_can_be_planted_and_its_tests_are_there() -> None:
+    """A fault whose text has changed is planted no more, and says so to nobody but `make faults`."""
+    texts = {each: (ROOT / each).read_text() for fault in FAULTS for each in (fault.file, *map(_file_of, fault.tests))}
+    assert [each.name for each in FAULTS if texts[each.file].count(each.old) != 1] == []
+    missing = [
+        test
+        for fault in FAULTS
+        for test in fault.tests
+        if f"def {test.partition('::')[2]}" not in texts[_file_of(test)]
+    ]
+    assert missing == []
+
+
+def _file_of(test: str) -> str:
+    return test.partition("::")[0]
 
 
 def test_the_picture_of_the_house_is_the_house() -> None:

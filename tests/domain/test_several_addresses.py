@@ -1,8 +1,10 @@
 """Several addresses of one person and one list: every state of three addresses. Source: docs/semantics.md."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -104,12 +106,14 @@ def test_a_list_sends_to_one_of_the_addresses_that_nobody_else_holds_if_it_did_t
 
 
 def test_what_others_hold_too_stays_and_what_ends_is_no_choice() -> None:
+    ended: dict[str, Any] = {"subscribed": False, "source": "rule", "touched": True, "changed_at": NOW, "changed_by": 7}
     for own in all_own():
-        shared = {each.address_id for each in own if each.is_shared}
+        was = {each.address_id: each for each in own}
         for address_id, standing in ended_elsewhere(own, ALICE, STAMP).items():
-            assert address_id not in shared
-            assert (standing.subscribed, standing.source, standing.touched) == (False, "rule", True)
-            assert (standing.changed_at, standing.changed_by, standing.moved_from) == (NOW, 7, None)
+            assert not was[address_id].is_shared
+            assert was[address_id].standing is None or is_on(was[address_id].standing), "what has ended stays so"
+            before = was[address_id].standing or Standing(False, "rule")
+            assert standing == replace(before, **ended), "what was seen and what waits stays"
 
 
 def test_nothing_ends_where_the_person_is_sent_nothing() -> None:
@@ -145,3 +149,21 @@ def test_what_others_chose_at_a_shared_mailbox_is_no_choice_of_the_person() -> N
     shared = Own(SECOND, Standing(True, "user", changed_at=NOW, changed_by=BOB), is_shared=True)
     assert ended_elsewhere((own, shared), ALICE, STAMP) == {}
     assert set(ended_elsewhere((own, shared), BOB, STAMP)) == {MAIN}
+
+
+@pytest.mark.parametrize(
+    ("second", "kept"),
+    [
+        (Own(SECOND, Standing(True, "user", seen=False, changed_at=NOW, changed_by=ALICE), is_found=True), MAIN),
+        (Own(SECOND, Standing(True, "user", seen=True, changed_at=NOW, changed_by=ALICE), is_found=True), SECOND),
+        (Own(SECOND, Standing(True, "user", changed_at=NOW, changed_by=ALICE), is_shared=True, is_found=True), MAIN),
+        (Own(SECOND, Standing(True, "init", changed_at=NOW, changed_by=ALICE), is_shared=True), MAIN),
+        (Own(SECOND, Standing(True, "user", changed_at=NOW, changed_by=ALICE), is_shared=True), SECOND),
+    ],
+    ids=["found", "found on the roster", "found and shared", "nobody's choice", "their own choice"],
+)
+def test_what_is_found_at_a_mailbox_is_no_choice_of_who_was_given_it(second: Own, kept: int) -> None:
+    main = Own(MAIN, Standing(True, "init", seen=False, moved_from=9), is_main=True)
+    ended = ended_elsewhere((main, second), ALICE, STAMP)
+    assert set(ended) == {MAIN, SECOND} - {kept} - ({SECOND} if second.is_shared else set())
+    assert all(each.moved_from is None for each in ended.values())
