@@ -118,9 +118,10 @@ class UserAddress(Base):
     """Who holds which address: several accounts may hold one, a user may hold several, one of them the main one.
 
     Of an account that moved here it says when, from which address, and whether another account held this one then.
-    ``from_source``: the membership source gave it, and may take it again. ``given_back``: it was given to an account
-    that was not active, which sends lists to one address when it is activated; true where the account had left it
-    before, and what is there is its own.
+    ``from_source``: the membership source gave it, and may take it again.
+    ``unsettled_lists``: handles, one a line, of lists that the account could not see when it was given the address, and
+    that send to one address once it can; ``given_back``: it had left the address before, so that what is there is its
+    own.
     """
 
     __tablename__ = "user_addresses"
@@ -138,6 +139,7 @@ class UserAddress(Base):
     is_guest: Mapped[bool] = mapped_column(default=False, server_default=false())
     from_source: Mapped[bool] = mapped_column(default=False, server_default=false())
     given_back: Mapped[bool | None]
+    unsettled_lists: Mapped[str | None] = mapped_column(String(40_000))
 
 
 class Preference(Base):

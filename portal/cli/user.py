@@ -145,7 +145,7 @@ def set_groups(*, username: str, groups: tuple[str, ...]) -> None:
     \b
     Example: flask user set-groups alice board tech
     """
-    users.set_groups(db.session(), username, groups=groups, lists=portal().known_lists())
+    users.set_groups(db.session(), username, groups=groups, now=portal().clock(), lists=portal().known_lists())
     print_message(f"{username} is in {', '.join(groups) or 'no group'}")
 
 

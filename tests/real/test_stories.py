@@ -99,7 +99,7 @@ class Story:
         addresses.remove(self.session, self.ids[name], address, actor=COMMAND_LINE, now=self.clock(), lists=self.lists)
 
     def put_into(self, name: str, *groups: str) -> None:
-        users.set_groups(self.session, name, groups=groups, lists=self.lists)
+        users.set_groups(self.session, name, groups=groups, now=self.clock(), lists=self.lists)
 
     def deactivate(self, name: str) -> None:
         users.deactivate(self.session, name, now=self.clock())

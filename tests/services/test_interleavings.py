@@ -205,7 +205,9 @@ def activate(world, session):
 
 
 def leave_group(world, session):
-    users.set_groups(session, "alice", groups=(), lists=world.catalogue.lists, actor=Actor(99, "carol"))
+    users.set_groups(
+        session, "alice", groups=(), now=world.clock(), lists=world.catalogue.lists, actor=Actor(99, "carol")
+    )
 
 
 def share(world, session):

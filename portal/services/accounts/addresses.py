@@ -218,8 +218,12 @@ def find_or_make(session: Session, address: str, *, now: datetime) -> int:
     return address_id
 
 
-def clear_departures(session: Session, user_ids: Collection[int], *, lists: Lists) -> None:
-    """Forget that departures of users' addresses were dealt with, on the lists that a holder may see now."""
+def admit(session: Session, user_ids: Collection[int], *, actor: Actor, now: datetime, lists: Lists) -> None:
+    """Let users be on the lists that they may see now: forget that departures of their addresses were dealt with.
+
+    A list sends to one address of somebody who was given another before they could see it.
+    """
+    moves.settle(session, user_ids, lists=lists, actor=actor, now=now)
     held = session.scalars(select(UserAddress.address_id).where(UserAddress.user_id.in_(user_ids)).distinct()).all()
     clear_departures_of(session, held, lists=lists)
 
@@ -269,13 +273,7 @@ def activate(session: Session, user_ids: Collection[int], *, actor: Actor, now: 
     moves.return_to(session, held, actor=actor, now=now)
     values = {"is_active": True, "deactivated_by_import": False}
     session.execute(update(User).where(User.id.in_(user_ids)).values(values))
-    clear_departures(session, user_ids, lists=lists)
-    of_those = and_(UserAddress.user_id.in_(back), UserAddress.given_back.is_not(None))
-    rows = session.execute(select(UserAddress.user_id, UserAddress.address_id, UserAddress.given_back).where(of_those))
-    given = {(user_id, address_id): bool(is_back) for user_id, address_id, is_back in rows}
-    if given:
-        moves.send_to_one(session, given, lists=lists, actor=actor, now=now)
-        session.execute(update(UserAddress).where(of_those).values(given_back=None))
+    admit(session, user_ids, actor=actor, now=now, lists=lists)
 
 
 def release(session: Session, user_id: int, *, erase: bool, actor: Actor, now: datetime, lists: Lists) -> None:
@@ -471,10 +469,8 @@ def _carry_out(
 
 def _take_seat(session: Session, move: Move, *, now: datetime, is_guest: bool, is_back: bool) -> None:
     """Let an account hold an address, and remember how it came there: from which other one, and as the only one."""
-    moved: dict[str, Any] = {"moved_in_at": now, "moved_from": move.old, "is_guest": is_guest}
+    moved = {"moved_in_at": now, "moved_from": move.old, "is_guest": is_guest}
     remembered = moved if (move.old is not None or is_guest) and not is_back else {}
-    if move.old is None and not move.is_active:
-        remembered = {**remembered, "given_back": is_back}
     session.execute(
         database.insert(session, UserAddress)
         .values(address_id=move.new, user_id=move.account, is_main=False, **remembered)

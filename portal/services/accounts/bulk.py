@@ -137,7 +137,7 @@ def _do(
     ids = [each.id for each in accounts]
     if asked.change in GROUP_CHANGES:
         _change_groups(session, asked, accounts, actor=actor)
-        addresses.clear_departures(session, ids, lists=lists)
+        addresses.admit(session, ids, actor=actor, now=now, lists=lists)
         return ids
     if asked.change is Change.INVITE:
         return invitations.ask_for(session, ids, actor=actor, now=now)

@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import product
 from typing import NamedTuple
 
-from sqlalchemy import exists, not_, select, union
+from sqlalchemy import and_, exists, not_, select, union, update
 from sqlalchemy.orm import Session, aliased
 
 from portal import database
@@ -23,6 +23,7 @@ from portal.services.preference_rows import Written
 
 _CHOSEN = frozenset({"user", "superuser", "link", "list"})  # sources of what somebody did about a list
 _BLOCK = 5_000
+_MOST_LISTS = 600  # that are settled later; as many handles as a column holds
 
 Mailboxes = Mapping[int, Mailbox]
 Lists = Mapping[str, MailingList] | None  # None: the catalogue cannot be read; every list counts as offered
@@ -67,8 +68,38 @@ def send_to_one(
     """End what else a list sends to, where accounts were given addresses.
 
     ``given`` says for each account and address whether they had left it themselves. Who holds what has been written,
-    and all addresses of the accounts are locked. On lists that somebody may not see everything stays as it is.
+    and all addresses of the accounts are locked. On lists that somebody may not see everything stays as it is, and is
+    settled once they may.
     """
+    _settle(session, {each: _Gift(is_back, None) for each, is_back in given.items()}, lists=lists, actor=actor, now=now)
+
+
+def settle(session: Session, accounts: Collection[int], *, lists: Lists, actor: Actor, now: datetime) -> None:
+    """End what else lists send to that accounts may see now, and could not when they were given an address."""
+    unsettled = and_(UserAddress.user_id.in_(accounts), UserAddress.unsettled_lists.is_not(None))
+    query = select(UserAddress.user_id, UserAddress.address_id, UserAddress.given_back, UserAddress.unsettled_lists)
+    rows = session.execute(query.where(unsettled)).all()
+    if not rows:
+        return
+    given = {
+        (row.user_id, row.address_id): _Gift(bool(row.given_back), frozenset((row.unsettled_lists or "").split("\n")))
+        for row in rows
+    }
+    held = select(UserAddress.address_id).where(UserAddress.user_id.in_({row.user_id for row in rows}))
+    lock(session, session.scalars(held))
+    _settle(session, given, lists=lists, actor=actor, now=now)
+
+
+class _Gift(NamedTuple):
+    """An address that an account was given, or given back, and the lists that this is still to settle; None: all."""
+
+    is_back: bool
+    handles: frozenset[str] | None
+
+
+def _settle(
+    session: Session, given: Mapping[tuple[int, int], _Gift], *, lists: Lists, actor: Actor, now: datetime
+) -> None:
     people = _people(session, {account for account, _number in given})
     numbers = sorted({number for each in people for number in each.held})
     standings = preference_rows.load_standings(session, numbers)
@@ -76,32 +107,58 @@ def send_to_one(
     names = dict(session.execute(select(Address.id, Address.canonical).where(Address.id.in_(numbers))).all())
     written: dict[tuple[str, int], Written] = {}
     redisplaced: dict[tuple[str, int], tuple[Displaced, ...]] = {}
+    later: dict[tuple[int, int], list[str]] = {each: [] for each in given}
     for handle, each in product(sorted({handle for handle, _number in standings}), people):
+        gifts = {
+            number: gift.is_back
+            for number in each.held
+            if (gift := given.get((each.account, number))) and (gift.handles is None or handle in gift.handles)
+        }
         if not each.may_see(handle, lists):
+            for number in gifts:
+                later[each.account, number].append(handle)
             continue
         own = [
-            Own(number, standings.get((handle, number)), *flags, is_found=not given.get((each.account, number), True))
+            Own(number, standings.get((handle, number)), *flags, is_found=not gifts.get(number, True))
             for number, flags in each.held.items()
         ]
-        for number, after in ended_elsewhere(own, each.account, Stamp(now, actor.user_id)).items():
+        ended = ended_elsewhere(own, each.account, Stamp(now, actor.user_id)) if gifts else {}
+        for number, after in ended.items():
             key, before = (handle, number), standings.get((handle, number))
             written[key] = Written(handle, number, names[number], before, after)
-            if (each.account, number) in given:  # so that an address given by mistake leaves nothing behind
+            if number in gifts:  # so that an address given by mistake leaves nothing behind
                 redisplaced[key] = (*displaced.get(key, ()), Displaced(each.account, before))
     preference_rows.write_moves(session, written.values(), actor=actor, now=now)
     displaced_preferences.replace(session, redisplaced)
+    _note_unsettled(session, given, later)
+
+
+def _note_unsettled(
+    session: Session, given: Mapping[tuple[int, int], _Gift], later: Mapping[tuple[int, int], Sequence[str]]
+) -> None:
+    """Remember of addresses that were given which lists are to be settled later."""
+    changed = [each for each, gift in sorted(given.items()) if later[each] or gift.handles is not None]
+    for account, address_id in changed:
+        handles = later[account, address_id]
+        values = {
+            "unsettled_lists": "\n".join(handles[:_MOST_LISTS]) or None,
+            "given_back": given[account, address_id].is_back if handles else None,
+        }
+        of_seat = and_(UserAddress.user_id == account, UserAddress.address_id == address_id)
+        session.execute(update(UserAddress).where(of_seat).values(values))
 
 
 class _Person(NamedTuple):
-    """An active account, its groups and its addresses: by id whether it is the main one, and whether it is shared."""
+    """An account, its groups and its addresses: by id whether it is the main one, and whether it is shared."""
 
     account: int
+    is_active: bool
     groups: frozenset[str]
     held: dict[int, tuple[bool, bool]]
 
     def may_see(self, handle: str, lists: Lists) -> bool:
-        if lists is None:
-            return True
+        if lists is None or not self.is_active:
+            return self.is_active
         mailing_list = lists.get(handle)
         return mailing_list is not None and mailing_list.is_offered_to(self.groups)
 
@@ -116,19 +173,23 @@ def _people(session: Session, accounts: Collection[int]) -> list[_Person]:
     )
     rows = session.execute(
         select(UserAddress.user_id, UserAddress.address_id, UserAddress.is_main, is_shared.label("is_shared"))
+        .add_columns(User.is_active)
         .join(User, User.id == UserAddress.user_id)
-        .where(UserAddress.user_id.in_(accounts), User.is_active)
+        .where(UserAddress.user_id.in_(accounts))
         .order_by(UserAddress.user_id, UserAddress.address_id)
     )
-    held: dict[int, dict[int, tuple[bool, bool]]] = {}
+    held: dict[tuple[int, bool], dict[int, tuple[bool, bool]]] = {}
     for row in rows:
-        held.setdefault(row.user_id, {})[row.address_id] = (row.is_main, bool(row.is_shared))
+        held.setdefault((row.user_id, row.is_active), {})[row.address_id] = (row.is_main, bool(row.is_shared))
     groups: dict[int, set[str]] = {}
     for user_id, name in session.execute(
         select(UserGroup.user_id, UserGroup.name).where(UserGroup.user_id.in_(accounts))
     ):
         groups.setdefault(user_id, set()).add(name)
-    return [_Person(account, frozenset(groups.get(account, ())), each) for account, each in held.items()]
+    return [
+        _Person(account, is_active, frozenset(groups.get(account, ())), each)
+        for (account, is_active), each in held.items()
+    ]
 
 
 def leave(session: Session, held: Collection[tuple[int, int]], *, actor: Actor, now: datetime) -> None:

@@ -376,21 +376,23 @@ def _write_name(session: Session, user: User, name: str, *, actor: Actor) -> Non
 
 
 def set_groups(
-    session: Session, username: str, *, groups: Iterable[str], lists: Lists, actor: Actor = COMMAND_LINE
+    session: Session, username: str, *, groups: Iterable[str], now: datetime, lists: Lists, actor: Actor = COMMAND_LINE
 ) -> None:
     """Put a user into these groups and no others. Raise UnknownUserError or BadInputError."""
     group_names = checked_groups(groups)
     with transaction(session):
-        user_id = _write_groups(session, _row(session, username), group_names, actor=actor, lists=lists)
+        user_id = _write_groups(session, _row(session, username), group_names, actor=actor, now=now, lists=lists)
     security_log.log("groups changed", user=user_id)
 
 
-def _write_groups(session: Session, user: User, groups: Sequence[str], *, actor: Actor, lists: Lists) -> int:
+def _write_groups(
+    session: Session, user: User, groups: Sequence[str], *, actor: Actor, now: datetime, lists: Lists
+) -> int:
     before = sorted(session.scalars(select(UserGroup.name).where(UserGroup.user_id == user.id)))
     left = UserGroup.user_id == user.id, UserGroup.name.not_in(groups)
     session.execute(delete_from(UserGroup).where(*left))  # one that stays remains given by whom it was
     _put_into(session, user.id, [each for each in groups if each not in before])
-    addresses.clear_departures(session, [user.id], lists=lists)
+    addresses.admit(session, [user.id], actor=actor, now=now, lists=lists)
     _record(session, user, "groups changed", actor=actor, old="; ".join(before), new="; ".join(groups))
     return user.id
 
@@ -425,7 +427,7 @@ def edit(
         if "name" in written:
             _write_name(session, user, wanted.name, actor=actor)
         if "groups" in written:
-            _write_groups(session, user, wanted.groups, actor=actor, lists=lists)
+            _write_groups(session, user, wanted.groups, actor=actor, now=now, lists=lists)
     for field in sorted(written):
         security_log.log(f"{'address' if field == 'email' else field} changed", user=user_id)
     return Edited(stale, found.details)

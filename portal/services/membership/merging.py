@@ -107,7 +107,8 @@ def _merge(
     if dropped is not None:
         deleted_keys.remember(session, dropped, erase=False, secret=secret, now=now)
     moves.lock(session, held)
-    groups = _give_groups(session, gone.id, kept.id, lists=lists)  # first: they say which lists the person may see
+    # Groups first: they say which lists the person may see.
+    groups = _give_groups(session, gone.id, kept.id, actor=actor, now=now, lists=lists)
     gained = tuple(_give_addresses(session, gone, kept, actor=actor, now=now, lists=lists))
     called = gone.username, kept.username
     for user_id, username, what in (
@@ -191,18 +192,21 @@ def _give_addresses(
         seats.values(
             user_id=kept.id,
             is_main=UserAddress.is_main if not own else False,
-            given_back=None if kept.is_active else True,
+            given_back=None,
+            unsettled_lists=None,
         )
     )
     if kept.is_active:
         addresses.clear_departures_of(session, numbers, lists=lists)
-        moves.send_to_one(session, {(kept.id, each): True for each in numbers}, lists=lists, actor=actor, now=now)
+    moves.send_to_one(session, {(kept.id, each): True for each in numbers}, lists=lists, actor=actor, now=now)
     gone.is_active = gone.is_active and kept.is_active
     session.flush()
     return [row.spelling for row in rows]
 
 
-def _give_groups(session: Session, gone: int, kept: int, *, lists: Lists) -> tuple[str, ...]:
+def _give_groups(
+    session: Session, gone: int, kept: int, *, actor: Actor, now: datetime, lists: Lists
+) -> tuple[str, ...]:
     own = select(UserGroup.name).where(UserGroup.user_id == kept)
     rows = session.execute(
         select(UserGroup.name, UserGroup.from_source)
@@ -212,5 +216,5 @@ def _give_groups(session: Session, gone: int, kept: int, *, lists: Lists) -> tup
     if rows:
         given = [{"user_id": kept, "name": row.name, "from_source": row.from_source} for row in rows]
         session.execute(insert(UserGroup), given)
-        addresses.clear_departures(session, [kept], lists=lists)
+        addresses.admit(session, [kept], actor=actor, now=now, lists=lists)
     return tuple(row.name for row in rows)

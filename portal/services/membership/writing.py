@@ -299,7 +299,10 @@ class _Writer:
             before = frozenset(account.groups)
             after = (before | each.changes.add_groups) - each.changes.remove_groups
             self._record(account, "groups changed", "; ".join(sorted(before)), "; ".join(sorted(after)))
-        self._clear_departures([account.id for each, account in changed if each.changes.add_groups])
+        admitted = [account.id for each, account in changed if each.changes.add_groups]
+        if admitted:
+            context = self.context
+            addresses.admit(self.session, admitted, actor=context.actor, now=context.now, lists=context.lists)
 
     def _reactivate(self) -> None:
         back = self._of(Action.REACTIVATE)
@@ -309,10 +312,6 @@ class _Writer:
         addresses.activate(self.session, ids, actor=context.actor, now=context.now, lists=context.lists)
         for account in back:
             self._record(account, "activated")
-
-    def _clear_departures(self, user_ids: Sequence[int]) -> None:
-        if user_ids:
-            addresses.clear_departures(self.session, user_ids, lists=self.context.lists)
 
     def _remember(self, made: Mapping[str, int]) -> None:
         rows = [

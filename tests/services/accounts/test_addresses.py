@@ -470,16 +470,16 @@ def test_activation_clears_the_mark_on_lists_that_the_user_may_see_alone(session
 def test_a_group_clears_the_mark_on_its_lists(session, lists, departed):
     make_user(session, "alice", X)
     depart(session, "board")
-    users.set_groups(session, "alice", groups=["choir"], lists=lists)
+    users.set_groups(session, "alice", groups=["choir"], now=NOW, lists=lists)
     assert departed() == {"board": True}
-    users.set_groups(session, "alice", groups=["board"], lists=lists)
+    users.set_groups(session, "alice", groups=["board"], now=NOW, lists=lists)
     assert departed() == {"board": False}
 
 
 def test_a_group_of_an_inactive_user_clears_no_mark(session, lists, departed):
     make_user(session, "alice", X, is_active=False)
     depart(session, "board")
-    users.set_groups(session, "alice", groups=["board"], lists=lists)
+    users.set_groups(session, "alice", groups=["board"], now=NOW, lists=lists)
     assert departed() == {"board": True}
 
 

@@ -130,7 +130,7 @@ def test_only_what_was_shown_is_done(session: Session, team: dict[str, int], cha
     shown = bulk.preview(session, asked)
     make_user(session, "erin", groups=("board", "other"), is_active=change in {Change.DEACTIVATE, Change.INVITE})
     if change is Change.ADD_GROUPS:
-        users.set_groups(session, "erin", groups=[], lists=None)
+        users.set_groups(session, "erin", groups=[], now=NOW, lists=None)
     with pytest.raises(ChangedMeanwhileError):
         done(session, asked, preview_id=shown.id)
     assert len({bulk.preview(session, Asked(each, Wanted(), asked.groups)).id for each in Change}) == len(Change)
@@ -139,7 +139,7 @@ def test_only_what_was_shown_is_done(session: Session, team: dict[str, int], cha
 def test_groups_that_somebody_else_changed_since_are_not_written_over(session: Session, team: dict[str, int]) -> None:
     asked = Asked(Change.SET_GROUPS, Wanted(), ("new",))
     shown = bulk.preview(session, asked)
-    users.set_groups(session, "alice", groups=["treasurers"], lists=None)
+    users.set_groups(session, "alice", groups=["treasurers"], now=NOW, lists=None)
     with pytest.raises(ChangedMeanwhileError):
         done(session, asked, preview_id=shown.id)
     assert groups(session)["alice"] == "treasurers"

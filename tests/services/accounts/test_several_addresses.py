@@ -1,11 +1,12 @@
 """Several addresses of one account: added, removed, made the main one. Source: SEMANTICS, "Several addresses"."""
 
+import functools
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from portal.config import Catalogue
@@ -137,6 +138,25 @@ def test_lists_that_the_person_may_not_see_stay_as_they_are(office: Office, sess
         make_preference(session, handle, X, True, seen=True)
     office.add(alice, Y)
     assert office.stored("board") == office.stored("gone") == {X: (True, "user")}
+
+
+def test_a_list_that_the_person_may_see_later_is_sent_to_one_address_then(office: Office, session: Session) -> None:
+    alice = make_user(session, "alice", X)
+    make_preference(session, "board", X, True, seen=False)
+    make_preference(session, "board", Y, True, source="init", seen=True)
+    make_preference(session, "gone", X, True)
+    office.add(alice, Y)
+    enter = functools.partial(users.set_groups, session, "alice", lists=office.catalogue.lists, now=NOW)
+    enter(groups=["choir"])
+    assert office.stored("board") == {X: (True, "user"), Y: (True, "init")}
+    enter(groups=["board"])
+    assert office.stored("board") == {X: (True, "user"), Y: (False, "rule")}
+    assert office.stored("gone") == {X: (True, "user")}
+    with transaction(session):  # she joins with both by hand, and that stays
+        session.execute(update(Preference).values(subscribed=True, source="list"))
+    enter(groups=[])
+    enter(groups=["board"])
+    assert office.stored("board") == {X: (True, "list"), Y: (True, "list")}
 
 
 def test_every_list_counts_where_the_catalogue_cannot_be_read(office: Office, session: Session) -> None:

@@ -146,7 +146,7 @@ def test_who_does_not_exist_is_said_to_be_unknown(session, username):
         lambda: users.get_profile(session, username),
         lambda: users.id_of(session, username),
         lambda: users.set_password(session, username, password=PASSWORD, rounds=4),
-        lambda: users.set_groups(session, username, groups=[], lists=None),
+        lambda: users.set_groups(session, username, groups=[], now=NOW, lists=None),
         lambda: users.activate(session, username, now=NOW, lists=None),
         lambda: users.deactivate(session, username, now=NOW),
         lambda: users.delete(session, username, now=NOW, erase=False, lists=None),
@@ -226,9 +226,9 @@ def test_a_weak_new_password_is_no_try(session):
 
 def test_groups_are_replaced(session):
     make_user(session, "alice", groups=("board", "tech"))
-    users.set_groups(session, "alice", groups=["tech", "full members"], lists=None)
+    users.set_groups(session, "alice", groups=["tech", "full members"], now=NOW, lists=None)
     assert users.get_profile(session, "alice").groups == ("full members", "tech")
-    users.set_groups(session, "alice", groups=[], lists=None)
+    users.set_groups(session, "alice", groups=[], now=NOW, lists=None)
     assert users.get_profile(session, "alice").groups == ()
 
 
@@ -241,11 +241,11 @@ def test_activation_and_a_group_clear_what_was_remembered_of_a_departure(session
     make_user(session, "alice", is_active=False)
     for handle in ("members", "board"):
         make_preference(session, handle, "alice@example.org", True, departed=True)
-    users.set_groups(session, "alice", groups=["tech"], lists=lists)
+    users.set_groups(session, "alice", groups=["tech"], now=NOW, lists=lists)
     assert departed(session, "members")
     users.activate(session, "alice", now=NOW, lists=lists)
     assert (departed(session, "members"), departed(session, "board")) == (False, True)
-    users.set_groups(session, "alice", groups=["board"], lists=lists)
+    users.set_groups(session, "alice", groups=["board"], now=NOW, lists=lists)
     assert not departed(session, "board")
 
 

@@ -39,7 +39,7 @@ def test_the_same_file_twice_changes_nothing_the_second_time(membership: Members
 def test_what_the_source_says_anew_is_followed_and_the_rest_stays(membership: Membership, session: Session) -> None:
     membership.run(ADA)
     give_name(session, "ada", "Countess")
-    users.set_groups(session, "ada", groups=["full", "choir"], lists=None)
+    users.set_groups(session, "ada", groups=["full", "choir"], now=NOW, lists=None)
     membership.run("1,ada,king@example.org,Ada Lovelace,full; tech")
     ada = membership.profile("ada")
     assert (ada.name, ada.addresses, ada.groups) == ("Countess", ("king@example.org",), ("choir", "full", "tech"))
@@ -49,7 +49,7 @@ def test_what_the_source_says_anew_is_followed_and_the_rest_stays(membership: Me
 
 def test_a_group_given_by_a_person_is_not_taken_by_the_source(membership: Membership, session: Session) -> None:
     membership.run("1,ada,ada@example.org,Ada,")
-    users.set_groups(session, "ada", groups=["full"], lists=None)
+    users.set_groups(session, "ada", groups=["full"], now=NOW, lists=None)
     membership.run("1,ada,ada@example.org,Ada,full")
     membership.run("1,ada,ada@example.org,Ada,")
     assert membership.profile("ada").groups == ("full",)

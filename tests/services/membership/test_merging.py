@@ -179,7 +179,7 @@ def test_what_cannot_be_merged_is_refused(session: Session, both: None) -> None:
     with pytest.raises(UnknownUserError):
         merge(session, "nobody", "ada")
     seen = log.last_change(session, users.id_of(session, "ada"))
-    users.set_groups(session, "ada", groups=["choir"], lists=None)
+    users.set_groups(session, "ada", groups=["choir"], now=NOW, lists=None)
     with pytest.raises(ChangedMeanwhileError):
         merge(session, "ada2", "ada", kept_as_of=seen)
     assert merge(session, "ada", "root").gone == "ada"

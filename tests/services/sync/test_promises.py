@@ -3,6 +3,7 @@ promises of SEMANTICS: a state machine against the real services and a list mana
 """
 
 import socket
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -344,8 +345,7 @@ class Promises(RuleBasedStateMachine):
         with transaction(self.session) as session:
             user = session.scalar(select(User).where(User.username == name))
             if user is not None:
-                was_given = select(UserAddress.given_back).where(UserAddress.user_id == user.id)
-                is_given = user.is_active is False and {True, False} & set(session.scalars(was_given))
+                is_given = not user.is_active and self._unsettled_seats(user.id)
                 if user.is_active:
                     addresses.deactivate(session, [user.id], actor=COMMAND_LINE, now=self.clock())
                     user.is_active = False
@@ -356,13 +356,18 @@ class Promises(RuleBasedStateMachine):
                 for handle, mailbox in product(LISTS, MAILBOXES):
                     if self._is_held_by(user.id, mailbox):
                         self.acts[mailbox, handle] = ""
-                user_id = user.id if is_given else None
-        if user is not None and user_id is not None:
-            self._check_that_lists_send_to_one(user_id)
+                user_id = user.id
+        if user is not None and is_given:
+            self._check_that_lists_send_to_one(user_id, is_given)
 
-    def _check_that_lists_send_to_one(self, user_id: int) -> None:
+    def _unsettled_seats(self, user_id: int) -> set[str]:
+        """Return the lists that an account could not see when it was given an address."""
+        unsettled = select(UserAddress.unsettled_lists).where(UserAddress.user_id == user_id)
+        return {handle for each in self.session.scalars(unsettled) if each for handle in each.split("\n")}
+
+    def _check_that_lists_send_to_one(self, user_id: int, handles: Collection[str] = LISTS) -> None:
         alone = [each for each in self._held(user_id) if len(self._holders(each)) == 1]
-        for handle in LISTS:
+        for handle in handles:
             stored = self._stored(handle)
             on = [each for each in alone if each in stored and stored[each]["subscribed"]]
             if self._may_see(user_id, handle):
@@ -392,7 +397,14 @@ class Promises(RuleBasedStateMachine):
                 else:
                     session.add(UserGroup(user_id=user.id, name="board"))
                 session.flush()
-                addresses.clear_departures(session, [user.id], lists=self.catalogue.lists)
+                user_id, was_unsettled = user.id, self._unsettled_seats(user.id)
+                lists = self.catalogue.lists
+                addresses.admit(session, [user.id], actor=COMMAND_LINE, now=self.clock(), lists=lists)
+                ended = "board" in was_unsettled and "board" not in self._unsettled_seats(user.id)
+        if user is not None and ended:
+            for mailbox in self._held(user_id):
+                self.acts[mailbox, "board"] = ""
+            self._check_that_lists_send_to_one(user_id, ["board"])
 
     @rule(name=people, erase=st.booleans())
     def delete_the_account_or_make_it_again(self, name: str, erase: bool) -> None:

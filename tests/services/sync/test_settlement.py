@@ -677,11 +677,11 @@ def test_whoever_leaves_the_audience_is_removed_and_restored_with_the_group(worl
     make_user(world.session, "a", groups=("board",))
     make_preference(world.session, "board", A, True, seen=True)
     world.list.join(A)
-    users.set_groups(world.session, "a", groups=[], lists=world.catalogue.lists)
+    users.set_groups(world.session, "a", groups=[], now=world.clock(), lists=world.catalogue.lists)
     world.sync()
     assert world.on() == set()
     assert (world.row(A).subscribed, world.row(A).changed_by) == (True, None)
-    users.set_groups(world.session, "a", groups=["board"], lists=world.catalogue.lists)
+    users.set_groups(world.session, "a", groups=["board"], now=world.clock(), lists=world.catalogue.lists)
     world.sync()
     assert world.on() == {A}
 

@@ -12,7 +12,7 @@ from portal.services.history import Actor
 from portal.services.membership import linking
 from portal.services.transaction import transaction
 from tests.conftest import Clock
-from tests.factories import make_preference, make_user
+from tests.factories import NOW, make_preference, make_user
 from tests.services.membership.conftest import SECRET
 from tests.web.conftest import Page, Visitor
 
@@ -65,7 +65,7 @@ def test_an_account_that_was_changed_since_is_shown_again(
     linking.link(session, "alice", "1", secret=SECRET)
     path = f"/admin/users/{people['alice']}/{act}"
     page = bob.get(path)
-    users.set_groups(session, "alice", groups=["choir"], lists=None, actor=DORA)
+    users.set_groups(session, "alice", groups=["choir"], now=NOW, lists=None, actor=DORA)
     form = {"csrf_token": page.token, "shown": page.value("shown"), "key": "1"}
     again = Page(bob.client.post(path, data=form))
     assert again.status == 409
@@ -187,7 +187,7 @@ def test_accounts_that_were_changed_since_are_shown_again_and_not_merged(
     bob: Visitor, session: Session, people: dict[str, int], old: str
 ) -> None:
     page = review(bob, old, into="alice")
-    users.set_groups(session, "alice.old", groups=["new"], lists=None)
+    users.set_groups(session, "alice.old", groups=["new"], now=NOW, lists=None)
     for signed, status in ((page.value("shown"), 409), ("altered", 400)):
         again = confirm(bob, old, page, shown=signed)
         assert again.status == status

@@ -206,7 +206,7 @@ def test_groups_that_cannot_be_are_refused_beside_their_field(
 
 
 def test_setting_no_groups_takes_people_out_of_all(bob: Visitor, session: Session, people: dict[str, int]) -> None:
-    users.set_groups(session, "alice", groups=["board"], lists=None)
+    users.set_groups(session, "alice", groups=["board"], now=NOW, lists=None)
     path = query(Change.SET_GROUPS, people["alice"], groups="")
     assert "Remove 1 person from all groups?" in bob.get(path).text
     bob.follow(path, {})

@@ -35,7 +35,7 @@ def test_a_page_left_open_puts_no_old_address_and_no_old_groups_back(
 ) -> None:
     page = bob.get(path)
     move(session, people["alice"], "alice@new.example.org")
-    users.set_groups(session, "alice", groups=["board"], lists=None)
+    users.set_groups(session, "alice", groups=["board"], now=NOW, lists=None)
     post(bob, path, page, {**FORM, "name": "Alice A"}, 303)
     found = users.profile(session, people["alice"])
     assert found.details == ("Alice A", "alice@new.example.org", ("board",))

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from portal.models import Address, Preference
 from portal.services.accounts import users
-from tests.factories import make_preference, make_user
+from tests.factories import NOW, make_preference, make_user
 from tests.web.conftest import Page, Visitor
 
 MAIN, HOME = "dora@example.org", "home@example.org"
@@ -114,7 +114,7 @@ def test_what_somebody_else_changed_meanwhile_is_shown_and_nothing_is_done(
 ) -> None:
     where = path(session, dora, HOME, act)
     old = bob.get(where).value("shown")
-    users.set_groups(session, "dora", groups=["choir"], lists=None)
+    users.set_groups(session, "dora", groups=["choir"], now=NOW, lists=None)
     page = bob.post(where, {"shown": old}, status=409)
     assert isinstance(page, Page)
     assert "nothing was done" in page.text

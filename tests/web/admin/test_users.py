@@ -217,7 +217,7 @@ def test_another_address_of_ones_own_gives_the_own_log_in_another_token(
 def test_a_page_that_is_shown_again_after_the_token_was_renewed_can_be_sent(bob: Visitor, session: Session) -> None:
     path = f"/admin/users/{number(session, 'bob')}"
     page = bob.get(path)
-    users.set_groups(session, "bob", groups=["board"], lists={})
+    users.set_groups(session, "bob", groups=["board"], now=NOW, lists={})
     form = {"csrf_token": page.token, **page.hidden(path), "name": "", "email": "robert@example.org", "groups": "club"}
     again = Page(bob.client.post(path, data=form))
     assert (again.status, profile(session, "bob").email) == (409, "robert@example.org")
