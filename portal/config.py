@@ -156,6 +156,7 @@ class MembershipSettings(Struct, frozen=True, forbid_unknown_fields=True):
     group_separator: Annotated[str, Meta(min_length=1, max_length=3, pattern=_NO_CONTROLS)] = ";"
     leavers: Literal["deactivate", "keep"] = "deactivate"
     invite: bool = False
+    delete_leavers_after: Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,2} months\Z")] | None = None
     safety_limits: MembershipLimits = MembershipLimits()
 
     def __post_init__(self) -> None:
@@ -179,6 +180,11 @@ class MembershipSettings(Struct, frozen=True, forbid_unknown_fields=True):
     def has_source(self) -> bool:
         """Tell whether members can be imported without naming a file."""
         return self.file is not None or self.command is not None
+
+    @property
+    def months_of_leavers(self) -> int | None:
+        """Return after how many months the accounts of leavers are deleted; None: never."""
+        return int(self.delete_leavers_after.split()[0]) if self.delete_leavers_after else None
 
     def file_columns(self, *, key: str | None = None) -> "Columns":
         """Return the columns as a file is read by them; ``key`` overrides the one that is configured."""

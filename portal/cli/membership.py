@@ -1,6 +1,7 @@
 """`flask user import` and its siblings: accounts follow the membership source."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import BinaryIO
 
 import click
@@ -10,7 +11,7 @@ from portal.cli.user import user
 from portal.errors import SafetyLimitError
 from portal.extensions import db, portal
 from portal.services.history import COMMAND_LINE
-from portal.services.membership import importing, linking, merging
+from portal.services.membership import importing, linking, merging, old_leavers
 from portal.services.membership.importing import Report, Request
 from portal.services.membership.merging import Merged
 from portal.services.membership.runs import ImportLine
@@ -48,6 +49,7 @@ def import_(
     request = _request(file, key=key, leavers=leavers)
     if dry_run:
         _print_plan(importing.preview(db.session(), request), form)
+        _count_old_leavers(is_source=file is None)
         return
     try:
         report = importing.run(db.session(), request, accept=accept)
@@ -55,6 +57,9 @@ def import_(
         again = f"look at it with --dry-run, then run again with: --accept {error.plan_id}"
         raise SafetyLimitError(f"{error}; {again}", plan_id=error.plan_id) from None
     _print_report(report, form, is_quiet=file is None)
+    before = _leavers_go_before() if file is None else None
+    if before is not None:
+        old_leavers.delete(db.session(), before=before, clock=portal().clock, lists=portal().known_lists())
 
 
 def _request(file: BinaryIO | None, *, key: str | None, leavers: str | None) -> Request:
@@ -73,6 +78,19 @@ def _request(file: BinaryIO | None, *, key: str | None, leavers: str | None) -> 
         lists=portal().known_lists(),
         secret=portal().list_password_key(),
     )
+
+
+def _leavers_go_before() -> datetime | None:
+    """Return when who is deleted now must have left at the latest; None: nobody is."""
+    membership = portal().settings.membership
+    months = membership.months_of_leavers if membership else None
+    return None if months is None else old_leavers.months_before(portal().clock(), months)
+
+
+def _count_old_leavers(*, is_source: bool) -> None:
+    before = _leavers_go_before() if is_source else None
+    if before is not None and (number := old_leavers.count(db.session(), before=before)):
+        print_message(f"accounts to be deleted, which left before {before:%Y-%m-%d}: {number}")
 
 
 def _named(file: BinaryIO) -> str:

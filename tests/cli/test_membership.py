@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from portal.services.accounts import users
 from portal.services.mail import letter_folder
+from tests.conftest import Clock
 
 FILE = "no,username,email,name,groups\n1,ada,ada@example.org,Ada,full\n2,bob,bob@example.org,Bob,\n"
 SOURCE = """
@@ -196,3 +198,21 @@ def test_two_accounts_are_merged_after_a_look_at_what_becomes_of_them(flask_user
     done = flask_user("merge", "--keep-key", "1", "ada3", "ada")
     assert done.stderr.splitlines() == [*told, "ada3 is merged into ada"]
     assert users.get_profile(session, "ada").addresses == ("ada@example.org", "home@example.org")
+
+
+def test_leavers_of_long_ago_are_deleted_by_the_source_alone(
+    with_source: Callable[[str], FlaskUser], instance: Path, clock: Clock
+) -> None:
+    flask_user = with_source('file = "members.csv"\ndelete_leavers_after = "24 months"')
+    (instance / "members.csv").write_text(FILE)
+    flask_user("import")
+    (instance / "members.csv").write_text("".join(FILE.splitlines(keepends=True)[:-1]))
+    flask_user("import")
+    clock.now = datetime.now(UTC) + timedelta(days=740)  # the history of accounts goes by the database's clock
+    assert flask_user("import", str(instance / "members.csv")).exit_code == 0
+    assert "accounts to be deleted, which left before 20" in flask_user("import", "--dry-run").stderr
+    assert "deleted" not in flask_user("import", "--dry-run", str(instance / "members.csv")).stderr
+    assert "bob" in flask_user("list").stdout
+    assert (flask_user("import").exit_code, flask_user("import").output) == (0, "")
+    assert "bob" not in flask_user("list").stdout
+    assert "ada" in flask_user("list").stdout

@@ -499,18 +499,37 @@ def delete(
     """
     with transaction(session):
         user = row_of_one_who_may_go(session, username, as_of=as_of)
-        (gone,) = profiles(session, User.id == user.id)
         if user.member_key is not None:
             if secret is None:
                 raise ValueError("the key of a linked account is remembered by its HMAC, which needs a secret")
             deleted_keys.remember(session, user.member_key, erase=erase, secret=secret, now=now)
-        addresses.release(session, user.id, erase=erase, actor=actor, now=now, lists=lists)
-        _record(session, user, "deleted", actor=actor)
-        if erase:
-            _forget_name(session, gone.id, account_log.forget_name(session, gone.id))
-            deleted_keys.forget_account(session, gone.id)
-        session.execute(delete_from(User).where(User.id == gone.id))  # sessions and groups go with the row
+        gone = _delete(session, user, erase=erase, actor=actor, now=now, lists=lists)
     security_log.log("user deleted", user=gone.id)
+    return gone
+
+
+def delete_leaver(session: Session, user_id: int, *, now: datetime, lists: Lists, actor: Actor) -> Profile | None:
+    """Delete an account that an import has deactivated; return what it was, or None where that is not so any more.
+
+    Its member key is not remembered: an import makes an account again for who becomes a member again.
+    """
+    with transaction(session):
+        user = session.scalars(select(User).where(User.id == user_id).with_for_update()).one_or_none()
+        if user is None or user.is_active or user.is_superuser or not user.deactivated_by_import:
+            return None
+        gone = _delete(session, user, erase=False, actor=actor, now=now, lists=lists)
+    security_log.log("user deleted", user=user_id)
+    return gone
+
+
+def _delete(session: Session, user: User, *, erase: bool, actor: Actor, now: datetime, lists: Lists) -> Profile:
+    (gone,) = profiles(session, User.id == user.id)
+    addresses.release(session, user.id, erase=erase, actor=actor, now=now, lists=lists)
+    _record(session, user, "deleted", actor=actor)
+    if erase:
+        _forget_name(session, gone.id, account_log.forget_name(session, gone.id))
+        deleted_keys.forget_account(session, gone.id)
+    session.execute(delete_from(User).where(User.id == gone.id))  # sessions and groups go with the row
     return gone
 
 
