@@ -31,6 +31,7 @@ COMMANDS = {
     "unsubscribe": ["LIST", "alice"],
     "why": ["LIST", "alice@example.org"],
     "report": ["LIST"],
+    "numbers": ["LIST"],
     "runs": ["--list", "LIST"],
     "history": ["--list", "LIST"],
     "lists": [],
