@@ -322,6 +322,7 @@ class _ListEntry(Struct, frozen=True, forbid_unknown_fields=True):
     safety_limits: _SafetyLimitsEntry = _SafetyLimitsEntry()
     paused: bool | None = None
     section: Line | None = None
+    new_members: Literal["subscribed"] | None = None
     can_leave: bool = True
     listed: bool = True
     settings_url: WebAddress | None = None
@@ -478,6 +479,7 @@ def _mailing_list(path: Path, file: _File, handle: str, table: Any) -> MailingLi
         section=entry.section,
         is_listed=entry.listed,
         can_leave=entry.can_leave,
+        subscribes_new_members=entry.new_members == "subscribed",
         settings_url=entry.settings_url,
     )
 

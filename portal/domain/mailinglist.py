@@ -57,6 +57,7 @@ class MailingList:
     can_leave: bool = True  # else members cannot untick it
     names: Mapping[str, str] = field(default_factory=dict, hash=False)  # by language, where there are several
     descriptions: Mapping[str, str] = field(default_factory=dict, hash=False)
+    subscribes_new_members: bool = False
     settings_url: str | None = None  # a page of the list manager, with {address} in the place of the subscriber's
 
     def in_language(self, language: str) -> "MailingList":

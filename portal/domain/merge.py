@@ -63,6 +63,16 @@ def decide(state: AddressState, *, on_roster: bool, rules: Rules) -> Action:
     return Action.NOTHING  # rule 5
 
 
+def subscribe_new_member(state: AddressState, *, on_roster: bool) -> AddressState:
+    """Return the state of a new member's main address, as a list has it that subscribes them: rule 1.
+
+    Rule 3 then adds it. What is stored stays, and so does whoever is on the list already.
+    """
+    if state.preference is not None or on_roster or not state.is_managed:
+        return state
+    return replace(state, preference=True, seen=False)
+
+
 def _departs(state: AddressState, rules: Rules) -> bool:
     """Tell whether an address that is not managed has to leave the roster, its departure not dealt with yet."""
     if state.is_dealt_with:

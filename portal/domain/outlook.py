@@ -24,7 +24,7 @@ class Detail(NamedTuple):
     """The sentence beneath: its kind, its time, the list manager's words, and whether another holder did it.
 
     Kinds: none, add_by, add_overdue, remove_by, remove_overdue, remove_refused, not_removed, waiting, unconfirmed,
-    not_added, left, joined, refused, next_run, init_on, init_off, chosen.
+    not_added, left, joined, refused, next_run, init_on, init_off, new_member_due, new_member, chosen.
     """
 
     kind: str
@@ -35,7 +35,10 @@ class Detail(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The stored preference that an outlook is made of; ``push_result`` is that of the last push if it did not take."""
+    """The stored preference that an outlook is made of; ``push_result`` is that of the last push if it did not take.
+
+    ``is_new_member``: the list subscribed its holder, who was new, and nothing was chosen since.
+    """
 
     subscribed: bool
     source: str
@@ -45,13 +48,19 @@ class Known:
     push_result: str | None = None
     refusal: str | None = None
     refused_at: datetime | None = None
+    is_new_member: bool = False
 
 
-def outlook(known: Known | None, *, now: datetime, promise: timedelta, by_other: bool = False) -> tuple[State, Detail]:
+def outlook(
+    known: Known | None, *, now: datetime, promise: timedelta, by_other: bool = False, is_new_member: bool = False
+) -> tuple[State, Detail]:
     """Return the state and the detail of a preference, or of there being none.
 
-    ``promise`` is how long after a choice a run has carried it out, as members are told.
+    ``promise`` is how long after a choice a run has carried it out, as members are told; ``is_new_member``: the next
+    run subscribes whoever has no preference.
     """
+    if known is None and is_new_member:
+        return State.BEING_ADDED, Detail("new_member_due")
     if known is None:
         return State.NOT_CHOSEN, Detail("next_run")
     if known.subscribed == (known.seen is True):
@@ -87,6 +96,8 @@ def _settled(known: Known, *, by_other: bool) -> tuple[State, Detail]:
             kind = "joined" if known.subscribed else "left"
         case "init":
             kind = "init_on" if known.subscribed else "init_off"
+        case "rule" if known.is_new_member:
+            kind = "new_member"
         case _:
             kind = "chosen"
     return state, Detail(kind, known.changed_at, by_other=by_other)

@@ -1,6 +1,6 @@
 """A plan: what a run would do with one list, as data, and what of it waits for approval."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from portal.domain.address import outgoing
 from portal.domain.mailinglist import MailingList, SafetyLimits
-from portal.domain.merge import Action, AddressState, Rules, decide, explain
+from portal.domain.merge import Action, AddressState, Rules, decide, explain, subscribe_new_member
 from portal.domain.safety import Approval, Earlier, Expected, Line, counts, judge
 from portal.domain.subscriber_options import SubscriberOptions
 
@@ -24,6 +24,7 @@ class Reason(StrEnum):
     OPTIONS = "options"  # held back: mail was switched off at the old address, and the list manager cannot carry that
     LINK = "link"  # they unsubscribed, by a mailed link, the address that they moved from
     MOVED = "moved"  # the holder moved to another address
+    NEW_MEMBER = "new member"  # the list subscribes new members: rule 1
     REFUSED = "refused"  # held back: the list manager refused it less than a day ago
     SUCCESSOR = "successor"  # held back: the address that the holder moved to is not on the list yet
 
@@ -38,6 +39,7 @@ class Row:
     it since.
     ``by_holder``: a holder chose it last, or another address of theirs instead, or a mailed link; ``did_not_take``: the
     last push of it.
+    ``is_new_member``: the preference is not stored yet; the list is about to subscribe its holder, who is new.
     ``unsubscribed_by_link``: and no run has read that choice yet. ``has_refusal``: the list manager's last word was
     no; ``is_fresh_refusal``: less than a day ago; ``has_waited_long``: an add has been waiting for so long that it no
     longer counts as waiting.
@@ -60,6 +62,7 @@ class Row:
     has_refusal: bool = False
     is_fresh_refusal: bool = False
     has_waited_long: bool = False
+    is_new_member: bool = False
 
     @property
     def is_own_choice(self) -> bool:
@@ -248,15 +251,17 @@ def decide_rows(
     *,
     rules: Rules,
     our_acts: Mapping[int, Action],
+    new_members: Collection[int] = (),
     is_planned_run: bool = False,
 ) -> tuple[Decision, ...]:
     """Decide about rows; among them is the row of every address that somebody on the list moved to.
 
     ``roster`` maps canonical addresses to the list manager's spellings, one a line; ``our_acts`` maps address ids to
-    the adds and removals of runs that were not finished. In a planned run an old address always waits for its
-    successor.
+    the adds and removals of runs that were not finished. ``new_members`` are addresses that the list subscribes since
+    their holders are new. In a planned run an old address always waits for its successor.
     """
-    known = {row.address_id: (row, _state(row, roster, our_acts)) for row in rows}
+    read = (_as_new_member(row, roster, rules) if row.address_id in new_members else row for row in rows)
+    known = {row.address_id: (row, _state(row, roster, our_acts)) for row in read}
     followed = _leaves_that_follow(known, roster, rules)
     decisions = {
         address_id: _decide(row, state, roster, rules, followed.get(address_id))
@@ -267,6 +272,14 @@ def decide_rows(
         _as_half_of_a_move(each, decisions, origins.get(each.row.address_id), is_planned_run=is_planned_run)
         for each in decisions.values()
     )
+
+
+def _as_new_member(row: Row, roster: Mapping[str, str], rules: Rules) -> Row:
+    """Return a row with the preference that the list gives to new members. A list's own address is never added."""
+    if row.canonical in rules.never_added:
+        return row
+    state = subscribe_new_member(row.state, on_roster=row.canonical in roster)
+    return replace(row, state=state, is_new_member=state != row.state)
 
 
 def _state(row: Row, roster: Mapping[str, str], our_acts: Mapping[int, Action]) -> AddressState:
@@ -334,6 +347,8 @@ def _reason(row: Row, action: Action) -> Reason:
         return Reason.LIST
     if row.moved_to is not None:
         return Reason.MOVED
+    if row.is_new_member:
+        return Reason.NEW_MEMBER
     return Reason.CHOSEN if row.state.is_managed else Reason.DEPARTED
 
 

@@ -20,6 +20,7 @@ class Actor(NamedTuple):
 
 COMMAND_LINE = Actor(None, "command line")
 SYNC = Actor(None, "")  # what a run takes over has no author but the list
+NEW_MEMBER = "new member"  # the reason of a line that says that a list subscribed somebody new
 
 
 class Change(NamedTuple):

@@ -117,10 +117,7 @@ def write_firsts(
     One that was made meanwhile stays as it is, and an address that was given up meanwhile is passed over.
     """
     ordered = sorted(changes)
-    ids = sorted({each.address_id for each in ordered})
-    locked = select(Address.id).where(Address.id.in_(ids)).order_by(Address.id)
-    session.execute(locked.with_for_update(read=True, key_share=True))
-    there = set(session.scalars(select(UserAddress.address_id).where(UserAddress.address_id.in_(ids))))
+    there = _locked_where_held(session, ordered)
     rows = [
         {**_values(each, actor=actor, now=now), "seen": each.subscribed if is_seen else None}
         for each in ordered
@@ -132,6 +129,28 @@ def write_firsts(
             session, handle, [each.address_id for each in made if each.list_handle == handle]
         )
     return made
+
+
+def write_new_members(session: Session, changes: Iterable[Change], *, now: datetime) -> list[Change]:
+    """Write that a list subscribes new members, none of whom is on it; return the changes that were made.
+
+    Who chose meanwhile, or gave the address up, is passed over. Source: SEMANTICS, The merge, rule 1.
+    """
+    ordered = sorted(changes)
+    there = _locked_where_held(session, ordered)
+    rows = [
+        {**_values(each, actor=history.SYNC, now=now), "seen": False} for each in ordered if each.address_id in there
+    ]
+    written = _insert(session, rows)
+    return _recorded(session, ordered, written, actor=history.SYNC, now=now, reason=history.NEW_MEMBER)
+
+
+def _locked_where_held(session: Session, changes: Iterable[Change]) -> set[int]:
+    """Return those addresses of some changes that an account holds; they stay so until the transaction ends."""
+    ids = sorted({each.address_id for each in changes})
+    locked = select(Address.id).where(Address.id.in_(ids)).order_by(Address.id)
+    session.execute(locked.with_for_update(read=True, key_share=True))
+    return set(session.scalars(select(UserAddress.address_id).where(UserAddress.address_id.in_(ids))))
 
 
 def _values(change: Change, *, actor: Actor, now: datetime) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from itertools import product
 
 import pytest
 
-from portal.domain.merge import Action, AddressState, Push, Rules, conclude, decide
+from portal.domain.merge import Action, AddressState, Push, Rules, conclude, decide, subscribe_new_member
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class World:
     at_moderator: bool = False  # an add of ours is held there
     refused: bool = False  # less than a day ago
     last_act: str = ""  # "leave" or "join", in the portal or visibly at the list
+    is_new: bool = False  # the account is new to a list that subscribes new members, until something is stored
 
 
 RULES = [Rules(), Rules(remove_on_departure=False)]
@@ -27,7 +28,8 @@ RULES = [Rules(), Rules(remove_on_departure=False)]
 
 def first_worlds() -> Iterator[World]:
     for on_roster, managed in product([True, False], repeat=2):
-        yield World(AddressState(None, is_managed=managed), on_roster)
+        for is_new in (True, False):
+            yield World(AddressState(None, is_managed=managed), on_roster, is_new=is_new)
 
 
 def events(world: World) -> Iterator[World]:
@@ -37,7 +39,8 @@ def events(world: World) -> Iterator[World]:
         for wish in (True, False):
             if state.preference is not wish:  # choosing what already holds is no change
                 chosen = replace(state, preference=wish, touched=True)
-                yield replace(world, state=chosen, refused=False, last_act="join" if wish else "leave")
+                act = "join" if wish else "leave"
+                yield replace(world, state=chosen, refused=False, last_act=act, is_new=False)
         yield replace(world, state=replace(state, is_managed=False))
         if state.preference is not None:
             yield replace(world, state=replace(state, is_managed=False, has_moved=True))
@@ -74,14 +77,22 @@ def answers(world: World, action: Action) -> Iterator[tuple[World, Push | None]]
         yield replace(world, refused=True), Push(on_roster=True)
 
 
+def decided(world: World, rules: Rules) -> tuple[AddressState, Action]:
+    """What a run decides, and about which state: rule 1 comes first."""
+    state = subscribe_new_member(world.state, on_roster=world.on_roster) if world.is_new else world.state
+    return state, decide(state, on_roster=world.on_roster, rules=rules)
+
+
 def runs(world: World, rules: Rules) -> Iterator[tuple[Action, World, bool]]:
     """A run's action, the world after it, and whether the list manager did as it was told."""
-    action = decide(world.state, on_roster=world.on_roster, rules=rules)
+    state, action = decided(world, rules)
     for answered, push in answers(world, action):
-        after = conclude(world.state, action, on_roster=world.on_roster, push=push)
+        concluded = conclude(state, action, on_roster=world.on_roster, push=push)
+        after = state if concluded.preference is None else concluded  # without a row nothing is remembered
         complied = push is None or push.on_roster is (action is Action.ADD)
         held_back = push is None and action in {Action.ADD, Action.REMOVE}
-        yield action, replace(answered, state=after, refused=held_back or not complied), complied
+        is_new = world.is_new and after.preference is None
+        yield action, replace(answered, state=after, refused=held_back or not complied, is_new=is_new), complied
 
 
 def reachable(rules: Rules) -> set[World]:
@@ -110,16 +121,31 @@ def test_the_space_is_as_large_as_it_is_thought_to_be(space: tuple[Rules, set[Wo
 def test_nobody_is_added_without_a_standing_yes_and_an_account(space: tuple[Rules, set[World]]) -> None:
     rules, worlds = space
     for world in worlds:
-        if decide(world.state, on_roster=world.on_roster, rules=rules) is Action.ADD:
-            assert world.state.preference is True
+        if decided(world, rules)[1] is Action.ADD:
+            assert world.state.preference is True or world.is_new
             assert world.state.is_managed
+
+
+def test_new_members_are_subscribed_once_and_nobody_who_has_chosen_or_is_on_the_list(
+    space: tuple[Rules, set[World]],
+) -> None:
+    rules, worlds = space
+    newcomers = [world for world in worlds if world.is_new]
+    assert len(newcomers) > 2
+    for world in newcomers:
+        state, action = decided(world, rules)
+        assert world.state.preference is None
+        assert (action is Action.ADD) is (world.state.is_managed and not world.on_roster)
+        assert action is not Action.ADD or state == replace(world.state, preference=True, seen=False)
+        for _action, after, _complied in runs(world, rules):
+            assert after.is_new is not world.state.is_managed
 
 
 def test_nobody_who_was_on_at_the_last_run_and_is_off_now_is_added(space: tuple[Rules, set[World]]) -> None:
     rules, worlds = space
     for world in worlds:
         if world.state.seen is True and not world.on_roster:
-            assert decide(world.state, on_roster=False, rules=rules) is not Action.ADD
+            assert decided(world, rules)[1] is not Action.ADD
 
 
 def test_whose_last_visible_act_was_to_leave_is_not_on_the_list_after_a_good_run(
@@ -136,7 +162,7 @@ def test_an_address_without_a_row_is_never_touched(space: tuple[Rules, set[World
     rules, worlds = space
     for world in worlds:
         if world.state.preference is None and not world.state.is_managed:
-            assert decide(world.state, on_roster=world.on_roster, rules=rules) is Action.NOTHING
+            assert decided(world, rules)[1] is Action.NOTHING
 
 
 def test_a_second_run_in_a_row_does_nothing(space: tuple[Rules, set[World]]) -> None:

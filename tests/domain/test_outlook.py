@@ -39,6 +39,7 @@ def look(known, *, now=AT, **values):
         (replace(OFF, source="init"), State.NOT_SUBSCRIBED, Detail("init_off", AT)),
         (replace(ON, source="superuser"), State.SUBSCRIBED, Detail("chosen", AT)),
         (replace(ON, source="rule"), State.SUBSCRIBED, Detail("chosen", AT)),
+        (replace(ON, source="rule", is_new_member=True), State.SUBSCRIBED, Detail("new_member", AT)),
         (replace(TICKED, waiting_since=EARLIER), State.BEING_ADDED, Detail("add_by", LATER)),
         (
             replace(TICKED, waiting_since=EARLIER, push_result="pending", refused_at=AT),
@@ -78,6 +79,10 @@ def look(known, *, now=AT, **values):
 )
 def test_a_state_and_what_is_said_beneath_it(known, state, detail):
     assert look(known) == (state, detail)
+
+
+def test_who_is_new_to_a_list_that_subscribes_new_members_is_told_before_it_does():
+    assert look(None, is_new_member=True) == (State.BEING_ADDED, Detail("new_member_due"))
 
 
 @pytest.mark.parametrize(("known", "kind"), [(TICKED, "add"), (UNTICKED, "remove")])

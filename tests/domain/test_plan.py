@@ -75,6 +75,35 @@ def test_a_line_says_why_it_stands_in_the_plan(decided, on, action, reason):
     assert (found.action, found.reason) == (action, reason)
 
 
+# New members.
+
+
+def test_a_new_member_is_added_as_rule_1_says_and_counts_in_the_limits():
+    nothing = AddressState(None)
+    new, other, there = decide(row(1, nothing), row(2, nothing), row(3, nothing), on=[3], new_members={1, 3})
+    assert (new.action, new.reason, new.held_back) == (Action.ADD, Reason.NEW_MEMBER, False)
+    assert (new.row.state, new.row.version) == (AddressState(True, seen=False), 0)
+    assert [other.action, there.action] == [Action.INIT, Action.INIT]
+    assert plan_of([new, other, there]).approval.counted == {1}
+
+
+@pytest.mark.parametrize("preference", [True, False])
+def test_who_has_chosen_is_no_new_member(preference):
+    chosen = AddressState(preference, seen=False, touched=True)
+    assert decide(row(1, chosen), new_members={1})[0].row.state == chosen
+
+
+def test_the_address_of_a_list_is_no_new_member():
+    rules = Rules(never_added=frozenset({mailbox(1)}))
+    (found,) = decide(row(1, AddressState(None)), rules=rules, new_members={1})
+    assert (found.action, found.row.state.preference) == (Action.INIT, None)
+
+
+def test_an_add_of_a_new_member_that_was_cut_short_is_ours():
+    (found,) = decide(row(1, AddressState(None)), new_members={1}, our_acts={1: Action.ADD})
+    assert (found.action, found.reason, found.state.waiting) == (Action.ADD, Reason.NEW_MEMBER, True)
+
+
 # Held back.
 
 

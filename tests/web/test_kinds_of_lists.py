@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
-from portal.models import Preference
+from portal.models import History, Preference, Run
 from tests.conftest import CATALOGUE, Clock
 from tests.factories import make_preference, make_user
 from tests.web.conftest import HASH, Page, Visitor
@@ -189,3 +189,25 @@ def test_superusers_put_people_on_a_list_that_is_not_listed_on_their_page(
     offer("news", ("crew", "listed = false"))
     assert "Crew" not in bob.get("/subscriptions").text
     assert "Put on Crew" in bob.get(f"/admin/users/{people['alice']}").text
+
+
+def test_a_new_member_is_told_that_the_list_adds_them_and_afterwards_that_it_did(
+    alice: Visitor, offer: Offer, session: Session, clock: Clock
+) -> None:
+    offer(("members", 'new_members = "subscribed"'))
+    assert alice.get("/subscriptions").ticked() == set(), "the list has had no good run yet"
+    long_ago = clock().replace(year=2025)
+    session.add(
+        Run(list_handle="members", kind="sync", asked_by="", state="done", started_at=long_ago, finished_at=long_ago)
+    )
+    session.commit()
+    page = alice.get("/subscriptions")
+    assert page.ticked() == {"members"}
+    assert "Being added New members are added to this list at its next update." in page.text
+    make_preference(session, "members", ALICE, subscribed=True, seen=True, source="rule", changed_at=clock())
+    address_id = session.scalars(select(Preference.address_id)).one()
+    line = {"list_handle": "members", "address_id": address_id, "address": ALICE, "subscribed": True, "source": "rule"}
+    session.add(History(at=clock(), reason="new member", **line))
+    session.commit()
+    assert "Added when you joined, on 22 Nov ." in alice.get("/subscriptions").text
+    assert "Members was ticked as you were new" in alice.get("/account/history").text

@@ -8,13 +8,18 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.models import Address, History, UserAddress
+from portal.services.history import NEW_MEMBER
 from portal.services.transaction import reading
 
 PAGE = 50
 
 
 class Event(NamedTuple):
-    """One change. ``by`` is its source, or \"other\" for a choice of another holder of the address."""
+    """One change.
+
+    ``by`` is its source, "other" for a choice of another holder of the address, or "new member" where the list
+    subscribed its holder, who was new.
+    """
 
     at: datetime
     list_handle: str
@@ -52,7 +57,7 @@ def events(
 
 
 def _event(row: History, spelling: str, user_id: int) -> Event:
-    by = row.source
+    by = NEW_MEMBER if row.source == "rule" and row.reason == NEW_MEMBER else row.source
     if row.actor_id == user_id and by == "superuser":
         by = "user"  # superusers are members too
     elif row.actor_id != user_id and by == "user":

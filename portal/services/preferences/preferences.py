@@ -22,6 +22,7 @@ from portal.models import Address, Preference, User, UserAddress, UserGroup
 from portal.services import preference_rows
 from portal.services.accounts import log as account_log
 from portal.services.history import Actor, Change
+from portal.services.sync import new_members
 from portal.services.transaction import reading, scratch, transaction
 
 
@@ -92,6 +93,7 @@ class Holder:
     addresses: dict[int, HeldAddress] = field(default_factory=dict)
     canonicals: dict[int, str] = field(default_factory=dict)
     stored: dict[tuple[str, int], Any] = field(default_factory=dict)
+    is_new_to: frozenset[str] = frozenset()  # lists that the next run subscribes them to, since they are new
 
     @property
     def main(self) -> int:
@@ -102,7 +104,9 @@ class Holder:
         raise BadInputError(f"{self.username} has no address that a list could send to")
 
     def sends_to(self, handle: str) -> int | None:
-        """Return the id of the address that a list sends to, the main one first; None: it sends to none."""
+        """Return the id of the address that a list sends to, or is about to, the main one first; None: to none."""
+        if handle in self.is_new_to:
+            return self.main
         return next((each for each in self.addresses if self.preference(handle, each)), None)
 
     def is_offered(self, mailing_list: MailingList) -> bool:
@@ -111,6 +115,17 @@ class Holder:
             return False
         rows = (self.stored.get((mailing_list.handle, each)) for each in self.addresses)
         return mailing_list.is_listed or any(row.subscribed or row.seen for row in rows if row is not None)
+
+    def may_be_new_to(self, catalogue: Catalogue) -> list[MailingList]:
+        """Return the lists that subscribe new members and have nothing stored of this one."""
+        stored = {handle for handle, _address_id in self.stored}
+        if not self.is_active or not any(each.is_main for each in self.addresses.values()):
+            return []
+        return [
+            each
+            for handle, each in catalogue.lists.items()
+            if each.subscribes_new_members and handle not in stored and self.is_offered(each)
+        ]
 
     def preference(self, handle: str, address_id: int) -> bool | None:
         """Return what is stored of an address for a list; None: nothing is."""
@@ -124,6 +139,9 @@ def page(session: Session, user_id: int, *, catalogue: Catalogue, now: datetime,
     ``with_unlisted``: those too that superusers alone put people on.
     """
     holder = _only(_asked_of_user(tuple(catalogue.lists)).ask(session, user_id=user_id))
+    if holder.may_be_new_to(catalogue):
+        with reading(session):
+            _note_new(session, holder, catalogue)
     promise = timedelta(hours=catalogue.applied_within_hours)
     offers = (
         _offer(holder, each, now=now, promise=promise)
@@ -149,6 +167,11 @@ def load_named(session: Session, names: Iterable[str], handles: Collection[str])
         )
         with reading(own):
             return _holders(own.execute(_query(handles).where(User.id.in_(named))))
+
+
+def _note_new(session: Session, holder: Holder, catalogue: Catalogue) -> None:
+    """Note which lists are about to subscribe a member, who is new to them; nothing is read where none can be."""
+    holder.is_new_to = new_members.lists_for(session, holder.user_id, holder.may_be_new_to(catalogue))
 
 
 def _load(session: Session, query: Any, **values: object) -> Holder:
@@ -200,6 +223,8 @@ def _query(handles: Iterable[str]) -> Any:
     is_other = (other.address_id == Address.id, other.user_id != User.id, holder.id == other.user_id, holder.is_active)
     shared = exists().where(*is_other).correlate(Address, User)
     groups = select(func.aggregate_strings(UserGroup.name, "\n")).where(UserGroup.user_id == User.id)
+    # What a move, a choice or a return writes has another version than what rule 1 wrote.
+    is_new_member = and_(Preference.source == "rule", Preference.version == 0).label("is_new_member")
     return (
         select(
             User.id.label("user_id"),
@@ -221,6 +246,7 @@ def _query(handles: Iterable[str]) -> Any:
             Preference.push_result,
             Preference.refusal,
             Preference.refused_at,
+            is_new_member,
         )
         .outerjoin(UserAddress, UserAddress.user_id == User.id)
         .outerjoin(Address, Address.id == UserAddress.address_id)
@@ -248,16 +274,19 @@ def _offer(holder: Holder, mailing_list: MailingList, *, now: datetime, promise:
         push_result=row.push_result,
         refusal=row.refusal,
         refused_at=row.refused_at,
+        is_new_member=bool(row.is_new_member),
     )
-    state, detail = outlook(known, now=now, promise=promise, by_other=by_other)
+    is_new = mailing_list.handle in holder.is_new_to
+    state, detail = outlook(known, now=now, promise=promise, by_other=by_other, is_new_member=is_new)
+    sends_to = holder.sends_to(mailing_list.handle)
     elsewhere = subscribed and not holder.addresses[subscribed[0]].is_main
     return Offer(
         mailing_list=mailing_list,
-        is_ticked=bool(subscribed),
+        is_ticked=sends_to is not None,
         state=state,
         detail=detail,
         address=holder.addresses[subscribed[0]].spelling if elsewhere else None,
-        address_id=next(iter(subscribed), None),
+        address_id=sends_to,
         settings_url=_settings_url(holder, mailing_list, rows),
     )
 
@@ -291,6 +320,7 @@ def choose(
     with transaction(session):
         _lock(session, User.id == user_id)
         holder = _load(session, _of_user(tuple(catalogue.lists)), user_id=user_id)
+        _note_new(session, holder, catalogue)
         if not holder.addresses.keys() >= {each.address_id for each in changes.values()} - {None}:
             raise BadInputError("that address is not one of yours")
         named = (catalogue.lists.get(handle) for handle in changes)

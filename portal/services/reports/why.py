@@ -15,7 +15,7 @@ from portal.domain.run import RunState
 from portal.models import Address, Preference, Run, RunLine, User, UserAddress, UserGroup
 from portal.services.reports import lists as list_reports
 from portal.services.reports.lists import HistoryLine
-from portal.services.sync import plans, runs
+from portal.services.sync import new_members, plans, runs
 from portal.services.transaction import reading
 
 _LINES = 20  # of the history
@@ -146,7 +146,17 @@ def _of_nobody(mailing_list: MailingList, address: str, history: tuple[HistoryLi
 
 
 def _query(mailing_list: MailingList, address: str) -> Any:
-    columns = ("subscribed", "source", "changed_at", "seen", "touched", "waiting_since", "departed", "moved_to")
+    columns = (
+        "subscribed",
+        "source",
+        "version",
+        "changed_at",
+        "seen",
+        "touched",
+        "waiting_since",
+        "departed",
+        "moved_to",
+    )
     return (
         select(Address.id, Address.canonical, *(getattr(Preference, name) for name in columns))
         .add_columns(Preference.push_result, Preference.refusal, Preference.refused_at)
@@ -214,7 +224,8 @@ def _decision(
     ids = {row.id, *session.scalars(moved_here), *([row.moved_to] if row.moved_to is not None else [])}
     rows = plans.load_rows(session, mailing_list, ids, now=now)
     roster = {each.canonical: each.spelling for each in rows if each.state.seen}
-    decisions = decide_rows(rows, roster, rules=rules_of(mailing_list), our_acts=our_acts)
+    new = new_members.find(session, mailing_list, roster=roster, address=row.canonical)
+    decisions = decide_rows(rows, roster, rules=rules_of(mailing_list), our_acts=our_acts, new_members=new)
     return next(each for each in decisions if each.row.address_id == row.id)
 
 
@@ -285,22 +296,25 @@ def _chosen(known: _Known) -> tuple[str, ...]:
     wanted = "subscribed" if row.subscribed else "unsubscribed"
     latest = next(iter(known.history), None)
     actor = latest.actor if latest and latest.at == row.changed_at else ""
-    reason = f" Reason given: {latest.reason}." if latest and latest.at == row.changed_at and latest.reason else ""
+    given = latest.reason if latest and latest.at == row.changed_at and latest.source != "rule" else ""
+    reason = f" Reason given: {given}." if given else ""
     how = {
         "user": f"chosen by {actor or 'its holder'}",
         "superuser": f"chosen for its holder by {actor or 'a superuser'}",
         "link": "by a link in a mail to the address",
         "init": "taken over from the list",
         "list": "because they joined at the list" if row.subscribed else "because they left at the list",
-        "rule": f"by rule, as {_cause(row.subscribed)}{f' by {actor}' if actor else ''}",
+        "rule": f"by rule, as {_cause(row)}{f' by {actor}' if actor else ''}",
         "import": "imported",
     }[row.source]
     sentence = f"Wanted here: {wanted}, {how}, {known.moment(row.changed_at)}.{reason}"
     return (sentence, "No run has read that choice yet.") if row.touched else (sentence,)
 
 
-def _cause(subscribed: bool) -> str:
-    return "an address was changed" if subscribed else "another address was chosen, given or taken"
+def _cause(row: Any) -> str:
+    if row.subscribed and row.version == 0:
+        return "its holder was new, and the list subscribes new members"
+    return "an address was changed" if row.subscribed else "another address was chosen, given or taken"
 
 
 def _at_the_list(known: _Known) -> tuple[str, ...]:
@@ -340,6 +354,8 @@ def _next_run(known: _Known) -> tuple[str, ...]:
             words = "takes over what the list says: subscribed if it is on it, else unsubscribed"
         case Action.ADD if known.lacks_options:
             return (_WITHOUT_OPTIONS,)
+        case Action.ADD if known.decision.reason is Reason.NEW_MEMBER:
+            words = "adds it, unless it is there already: its holder is new, and the list subscribes new members"
         case Action.ADD:
             words = f"adds it: it is wanted on the list{unless}"
         case Action.REMOVE:

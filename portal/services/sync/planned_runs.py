@@ -35,6 +35,7 @@ from portal.services.sync.run_steps import (
     judged,
     never_added,
     require_believable_after,
+    subscribe_new_members,
     sync_result,
     write_firsts,
 )
@@ -74,6 +75,7 @@ def begin_planned_run(
             roster,
             with_options=lambda plan: with_options_of_planned_run(session, open_manager, plan, clock=clock),
         )
+        plan = subscribe_new_members(work, plan, plan.lines)
         run = begin(work, plan, is_accepted=is_accepted)
         with failure_recorded(work, run), _taken_back_on_failure(work, run):
             write_firsts(work, plan, roster)

@@ -17,6 +17,7 @@ from portal.domain.run import NEVER_BEGUN, WAITS, RunState
 from portal.domain.safety import Act, Earlier
 from portal.models import Address, Preference, Restore, Run, RunLine, User, UserAddress
 from portal.services.accounts.addresses import is_held, is_managed, managed_ids
+from portal.services.sync import new_members
 
 RETRY_AFTER = timedelta(days=1)  # a refused address is tried again
 WAITING_ENDS = timedelta(days=90)
@@ -47,13 +48,19 @@ def make_plan(
 ) -> Plan:
     """Read what the portal knows of a list and decide; ``roster`` maps canonical addresses to spellings."""
     our_acts = unfinished_acts(session, mailing_list.handle)
-    found = _undecided(session, mailing_list, roster, our_acts)
+    new = new_members.find(session, mailing_list, roster=roster)
+    found = _undecided(session, mailing_list, roster, our_acts, new)
     rows = load_rows(session, mailing_list, found.ids, now=now)
     # A move made meanwhile may have brought one of its two halves without the other.
     halves = {each for row in rows for each in (row.moved_to, row.moved_from) if each is not None}
     rows += load_rows(session, mailing_list, halves - found.ids, now=now)
     decisions = decide_rows(
-        rows, roster, rules=rules_of(mailing_list), our_acts=our_acts, is_planned_run=is_planned_run
+        rows,
+        roster,
+        rules=rules_of(mailing_list),
+        our_acts=our_acts,
+        new_members=new,
+        is_planned_run=is_planned_run,
     )
     return Plan(
         handle=mailing_list.handle,
@@ -65,12 +72,16 @@ def make_plan(
         staying=found.steady_on + found.firsts.on_roster + sum(each.stays for each in decisions),
         firsts=found.firsts,
         limits=mailing_list.safety_limits,
-        earlier=Earlier(
-            approved=accepted_lines(session, mailing_list.handle),
-            recent=recent_lines(session, mailing_list.handle, now=now),
-            is_first_after_restore=is_first_after_restore(session, mailing_list.handle),
-        ),
+        earlier=_earlier(session, mailing_list.handle, now=now),
         is_planned_run=is_planned_run,
+    )
+
+
+def _earlier(session: Session, handle: str, *, now: datetime) -> Earlier:
+    return Earlier(
+        approved=accepted_lines(session, handle),
+        recent=recent_lines(session, handle, now=now),
+        is_first_after_restore=is_first_after_restore(session, handle),
     )
 
 
@@ -146,17 +157,21 @@ class _Undecided(NamedTuple):
 
 
 def _undecided(
-    session: Session, mailing_list: MailingList, roster: Mapping[str, str], our_acts: Mapping[int, Action]
+    session: Session,
+    mailing_list: MailingList,
+    roster: Mapping[str, str],
+    our_acts: Mapping[int, Action],
+    new: Collection[int],
 ) -> _Undecided:
     """Find what has to be decided.
 
     Passed over are the steady ones whose place on the roster agrees, which are nearly all, and first preferences where
-    there are many: nothing but the roster decides those.
+    there are many: nothing but the roster decides those. Those of ``new`` members are never passed over.
     """
     unknown = set(roster)
     halves = halves_of_moves(session, mailing_list)
     ids, steady_on = _unsettled(session, mailing_list, unknown, our_acts)
-    bare, firsts = _bare(session, mailing_list, unknown, alone=halves.union(our_acts))
+    bare, firsts = _bare(session, mailing_list, unknown, alone=halves.union(our_acts, new))
     ids |= bare
     if mailing_list.audience is not None:  # accounts outside it have not been read
         unknown = _without_account(session, unknown)

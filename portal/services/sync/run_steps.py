@@ -1,12 +1,13 @@
 """What a sync and a planned run share: the plan and its approval, the row of the run, what became of it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from portal import database
 from portal.domain.address import MAX_LENGTH
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
@@ -20,12 +21,12 @@ from portal.errors import (
     SafetyLimitError,
 )
 from portal.listmanagers.base import Outcome, Result
-from portal.services import security_log
-from portal.services.history import COMMAND_LINE, Actor
+from portal.services import preference_rows, security_log
+from portal.services.history import COMMAND_LINE, Actor, Change
 from portal.services.sync import plans, runs
 from portal.services.sync.runs import Begun, Origin
 from portal.services.sync.settlement import NotTaken, Pushed, Settled
-from portal.services.transaction import reading
+from portal.services.transaction import reading, transaction
 
 Clock = Callable[[], datetime]
 
@@ -157,6 +158,25 @@ def write_firsts(work: Work, plan: Plan, roster: Roster) -> None:
         from portal.services.sync import list_init  # most runs have none
 
         list_init.write_firsts(work.session, work.mailing_list, roster, now=work.clock())
+
+
+def subscribe_new_members(work: Work, plan: Plan, lines: Collection[Decision]) -> Plan:
+    """Write the preferences of new members among lines that are about to be carried out: rule 1.
+
+    Return the plan without those who chose meanwhile, or gave the address up: an address without a row is never
+    touched.
+    """
+    new = [each for each in lines if each.reason is Reason.NEW_MEMBER]
+    if not new:
+        return plan
+    made: set[int] = set()
+    for chunk in database.written_in_chunks(work.session, new):
+        changes = [Change(plan.handle, each.row.address_id, each.row.canonical, True, "rule") for each in chunk]
+        with transaction(work.session):
+            written = preference_rows.write_new_members(work.session, changes, now=work.clock())
+        made |= {each.address_id for each in written}
+    left_out = {each.row.address_id for each in new} - made
+    return replace(plan, decisions=tuple(each for each in plan.decisions if each.row.address_id not in left_out))
 
 
 def never_added(plan: Plan) -> dict[int, Pushed]:

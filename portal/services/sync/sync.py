@@ -41,6 +41,7 @@ from portal.services.sync.run_steps import (
     never_added,
     refusals_recorded,
     require_believable_after,
+    subscribe_new_members,
     sync_result,
     tally,
     write_firsts,
@@ -71,6 +72,7 @@ def sync_list(
         if plan.warning and not is_accepted:
             _carry_out_unhindered(work, lease, manager, plan)
             raise needs_approval(plan)
+        plan = subscribe_new_members(work, plan, plan.lines)
         run = begin(work, plan, is_accepted=is_accepted)
         with failure_recorded(work, run):
             plan = _withdraw(work, lease, manager, plan)
@@ -84,7 +86,9 @@ def sync_list(
 
 def _carry_out_unhindered(work: Work, lease: Held, manager: ListManager, plan: Plan) -> None:
     """Push what waits for no approval, and take in what became of that alone; the run is held."""
-    session, lines = work.session, plan.unhindered
+    session = work.session
+    plan = subscribe_new_members(work, plan, plan.unhindered)
+    lines = plan.unhindered
     begun = runs.begin(session, work.origin, now=work.clock(), plan=plan, is_accepted=False, carried_out=lines)
     with failure_recorded(work, begun):
         pushed = _push(work, lease, manager, replace(plan, decisions=lines))

@@ -4,6 +4,7 @@ promises of SEMANTICS: a state machine against the real services and a list mana
 
 import socket
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -58,8 +59,8 @@ GONE = 2**22 + 1  # more than Linux ever numbers a process
 EXAMPLES = 400 if is_nightly() else 30
 
 LISTS = ("members", "board")
-PEOPLE = ("alice", "bob", "charlie", "dora")
-MAILBOXES = tuple(f"{name}@example.org" for name in ("alice", "bob", "dora", "dora2", "new1", "new2"))
+PEOPLE = ("alice", "bob", "charlie", "dora", "erin")
+MAILBOXES = tuple(f"{name}@example.org" for name in ("alice", "bob", "dora", "dora2", "erin", "new1", "new2"))
 STRANGER = "stranger@example.net"
 
 people = st.sampled_from(PEOPLE)
@@ -81,11 +82,15 @@ def make_list(handle: str) -> MailingList:
         honour_list_changes=True,
         remove_on_departure=True,
         safety_limits=SafetyLimits(),
+        subscribes_new_members=handle == "members",
     )
 
 
 class Promises(RuleBasedStateMachine):
-    """``acts`` remembers what a person visibly did last with a mailbox on a list: "join" or "leave"."""
+    """``acts`` remembers what a person visibly did last with a mailbox on a list: "join" or "leave".
+
+    ``began`` is when a list had its first good run, ``ever_held`` what each account holds or has held.
+    """
 
     app: Flask
 
@@ -97,6 +102,8 @@ class Promises(RuleBasedStateMachine):
         self.clock = Clock()
         self.catalogue = Catalogue(True, 12, {handle: make_list(handle) for handle in LISTS}, {})
         self.acts: dict[tuple[str, str], str] = {}
+        self.began: dict[str, datetime] = {}
+        self.ever_held: dict[int, set[str]] = {}
         self.lists = {"members": WithdrawingList(), "board": MemoryList()}
         self._empty()
 
@@ -109,14 +116,25 @@ class Promises(RuleBasedStateMachine):
             for table in reversed(Base.metadata.sorted_tables):
                 self.session.execute(delete(table))
 
-    @initialize()
-    def cast(self) -> None:
+    @initialize(are_running=st.booleans())
+    def cast(self, are_running: bool) -> None:
+        """Make accounts, and where lists are running already, whoever comes later is new to them."""
         make_user(self.session, "alice", groups=("board",))
         make_user(self.session, "bob")
         make_user(self.session, "charlie", "alice@example.org")  # shares Alice's mailbox
         make_user(self.session, "dora", "dora@example.org", "dora2@example.org", groups=("board",))
-        for each in self.lists.values():
+        for handle, each in self.lists.items():
             each.join(STRANGER)
+            if are_running:
+                self._sync(handle)
+        self.clock.advance(hours=1)
+        self._make("erin")
+
+    def _make(self, name: str, *spellings: str) -> int:
+        user_id = make_user(self.session, name, *spellings)
+        with self.session.begin():
+            self.session.execute(update(User).where(User.id == user_id).values(created_at=self.clock()))
+        return user_id
 
     # What people do in the portal.
 
@@ -136,6 +154,7 @@ class Promises(RuleBasedStateMachine):
         shown = {offer.mailing_list.handle: offer.address_id or 0 for offer in page.offers}
         ids = {canonical(each.spelling): each.id for each in page.addresses}
         before = self._stored(handle)
+        self._check_offer(user_id, handle, is_offered=handle in shown)
         if handle in shown:
             is_ticked = mailbox is not None or not shown[handle]
             preferences.choose(
@@ -147,8 +166,16 @@ class Promises(RuleBasedStateMachine):
                 catalogue=self.catalogue,
                 now=self.clock(),
             )
+            if not (is_ticked or self.catalogue.lists[handle].can_leave):
+                assert self._stored(handle) == before, "members cannot leave it here"
         self.clock.advance(seconds=1)
         self._remember_choices(handle, before)
+
+    def _check_offer(self, user_id: int, handle: str, *, is_offered: bool) -> None:
+        rows, held = self._stored(handle), self._held(user_id)
+        is_on = any(rows[each]["subscribed"] or rows[each]["seen"] for each in held if each in rows)
+        is_shown = is_on or self.catalogue.lists[handle].is_listed
+        assert is_offered == (is_shown and self._may_see(user_id, handle)), "who is on it sees it, and nobody else"
 
     def _remember_choices(self, handle: str, before: dict[str, dict[str, Any]]) -> None:
         """Note who joined or left by what was just stored; an untick that came with a tick elsewhere is neither."""
@@ -162,8 +189,10 @@ class Promises(RuleBasedStateMachine):
         user_id = self._user_id(name)
         if user_id is not None and mailbox in self._held(user_id):
             self._toggle(user_id, handle, mailbox)
-            if self._may_see(user_id, handle):
-                stored = self._stored(handle)
+            stored = self._stored(handle)
+            if self._may_see(user_id, handle) and (mailbox in stored or self.catalogue.lists[handle].is_listed):
+                if not self.catalogue.lists[handle].is_listed and not stored[mailbox]["subscribed"]:
+                    return  # it was not offered
                 assert stored[mailbox]["subscribed"]
                 alone = {each for each in self._held(user_id) if len(self._holders(each)) == 1} - {mailbox}
                 assert not any(stored[each]["subscribed"] for each in alone), "it sends to one of theirs"
@@ -416,7 +445,7 @@ class Promises(RuleBasedStateMachine):
                 )
                 session.execute(delete(User).where(User.id == user_id))
                 return
-        user_id = make_user(self.session, name, f"spare-{name}@example.org")
+        user_id = self._make(name, f"spare-{name}@example.org")
         with transaction(self.session) as session:
             spelling = f"{name}@example.org"
             addresses.give(
@@ -427,6 +456,12 @@ class Promises(RuleBasedStateMachine):
                 now=self.clock(),
                 lists=self.catalogue.lists,
             )
+
+    @rule(handle=handles, kind=st.sampled_from(["subscribes_new_members", "can_leave", "is_listed"]))
+    def change_the_kind_of_a_list(self, handle: str, kind: str) -> None:
+        mailing_list = self.catalogue.lists[handle]
+        changed = replace(mailing_list, **{kind: not getattr(mailing_list, kind)})
+        self.catalogue = replace(self.catalogue, lists={**self.catalogue.lists, handle: changed})
 
     # What happens at the list.
 
@@ -546,7 +581,7 @@ class Promises(RuleBasedStateMachine):
                 done.append(True)
                 self._toggle(user_id, handle)
                 if now == "after roster":  # the plan has not been made yet: it reads this choice
-                    before["rows"] = self._stored(handle)
+                    before["rows"], before["new"] = self._stored(handle), self._new_members(handle)
 
         self.lists[handle].watcher = choose
         self._sync(handle)
@@ -571,6 +606,7 @@ class Promises(RuleBasedStateMachine):
             confirm_planned_run(
                 self.session, mailing_list, RosterText(self._lines(handle)), clock=self.clock, request=request
             )
+            self.began.setdefault(handle, self.clock())
         else:  # abandoned after an hour
             with self.session.begin():
                 self.session.execute(text("DELETE FROM leases"))
@@ -607,6 +643,7 @@ class Promises(RuleBasedStateMachine):
             except SafetyLimitError as refusal:
                 accept = refusal.plan_id
             else:
+                self.began.setdefault(handle, self.clock())
                 return
         raise AssertionError("an accepted plan is let through")
 
@@ -643,12 +680,30 @@ class Promises(RuleBasedStateMachine):
             "managed": self._managed(handle),
             "members": set(self.lists[handle].members),
             "unsettled": self._unsettled(handle),
+            "new": self._new_members(handle),
+        }
+
+    def _new_members(self, handle: str) -> set[str]:
+        """The main addresses that the next run may subscribe, since it is the first that sees their holders."""
+        mailing_list, began = self.catalogue.lists[handle], self.began.get(handle)
+        if began is None or not mailing_list.subscribes_new_members:
+            return set()
+        with self.session.begin():
+            told = set(self.session.scalars(select(History.address).where(History.list_handle == handle)))
+            later = self.session.scalars(select(User.id).where(User.is_active, User.created_at > began)).all()
+        seen_before = told | set(self._stored(handle)) | set(self.lists[handle].members)
+        return {
+            self._held(user_id)[0]
+            for user_id in later
+            if self._may_see(user_id, handle) and seen_before.isdisjoint(self.ever_held[user_id])
         }
 
     def _check_calls(self, handle: str, before: dict[str, Any]) -> None:
         for name, told in self.lists[handle].calls:
             for address in map(canonical, told):
                 row = before["rows"].get(address)
+                if name == "add" and row is None and address in before["new"]:
+                    continue  # once
                 assert row is not None, "an address without a row is never touched"
                 if name == "add":
                     assert row["subscribed"], "nobody is added without a standing yes"
@@ -665,10 +720,20 @@ class Promises(RuleBasedStateMachine):
             if on == handle and act == "leave" and row and mailbox not in before["unsettled"]:
                 refused = mailbox in rows and rows[mailbox]["refused_at"] is not None
                 assert mailbox not in each.members or refused, f"{mailbox} had left"
+        for mailbox in before["new"]:
+            found = rows[mailbox]["subscribed"], rows[mailbox]["source"]
+            assert found == (True, "rule"), "new members are subscribed"
         for mailbox, row in rows.items():
             if mailbox in self._managed(handle) and row["refused_at"] is None:
                 assert row["subscribed"] == (mailbox in each.members), "the list agrees"
             assert row["seen"] is (mailbox in each.members), "seen is what the roster said"
+
+    @invariant()
+    def what_accounts_hold_is_remembered(self) -> None:
+        with self.session.begin():
+            held = select(UserAddress.user_id, Address.canonical).join(Address)
+            for user_id, mailbox in self.session.execute(held):
+                self.ever_held.setdefault(user_id, set()).add(mailbox)
 
     @invariant()
     def those_without_an_account_stay(self) -> None:
