@@ -38,7 +38,8 @@ def demo() -> None:
 
 
 def _show_the_way(folder: Path, password: str) -> None:
-    command = shlex.join([_near(Path(sys.executable)), "-m", "flask", "--app", "portal", "mailinglist", "sync", "-v"])
+    program = shlex.join([_near(Path(sys.executable)), "-m", "flask", "--app", "portal"])
+    flask = f"PORTAL_INSTANCE={shlex.quote(_near(folder))} {program}"
     click.echo(
         f"""
   Look at     {portal().settings.base_url}
@@ -48,7 +49,9 @@ def _show_the_way(folder: Path, password: str) -> None:
               dora      who shares a mailbox with Erin
               heidi     who was invited a moment ago: her mail is at {portal().settings.base_url.rstrip("/")}/demo/mail
   Password    {password}
-  Run a sync  PORTAL_INSTANCE={shlex.quote(_near(folder))} {command}
+  Run a sync  {flask} mailinglist sync -v
+  Members     are in {_near(folder / "members.csv")}: edit it, and see what an import would do
+              {flask} user import --dry-run
 """
     )
 

@@ -15,10 +15,12 @@ from sqlalchemy.orm import Session
 
 from portal.config import Catalogue
 from portal.domain.mailinglist import MailingList
+from portal.domain.membership_file import standard_columns
 from portal.listmanagers.base import ListManager, Outcome, Result
 from portal.models import User
 from portal.services.accounts import addresses, invitations, users
 from portal.services.history import COMMAND_LINE, Actor
+from portal.services.membership import importing
 from portal.services.preferences import preferences
 from portal.services.sync.run_steps import Request
 from portal.services.sync.sync import sync_list
@@ -67,6 +69,25 @@ SETTINGS = """\
 [mail]
 sender = "portal@example.org"
 folder = "letters"
+
+# members.csv stands for a membership database: flask user import makes the accounts agree with it.
+
+[membership]
+file = "members.csv"
+columns = { key = "number", username = "username", name = "name", groups = "groups" }
+"""
+
+MEMBERS = """\
+number,username,email,name,groups
+1001,alice,alice@example.org,Alice,board
+1002,charlie,charlie@example.org,Charlie,
+1003,dora,office@example.org,Dora,
+1004,erin,office@example.org,Erin,
+1005,grace,grace@example.org,Grace,
+1006,heidi,heidi@example.org,Heidi,
+1007,ivan,ivan@example.org,Ivan,
+1008,judy,judy@example.org,Judy,
+1009,leo,leo@example.org,Leo,board
 """
 
 ROSTERS = {
@@ -142,6 +163,7 @@ def make(session: Session, folder: Path, *, tools: Tools, now: datetime) -> bool
     (folder / "mailinglists.toml").write_text(CATALOGUE, encoding="utf-8")
     if not (folder / "portal.toml").exists():
         (folder / "portal.toml").write_text(SETTINGS, encoding="utf-8")
+    (folder / "members.csv").write_text(MEMBERS, encoding="utf-8")
     _play(_Stage(session, folder, tools), now)
     return True
 
@@ -155,6 +177,7 @@ def _play(stage: _Stage, now: datetime) -> None:
     """Let a fortnight pass."""
     for person in _PEOPLE:
         _arrive(stage, person, now=now - timedelta(days=14))
+    _follow_members(stage, now=now - timedelta(days=13))
     for handle in stage.lists:
         _run(stage, handle, now=now - timedelta(days=7))
     _choose(stage, "alice", "tech", ticked=True, now=now - timedelta(days=4))
@@ -208,6 +231,21 @@ def _arrive(stage: _Stage, person: _Person, *, now: datetime) -> None:
     for address in others:
         with transaction(stage.session):
             addresses.give(stage.session, user_id, address, actor=COMMAND_LINE, now=now, lists=stage.lists)
+
+
+def _follow_members(stage: _Stage, *, now: datetime) -> None:
+    """Link the accounts to the members in the file."""
+    content = MEMBERS.encode()
+    request = importing.Request(
+        content=content,
+        columns=standard_columns(content, key="number"),
+        source="file members.csv",
+        actor=DEMO,
+        clock=lambda: now,
+        lists=stage.lists,
+        secret=b"",  # no account has been deleted whose key could be recognised
+    )
+    importing.run(stage.session, request)
 
 
 def _choose(stage: _Stage, username: str, handle: str, *, ticked: bool, now: datetime) -> None:

@@ -205,3 +205,18 @@ def test_settings_that_are_there_already_are_left_alone(runner, instance):
     (instance / "portal.toml").write_text('site_name = "Ours"\n')
     call(runner, "demo")
     assert (instance / "portal.toml").read_text() == 'site_name = "Ours"\n'
+
+
+def test_the_members_of_the_demo_can_be_edited_and_imported(runner, instance, make_app):
+    told = call(runner, "demo")
+    assert f"are in {instance / 'members.csv'}: edit it" in told
+    runner = make_app(for_a_command=True).test_cli_runner()
+    assert call(runner, "user", "import") == "", "the accounts are as the file says"
+    file = instance / "members.csv"
+    edited = file.read_text().replace("1009,leo,leo@example.org,Leo,board\n", "1010,mia,mia@example.org,Mia,\n")
+    file.write_text(edited.replace("1008,judy,judy@example.org", "1008,judy,j@example.org"))
+    assert call(runner, "user", "import") == ""
+    people = {row.split()[0]: row for row in call(runner, "user", "list").splitlines()}
+    assert "j@example.org" in people["judy"]
+    assert "mia@example.org" in people["mia"]
+    assert "no" in people["leo"].split(), "who is not named any more is deactivated"
