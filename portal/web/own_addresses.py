@@ -9,7 +9,7 @@ from portal.extensions import db, portal
 from portal.services.accounts import users
 from portal.services.accounts.addresses import checked
 from portal.services.mail import own_addresses
-from portal.services.mail.own_addresses import Who
+from portal.services.mail.own_addresses import Held, Who
 from portal.translation import gettext
 from portal.web import guards, recent_password, sign_in, waited_for_mail
 from portal.web.forms import AddAddressForm, HeldAddressForm
@@ -85,6 +85,18 @@ def finish(renewed: str) -> None:
     """Put the renewed token into the cookie, and have the old address told."""
     sign_in.begin(renewed, remember=session.permanent)
     waited_for_mail.wake()
+
+
+def before_change(user_id: int) -> Held | None:
+    """Return the addresses that superusers hold where a page for anybody's is about to change their own; else None."""
+    return own_addresses.held_by(db.session(), user_id) if user_id == guards.member().id else None
+
+
+def after_change(before: Held | None) -> None:
+    """Do what follows a change of one's own addresses, if it was one."""
+    if before is not None:
+        sends_mail = portal().settings.mail is not None
+        finish(own_addresses.follow_up(db.session(), before, who=who(), sends_mail=sends_mail))
 
 
 def _posted() -> str:

@@ -76,12 +76,6 @@ def begin(token: str, *, remember: bool) -> None:
         session.permanent = remember and not found.is_superuser
 
 
-def renew_own(user_id: int) -> None:
-    """Give the log-in that asks another token where the addresses that it changed are those of its own account."""
-    if user_id == guards.member().id:
-        begin(sessions.replace_token(db.session(), guards.token()), remember=session.permanent)
-
-
 def _next_page() -> str:
     """Return the page that was asked for before the log-in, or else the member's lists."""
     asked = request.args.get("next", "")

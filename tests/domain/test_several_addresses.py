@@ -167,3 +167,8 @@ def test_what_is_found_at_a_mailbox_is_no_choice_of_who_was_given_it(second: Own
     ended = ended_elsewhere((main, second), ALICE, STAMP)
     assert set(ended) == {MAIN, SECOND} - {kept} - ({SECOND} if second.is_shared else set())
     assert all(each.moved_from is None for each in ended.values())
+
+
+def test_a_shared_mailbox_that_somebody_was_given_with_what_they_had_chosen_once_ends_nothing_elsewhere() -> None:
+    shared = Own(SECOND, Standing(True, "user", changed_at=NOW, changed_by=ALICE), is_shared=True, is_found=True)
+    assert ended_elsewhere((Own(MAIN, None, is_main=True), shared), ALICE, STAMP) == {}

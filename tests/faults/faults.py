@@ -457,9 +457,18 @@ _ACCOUNTS = (
         ),
     ),
     *_in(
-        "web/sign_in.py",
+        "web/own_addresses.py",
         _of("tests/web/admin/test_users.py", "another_address_of_ones_own_gives_the_own_log_in_another_token"),
-        ("session: an own address keeps the token", "if user_id == guards.member().id:", "if not user_id:"),
+        (
+            "session: an own address keeps the token",
+            "user_id) if user_id == guards.member().id else",
+            "user_id) if not user_id else",
+        ),
+    ),
+    *_in(
+        "services/mail/own_addresses.py",
+        _of("tests/web/test_links.py", "superusers_who_change_their_own_address_on_the_page_of_a_person_can_undo_it"),
+        ("mail: an own address changes without a word", "        if sends_mail:\n", "        if not sends_mail:\n"),
     ),
     *_in(
         "services/transaction.py",

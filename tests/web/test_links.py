@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from portal.extensions import db
 from portal.models import Base, LoginSession, Preference
+from portal.services.accounts import users
 from tests.conftest import Clock
 from tests.factories import make_preference, make_user
 from tests.fakes.mail_server import FakeMailServer
@@ -423,6 +424,21 @@ def test_a_member_adds_an_address_and_undoes_it_from_the_old_one(post: Post) -> 
     assert isinstance(page, Page)
     assert "bob@example.org is the main address again." in page.text
     assert dora.client.get("/account").status_code == 302
+
+
+def test_superusers_who_change_their_own_address_on_the_page_of_a_person_can_undo_it(post: Post) -> None:
+    bob = post.visitor()
+    bob.log_in("bob")
+    with post.app.app_context(), Session(db.engine) as session:
+        ids = {name: users.id_of(session, name) for name in ("alice", "bob")}
+    for name, user_id in ids.items():
+        bob.follow(f"/admin/users/{user_id}", {"email": f"{name}@new.example.org"})
+    wait_until(post.links)
+    assert {each.to for each in post.server.taken} == {"bob@example.org"}, "others get a notice"
+    owner = post.visitor()
+    owner.client.get(post.links()[-1])
+    assert owner.post("/link", {}, status=200)
+    assert bob.client.get("/account").status_code == 302
 
 
 def test_a_link_that_was_opened_elsewhere_asks_to_log_in_and_goes_on(post: Post) -> None:

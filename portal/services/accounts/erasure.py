@@ -75,7 +75,8 @@ def _erase(session: Session, name: str, canonical: str, spelling: str) -> None:
     history.forget_address(session, canonical, name=name)
     outbox.forget_address(session, canonical)
     deleted_keys.forget_text(session, canonical)
-    session.execute(update(RunLine).where(RunLine.address == canonical).values(address=name, spelling=name, words=""))
+    of_address = RunLine.address == canonical
+    session.execute(update(RunLine).where(of_address).values(address=name, spelling=name, words="", replaced=None))
     # Whole addresses only: the end of a longer one is somebody else's.
     either = "|".join(map(re.escape, (canonical, spelling)))
     quoted = re.compile(rf"(?<!\w)(?<!\w[.+-])(?:{either})(?![\w-]|\.\w)", re.IGNORECASE)

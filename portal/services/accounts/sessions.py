@@ -346,12 +346,6 @@ def renew_without_password(session: Session, token: str) -> str:
     return renewed
 
 
-def replace_token(session: Session, token: str) -> str:
-    """Give a session another token, after addresses of its own account changed; return it."""
-    with transaction(session):
-        return renew_without_password(session, token)
-
-
 def confirm(session: Session, token: str, *, now: datetime) -> bool:
     """Write down that a session's password was just typed, and return whether it is there still.
 

@@ -120,17 +120,17 @@ def remove(session: Session, address: str, *, who: Who, lists: Lists) -> str:
     return renewed
 
 
-class _Held(NamedTuple):
+class Held(NamedTuple):
     """The addresses of an account: spelled by canonical form, and the main one."""
 
     main: str | None
     spellings: Mapping[str, str]
 
 
-def _held(session: Session, user_id: int) -> _Held:
+def _held(session: Session, user_id: int) -> Held:
     query = select(Address.canonical, Address.spelling, UserAddress.is_main).join(UserAddress)
     rows = session.execute(query.where(UserAddress.user_id == user_id).order_by(Address.canonical)).all()
-    return _Held(next((row[0] for row in rows if row[2]), None), {row[0]: row[1] for row in rows})
+    return Held(next((row[0] for row in rows if row[2]), None), {row[0]: row[1] for row in rows})
 
 
 def _change(session: Session, change: AddressChange, *, who: Who, lists: Lists, may_share: bool = True) -> str:
@@ -140,20 +140,42 @@ def _change(session: Session, change: AddressChange, *, who: Who, lists: Lists, 
     addresses.change_many(
         session, {who.user_id: change}, actor=who.actor, now=who.now, lists=lists, may_share=may_share
     )
+    _tell_old_address(session, before, who=who)
+    return sessions.renew_without_password(session, who.token)
+
+
+def _tell_old_address(session: Session, before: Held, *, who: Who) -> None:
     after = _held(session, who.user_id)
     if before.main is not None and before != after:
         details = _remembered(before) | {"change": _as_lines(before, after)}
         outbox.ask(session, [Wanted(before.main, "undo", who.user_id, details)], now=who.now)
-    return sessions.renew_without_password(session, who.token)
 
 
-def _remembered(before: _Held) -> dict[str, str]:
+def held_by(session: Session, user_id: int) -> Held:
+    """Return the addresses of an account, as ``follow_up`` compares them."""
+    with reading(session):
+        return _held(session, user_id)
+
+
+def follow_up(session: Session, before: Held, *, who: Who, sends_mail: bool) -> str:
+    """Do what follows where superusers have changed their own addresses on a page that is for those of anybody.
+
+    The old main address gets the link that undoes the change. Return the renewed token.
+    """
+    with transaction(session):
+        session.execute(select(User.id).where(User.id == who.user_id).with_for_update())
+        if sends_mail:
+            _tell_old_address(session, before, who=who)
+        return sessions.renew_without_password(session, who.token)
+
+
+def _remembered(before: Held) -> dict[str, str]:
     held = " ".join(sorted(before.spellings.values()))
     main = before.spellings[before.main or ""]
     return {"main": main} | ({"held": held} if len(held) <= _LONGEST else {})
 
 
-def _as_lines(before: _Held, after: _Held) -> str:
+def _as_lines(before: Held, after: Held) -> str:
     """Return what has changed, a line for each: the letter says it in the receiver's language."""
     lines = [f"added {after.spellings[each]}" for each in after.spellings if each not in before.spellings]
     lines += [f"removed {before.spellings[each]}" for each in before.spellings if each not in after.spellings]

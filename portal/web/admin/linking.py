@@ -16,9 +16,10 @@ from portal.services.accounts.users import Profile
 from portal.services.membership import linking, merging
 from portal.services.membership.merging import Merge, Merged
 from portal.translation import gettext
-from portal.web import guards, recent_password, shown, sign_in
+from portal.web import guards, recent_password, shown
 from portal.web.admin.linking_forms import LinkForm, MergeForm, UnlinkForm
 from portal.web.forms import MAX_ID
+from portal.web.own_addresses import after_change, before_change
 from portal.web.template_filters import sentence
 
 blueprint = Blueprint("linking", __name__, url_prefix="/users")
@@ -124,6 +125,8 @@ def merge(user_id: int) -> ResponseReturnValue:
     profile, form = _profile(user_id), MergeForm()
     if not form.validate():
         return _merge_page(profile, form), 422
+    kept = _known(form.into.data or "")
+    own = before_change(kept.id) if kept else None
     try:
         gone_as_of, kept_as_of = shown.read(f"merge {user_id}", form.shown.data)
         merged = merging.merge(
@@ -137,10 +140,9 @@ def merge(user_id: int) -> ResponseReturnValue:
     except BadInputError as error:
         form.into.errors = [sentence(error)]
         return _merge_page(profile, form), fault_of(error).status
-    kept_id = users.id_of(db.session(), merged.kept)
-    sign_in.renew_own(kept_id)
+    after_change(own)
     flash(gettext("%(gone)s is merged into %(kept)s.", gone=merged.gone, kept=merged.kept), "good")
-    return redirect(url_for("admin.users.show", user_id=kept_id), 303)
+    return redirect(url_for("admin.users.show", user_id=users.id_of(db.session(), merged.kept)), 303)
 
 
 def _wanted(profile: Profile, form: MergeForm, gone_as_of: int | None = None, kept_as_of: int | None = None) -> Merge:

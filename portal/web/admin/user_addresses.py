@@ -13,9 +13,10 @@ from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import HeldAddress
 from portal.services.preferences import preferences
 from portal.translation import gettext, ngettext
-from portal.web import guards, recent_password, shown, sign_in
+from portal.web import guards, recent_password, shown
 from portal.web.admin.user_forms import NewAddressForm, UserActionForm
 from portal.web.forms import MAX_ID
+from portal.web.own_addresses import after_change, before_change
 from portal.web.template_filters import listed, sentence
 
 blueprint = Blueprint("user_addresses", __name__, url_prefix=f"/users/<int(max={MAX_ID}):user_id>/addresses")
@@ -30,6 +31,7 @@ def new(user_id: int) -> ResponseReturnValue:
     profile, form = users.profile(db.session(), user_id), NewAddressForm()
     if not form.validate_on_submit():
         return _new_page(user_id, form), 422 if form.errors else 200
+    own = before_change(user_id)
     try:
         special_domains = portal().settings.allowed_special_domains
         address = addresses.checked(form.email.data, special_domains=special_domains)
@@ -49,7 +51,7 @@ def new(user_id: int) -> ResponseReturnValue:
     except BadInputError as error:
         form.email.errors.append(sentence(error))
         return _new_page(user_id, form), fault_of(error).status
-    sign_in.renew_own(user_id)
+    after_change(own)
     name, spelling = profile.name or profile.username, address.spelling
     if is_added:
         flash(gettext("%(name)s has the address %(address)s too.", name=name, address=spelling), "good")
@@ -77,7 +79,7 @@ def ask_to_change(user_id: int, address_id: int, act: str) -> ResponseReturnValu
 def change(user_id: int, address_id: int, act: str) -> ResponseReturnValue:
     """Make an address the main one, or take it away."""
     address, form = _address(user_id, address_id), UserActionForm()
-    do = addresses.make_main if act == "main" else addresses.remove
+    do, own = addresses.make_main if act == "main" else addresses.remove, before_change(user_id)
     try:
         do(
             db.session(),
@@ -93,7 +95,7 @@ def change(user_id: int, address_id: int, act: str) -> ResponseReturnValue:
     except BadInputError as error:  # the main address stays
         flash(sentence(error), "bad")
     else:
-        sign_in.renew_own(user_id)
+        after_change(own)
         words = {
             "main": gettext("%(address)s is the main address now.", address=address.spelling),
             "remove": gettext("%(address)s is removed.", address=address.spelling),

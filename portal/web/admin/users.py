@@ -20,7 +20,7 @@ from portal.services.preferences import preferences
 from portal.services.reports import person_history
 from portal.translation import LazyText, gettext
 from portal.translation import lazy_gettext as _
-from portal.web import guards, recent_password, shown, shown_once, sign_in
+from portal.web import guards, recent_password, shown, shown_once
 from portal.web.admin.person import names_of_lists
 from portal.web.admin.user_forms import (
     AccountHistoryForm,
@@ -31,6 +31,7 @@ from portal.web.admin.user_forms import (
     UserForm,
 )
 from portal.web.forms import MAX_ID
+from portal.web.own_addresses import after_change, before_change
 from portal.web.template_filters import listed, sentence
 
 blueprint = Blueprint("users", __name__, url_prefix="/users")
@@ -115,6 +116,7 @@ def edit(user_id: int) -> ResponseReturnValue:
         return _page(profile, form, is_shared=True), 409
     if address.spelling != was.email and (asked := recent_password.ask()) is not None:
         return asked
+    own = before_change(user_id) if address.spelling != was.email else None
     edited = users.edit(
         db.session(),
         user_id,
@@ -126,8 +128,7 @@ def edit(user_id: int) -> ResponseReturnValue:
         lists=portal().known_lists(),
         may_share=form.shared.data,
     )
-    if address.spelling != was.email:
-        sign_in.renew_own(user_id)
+    after_change(own)
     if edited.stale:
         return _conflict_page(user_id, form, edited.stale), 409
     flash(gettext("Saved."), "good")

@@ -303,6 +303,13 @@ def test_what_a_list_manager_or_a_reason_said_of_it_is_erased_in_any_spelling(se
         )
     )  # fmt: skip
     session.add(
+        RunLine(
+            run_id=run.id, address_id=98, list_handle="members", address="alice@xn--exmple-cua.org",
+            spelling="Alice@Exämple.org", action="left", reason="list", version=0, settled=True,
+            replaced='{"refusal": "Alice@Exämple.org may not leave"}',
+        )
+    )  # fmt: skip
+    session.add(
         History(
             at=NOW, list_handle="members", address_id=99, address="bob@example.org", subscribed=True,
             source="superuser", reason="the same person as Alice@xn--exmple-cua.org",

@@ -144,14 +144,12 @@ def test_a_list_that_the_person_may_see_later_is_sent_to_one_address_then(office
     alice = make_user(session, "alice", X)
     make_preference(session, "board", X, True, seen=False)
     make_preference(session, "board", Y, True, source="init", seen=True)
-    make_preference(session, "gone", X, True)
     office.add(alice, Y)
     enter = functools.partial(users.set_groups, session, "alice", lists=office.catalogue.lists, now=NOW)
     enter(groups=["choir"])
     assert office.stored("board") == {X: (True, "user"), Y: (True, "init")}
     enter(groups=["board"])
     assert office.stored("board") == {X: (True, "user"), Y: (False, "rule")}
-    assert office.stored("gone") == {X: (True, "user")}
     with transaction(session):  # she joins with both by hand, and that stays
         session.execute(update(Preference).values(subscribed=True, source="list"))
     enter(groups=[])
