@@ -127,11 +127,17 @@ def make(folder: Path, count: int) -> Instance:
 
 
 def make_lists(folder: Path, *, count: int = 10_000, lists: int = 5, hours: int = 200) -> Instance:
-    """Make an instance folder with some lists, all of whose preferences are there, and one for a committee of ten.
+    """Make an instance folder and ``grow`` it."""
+    instance = make(folder, count)
+    grow(instance, lists=lists, hours=hours)
+    return instance
+
+
+def grow(instance: Instance, *, lists: int, hours: int) -> None:
+    """Give an instance more lists, all of whose preferences are there, and one for a committee of ten.
 
     Each list but the committee's has had a run in each of the last ``hours``, with one line and one change.
     """
-    instance = make(folder, count)
     others = [f"list{number:03}" for number in range(4, lists + 1)]
     with closing(theirs.connect(instance.database)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
@@ -140,15 +146,14 @@ def make_lists(folder: Path, *, count: int = 10_000, lists: int = 5, hours: int 
         connection.execute("INSERT INTO user_groups (user_id, name) SELECT id, 'committee' FROM users WHERE id <= 10")
         for handle in ("members", "news", "agreed", *others):
             connection.execute(_RUNS, {"handle": handle, "hours": hours})
-        connection.execute(_LINES, {"count": count})
-        connection.execute(_CHANGES, {"count": count})
+        connection.execute(_LINES, {"count": instance.count})
+        connection.execute(_CHANGES, {"count": instance.count})
         connection.commit()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     tables = (f'[lists.{each}]\nname = "{each}"\nemail = "{each}@lists.example.org"\n' for each in others)
-    catalogue = folder / "mailinglists.toml"
+    catalogue = instance.folder / "mailinglists.toml"
     catalogue.write_text(catalogue.read_text() + "".join(tables) + _COMMITTEE)
-    (folder / "rosters" / "committee.txt").touch()
-    return instance
+    (instance.folder / "rosters" / "committee.txt").touch()
 
 
 def _fill(instance: Instance) -> None:

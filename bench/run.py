@@ -22,6 +22,7 @@ import report
 import rest
 import server
 import theirs
+import web
 from bars import BARS, Bar, Measured
 from measure import Cost, alternate, cost_of, print_message
 from members import ROOT, Instance
@@ -30,8 +31,11 @@ USERS = (10_000, 100_000, 1_000_000)
 ROUNDS = 5
 _OFTEN = 3  # times the rounds where they are quick
 _QUICK = 100_000
+_LISTS = {100_000: 20, 1_000_000: 5}  # of an instance that has grown, by number of members
 _FLASK = (sys.executable, "-m", "flask", "mailinglist")
 _EXTENSIONS = (sys.executable, "-c", "import flask_sqlalchemy, flask_login, flask_wtf")
+_BARE = (sys.executable, "-c", "import flask, sqlalchemy")
+_YEARS = 5 * 365 * 24  # hourly runs of five years
 _COUNTED = ("users", "user_groups", "addresses", "user_addresses", "preferences", "history", "runs", "run_lines")
 
 
@@ -77,13 +81,41 @@ def _measure(folder: Path, bars: list[Bar], *, users: list[int], rounds: int) ->
         if any(name.startswith("server:") for name in tasks):
             costs[count] |= _on_server(instance, folder, rounds=rounds)
         inside[count] = _inside(instance, folder / "copy", tasks, rounds=often)
-        if "rest" in tasks and count == users[-1]:
-            inside[count] |= _by_rest(folder, rounds=rounds)
-        if "superusers" in tasks and count == users[-1]:
-            inside[count]["superusers"] = _asked(members.make_lists(folder / "lists"), "superusers", rounds)
+        if count == users[-1]:
+            inside[count] |= _once(folder, tasks, rounds=rounds)
+        if count in _LISTS:
+            inside[count] |= _grown(instance, folder / "grown", tasks, rounds=rounds)
         shutil.rmtree(instance.folder)
         print_message(f"  {(datetime.now(UTC) - began).total_seconds():.0f} s so far")
     return Measured(costs, inside)
+
+
+def _once(folder: Path, tasks: set[str], *, rounds: int) -> dict[str, Any]:
+    """Return the figures that have a size of their own."""
+    found: dict[str, Any] = {}
+    if "rest" in tasks:
+        found |= _by_rest(folder, rounds=rounds)
+    if "superusers" in tasks:
+        found["superusers"] = _asked(members.make_lists(folder / "lists"), "superusers", rounds)
+    if "web" in tasks:
+        found["web"] = web.compare(folder / "web", rounds=rounds)
+    return found
+
+
+def _grown(made: Instance, folder: Path, tasks: set[str], *, rounds: int) -> dict[str, Any]:
+    """Return the figures of an instance that has more lists, and of one that has been running for five years."""
+    found: dict[str, Any] = {}
+    for name, hours in (("grown", 200), ("years", _YEARS)):
+        if name not in tasks or (name == "years" and made.count > _QUICK):
+            continue
+        print_message(f"  {name}")
+        instance = made.copy_to(folder)
+        members.grow(instance, lists=_LISTS[made.count], hours=hours)
+        found[name] = _asked(instance, "grown", rounds)
+        if name == "grown":
+            found["committee"] = _asked(instance, "committee", rounds)
+    shutil.rmtree(folder, ignore_errors=True)
+    return found
 
 
 def _turns(made: Instance, scratch: Path) -> dict[str, Callable[[], Cost]]:
@@ -92,6 +124,10 @@ def _turns(made: Instance, scratch: Path) -> dict[str, Callable[[], Cost]]:
     return {
         "extensions": lambda: run(_EXTENSIONS),
         "help": lambda: run([*_FLASK, "--help"]),
+        "bare": lambda: run(_BARE),
+        "minutely": lambda: run([sys.executable, "-m", "flask", "minutely"]),
+        "first-sync": lambda: _first_sync(made.copy_to(scratch)),
+        "init-and-sync": lambda: _init_and_sync(made.copy_to(scratch)),
         "get-subscribed": lambda: run([*_FLASK, "get-subscribed", "members"]),
         "select": lambda: run(["sqlite3", made.database, ".mode list", theirs.SELECT_SUBSCRIBED]),
         "get-unsubscribed": lambda: run([*_FLASK, "get-unsubscribed", "members"]),
@@ -120,6 +156,18 @@ def _on_server(instance: Instance, folder: Path, *, rounds: int) -> dict[str, li
 
 def _list_init(instance: Instance, handle: str) -> Cost:
     return cost_of([*_FLASK, "list-init", handle], env=instance.env, stdin=instance.roster)
+
+
+def _first_sync(instance: Instance) -> Cost:
+    shutil.copy(instance.roster, instance.roster.with_name("news.txt"))
+    return cost_of([*_FLASK, "sync", "news"], env=instance.env)
+
+
+def _init_and_sync(instance: Instance) -> Cost:
+    of_both = _list_init(instance, "news"), _first_sync(instance)
+    return Cost(
+        sum(each.wall for each in of_both), sum(each.cpu for each in of_both), max(each.peak for each in of_both)
+    )
 
 
 def _import(instance: Instance) -> Cost:

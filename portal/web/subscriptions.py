@@ -1,7 +1,7 @@
 """A member's mailing lists: the page with a box for each list, and what happens when it is saved."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -164,32 +164,42 @@ def _page(form: PostedForm | None = None) -> str:
         count=len(offers),
         has_many=len(page.offers) >= MANY,
         is_unsaved=kept is not None,
-        row=partial(_row, addresses=page.addresses, ticks=ticks, chosen=addresses),
+        row=_rows(page.addresses, ticks, addresses),
         shown=shown.sign("subscriptions", {handle: address_id or 0 for handle, address_id in stored.items()}),
         hours=catalogue.applied_within_hours,
     )
 
 
-def _row(
-    offer: Offer, *, addresses: Sequence[HeldAddress], ticks: Mapping[str, bool], chosen: Mapping[str, int]
-) -> Any:
-    """Return the part of the page that is about one list, as stored or as a choice that was not saved has it.
+def _rows(
+    addresses: Sequence[HeldAddress], ticks: Mapping[str, bool], chosen: Mapping[str, int]
+) -> Callable[[Offer], Any]:
+    """Return what makes the part of the page about one list, as stored or as a choice that was not saved has it.
 
     It is the same for all with one address who chose the same at the same time, or never: for those it is made once.
     """
-    environment, handle = current_app.jinja_env, offer.mailing_list.handle
-    is_ticked = ticks.get(handle, offer.is_ticked)
+    environment = current_app.jinja_env
     if len(addresses) > 1:
         main = addresses[0].id
-        return _render_row(environment, offer, is_ticked, addresses, chosen.get(handle, offer.address_id or main))
-    now = portal().clock().astimezone(ZoneInfo(portal().settings.timezone))
-    return _row_of_many(environment, translations(), now.year, offer._replace(address_id=None), is_ticked)
+
+        def of_one(offer: Offer) -> Any:
+            handle = offer.mailing_list.handle
+            sent_to = chosen.get(handle, offer.address_id or main)
+            return _render_row(environment, offer, ticks.get(handle, offer.is_ticked), addresses, sent_to)
+
+        return of_one
+    year = portal().clock().astimezone(ZoneInfo(portal().settings.timezone)).year  # its dates are shown without it
+    key = environment, translations(), year
+
+    def of_many(offer: Offer) -> Any:
+        is_ticked = ticks.get(offer.mailing_list.handle, offer.is_ticked)
+        return _row_of_many(*key, offer._replace(address_id=None), is_ticked)
+
+    return of_many
 
 
 @lru_cache(maxsize=5_000)
-def _row_of_many(environment: Environment, *key: Any) -> Any:
-    """Return a row by all that it depends on: language, year (dates of this one show none), offer, tick."""
-    _language, _year, offer, is_ticked = key
+def _row_of_many(environment: Environment, _language: object, _year: int, offer: Offer, is_ticked: bool) -> Any:
+    """Return a row by all that it depends on."""
     return _render_row(environment, offer, is_ticked, (), None)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from flask import Flask, g, url_for
+from flask import Flask, g, request
 from jinja2 import StrictUndefined
 
 from portal.config import Settings
@@ -40,11 +40,12 @@ def prepare(app: Flask, settings: Settings) -> None:
     """Make templates strict and give them their words."""
     _set_up_jinja(app)
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = YEAR  # an asset's URL changes with its content
-    versions = {path.name: _version(path) for path in Path(app.static_folder or "").iterdir()}
+    files = Path(app.static_folder or "").iterdir()
+    urls = {path.name: f"{app.static_url_path}/{path.name}?v={_version(path)}" for path in files}
     zone = ZoneInfo(settings.timezone)
 
     def asset(name: str) -> str:
-        return url_for("static", filename=name, v=versions[name])
+        return request.script_root + urls[name]
 
     def local(at: datetime) -> tuple[datetime, datetime]:
         return at.astimezone(zone), portal().clock().astimezone(zone)
