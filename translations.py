@@ -4,6 +4,7 @@ Texts come from templates, and from the sources by the functions that translate 
 """
 
 import io
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -52,6 +53,10 @@ _OPTIONS = {
         "extensions": "jinja2.ext.i18n",
     }
 }
+# Of the header of a catalogue: what changes with each run, or says nothing.
+_OF_BABEL = (
+    rb'^"(POT-Creation-Date|PO-Revision-Date|Report-Msgid-Bugs-To|Last-Translator|Language-Team|Generated-By): .*\n'
+)
 
 
 def extract() -> Catalog:
@@ -84,7 +89,7 @@ def updated(path: Path, texts: Catalog) -> bytes:
     catalogue.obsolete.clear()
     written = io.BytesIO()
     write_po(written, catalogue, width=120, ignore_obsolete=True, include_lineno=False, sort_by_file=True)
-    return b"\n".join(line for line in written.getvalue().split(b"\n") if b"POT-Creation-Date" not in line)
+    return re.sub(_OF_BABEL, b"", written.getvalue(), flags=re.MULTILINE)
 
 
 def main() -> None:

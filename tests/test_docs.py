@@ -235,7 +235,7 @@ def raised() -> dict[str, set[str]]:
 def with_gaps(text: ast.expr) -> str:
     match text:
         case ast.Constant(value=str() as words):
-            return words
+            return re.sub(r"%\(\w+\)s", "…", words)
         case ast.JoinedStr(values=parts):
             return "".join(part.value if isinstance(part, ast.Constant) else "…" for part in parts)
         case ast.BinOp(left=left, right=right):

@@ -27,11 +27,15 @@ def canonical(spelling: str) -> str:
     """
     text = spelling.strip()
     if len(text) > MAX_LENGTH:
-        raise InvalidAddressError(f"an e-mail address is at most {MAX_LENGTH} bytes long: {printable(text)}")
+        raise InvalidAddressError(
+            "an e-mail address is at most %(max_length)s bytes long: %(text)s",
+            max_length=MAX_LENGTH,
+            text=printable(text),
+        )
     if not text.isascii():
         return _canonical_unicode(text)
     if not _ADDRESS.fullmatch(text):
-        raise InvalidAddressError(f"not an e-mail address: {printable(text)}")
+        raise InvalidAddressError("not an e-mail address: %(text)s", text=printable(text))
     return text.lower()
 
 
@@ -43,13 +47,19 @@ def _canonical_unicode(text: str) -> str:
     try:
         ascii_domain = idna.encode(domain.lower(), uts46=True).decode("ascii") if not domain.isascii() else domain
     except UnicodeError as error:
-        raise InvalidAddressError(f"not an e-mail address, its domain is not valid: {printable(text)}") from error
+        raise InvalidAddressError(
+            "not an e-mail address, its domain is not valid: %(text)s", text=printable(text)
+        ) from error
     if not (_LOCAL.fullmatch(local) and _DOMAIN.fullmatch(ascii_domain)) or any(map(_is_unseen, normal)):
-        raise InvalidAddressError(f"not an e-mail address: {printable(text)}")
+        raise InvalidAddressError("not an e-mail address: %(text)s", text=printable(text))
     # NFC once more: lower() can leave a letter and a combining mark that compose
     result = f"{unicodedata.normalize('NFC', local.lower())}@{ascii_domain.lower()}"
     if len(result.encode()) > MAX_LENGTH:
-        raise InvalidAddressError(f"an e-mail address is at most {MAX_LENGTH} bytes long: {printable(text)}")
+        raise InvalidAddressError(
+            "an e-mail address is at most %(max_length)s bytes long: %(text)s",
+            max_length=MAX_LENGTH,
+            text=printable(text),
+        )
     return result
 
 

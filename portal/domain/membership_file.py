@@ -88,7 +88,9 @@ def read_members(content: bytes, columns: Columns, *, encoding: str | None = Non
     try:
         _, header = next(lines)
     except StopIteration:
-        raise BadInputError(f"the input is empty; its first line names the columns: {', '.join(columns.all)}") from None
+        raise BadInputError(
+            "the input is empty; its first line names the columns: %(all)s", all=", ".join(columns.all)
+        ) from None
     places = _places(header, columns)
     reader = _Reader(columns, places, len(header))
     records = tuple(reader.record(line, cells) for line, cells in lines)
@@ -132,7 +134,7 @@ def _decoded(content: bytes, encoding: str | None) -> tuple[str, str]:
         if "\0" not in text:
             return text, _ENCODINGS.get(each, each)
     tried = " or ".join(_ENCODINGS.get(each, each) for each in candidates)
-    raise BadInputError(f"the input is not text in {tried}: save it as CSV UTF-8")
+    raise BadInputError("the input is not text in %(tried)s: save it as CSV UTF-8", tried=tried)
 
 
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
@@ -146,11 +148,20 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
         try:
             cells = next(reader)
         except csv.Error as error:
-            raise BadInputError(f"line {line}: not CSV: {error}: {_CLOSE_QUOTES}") from None
+            raise BadInputError(
+                "line %(line)s: not CSV: %(error)s: %(close_quotes)s",
+                line=line,
+                error=error,
+                close_quotes=_CLOSE_QUOTES,
+            ) from None
         if cells == [_END]:
             return
         if cells and cells[-1].endswith(_END):
-            raise BadInputError(f"line {line}: the input ends within quotation marks: {_CLOSE_QUOTES}")
+            raise BadInputError(
+                "line %(line)s: the input ends within quotation marks: %(close_quotes)s",
+                line=line,
+                close_quotes=_CLOSE_QUOTES,
+            )
         if any(cell.strip() for cell in cells):
             yield line, cells
 
@@ -173,7 +184,13 @@ def _places(header: Sequence[str], columns: Columns) -> dict[str, int]:
         if times != 1:
             what = "there is no column" if not times else "there is more than one column"
             there = printable(", ".join(name.strip() for name in header if name.strip()), limit=300)
-            raise BadInputError(f"line 1: {what} {printable(column)!r} (there are: {there}): {_NAME_COLUMNS}")
+            raise BadInputError(
+                "line 1: %(what)s %(column)s (there are: %(there)s): %(name_columns)s",
+                what=what,
+                column=repr(printable(column)),
+                there=there,
+                name_columns=_NAME_COLUMNS,
+            )
         places[column] = names.index(_compared(column))
     return places
 

@@ -29,15 +29,23 @@ def checked(text: str, *, own: Collection[str]) -> str:
     username = unicodedata.normalize("NFC", text)
     if not 0 < len(username) <= MAX_LENGTH or not username.isprintable() or " " in username:
         raise BadInputError(
-            f"not a username: {printable(text)!r} (1 to {MAX_LENGTH} printable characters without white space)"
+            "not a username: %(text)s (1 to %(max_length)s printable characters without white space)",
+            text=repr(printable(text)),
+            max_length=MAX_LENGTH,
         )
     own_part = username.partition("@")[0]
     if unicodedata.normalize("NFKC", own_part) != own_part:
-        raise BadInputError(f"a username has no full-width letters, ligatures and the like: {printable(text)!r}")
+        raise BadInputError(
+            "a username has no full-width letters, ligatures and the like: %(text)s", text=repr(printable(text))
+        )
     if not is_of_one_script(own_part):
-        raise BadInputError(f"a username has letters of one script; this one mixes some: {printable(text)!r}")
+        raise BadInputError(
+            "a username has letters of one script; this one mixes some: %(text)s", text=repr(printable(text))
+        )
     if "@" in username and _canonical(username) not in own:
-        raise BadInputError(f"a username with an @ must be the user's own address: {printable(username)}")
+        raise BadInputError(
+            "a username with an @ must be the user's own address: %(username)s", username=printable(username)
+        )
     return username
 
 

@@ -56,7 +56,7 @@ def leave() -> ResponseReturnValue:
     flash(
         gettext(
             "If this address is on a mailing list here, a link is on its way to it. It is good for 24 hours. "
-            "If nothing arrives, leave the lists in the way that is given below."
+            "If nothing arrives, leave the lists as described below."
         )
     )
     return redirect(url_for("links.leave"), 303)
@@ -224,7 +224,8 @@ def choose_password() -> ResponseReturnValue:
     sign_in.begin(token, remember=False)
     flash(
         gettext(
-            "Your password is saved. From now on, log in with %(username)s and it.", username=guards.member().username
+            "Your password is saved. From now on, log in as %(username)s with this password.",
+            username=guards.member().username,
         ),
         "good",
     )

@@ -17,7 +17,7 @@ def read(page: str, signed: str | None, *, owner: object = None) -> Any:
     """Return what the page of a form had shown. Raise StaleFormError where it was altered or is somebody else's."""
     found, value = read_with_owner(page, signed)
     if found != (g.member.id if owner is None else owner):
-        raise StaleFormError("the page was somebody else's")
+        raise StaleFormError("the page belongs to another log-in")
     return value
 
 
@@ -26,7 +26,7 @@ def read_with_owner(page: str, signed: str | None) -> tuple[Any, Any]:
     try:
         owner, value = _signer(page).loads(signed or "")
     except BadData:
-        raise StaleFormError("what the page had shown was altered on its way") from None
+        raise StaleFormError("what the page had shown was altered") from None
     return owner, value
 
 

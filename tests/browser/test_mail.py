@@ -115,7 +115,7 @@ def test_from_a_file_of_members_to_a_list_and_in_again_without_the_password(trip
     trip.press("Get a link by e-mail")
     trip.open_link("ada@example.org", number=2)
     trip.press("Log in")
-    trip.press("Go on without one")
+    trip.press("Continue without a password")
     assert trip.state_of("members") == "Subscribed"
     trip.page.uncheck("#list-members")
     trip.press("Save")
@@ -226,7 +226,7 @@ def test_a_visitor_of_the_demo_goes_from_an_invitation_to_being_off_a_list_in_fi
         for role, name in (
             ("link", f"{url}/link/"),
             ("button", "Log in"),
-            ("link", "Go on without one"),
+            ("link", "Continue without a password"),
             ("checkbox", "Technical discussion"),
             ("button", "Save"),
         ):

@@ -137,7 +137,7 @@ def test_a_superuser_approves_in_the_browser_what_exceeded_the_safety_limits(wal
     assert walk.shell("sync").exit_code == 77
     walk.log_in("bob")
     walk.open("/admin/users")  # whichever page they begin with
-    banner = walk.page.get_by_label("Lists that need a look")
+    banner = walk.page.get_by_label("Lists that need attention")
     assert "The last run of Members needs approval." in banner.inner_text()
     banner.get_by_role("link", name="Members").click()
     check(walk.page)

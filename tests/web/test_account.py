@@ -263,8 +263,8 @@ def test_the_history_says_in_words_what_happened_and_names_nobody_else(
     )
     text = alice.get("/account/history").text
     wanted = [
-        "Members was brought along ticked from an earlier system. 1 Nov, 19:00",
-        "Members is ticked, as an address was changed. 1 Nov, 18:00",
+        "Members was ticked in an earlier system. 1 Nov, 19:00",
+        "Members is ticked, because an address was changed. 1 Nov, 18:00",
         "You left at the list Members. 1 Nov, 17:00",
         "You joined at the list Members. 1 Nov, 16:00",
         "Somebody who looks after the lists unticked Members for you. 1 Nov, 15:00",

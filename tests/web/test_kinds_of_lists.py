@@ -210,4 +210,4 @@ def test_a_new_member_is_told_that_the_list_adds_them_and_afterwards_that_it_did
     session.add(History(at=clock(), reason="new member", **line))
     session.commit()
     assert "Added when you joined, on 22 Nov ." in alice.get("/subscriptions").text
-    assert "Members was ticked as you were new" in alice.get("/account/history").text
+    assert "Members was ticked because you were new" in alice.get("/account/history").text

@@ -344,7 +344,7 @@ def test_own_addresses_leave_and_a_shared_mailbox_where_no_other_was_subscribed(
     make_preference(session, "members", "alice@example.org", subscribed=True, seen=True)
     visitor.log_in("dora")
     page = visitor.get("/subscriptions/leave")
-    assert "A list that is sent there alone ends for all of you." in page.text
+    assert "A list that is only sent there ends for all of you." in page.text
     page = left_all(visitor, page)
     assert "Members: still sent to alice@example.org, which others use too." in page.text
     assert addresses_of(session) == {"members": {"alice@example.org"}}

@@ -60,7 +60,9 @@ def checked(text: str, *, special_domains: Collection[str] = ()) -> Checked:
         validate_email(spelling, check_deliverability=False, globally_deliverable=not is_special)
     except EmailNotValidError as error:
         raise InvalidAddressError(
-            f"not an e-mail address: {printable(spelling)} ({printable(str(error), limit=150)})"
+            "not an e-mail address: %(spelling)s (%(error)s)",
+            spelling=printable(spelling),
+            error=printable(str(error), limit=150),
         ) from None
     return Checked(compared, spelling)
 
@@ -373,7 +375,7 @@ def _load_accounts(session: Session, user_ids: Collection[int]) -> dict[int, _Ac
     found = {row.id: _Account(*row, held={}) for row in session.execute(locked.with_for_update())}
     for user_id in user_ids:
         if user_id not in found:
-            raise UnknownUserError(f"no user has the number {user_id}")
+            raise UnknownUserError("no user has the number %(user_id)s", user_id=user_id)
     rows = session.execute(
         select(UserAddress.user_id, Address.canonical, Address.id, Address.spelling)
         .add_columns(UserAddress.is_main, UserAddress.moved_from)
@@ -591,7 +593,7 @@ def remove(
     """
     wanted = {user_id: AddressChange(removed=frozenset([address]))}
     if not _change(session, wanted, "address removed", actor=actor, now=now, lists=lists, as_of=as_of):
-        raise BadInputError(f"{printable(address)} is not an address of this account")
+        raise BadInputError("%(address)s is not an address of this account", address=printable(address))
 
 
 def make_main(
@@ -614,7 +616,9 @@ def make_main(
         account_log.require_unchanged(session, user_id, since=as_of)
         found = account.held.get(address)
         if found is None:
-            raise BadInputError(f"{printable(address)} is not an address of this account: add it first")
+            raise BadInputError(
+                "%(address)s is not an address of this account: add it first", address=printable(address)
+            )
         wanted = {user_id: AddressChange(Checked(address, found.spelling))}
         is_changed = bool(change_many(session, wanted, actor=actor, now=now, lists=lists))
     if is_changed:

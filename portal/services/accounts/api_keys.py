@@ -75,14 +75,20 @@ def create(
     """
     label = label.strip()
     if not 0 < len(label) <= LONGEST_LABEL or not label.isprintable():
-        raise BadInputError(f"not a label: {printable(label)!r} (1 to {LONGEST_LABEL} printable characters)")
+        raise BadInputError(
+            "not a label: %(label)s (1 to %(longest_label)s printable characters)",
+            label=repr(printable(label)),
+            longest_label=LONGEST_LABEL,
+        )
     prefix = "mp_" + "".join(secrets.choice(_LETTERS) for _ in range(8))
     key = full_key(prefix, bits or secrets.token_bytes(32))
     expires_at = None if expires_days is None else now + timedelta(days=expires_days)
     with transaction(session):
         owner = names.locked(session, username)  # so that nobody takes the role, which ends the keys, meanwhile
         if not (owner.is_superuser and owner.is_active):
-            raise BadInputError(f"{printable(username)} is no active superuser, and only those may have keys")
+            raise BadInputError(
+                "%(username)s is no active superuser, and only those may have keys", username=printable(username)
+            )
         owner_id = owner.id
         key_id = session.execute(
             insert(ApiKey)
@@ -116,7 +122,7 @@ def find(session: Session, prefix: str) -> KeyLine:
     with reading(session):
         row = session.execute(_lines().where(ApiKey.prefix == prefix)).one_or_none()
     if row is None:
-        raise BadInputError(f"no key begins with {prefix}")
+        raise BadInputError("no key begins with %(prefix)s", prefix=prefix)
     return KeyLine(*row)
 
 
@@ -142,7 +148,7 @@ def revoke(session: Session, prefix: str, *, now: datetime) -> bool:
     with transaction(session):
         found = session.scalars(select(ApiKey).where(ApiKey.prefix == prefix).with_for_update()).one_or_none()
         if found is None:
-            raise BadInputError(f"no key begins with {prefix}")
+            raise BadInputError("no key begins with %(prefix)s", prefix=prefix)
         key_id, owner, is_new = found.id, found.user_id, found.revoked_at is None
         if is_new:
             found.revoked_at = now
@@ -206,11 +212,11 @@ def _found(session: Session, key: str) -> Any:
 def _require_good(found: Any, *, now: datetime) -> None:
     """Raise for a key that was good once. Whoever has it whole may read why it is no longer."""
     if found.revoked_at is not None:
-        raise KeyRefusedError(f"the API key {found.prefix} was revoked; ask for another one")
+        raise KeyRefusedError("the API key %(prefix)s was revoked; ask for another one", prefix=found.prefix)
     if found.expires_at is not None and now >= found.expires_at:
-        raise KeyRefusedError(f"the API key {found.prefix} has expired; ask for another one")
+        raise KeyRefusedError("the API key %(prefix)s has expired; ask for another one", prefix=found.prefix)
     if not (found.is_superuser and found.is_active):
-        raise ForbiddenError(f"the owner of the API key {found.prefix} is no active superuser")
+        raise ForbiddenError("the owner of the API key %(prefix)s is no active superuser", prefix=found.prefix)
 
 
 def _hashed(key: str) -> str:

@@ -24,7 +24,7 @@ def key(username: str) -> str:
 
 def unknown(username: str) -> UnknownUserError:
     """Return the error that says that nobody is called so."""
-    return UnknownUserError(f"no user is called {printable(username)}")
+    return UnknownUserError("no user is called %(username)s", username=printable(username))
 
 
 # The functions from here on work inside a transaction that the caller has begun.

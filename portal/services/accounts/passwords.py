@@ -109,9 +109,11 @@ def check_strength(password: str, *, own: Iterable[str]) -> None:
     """
     password = _nfc(password)
     if len(password) < LEAST:
-        raise WeakPasswordError(f"a password has at least {LEAST} characters; a few words in a row make a good one")
+        raise WeakPasswordError(
+            "a password has at least %(least)s characters; a few words in a row make a good one", least=LEAST
+        )
     if len(password) > MOST:
-        raise WeakPasswordError(f"a password has at most {MOST} characters")
+        raise WeakPasswordError("a password has at most %(most)s characters", most=MOST)
     if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in password):
         raise WeakPasswordError("the password holds a character that cannot be typed")
     lowered = password.lower()

@@ -16,6 +16,7 @@ from portal.errors import LimitedError
 from portal.models import Attempt
 from portal.services import security_log
 from portal.services.transaction import reading, rehearsal, transaction
+from portal.translation import gettext, ngettext
 
 
 class Limit(NamedTuple):
@@ -169,7 +170,9 @@ def _refuse(session: Session, keys: Sequence[Key], now: datetime) -> None:
     waits = [_wait(session, each.digest, limit, now) for each in keys for limit in each.limits]
     seconds = max(waits, default=0)
     if seconds:
-        raise LimitedError(f"too many tries: wait {_duration(seconds)}, then try again", retry_after=seconds)
+        raise LimitedError(
+            "too many tries: wait %(seconds)s, then try again", seconds=_duration(seconds), retry_after=seconds
+        )
 
 
 def _wait(session: Session, digest: str, limit: Limit, now: datetime) -> int:
@@ -189,5 +192,5 @@ def _wait(session: Session, digest: str, limit: Limit, now: datetime) -> int:
 
 def _duration(seconds: int) -> str:
     if seconds < 100:
-        return "1 second" if seconds == 1 else f"{seconds} seconds"
-    return f"{math.ceil(seconds / 60)} minutes"
+        return ngettext("%(count)s second", "%(count)s seconds", seconds, count=seconds)
+    return gettext("%(count)s minutes", count=math.ceil(seconds / 60))

@@ -80,7 +80,11 @@ def checked_name(text: str) -> str:
     """Return a person's name as it is stored: trimmed, in NFC. Raise BadInputError."""
     name = unicodedata.normalize("NFC", text.strip())
     if len(name) > _LONGEST_NAME or not name.isprintable():
-        raise BadInputError(f"not a name: {printable(text)!r} (at most {_LONGEST_NAME} printable characters)")
+        raise BadInputError(
+            "not a name: %(text)s (at most %(longest_name)s printable characters)",
+            text=repr(printable(text)),
+            longest_name=_LONGEST_NAME,
+        )
     return name
 
 
@@ -90,7 +94,9 @@ def checked_groups(texts: Iterable[str]) -> tuple[str, ...]:
     for name, text in found.items():
         if not 0 < len(name) <= _LONGEST_GROUP or not name.isprintable() or ";" in name:
             raise BadInputError(
-                f"not a group: {printable(text)!r} (1 to {_LONGEST_GROUP} printable characters, no semicolon)"
+                "not a group: %(text)s (1 to %(longest_group)s printable characters, no semicolon)",
+                text=repr(printable(text)),
+                longest_group=_LONGEST_GROUP,
             )
     return tuple(sorted(found))
 
@@ -153,7 +159,7 @@ def insert_accounts(session: Session, accounts: Iterable[Mapping[str, Any]], *, 
         named = {row["username_key"]: row["username"] for row in rows}
         of_these = select(table.c.username_key, table.c.id).where(table.c.username_key.in_(named))
         for taken, _ in session.execute(of_these.limit(1)):
-            raise DuplicateError(f"a user is called {named[taken]} already")
+            raise DuplicateError("a user is called %(taken)s already", taken=named[taken])
         try:
             session.execute(insert(table), rows)
         except IntegrityError:
@@ -202,9 +208,11 @@ def addresses_of(session: Session, who: str) -> tuple[str, ...]:
         try:
             held = get_profile(session, who).addresses
         except UnknownUserError:
-            raise InvalidAddressError(f"not an e-mail address, and no user is called so: {printable(who)}") from None
+            raise InvalidAddressError(
+                "not an e-mail address, and no user is called so: %(who)s", who=printable(who)
+            ) from None
     if not held:
-        raise BadInputError(f"{printable(who)} has no address") from None
+        raise BadInputError("%(who)s has no address", who=printable(who)) from None
     return tuple(map(canonical, held))
 
 
@@ -365,7 +373,7 @@ def rename(session: Session, username: str, *, to: str, actor: Actor = COMMAND_L
         own = session.scalars(held.where(UserAddress.user_id == user.id)).all()
         renamed, user_id = usernames.checked(to, own=own), user.id
         if not names.give(session, user, renamed, actor=actor):
-            raise DuplicateError(f"a user is called {renamed} already")
+            raise DuplicateError("a user is called %(renamed)s already", renamed=renamed)
     security_log.log("user renamed", user=user_id)
     return renamed
 
@@ -587,7 +595,9 @@ def row_of_one_who_may_go(session: Session, username: str, *, as_of: int | None)
     superusers = lock_beside_superusers(session, [names.key(username)])
     user = _row(session, username, as_of=as_of)
     if superusers == [user.id]:
-        raise BadInputError(f"{user.username} is the last active superuser; grant somebody else the role first")
+        raise BadInputError(
+            "%(username)s is the last active superuser; grant somebody else the role first", username=user.username
+        )
     return user
 
 
@@ -604,7 +614,7 @@ def lock_beside_superusers(session: Session, keys: Collection[str]) -> list[int]
 
 
 def _unknown_id(user_id: int) -> UnknownUserError:
-    return UnknownUserError(f"no user has the number {user_id}")
+    return UnknownUserError("no user has the number %(user_id)s", user_id=user_id)
 
 
 def _put_into(session: Session, user_id: int, groups: Sequence[str]) -> None:

@@ -100,7 +100,7 @@ def make_main(session: Session, address: str, *, who: Who, lists: Lists) -> str:
     with transaction(session):
         held = _held(session, who.user_id)
         if address not in held.spellings:
-            raise BadInputError(f"{address} is not an address of this account")
+            raise BadInputError("%(address)s is not an address of this account", address=address)
         change = AddressChange(main=Checked(address, held.spellings[address]))
         renewed = _change(session, change, who=who, lists=lists)
     security_log.log("main address changed", user=who.user_id)
@@ -114,7 +114,7 @@ def remove(session: Session, address: str, *, who: Who, lists: Lists) -> str:
     """
     with transaction(session):
         if address not in _held(session, who.user_id).spellings:
-            raise BadInputError(f"{address} is not an address of this account")
+            raise BadInputError("%(address)s is not an address of this account", address=address)
         renewed = _change(session, AddressChange(removed=frozenset({address})), who=who, lists=lists)
     security_log.log("address removed", user=who.user_id)
     return renewed

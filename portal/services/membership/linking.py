@@ -38,10 +38,16 @@ def link(
         if user.member_key == key:
             session.execute(update(LastSaid).where(LastSaid.user_id == user.id).values(name=None))
         elif user.member_key is not None:
-            raise BadInputError(f"{user.username} has the key {printable(user.member_key)}: unlink it first")
+            raise BadInputError(
+                "%(username)s has the key %(member_key)s: unlink it first",
+                username=user.username,
+                member_key=printable(user.member_key),
+            )
         holder = session.scalar(select(User.username).where(User.member_key == key, User.id != user.id))
         if holder is not None:
-            raise DuplicateError(f"{holder} has the key {printable(key)}: unlink that account first")
+            raise DuplicateError(
+                "%(holder)s has the key %(key)s: unlink that account first", holder=holder, key=printable(key)
+            )
         deleted_keys.forget(session, key, secret=secret)
         user.member_key, user.was_unlinked, user_id = key, False, user.id
         account_log.record(session, [(user.id, user.username)], "linked", actor=actor, new=key)
@@ -58,7 +64,7 @@ def unlink(session: Session, username: str, *, actor: Actor = COMMAND_LINE, as_o
         account_log.require_unchanged(session, user.id, since=as_of)
         key, user_id = user.member_key, user.id
         if key is None:
-            raise BadInputError(f"{user.username} is not linked")
+            raise BadInputError("%(username)s is not linked", username=user.username)
         user.member_key, user.was_unlinked, user.deactivated_by_import = None, True, False
         session.execute(delete(LastSaid).where(LastSaid.user_id == user.id))
         account_log.record(session, [(user.id, user.username)], "unlinked", actor=actor, old=key)
@@ -70,7 +76,7 @@ def forget_key(session: Session, key: str, *, secret: bytes) -> None:
     """Let an import make an account for a key again. Raise BadInputError where no deleted account had it."""
     with transaction(session):
         if not deleted_keys.forget(session, checked_key(key), secret=secret):
-            raise BadInputError(f"no deleted account had the key {printable(key)}")
+            raise BadInputError("no deleted account had the key %(key)s", key=printable(key))
     security_log.log("member key forgotten")
 
 
@@ -84,5 +90,9 @@ def checked_key(text: str) -> str:
     """Return a member key as it is stored. Raise BadInputError."""
     key = unicodedata.normalize("NFC", " ".join(text.split()))
     if not key or len(key) > LONGEST_KEY or not key.isprintable():
-        raise BadInputError(f"not a member key: {printable(text)!r} (1 to {LONGEST_KEY} printable characters)")
+        raise BadInputError(
+            "not a member key: %(text)s (1 to %(longest_key)s printable characters)",
+            text=repr(printable(text)),
+            longest_key=LONGEST_KEY,
+        )
     return key

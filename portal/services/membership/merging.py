@@ -100,7 +100,7 @@ def _merge(
     kept = names.locked(session, wanted.kept)
     account_log.require_unchanged(session, kept.id, since=wanted.kept_as_of)
     if gone.id == kept.id:
-        raise BadInputError(f"{kept.username} cannot be merged with itself: name two accounts")
+        raise BadInputError("%(username)s cannot be merged with itself: name two accounts", username=kept.username)
     held = _addresses(session, [gone.id, kept.id])
     before = _preferences(session, held)
     key, dropped = _settle_keys(session, gone, kept, wanted.keep_key)
@@ -152,10 +152,16 @@ def _settle_keys(session: Session, gone: User, kept: User, keep_key: str | None)
     keys = [each for each in (gone.member_key, kept.member_key) if each is not None]
     if keep_key is not None and keep_key not in keys:
         raise BadInputError(
-            f"neither account has the key {printable(keep_key)} (there are: {', '.join(keys) or 'none'})"
+            "neither account has the key %(keep_key)s (there are: %(keys)s)",
+            keep_key=printable(keep_key),
+            keys=", ".join(keys) or "none",
         )
     if len(keys) == 2 and keep_key is None:
-        raise BadInputError(f"both accounts have a key, {keys[0]} and {keys[1]}: say which is kept, with --keep-key")
+        raise BadInputError(
+            "both accounts have a key, %(keys)s and %(keys2)s: say which is kept, with --keep-key",
+            keys=keys[0],
+            keys2=keys[1],
+        )
     key = keep_key or next(iter(keys), None)
     dropped = next((each for each in keys if each != key), None)
     if key is not None and key == gone.member_key:

@@ -272,7 +272,7 @@ def take(session: Session, import_id: int, *, actor: Actor, now: datetime) -> No
     )
     if taken is None:
         if session.get(MemberImport, import_id) is None:
-            raise UnknownRunError(f"no import has the number {import_id}")
+            raise UnknownRunError("no import has the number %(import_id)s", import_id=import_id)
         raise ChangedMeanwhileError("this plan has been carried out already, or is older than a day: import again")
 
 

@@ -99,7 +99,9 @@ def do(
     reason that is not one line of text. Who is chosen for between the look and the bulk action is passed over.
     """
     if not reason.isprintable() or len(reason) > LONGEST_REASON:
-        raise BadInputError(f"the reason is not one line of at most {LONGEST_REASON} characters")
+        raise BadInputError(
+            "the reason is not one line of at most %(longest_reason)s characters", longest_reason=LONGEST_REASON
+        )
     with reading(session):
         ids = _to_change(_judged(session, mailing_list, bulk_action, wanted))
     if _id(mailing_list, bulk_action, ids) != preview_id:
@@ -123,7 +125,9 @@ def take_off(
     active user who may see the list holds it: they are unsubscribed by name.
     """
     if not reason.isprintable() or len(reason) > LONGEST_REASON:
-        raise BadInputError(f"the reason is not one line of at most {LONGEST_REASON} characters")
+        raise BadInputError(
+            "the reason is not one line of at most %(longest_reason)s characters", longest_reason=LONGEST_REASON
+        )
     with transaction(session):
         address_id = addresses.find_or_make(session, address, now=now)
         holder = session.scalar(
@@ -133,7 +137,9 @@ def take_off(
             .order_by(User.username_key)
         )
         if holder is not None:
-            raise NotOfferedError(f"{address} is an address of {holder}: unsubscribe that user")
+            raise NotOfferedError(
+                "%(address)s is an address of %(holder)s: unsubscribe that user", address=address, holder=holder
+            )
         change = Change(mailing_list.handle, address_id, address, False, "superuser")
         made = preference_rows.write_choices(session, [change], actor=actor, now=now, reason=reason)
         if not made:  # who has joined again by hand goes too

@@ -101,7 +101,7 @@ class Holder:
         for address_id, address in self.addresses.items():
             if address.is_main:
                 return address_id
-        raise BadInputError(f"{self.username} has no address that a list could send to")
+        raise BadInputError("%(username)s has no address that a list could send to", username=self.username)
 
     def sends_to(self, handle: str) -> int | None:
         """Return the id of the address that a list sends to, or is about to, the main one first; None: to none."""
@@ -418,7 +418,7 @@ def choose_for(
     reason that is not one line of text.
     """
     if not username.isprintable():  # no database stores a NUL or half a surrogate pair, so none is asked for one
-        raise UnknownUserError(f"unknown user: {printable(username)}")
+        raise UnknownUserError("unknown user: %(username)s", username=printable(username))
     if not reason.isprintable():
         raise BadInputError("the reason is not one line of text")
     with transaction(session):
@@ -426,12 +426,17 @@ def choose_for(
         try:
             holder = _load(session, _of_name(mailing_list.handle), name=usernames.key(username))
         except UnknownUserError:
-            raise UnknownUserError(f"unknown user: {username}") from None
+            raise UnknownUserError("unknown user: %(username)s", username=username) from None
         if not holder.is_active:
-            raise NotOfferedError(f"{holder.username} is inactive: activate the account first")
+            raise NotOfferedError("%(username)s is inactive: activate the account first", username=holder.username)
         if not mailing_list.is_offered_to(holder.groups):
             groups = ", ".join(sorted(mailing_list.audience or ()))
-            raise NotOfferedError(f"{mailing_list.handle} is for {groups}, and {holder.username} is in none of them")
+            raise NotOfferedError(
+                "%(handle)s is for %(groups)s, and %(username)s is in none of them",
+                handle=mailing_list.handle,
+                groups=groups,
+                username=holder.username,
+            )
         wanted = {mailing_list.handle: wanted_by(holder, mailing_list, ticked=is_subscribed, address_id=None)}
         written = _write(session, holder, wanted, source="superuser", actor=actor, now=now, reason=reason)
     return Choice(mailing_list.handle, mailing_list.name, is_subscribed, is_changed=bool(written))
@@ -451,7 +456,7 @@ def send_to_main(
         account_log.require_unchanged(session, user_id, since=as_of)
         holder = _load(session, _of_user(tuple(catalogue.lists)), user_id=user_id)
         if not holder.is_active:
-            raise NotOfferedError(f"{holder.username} is inactive: activate the account first")
+            raise NotOfferedError("%(username)s is inactive: activate the account first", username=holder.username)
         wanted = {
             each.handle: wanted_by(holder, each, ticked=True, address_id=None)
             for each in catalogue.lists.values()
@@ -511,8 +516,9 @@ def wanted_by(holder: Holder, mailing_list: MailingList, *, ticked: bool, addres
     chosen = holder.main if address_id is None else address_id
     if holder.canonicals.get(chosen) in mailing_list.never_added:
         raise BadInputError(
-            f"{holder.addresses[chosen].spelling} is the address of a mailing list, so it cannot be added to "
-            f"{mailing_list.name}: choose another address"
+            "%(spelling)s is the address of a mailing list, so it cannot be added to %(name)s: choose another address",
+            spelling=holder.addresses[chosen].spelling,
+            name=mailing_list.name,
         )
     return tick(held, chosen)
 

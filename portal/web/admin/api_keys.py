@@ -65,7 +65,7 @@ def revoke(prefix: str) -> ResponseReturnValue:
         flash(sentence(error), "bad")
     else:
         text = gettext("%(key)s is revoked.", key=prefix)
-        flash(text if is_new else gettext("%(key)s had been revoked before.", key=prefix), "good")
+        flash(text if is_new else gettext("%(key)s was revoked before.", key=prefix), "good")
     return redirect(url_for("admin.api_keys.index"), 303)
 
 

@@ -70,7 +70,9 @@ class ExportForm(FilterForm):
     """The addresses of a list as a file."""
 
     format = StringField(
-        _("Format"), filters=[trimmed], validators=[Optional(), AnyOf(("csv", "json"), _("It is csv or json."))]
+        _("Format"),
+        filters=[trimmed],
+        validators=[Optional(), AnyOf(("csv", "json"), _("The format must be csv or json."))],
     )
 
 
@@ -121,7 +123,7 @@ class ReasonForm(PostedForm):
     reason = StringField(
         _("Reason"),
         filters=[trimmed],
-        validators=[DataRequired(_("Say why: it stands in the history.")), Length(max=LONGEST_REASON), is_readable],
+        validators=[DataRequired(_("Say why: this is kept in the history.")), Length(max=LONGEST_REASON), is_readable],
     )
 
 

@@ -103,7 +103,9 @@ class ExportPeopleForm(PeopleFilterForm):
     """People as a file."""
 
     format = StringField(
-        _("Format"), filters=[trimmed], validators=[Optional(), AnyOf(("csv", "json"), _("It is csv or json."))]
+        _("Format"),
+        filters=[trimmed],
+        validators=[Optional(), AnyOf(("csv", "json"), _("The format must be csv or json."))],
     )
 
 

@@ -47,7 +47,7 @@ class EditUserForm(UserForm):
     """What can be changed of an account, and what it was when the page was shown."""
 
     shown = HiddenField()
-    shared = BooleanField(_("Save all the same; they share the mailbox and its subscriptions"))
+    shared = BooleanField(_("Save anyway: they share the mailbox and its subscriptions"))
 
 
 class NewAddressForm(PostedForm):
@@ -75,8 +75,8 @@ class NewUserForm(UserForm):
         filters=[trimmed],
         validators=[InputRequired(_("Enter a username.")), Length(max=64), is_readable],
     )
-    superuser = BooleanField(_("Superuser: sees reports and works for others"))
-    shared = BooleanField(_("Make the account all the same; they share the mailbox and its subscriptions"))
+    superuser = BooleanField(_("Superuser: sees reports and makes changes for others"))
+    shared = BooleanField(_("Make the account anyway: they share the mailbox and its subscriptions"))
 
 
 class DeleteUserForm(UserActionForm):

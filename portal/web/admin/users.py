@@ -271,7 +271,7 @@ def show_password(user_id: int) -> ResponseReturnValue:
     """Show the password that was just made, this once."""
     bits = shown_once.take(f"new-password {user_id}")
     if bits is None:
-        flash(gettext("The password was shown once. If it is lost, give another one."))
+        flash(gettext("The password was shown once. If it is lost, set another one."))
         return redirect(url_for("admin.users.show", user_id=user_id))
     password = passwords.random_password(bits)
     return render_template("admin/users/password.html", profile=_profile(user_id), password=password)

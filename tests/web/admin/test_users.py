@@ -298,7 +298,7 @@ def test_search_leads_from_a_part_of_a_name_to_the_address(bob: Visitor, alice: 
 
 
 def test_search_says_where_nothing_fits_and_where_nobody_holds_an_address(bob: Visitor) -> None:
-    assert "Nothing fits." in bob.get("/admin/search?q=xyzzy").text
+    assert "No matches." in bob.get("/admin/search?q=xyzzy").text
     assert "No account holds this address." in bob.get("/admin/search?q=nobody@example.com").text
     assert "opens the person" in bob.get("/admin/search").text
 
