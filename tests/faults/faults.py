@@ -857,7 +857,7 @@ _REPORTS = (
         "services/reports/trends.py",
         "tests/services/reports/test_trends.py",
         ("report: the first run made all join", ', History.source != "init"', ""),
-        ("report: bad runs count", "Run.state == RunState.DONE, ", ""),
+        ("report: bad runs count", ", Run.state == RunState.DONE)", ")"),
     ),
     *_in(
         "services/reports/subscribers.py",

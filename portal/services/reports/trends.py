@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import and_, case, func, select
 from sqlalchemy.orm import Session
 
+from portal import database
 from portal.domain.run import RunState
 from portal.models import History, Run
 from portal.services.transaction import reading
@@ -33,13 +34,13 @@ def weeks(session: Session, handles: Sequence[str], *, now: datetime) -> dict[st
     """Return the last twelve weeks of each list, the oldest first. Two statements, however many runs there were."""
     begins = [now - _WEEK * number for number in range(WEEKS, 0, -1)]
     with reading(session):
-        on_list = {(row.handle, row.week): row.on_roster for row in session.execute(_last_good(handles, begins))}
+        on_list = {handle: found for handle, *found in session.execute(_last_good(session, handles, begins, now=now))}
         moves = {(row.handle, row.week): row for row in session.execute(_moves(handles, begins))}
     return {
         handle: tuple(
             Week(
                 begins_at=at,
-                on_list=on_list.get((handle, number)),
+                on_list=on_list[handle][number],
                 joined=move.joined if (move := moves.get((handle, number))) else 0,
                 left=move.left if move else 0,
             )
@@ -55,16 +56,22 @@ def _number(column: Any, begins: Sequence[datetime]) -> Any:
     return case(*((column < end, number) for number, end in enumerate(ends)), else_=len(ends)).label("week")
 
 
-def _last_good(handles: Sequence[str], begins: Sequence[datetime]) -> Any:
-    week = _number(Run.finished_at, begins)
-    latest = (
-        select(func.max(Run.id).label("id"), week)
-        .where(Run.list_handle.in_(handles), Run.state == RunState.DONE, Run.finished_at >= begins[0])
-        .where(Run.started_at >= begins[0] - _LONGEST)  # which an index knows
-        .group_by(Run.list_handle, "week")
-        .subquery()
+def _last_good(session: Session, handles: Sequence[str], begins: Sequence[datetime], *, now: datetime) -> Any:
+    """Select each list with how many were on the roster that its last good run of each week read.
+
+    An index leads to each of them: lists are few, and runs are many.
+    """
+    of_list = database.table_of(session, "lists", ("handle",), [[each] for each in handles])
+    is_good = and_(Run.list_handle == of_list.c.handle, Run.state == RunState.DONE)
+    last = (
+        select(Run.on_roster).where(is_good).correlate(of_list).order_by(Run.started_at.desc(), Run.id.desc()).limit(1)
     )
-    return select(Run.list_handle.label("handle"), latest.c.week, Run.on_roster).join(latest, latest.c.id == Run.id)
+    ends = [*begins[1:], now + _WEEK]  # the clock of another host may be ahead
+    weeks = (
+        last.where(Run.started_at.between(begin - _LONGEST, end), Run.finished_at >= begin, Run.finished_at < end)
+        for begin, end in zip(begins, ends, strict=True)
+    )
+    return select(of_list.c.handle, *(each.scalar_subquery() for each in weeks))
 
 
 def _moves(handles: Sequence[str], begins: Sequence[datetime]) -> Any:

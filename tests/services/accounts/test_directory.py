@@ -192,3 +192,10 @@ def test_all_who_are_wanted_are_exported_in_blocks(
     monkeypatch.setattr(directory, "_AT_ONCE", 2)
     blocks = list(directory.export(session, Wanted()))
     assert [[each.username for each in block] for block in blocks] == [["ann", "kim"], ["max", "zoe"], []]
+
+
+def test_a_whole_address_finds_no_other_that_it_is_part_of(session: Session) -> None:
+    for name in ("ada", "nada"):
+        make_user(session, name)
+    assert [each.username for each in directory.search(session, "ADA@example.org")] == ["ada"]
+    assert [each.username for each in directory.search(session, "da@example.org")] == ["ada", "nada"]
