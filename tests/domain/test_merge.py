@@ -55,6 +55,13 @@ OFF = AddressState(preference=False, seen=False)
             HONOUR,
             Action.REMOVE,
         ),
+        (
+            "... and are off it already",
+            AddressState(False, seen=True, is_managed=False),
+            False,
+            HONOUR,
+            Action.NOTHING,
+        ),
         ("a departed subscriber is removed", replace(ON, is_managed=False), True, HONOUR, Action.REMOVE),
         ("... or kept, where the list says so", replace(ON, is_managed=False), True, KEEP, Action.NOTHING),
         (

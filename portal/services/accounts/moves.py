@@ -114,6 +114,8 @@ def _settle(
             for number in each.held
             if (gift := given.get((each.account, number))) and (gift.handles is None or handle in gift.handles)
         }
+        if not any((handle, number) in standings for number in each.held):
+            continue
         if not each.may_see(handle, lists):
             for number in gifts:
                 later[each.account, number].append(handle)

@@ -474,3 +474,14 @@ def test_a_deleted_accounts_further_addresses_go_with_it(office: Office, session
     office.add(alice, Y)
     users.delete(session, "alice", erase=False, now=NOW, lists=office.catalogue.lists)
     assert (office.known(), session.scalar(select(User.id))) == (set(), None)
+
+
+def test_who_joined_with_a_second_address_ends_it_by_unticking_and_ticking_again(
+    office: Office, session: Session
+) -> None:
+    alice = make_user(session, "alice", X, Y)
+    for address in (X, Y):
+        make_preference(session, "members", address, True, source="list", seen=True)
+    office.choose(alice, None)
+    office.choose(alice, X)
+    assert office.stored() == {X: (True, "user"), Y: (False, "user")}
