@@ -6,6 +6,7 @@ The histories are read from where they were read to before, so whatever makes a 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from sqlalchemy import select
@@ -21,6 +22,7 @@ from portal.services.outbox import Priority, Wanted
 from portal.services.transaction import reading, transaction
 
 _LINES = 1_000  # of a history in one transaction
+_SETTLES = timedelta(minutes=1)  # until then a transaction that is open still may write a line of a lower number
 _OLDEST = timedelta(days=1)  # what changed longer ago is no news, where mail was switched on since
 _PASSWORD = frozenset({"given a password", "password changed"})
 _FROM_OLD = frozenset({"address changed", "another main address", "address removed"})
@@ -35,7 +37,7 @@ def ask_for(session: Session, *, lists: Mapping[str, MailingList], tells_members
     count = 0
     while True:
         with transaction(session):
-            lines = _unread(session, "accounts", AccountChange)
+            lines = _unread(session, "accounts", AccountChange, now)
             wanted = list(_about_accounts(session, lines, now=now))
             outbox.ask(session, wanted, now=now)
         count += len(wanted)
@@ -43,7 +45,7 @@ def ask_for(session: Session, *, lists: Mapping[str, MailingList], tells_members
             break
     while True:
         with transaction(session):
-            lines = _unread(session, "lists", History)
+            lines = _unread(session, "lists", History, now)
             wanted = list(_about_lists(session, lines, lists, now=now)) if tells_members else []
             outbox.ask(session, wanted, now=now)
         count += len(wanted)
@@ -61,12 +63,16 @@ def has_unread(session: Session) -> bool:
         )
 
 
-def _unread(session: Session, name: str, table: Any) -> list[Any]:
-    """Return the next lines of a history, and remember that they were read. Two who read wait for each other."""
+def _unread(session: Session, name: str, table: Any, now: datetime) -> list[Any]:
+    """Return the next lines of a history, and remember that they were read. Two who read wait for each other.
+
+    Lines are in the order of their numbers, so the first that is younger than a minute ends them.
+    """
     statement = database.insert(session, NoticeMark).values(name=name, number=0)
     session.execute(statement.on_conflict_do_nothing())
     mark = session.scalars(select(NoticeMark).where(NoticeMark.name == name).with_for_update()).one()
-    lines = list(session.scalars(select(table).where(table.id > mark.number).order_by(table.id).limit(_LINES)))
+    found = session.scalars(select(table).where(table.id > mark.number).order_by(table.id).limit(_LINES))
+    lines = list(takewhile(lambda each: abs(now - each.at) >= _SETTLES, found))
     if lines:
         mark.number = lines[-1].id
         session.flush()

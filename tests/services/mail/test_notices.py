@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from portal.config import Catalogue
-from portal.models import MailRequest
+from portal.models import AccountChange, MailRequest
 from portal.services import outbox
 from portal.services.accounts import addresses, users
 from portal.services.accounts.addresses import checked
@@ -31,10 +31,11 @@ def catalogue(app: Flask) -> Catalogue:
 
 @pytest.fixture
 def notice(session: Session, clock: Clock, catalogue: Catalogue) -> Notice:
-    """Ask for notices; return to whom and what for the new ones are."""
+    """Ask for notices a minute later; return to whom and what for the new ones are."""
     seen: set[int] = set()
 
     def ask(*, tells_members: bool = True) -> list[tuple[str, str]]:
+        clock.advance(minutes=1)
         notices.ask_for(session, lists=catalogue.lists, tells_members=tells_members, now=clock())
         with reading(session):
             rows = session.execute(
@@ -116,6 +117,23 @@ def test_an_address_that_somebody_else_changed_is_told_to_the_old_one(
         "Alice@example.org", True,
     )  # fmt: skip
     assert "more@example.org was added" in " ".join(second.text.split())
+
+
+def test_a_line_that_is_written_before_one_that_is_there_already_is_not_missed(
+    session: Session, clock: Clock, catalogue: Catalogue, notice: Notice
+) -> None:
+    """On PostgreSQL, where the transaction with the lower number may end later."""
+    ids = [make_user(session, name) for name in ("alice", "bob")]
+    lines = [
+        {"id": number, "user_id": user_id, "username": "x", "at": clock(), "what": "password changed", "actor": "x"}
+        for number, user_id in enumerate(ids, start=1_000)
+    ]
+    session.execute(insert(AccountChange), lines[1])
+    session.commit()
+    notices.ask_for(session, lists=catalogue.lists, tells_members=True, now=clock())
+    session.execute(insert(AccountChange), lines[0])
+    session.commit()
+    assert notice() == [("alice@example.org", "password-changed"), ("bob@example.org", "password-changed")]
 
 
 def test_what_changed_long_before_mail_was_switched_on_is_no_news(
