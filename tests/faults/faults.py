@@ -1093,4 +1093,156 @@ _SCRIPTS = (
     ),
 )
 
-FAULTS = (*_DOMAIN, *_GUARDS, *_FORMS, *_ACCOUNTS, *_SYNC, *_REPORTS, *_ADAPTERS, *_SCRIPTS)
+_LINKS = "tests/services/mail/test_links.py"
+_OWN = "tests/services/mail/test_own_addresses.py"
+_SENDING = "tests/services/mail/test_sending.py"
+
+_MAIL = (
+    *_in(
+        "services/mail/links.py",
+        f"{_LINKS} {_OWN}",
+        ("link: the token itself is stored", "token_hash=hashed(token)", "token_hash=token"),
+        ("link: a used one works", " or row.used_at is not None:", ":"),
+        ("link: one for another purpose", " or row.purpose not in purposes", ""),
+        ("link: it never expires", "if not now < row.expires_at <=", "if not row.made_at < row.expires_at <="),
+        ("link: one from the future", " <= now + GOOD_FOR[row.purpose] + _AHEAD:", ":"),
+        ("link: it outlives the password", " or hashed(found.password_hash) != row.bound_to", ""),
+        ("link: inactive accounts", "Address.canonical == mailbox, User.is_active)", "Address.canonical == mailbox)"),
+        ("link: a role at a further address", "and_(UserAddress.is_main, ~is_shared)", "~is_shared"),
+        ("link: a role at a shared mailbox", "and_(UserAddress.is_main, ~is_shared)", "UserAddress.is_main"),
+        (
+            "link: any holder of the mailbox",
+            "return query if user_id is None else query.where(User.id == user_id)",
+            "return query",
+        ),
+        (
+            "link: asked for without end",
+            "if rate_limits.is_within(session, keys, now=now) else rehearsal",
+            "if rate_limits.is_within(session, keys, now=now) else transaction",
+        ),
+        (
+            "link: any place bars a mailbox",
+            'rate_limits.key("mail to mailbox from place", mailbox, ip)',
+            'rate_limits.key("mail to mailbox from place", mailbox)',
+        ),
+        ("link: the others stay", "    session.execute(update(MailedLink).where(*others).values(used_at=now))\n", ""),
+    ),
+    *_in(
+        "services/mail/own_addresses.py",
+        _OWN,
+        ("address: confirmed in any log-in", "if row.user_id != who.user_id:", "if row.user_id is None:"),
+        ("address: confirmed without an end", "        links.use_up(session, row, now=who.now)\n", ""),
+        (
+            "undo: a mailbox that was handed on",
+            "if user is None or _is_used_by_others(session, row.mailbox, but=user.id):",
+            "if user is None:",
+        ),
+        ("undo: the password stays", "        user.password_hash = passwords.UNUSABLE\n", ""),
+        ("undo: log-ins stay", "        sessions.end(session, user.id)\n", ""),
+        (
+            "undo: later links stay",
+            'or_(MailedLink.purpose != "undo", MailedLink.id > row.id)',
+            "MailedLink.id == row.id",
+        ),
+    ),
+    *_in(
+        "services/outbox.py",
+        _SENDING,
+        ("outbox: two claims", "MailRequest.claim == claimed.claim)", "MailRequest.id > 0)"),
+        ("outbox: tried at once again", '"due_at": now + pause}', '"due_at": now}'),
+        ("outbox: tried for ever", "if now - claimed.asked_at >= KEEPS_TRYING:", "if now < claimed.asked_at:"),
+        (
+            "outbox: twice and not marked",
+            "may_be_twice=found.may_be_twice or was_sending",
+            "may_be_twice=found.may_be_twice",
+        ),
+        ("outbox: a claim without an end", "due_at=now + CLAIM,", "due_at=now + 9 * CLAIM,"),
+        ("outbox: invitations without a pace", " or _bulk_begun(session, now) >= bulk_per_minute)", ")"),
+        (
+            "outbox: put off for years",
+            " or_(MailRequest.due_at <= now, MailRequest.due_at > now + _FARTHEST)",
+            " MailRequest.due_at <= now",
+        ),
+    ),
+    *_in(
+        "services/mail/sending.py",
+        _SENDING,
+        (
+            "mail: a refusal is tried again",
+            "state, message = MailState.REFUSED, str(error)",
+            "state, message = MailState.WAITING, str(error)",
+        ),
+        (
+            "mail: the pass goes on without a server",
+            "while not trouble and not is_time_up():",
+            "while not is_time_up():",
+        ),
+    ),
+    *_in(
+        "services/mail/delivery.py",
+        _SENDING,
+        ("mail: any certificate", "connection.starttls(context=ssl.create_default_context())", "connection.starttls()"),
+        (
+            "mail: a later answer is a refusal",
+            "if code >= 500 else MailPutOffError(words)",
+            "if code >= 400 else MailPutOffError(words)",
+        ),
+        ("mail: a letter without an answer", "        self.has_given_letter = True\n", ""),
+        ("mail: an address is an option", '[*self._argv, "--", to]', "[*self._argv, to]"),
+        (
+            "mail: the sender's refusal is the mailbox's",
+            "except smtplib.SMTPDataError as error:",
+            "except smtplib.SMTPResponseException as error:",
+        ),
+    ),
+    *_in(
+        "services/mail/notices.py",
+        "tests/services/mail/test_notices.py",
+        ("notice: told again", "        mark.number = lines[-1].id\n", ""),
+        (
+            "notice: told of one's own choice",
+            "if holders[each.address_id] - {each.actor_id}:",
+            "if holders[each.address_id]:",
+        ),
+        ("notice: a late transaction", "abs(now - each.at) >= _SETTLES", "abs(now - each.at) >= 0 * _SETTLES"),
+        ("notice: old news", "recent = [each for each in lines if each.at > now - _OLDEST]", "recent = lines"),
+    ),
+    *_in(
+        "services/reports/operator_notices.py",
+        "tests/services/reports/test_operator_notices.py",
+        ("notice: a trouble is told each minute", "if current.keys() == known.keys() and", "if not current and"),
+        (
+            "notice: a trouble is told once for ever",
+            "if now - known[key] >= _EVERY:",
+            "if now - known[key] >= 99 * _EVERY:",
+        ),
+    ),
+    *_in(
+        "services/preferences/by_link.py",
+        "tests/web/test_links.py::test_who_has_no_account_goes_from_a_mail_to_being_off_a_list tests/services/mail/test_own_addresses.py",
+        ("leave: lists that were not unticked", "query.where(Preference.list_handle.in_(handles))", "query"),
+        ("leave: a link for something else", "purposes=_PURPOSE)", "purposes=links.GOOD_FOR)"),
+    ),
+    *_in(
+        "services/membership/writing.py",
+        "tests/services/membership/test_importing.py",
+        ("invite: whoever is new, always", "        if context.invites:\n", "        if made:\n"),
+    ),
+    *_in(
+        "services/accounts/invitations.py",
+        _LINKS,
+        ("invite: again while one waits", "UserAddress.is_main, ~is_waiting())", "UserAddress.is_main)"),
+        (
+            "invite: who is inactive",
+            "User.id.in_(user_ids), User.is_active, UserAddress",
+            "User.id.in_(user_ids), UserAddress",
+        ),
+    ),
+    *_in(
+        "web/masked_tokens.py",
+        "tests/web/test_links.py::test_the_logs_of_servers_have_no_token",
+        ("link: a token in the access log", "logging.getLogger(name).addFilter(_MASK)", "logging.getLogger(name)"),
+    ),
+)
+
+FAULTS = (*_DOMAIN, *_GUARDS, *_FORMS, *_ACCOUNTS, *_SYNC, *_REPORTS, *_MAIL, *_ADAPTERS, *_SCRIPTS)
