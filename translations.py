@@ -6,7 +6,7 @@ Texts come from templates, and from the sources by the functions that translate 
 import io
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from babel.messages.catalog import Catalog
@@ -15,6 +15,7 @@ from babel.messages.pofile import read_po, write_po
 
 from hatch_build import compile_catalogues
 from portal import errors
+from portal.domain.membership import Why
 
 ROOT = Path(__file__).resolve().parent
 # How each function is called: which of its arguments are texts.
@@ -30,6 +31,7 @@ _FUNCTIONS: Mapping[str, tuple[int, ...] | None] = {
 _SHOWN = {
     name: None for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.PortalError)
 }
+_SOURCES = ("user", "superuser", "link", "init", "list", "rule", "import")  # of a preference, as histories have them
 _METHODS = [
     ("web/api/**.py", "ignore"),
     ("templates/**.html", "jinja2"),
@@ -38,6 +40,7 @@ _METHODS = [
     ("services/mail/**.py", "python"),
     ("services/membership/**.py", "python"),
     ("services/preferences/preferences.py", "python"),
+    ("services/reports/why.py", "python"),
     ("services/preferences/on_behalf.py", "python"),
     ("domain/address.py", "python"),
     ("domain/usernames.py", "python"),
@@ -68,12 +71,14 @@ def extract() -> Catalog:
     for name, _line, message, comments, context in found:
         if message and message != ("", ""):
             catalogue.add(message, locations=[(f"portal/{name}", None)], auto_comments=comments, context=context)
+    for words in (*Why, *_SOURCES):
+        catalogue.add(str(words), locations=[("portal/domain/membership.py", None)])
     return catalogue
 
 
-def sources() -> Iterator[Path]:
-    """Yield the catalogues of all languages."""
-    yield from sorted(ROOT.glob("portal/locale/*/LC_MESSAGES/portal.po"))
+def sources() -> list[Path]:
+    """Return the catalogues of all languages."""
+    return sorted(ROOT.glob("portal/locale/*/LC_MESSAGES/portal.po"))
 
 
 def read(path: Path) -> Catalog:

@@ -12,8 +12,33 @@ from portal.errors import ChangedMeanwhileError
 from portal.models import AccountChange
 from portal.services.history import Actor
 from portal.services.transaction import reading
+from portal.translation import marked
 
 _LONGEST = 1_000  # characters of a value
+# What lines say, but for mergers, which name the other account.
+KINDS = (
+    marked("made"),
+    marked("made, a superuser"),
+    marked("imported"),
+    marked("linked"),
+    marked("unlinked"),
+    marked("renamed"),
+    marked("invited"),
+    marked("activated"),
+    marked("deactivated"),
+    marked("deleted"),
+    marked("name changed"),
+    marked("groups changed"),
+    marked("address changed"),
+    marked("address added"),
+    marked("address removed"),
+    marked("another main address"),
+    marked("change of address undone"),
+    marked("given a password"),
+    marked("password changed"),
+    marked("made a superuser"),
+    marked("no longer a superuser"),
+)
 
 
 class AccountLine(NamedTuple):

@@ -572,7 +572,7 @@ def revoke(
         user = row_of_one_who_may_go(session, username, as_of=as_of)
         user.is_superuser, user_id = False, user.id
         ended = api_keys.end(session, user_id, now=now)
-        _record(session, user, "no superuser any more", actor=actor)
+        _record(session, user, "no longer a superuser", actor=actor)
     security_log.log("role revoked", user=user_id)
     for key_id in ended:
         security_log.log("key revoked", api_key=key_id, user=user_id)

@@ -17,6 +17,7 @@ from portal.services.reports import lists as list_reports
 from portal.services.reports.lists import HistoryLine
 from portal.services.sync import new_members, plans, runs
 from portal.services.transaction import reading
+from portal.translation import gettext, marked
 
 _LINES = 20  # of the history
 
@@ -125,9 +126,13 @@ def explain(
 
 def _of_nobody(mailing_list: MailingList, address: str, history: tuple[HistoryLine, ...]) -> Explanation:
     sentences = (
-        f"{address} is not known here: no account holds it, and nothing is stored for it on {mailing_list.handle}.",
-        "Whether it is on the list was not looked up: only a run reads the roster.",
-        "If it is, it counts as one without an account, and no run touches it.",
+        gettext(
+            "%(address)s is not known here: no account holds it, and nothing is stored for it on %(handle)s.",
+            address=address,
+            handle=mailing_list.handle,
+        ),
+        gettext("Whether it is on the list was not looked up: only a run reads the roster."),
+        gettext("If it is, it counts as one without an account, and no run touches it."),
     )
     return Explanation(
         handle=mailing_list.handle,
@@ -241,80 +246,116 @@ def _lacks_options(session: Session, mailing_list: MailingList, address_id: int)
 
 
 _NEXT = {
-    Action.INIT: "the next run takes over what the list says",
-    Action.ADD: "the next run adds it",
-    Action.REMOVE: "the next run removes it",
-    Action.LEFT: "the next run takes over that they left",
-    Action.JOINED: "the next run takes over that they joined",
-    Action.NOTHING: "nothing is to be done",
+    Action.INIT: marked("the next run takes over what the list says"),
+    Action.ADD: marked("the next run adds it"),
+    Action.REMOVE: marked("the next run removes it"),
+    Action.LEFT: marked("the next run takes over that they left"),
+    Action.JOINED: marked("the next run takes over that they joined"),
+    Action.NOTHING: marked("there is nothing to do"),
+}
+_PLACES = {
+    True: marked("%(address)s is on %(handle)s: %(then)s."),
+    False: marked("%(address)s is not on %(handle)s: %(then)s."),
+    None: marked("%(address)s may be on %(handle)s: %(then)s."),
 }
 
 
 def _summary(known: _Known) -> str:
-    place = {True: "is on", False: "is not on", None: "may be on"}[known.row.seen]
     action = known.decision.action
     if known.row.waiting_since:
-        then = "its add is waiting for approval"
-    elif known.decision.held_back:
-        then = f"the next run does not {'add' if action is Action.ADD else 'remove'} it yet"
-    else:
+        then = marked("its add is waiting for approval")
+    elif not known.decision.held_back:
         then = _NEXT[action]
-    return f"{known.row.canonical} {place} {known.mailing_list.handle}: {then}."
+    elif action is Action.ADD:
+        then = marked("the next run does not add it yet")
+    else:
+        then = marked("the next run does not remove it yet")
+    place = _PLACES[known.row.seen]
+    return gettext(place, address=known.row.canonical, handle=known.mailing_list.handle, then=gettext(then))
 
 
 def _on_the_list(known: _Known) -> str:
-    address, handle = known.row.canonical, known.mailing_list.handle
-    when = f" (last good run: {known.moment(known.last_good_at)})" if known.last_good_at else ""
-    match known.row.seen:
-        case True:
-            return f"{address} is on {handle}, as last seen{when}."
-        case False:
-            return f"{address} is not on {handle}, as last seen{when}."
-    return f"Whether {address} is on {handle} is not known: no run has looked for it yet{when}."
+    at = known.last_good_at
+    when = gettext(" (last good run: %(at)s)", at=known.moment(at)) if at else ""
+    sentence = {
+        True: marked("%(address)s is on %(handle)s, as last seen%(when)s."),
+        False: marked("%(address)s is not on %(handle)s, as last seen%(when)s."),
+        None: marked("Whether %(address)s is on %(handle)s is not known: no run has looked for it yet%(when)s."),
+    }[known.row.seen]
+    return gettext(sentence, address=known.row.canonical, handle=known.mailing_list.handle, when=when)
 
 
 def _held_by(known: _Known) -> str:
     if not known.holders:
-        return "No account holds it."
-    names = " and ".join(_called(each) for each in known.holders)
-    shared = "It is a shared mailbox, held by" if len(known.holders) > 1 else "It is held by"
-    if known.decision.row.state.is_managed:
-        return f"{shared} {names}."
-    return f"{shared} {names}: no active user who may see the list, so it is not managed."
+        return gettext("No account holds it.")
+    *first, last = map(_called, known.holders)
+    names = gettext("%(names)s and %(last)s", names=", ".join(first), last=last) if first else last
+    is_managed, is_shared = known.decision.row.state.is_managed, bool(first)
+    sentence = {
+        (True, True): marked("It is a shared mailbox, held by %(names)s."),
+        (True, False): marked("It is held by %(names)s."),
+        (False, True): marked(
+            "It is a shared mailbox, held by %(names)s: no active user who may see the list, so it is not managed."
+        ),
+        (False, False): marked("It is held by %(names)s: no active user who may see the list, so it is not managed."),
+    }[is_managed, is_shared]
+    return gettext(sentence, names=names)
 
 
 def _called(holder: Holder) -> str:
     if not holder.is_active:
-        return f"{holder.username} (inactive)"
-    return holder.username if holder.may_see else f"{holder.username} (outside the audience)"
+        return gettext("%(username)s (inactive)", username=holder.username)
+    if holder.may_see:
+        return holder.username
+    return gettext("%(username)s (outside the audience)", username=holder.username)
 
 
 def _chosen(known: _Known) -> tuple[str, ...]:
     row = known.row
     if row.subscribed is None:
-        return ("Nothing has been chosen for it.",)
-    wanted = "subscribed" if row.subscribed else "unsubscribed"
+        return (gettext("Nothing has been chosen for it."),)
     latest = next(iter(known.history), None)
     actor = latest.actor if latest and latest.at == row.changed_at else ""
     given = latest.reason if latest and latest.at == row.changed_at and latest.source != "rule" else ""
-    reason = f" Reason given: {given}." if given else ""
-    how = {
-        "user": f"chosen by {actor or 'its holder'}",
-        "superuser": f"chosen for its holder by {actor or 'a superuser'}",
-        "link": "by a link in a mail to the address",
-        "init": "taken over from the list",
-        "list": "because they joined at the list" if row.subscribed else "because they left at the list",
-        "rule": f"by rule, as {_cause(row)}{f' by {actor}' if actor else ''}",
-        "import": "imported",
-    }[row.source]
-    sentence = f"Wanted here: {wanted}, {how}, {known.moment(row.changed_at)}.{reason}"
-    return (sentence, "No run has read that choice yet.") if row.touched else (sentence,)
+    wanted = marked("Wanted here: subscribed, %(how)s, %(at)s.")
+    if not row.subscribed:
+        wanted = marked("Wanted here: unsubscribed, %(how)s, %(at)s.")
+    sentence = gettext(wanted, how=_how(row, actor), at=known.moment(row.changed_at))
+    if given:
+        sentence += gettext(" Reason given: %(reason)s.", reason=given)
+    return (sentence, gettext("No run has read that choice yet.")) if row.touched else (sentence,)
+
+
+def _how(row: Any, actor: str) -> str:
+    if row.source == "rule":
+        cause = gettext(_cause(row))
+        return gettext("by rule, as %(cause)s by %(actor)s", cause=cause, actor=actor) if actor else _by_rule(cause)
+    if row.source == "user":
+        return gettext("chosen by %(actor)s", actor=actor or gettext("its holder"))
+    if row.source == "superuser":
+        return gettext("chosen for its holder by %(actor)s", actor=actor or gettext("a superuser"))
+    return gettext(_BY_ITSELF[row.source, row.subscribed])
+
+
+_BY_ITSELF = {
+    **dict.fromkeys((("link", True), ("link", False)), marked("by a link in a mail to the address")),
+    **dict.fromkeys((("init", True), ("init", False)), marked("taken over from the list")),
+    **dict.fromkeys((("import", True), ("import", False)), marked("imported")),
+    ("list", True): marked("because they joined at the list"),
+    ("list", False): marked("because they left at the list"),
+}
+
+
+def _by_rule(cause: str) -> str:
+    return gettext("by rule, as %(cause)s", cause=cause)
 
 
 def _cause(row: Any) -> str:
     if row.subscribed and row.version == 0:
-        return "its holder was new, and the list subscribes new members"
-    return "an address was changed" if row.subscribed else "another address was chosen, given or taken"
+        return marked("its holder was new, and the list subscribes new members")
+    if row.subscribed:
+        return marked("an address was changed")
+    return marked("another address was chosen, added or removed")
 
 
 def _at_the_list(known: _Known) -> tuple[str, ...]:
@@ -322,13 +363,17 @@ def _at_the_list(known: _Known) -> tuple[str, ...]:
     if row.push_result:
         sentences.append(_not_taken(known))
     if known.successor:
-        sentences.append(f"Its holder changed to {known.successor}.")
+        sentences.append(gettext("Its holder changed to %(address)s.", address=known.successor))
     if row.departed:
-        sentences.append("That nobody holds it any more who may see the list has been dealt with.")
+        sentences.append(gettext("Nobody who may see the list holds it any more; a run has dealt with that."))
     if known.our_act:
-        sentences.append(f"A run that has not ended was to {known.our_act} it; the next one finds out whether it did.")
+        unfinished = {
+            Action.ADD: marked("A run that has not ended was to add it; the next one finds out whether it did."),
+            Action.REMOVE: marked("A run that has not ended was to remove it; the next one finds out whether it did."),
+        }
+        sentences.append(gettext(unfinished[known.our_act]))
     if known.planned_run:
-        sentences.append(f"The planned run {known.planned_run} is open; what it does stands in its own plan.")
+        sentences.append(gettext("The planned run %(id)s is open; it has a plan of its own.", id=known.planned_run))
     return tuple(sentences)
 
 
@@ -336,41 +381,60 @@ def _not_taken(known: _Known) -> str:
     """Return what became of the last push, which did not take."""
     row = known.row
     if row.push_result in {"pending", "confirm"}:
-        what = "approval at the list" if row.push_result == "pending" else "the member's confirmation"
-        return f"Its add has been waiting for {what} since {known.moment(row.waiting_since or row.refused_at)}."
-    when = f" on {known.moment(row.refused_at)}" if row.refused_at else ", and it is to be tried again"
+        since = known.moment(row.waiting_since or row.refused_at)
+        if row.push_result == "pending":
+            return gettext("Its add has been waiting for approval at the list since %(at)s.", at=since)
+        return gettext("Its add has been waiting for the member's confirmation since %(at)s.", at=since)
+    when = gettext(", and it is to be tried again")
+    if row.refused_at:
+        when = gettext(" on %(at)s", at=known.moment(row.refused_at))
     if row.push_result == "rejected":
-        return f"The list manager refused it{when}: {row.refusal}."
-    return f"The {'add' if row.subscribed else 'removal'} had no effect{when}: {row.refusal}."
+        sentence = marked("The list manager refused it%(when)s: %(words)s.")
+    elif row.subscribed:
+        sentence = marked("The add had no effect%(when)s: %(words)s.")
+    else:
+        sentence = marked("The removal had no effect%(when)s: %(words)s.")
+    return gettext(sentence, when=when, words=row.refusal)
 
 
 def _next_run(known: _Known) -> tuple[str, ...]:
     """Return what the next run does, and why, in the words of the planner's decision."""
     if known.decision.held_back:
         return (_put_off(known),)
-    unless = ", unless it is there already" if known.row.seen is None else ""
+    if known.decision.action is Action.ADD and known.lacks_options:
+        return (gettext(_WITHOUT_OPTIONS),)
+    return (gettext("The next run %(words)s.", words=_next_words(known)),)
+
+
+def _next_words(known: _Known) -> str:
     match known.decision.action:
-        case Action.INIT:
-            words = "takes over what the list says: subscribed if it is on it, else unsubscribed"
-        case Action.ADD if known.lacks_options:
-            return (_WITHOUT_OPTIONS,)
-        case Action.ADD if known.decision.reason is Reason.NEW_MEMBER:
-            words = "adds it, unless it is there already: its holder is new, and the list subscribes new members"
         case Action.ADD:
-            words = f"adds it: it is wanted on the list{unless}"
+            return gettext(_why_added(known))
         case Action.REMOVE:
-            words = f"removes it: {_why_removed(known)}"
-        case Action.LEFT:
-            where = "by a mailed link" if known.decision.reason is Reason.LINK else "at the list"
-            words = f"takes over that they left {where}: it becomes unsubscribed"
-        case Action.JOINED:
-            words = "takes over that they joined at the list: it becomes subscribed"
+            return gettext("removes it: %(why)s", why=_why_removed(known))
         case Action.NOTHING:
-            words = f"does nothing about it: {_why_nothing(known)}"
-    return (f"The next run {words}.",)
+            return gettext("does nothing about it: %(why)s", why=gettext(_why_nothing(known)))
+        case Action.LEFT if known.decision.reason is Reason.LINK:
+            return gettext("takes over that they left by a mailed link: it becomes unsubscribed")
+    return gettext(_TAKES_OVER[known.decision.action])
 
 
-_WITHOUT_OPTIONS = (
+_TAKES_OVER = {
+    Action.INIT: marked("takes over what the list says: subscribed if it is on it, else unsubscribed"),
+    Action.LEFT: marked("takes over that they left at the list: it becomes unsubscribed"),
+    Action.JOINED: marked("takes over that they joined at the list: it becomes subscribed"),
+}
+
+
+def _why_added(known: _Known) -> str:
+    if known.decision.reason is Reason.NEW_MEMBER:
+        return marked("adds it, unless it is there already: its holder is new, and the list subscribes new members")
+    if known.row.seen is None:
+        return marked("adds it: it is wanted on the list, unless it is there already")
+    return marked("adds it: it is wanted on the list")
+
+
+_WITHOUT_OPTIONS = marked(
     "The last run did not add it, and the next run does not either: mail was switched off at the address that its "
     "holder had before, and this list manager, or a generated script, cannot switch it off here."
 )
@@ -378,32 +442,42 @@ _WITHOUT_OPTIONS = (
 
 def _why_nothing(known: _Known) -> str:
     if known.row.subscribed is None:
-        return "it is not managed, and nothing was chosen"
+        return marked("it is not managed, and nothing was chosen")
     if not known.decision.state.is_managed:
-        return "it is not managed, and its departure leaves nothing to do"
+        return marked("it is not managed, and its departure leaves nothing to do")
     if known.row.seen is None:
-        return "it is not wanted on the list; if it is on it, it is removed"
-    return "the list agrees with what is wanted here"
+        return marked("it is not wanted on the list; if it is on it, it is removed")
+    return marked("the list agrees with what is wanted here")
 
 
 def _put_off(known: _Known) -> str:
-    verb = "add" if known.decision.action is Action.ADD else "remove"
+    is_add = known.decision.action is Action.ADD
     if known.decision.reason is Reason.LIST_ADDRESS:
-        return "It is the address of a mailing list, which is never added to a list."
+        return gettext("It is the address of a mailing list, which is never added to a list.")
     if known.decision.reason is Reason.SUCCESSOR:
-        return f"The next run does not {verb} it yet: {known.successor} has to be on the list first."
-    due = known.row.refused_at + plans.RETRY_AFTER
-    return (
-        f"The next run does not {verb} it before {known.moment(due)}, a day after the last try, "
-        "unless the choice changes."
+        sentence = (
+            marked("The next run does not add it yet: %(address)s has to be on the list first.")
+            if is_add
+            else marked("The next run does not remove it yet: %(address)s has to be on the list first.")
+        )
+        return gettext(sentence, address=known.successor)
+    sentence = (
+        marked("The next run does not add it before %(at)s, a day after the last try, unless the choice changes.")
+        if is_add
+        else marked(
+            "The next run does not remove it before %(at)s, a day after the last try, unless the choice changes."
+        )
     )
+    return gettext(sentence, at=known.moment(known.row.refused_at + plans.RETRY_AFTER))
 
 
 def _why_removed(known: _Known) -> str:
     match known.decision.reason:
         case Reason.MOVED:
-            after = ", after that one was added" if known.decision.after is not None else ""
-            return f"its holder changed to {known.successor or 'another address'}{after}"
+            address = known.successor or gettext("another address")
+            if known.decision.after is not None:
+                return gettext("its holder changed to %(address)s, after that one was added", address=address)
+            return gettext("its holder changed to %(address)s", address=address)
         case Reason.DEPARTED:
-            return "no active user who may see the list holds it any more"
-    return "it is not wanted on the list"
+            return gettext("no active user who may see the list holds it any more")
+    return gettext("it is not wanted on the list")

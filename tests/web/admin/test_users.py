@@ -254,7 +254,7 @@ def test_search_answers_why_a_shared_address_is_on_each_list(bob: Visitor, alice
     assert "Held by alice" in page.text
     assert "Held by dora" in page.text
     assert summaries(page) == [
-        "alice@example.org is on members: nothing is to be done.",
+        "alice@example.org is on members: there is nothing to do.",
         "alice@example.org may be on tech: the next run takes over what the list says.",
     ]
     lists = {each["href"] for _, each in page.tags if (each.get("href") or "").startswith("/admin/lists/")}
@@ -328,7 +328,7 @@ def test_whatever_is_done_to_an_account_stands_in_its_history_with_who_did_it(
 
     cells = re.findall(r'data-label="(What|By)">\s*([^<:\n]*)', page.html)
     assert [words for what, words in cells if what == "What"] == [
-        "deleted", "given a password", "no superuser any more", "made a superuser", "activated", "deactivated",
+        "deleted", "given a password", "no longer a superuser", "made a superuser", "activated", "deactivated",
         "groups changed", "name changed", "address changed",
     ]  # fmt: skip
     assert {words for what, words in cells if what == "By"} == {"bob"}
