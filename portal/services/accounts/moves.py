@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import product
 from typing import NamedTuple
 
-from sqlalchemy import and_, exists, not_, select, union, update
+from sqlalchemy import and_, exists, func, not_, select, union, update
 from sqlalchemy.orm import Session, aliased
 
 from portal import database
@@ -148,6 +148,14 @@ def _note_unsettled(
         }
         of_seat = and_(UserAddress.user_id == account, UserAddress.address_id == address_id)
         session.execute(update(UserAddress).where(of_seat).values(values))
+
+
+def rename_list(session: Session, old: str, new: str) -> None:
+    """Carry over to its new handle what is to be settled of a list later."""
+    lines = func.replace("\n" + UserAddress.unsettled_lists + "\n", f"\n{old}\n", f"\n{new}\n")
+    renamed = func.substr(lines, 2, func.length(lines) - 2)
+    holds = UserAddress.unsettled_lists.contains(old, autoescape=True)
+    session.execute(update(UserAddress).where(holds).values(unsettled_lists=renamed))
 
 
 class _Person(NamedTuple):

@@ -12,6 +12,7 @@ from portal.domain.run import NEVER_BEGUN
 from portal.errors import BadInputError, DuplicateError
 from portal.models import Preference, Run, RunLine
 from portal.services import history, preference_rows
+from portal.services.accounts import moves
 from portal.services.sync import carried_options, leases
 from portal.services.transaction import transaction
 
@@ -49,6 +50,7 @@ def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> Car
             run_lines=_carry(session, update(RunLine).where(RunLine.list_handle == old), new),
         )
         carried_options.rename_list(session, old, new)
+        moves.rename_list(session, old, new)
         if not any(carried):
             raise BadInputError(f"nothing is stored for {old}: is that what the list's handle was?")
     return carried

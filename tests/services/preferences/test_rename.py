@@ -1,7 +1,7 @@
 """A list that gets another handle: `flask mailinglist rename`."""
 
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import event, func, select, update
 from sqlalchemy.orm import Session
 
 from portal.config import load_catalogue
@@ -9,7 +9,7 @@ from portal.domain.roster_text import RosterText
 from portal.errors import BadInputError, DuplicateError, LeaseHeldError, UnknownListError
 from portal.extensions import db
 from portal.listmanagers import registry
-from portal.models import History, Lease, Preference, Run, RunLine
+from portal.models import History, Lease, Preference, Run, RunLine, UserAddress
 from portal.services.preferences.rename import Carried, rename
 from portal.services.sync import leases
 from portal.services.sync.list_init import list_init
@@ -70,6 +70,26 @@ def test_everything_is_carried_over_and_the_next_run_goes_on_as_if_nothing_had_b
     told = {(each.row.canonical, str(each.action)) for each in sync_result.plan.lines}
     assert told == {("alice@example.org", "left"), ("bob@example.org", "joined")}
     assert session.scalars(select(Lease)).all() == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("members", "everybody"),
+        ("board\nmembers\ntech", "board\neverybody\ntech"),
+        ("members-old", "members-old"),
+        (None, None),
+    ],
+)
+def test_what_is_to_be_settled_later_is_carried_over(
+    session: Session, catalogue, before: str | None, after: str | None
+):
+    make_user(session, "alice")
+    make_preference(session, "members", "alice@example.org", True)
+    session.execute(update(UserAddress).values(unsettled_lists=before))
+    session.commit()
+    rename(session, "members", "everybody", catalogue=catalogue)
+    assert session.scalar(select(UserAddress.unsettled_lists)) == after
 
 
 def test_an_interrupted_run_is_repaired_under_the_new_handle(
