@@ -1,4 +1,7 @@
-"""Notices for operators: a run failed, needs approval or is overdue; when it begins, once a day, when it is over."""
+"""Notices for operators: a run or an import of members failed or needs approval, or a list is overdue.
+
+They are asked for when it begins, once a day, and when it is over.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -11,7 +14,7 @@ from portal import database
 from portal.config import Catalogue
 from portal.domain.address import canonical
 from portal.domain.run import RunState
-from portal.models import KnownTrouble
+from portal.models import KnownTrouble, MemberImport
 from portal.services import outbox
 from portal.services.outbox import Wanted
 from portal.services.reports import lists as list_reports
@@ -19,6 +22,10 @@ from portal.services.reports.lists import Alarm
 from portal.services.transaction import reading, transaction
 
 _EVERY = timedelta(days=1)
+_IMPORTS = ""  # stands for the handle of a list where a trouble is that of imports
+_IMPORTS_PAGE = "/admin/users/imports"
+_PLAN_KEPT = timedelta(hours=25)  # the plan of an import can be applied for a day, and by then cron has another one
+_IMPORT_WORDS = {"failed": "the last import of members failed", "held": "an import of members needs approval"}
 _KINDS = {RunState.HELD: "held", RunState.FAILED: "failed", RunState.UNFINISHED: "failed"}
 _WORDS = {
     "failed": "the last run of {name} failed",
@@ -28,12 +35,12 @@ _WORDS = {
 
 
 class _Trouble(NamedTuple):
-    """One trouble of a list: its key, its words, and the run that it is about."""
+    """One trouble of a list, or of imports: its key, its words, and the page that shows it."""
 
     handle: str
     kind: str
     words: str
-    run_id: int | None
+    page: str
 
 
 def ask_for(session: Session, *, operators: Sequence[str], catalogue: Catalogue, now: datetime) -> int:
@@ -41,7 +48,7 @@ def ask_for(session: Session, *, operators: Sequence[str], catalogue: Catalogue,
 
     Whatever notices it at the same time, each is mailed once.
     """
-    if not operators or not catalogue.enabled or not catalogue.lists:
+    if not operators or not catalogue.enabled:
         return 0
     current = {(each.handle, each.kind): each for each in _troubles(session, catalogue, now)}
     with reading(session):
@@ -61,7 +68,8 @@ def ask_for(session: Session, *, operators: Sequence[str], catalogue: Catalogue,
 
 
 def _troubles(session: Session, catalogue: Catalogue, now: datetime) -> Iterator[_Trouble]:
-    for alarm in list_reports.conditions(session, catalogue=catalogue, now=now):
+    yield from _trouble_of_imports(session, now)
+    for alarm in list_reports.conditions(session, catalogue=catalogue, now=now) if catalogue.lists else ():
         if alarm.last_run_id is None:
             continue  # a new list that nobody has synced yet
         kind = _KINDS.get(RunState(alarm.last_state or RunState.DONE))
@@ -72,8 +80,17 @@ def _troubles(session: Session, catalogue: Catalogue, now: datetime) -> Iterator
 
 
 def _trouble(alarm: Alarm, kind: str) -> _Trouble:
-    run_id = None if kind == "overdue" else alarm.last_run_id
-    return _Trouble(alarm.handle, kind, _WORDS[kind].format(name=alarm.name), run_id)
+    page = f"/admin/lists/{alarm.handle}" if kind == "overdue" else f"/admin/runs/{alarm.last_run_id}"
+    return _Trouble(alarm.handle, kind, _WORDS[kind].format(name=alarm.name), page)
+
+
+def _trouble_of_imports(session: Session, now: datetime) -> Iterator[_Trouble]:
+    ended = MemberImport.state.in_([*_IMPORT_WORDS, "done"])
+    query = select(MemberImport.id, MemberImport.state, MemberImport.started_at).where(ended)
+    with reading(session):
+        last = session.execute(query.order_by(MemberImport.id.desc()).limit(1)).one_or_none()
+    if last is not None and last.state in _IMPORT_WORDS and last.started_at > now - _PLAN_KEPT:
+        yield _Trouble(_IMPORTS, last.state, _IMPORT_WORDS[last.state], f"{_IMPORTS_PAGE}/{last.id}")
 
 
 def _begun(session: Session, new: Sequence[_Trouble], now: datetime) -> Iterator[dict[str, str]]:
@@ -101,11 +118,14 @@ def _going_on(
 def _over(session: Session, keys: set[tuple[str, str]], catalogue: Catalogue) -> Iterator[dict[str, str]]:
     for handle, kind in sorted(keys):
         gone = delete(KnownTrouble).where(KnownTrouble.list_handle == handle, KnownTrouble.kind == kind)
-        if session.execute(gone.returning(KnownTrouble.kind)).scalar() is not None and handle in catalogue.lists:
+        if session.execute(gone.returning(KnownTrouble.kind)).scalar() is None:
+            continue
+        if handle == _IMPORTS:
+            yield {"what": f"over: {_IMPORT_WORDS[kind]}", "page": _IMPORTS_PAGE}
+        elif handle in catalogue.lists:
             words = _WORDS[kind].format(name=catalogue.lists[handle].name)
             yield {"what": f"over: {words}", "page": f"/admin/lists/{handle}"}
 
 
 def _details(trouble: _Trouble, words: str) -> dict[str, str]:
-    page = f"/admin/lists/{trouble.handle}" if trouble.run_id is None else f"/admin/runs/{trouble.run_id}"
-    return {"what": words, "page": page}
+    return {"what": words, "page": trouble.page}

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.config import Catalogue
-from portal.models import MailRequest, Run
+from portal.models import MailRequest, MemberImport, Run
 from portal.services import outbox
 from portal.services.reports import operator_notices
 from portal.services.transaction import reading
@@ -84,6 +84,33 @@ def test_an_overdue_list_is_told_and_told_again_a_day_later(session: Session, cl
     assert news() == []
     clock.advance(hours=1)
     assert news() == [f"still: {words} /admin/lists/members"]
+
+
+def test_an_import_that_needs_approval_leads_to_its_plan(session: Session, clock: Clock, news: News) -> None:
+    def add_import(state: str) -> int:
+        row = MemberImport(
+            source="x", asked_by="cron", asked_by_id=None, started_at=clock(), state=state, deactivates=True
+        )
+        session.add(row)
+        session.commit()
+        number = row.id
+        session.rollback()
+        return number
+
+    add_import("done")
+    assert news() == []
+    held = add_import("held")
+    add_import("shown")  # somebody looks at a file in the browser
+    assert news() == [f"an import of members needs approval /admin/users/imports/{held}"]
+    clock.advance(days=1)
+    held = add_import("held")
+    assert news() == [f"still: an import of members needs approval /admin/users/imports/{held}"]
+    add_import("done")
+    assert news() == ["over: an import of members needs approval /admin/users/imports"]
+    failed = add_import("failed")
+    assert news() == [f"the last import of members failed /admin/users/imports/{failed}"]
+    clock.advance(hours=25)
+    assert news() == ["over: the last import of members failed /admin/users/imports"]
 
 
 def test_a_new_list_that_was_never_synced_is_no_news(news: News) -> None:
