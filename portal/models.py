@@ -224,6 +224,55 @@ class KnownOptions(Base):
     read_at: Mapped[datetime]
 
 
+class ListReading(Base):
+    """What is to be read of a list beside its runs, and when: how it delivers to members, at ``due_at``.
+
+    ``asked_at``: a page asked who is on it without an account, which was read last at ``unknown_read_at``; ``message``
+    says what went wrong since.
+    """
+
+    __tablename__ = "list_readings"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    list_handle: Mapped[str] = mapped_column(String(64), primary_key=True)
+    due_at: Mapped[datetime]
+    asked_at: Mapped[datetime | None]
+    unknown_read_at: Mapped[datetime | None]
+    message: Mapped[str] = mapped_column(String(200), default="", server_default=text("''"))
+
+
+class MemberDelivery(Base):
+    """How a list delivers to a member, where that is not as usual; ``asked_at``: a page asks for it."""
+
+    __tablename__ = "member_deliveries"
+    __table_args__ = (
+        CheckConstraint("mail_off IN ('chosen', 'bounces')", name="mail_off"),
+        Index(None, "address_id"),
+        Index(None, "asked_at"),  # each minute asks what is to be read
+        {"sqlite_with_rowid": False},
+    )
+
+    list_handle: Mapped[str] = mapped_column(String(64), primary_key=True)
+    address_id: Mapped[int] = mapped_column(ForeignKey("addresses.id", ondelete="CASCADE"), primary_key=True)
+    is_digest: Mapped[bool] = mapped_column(default=False, server_default=false())
+    mail_off: Mapped[str | None] = mapped_column(String(8))
+    since: Mapped[datetime | None]
+    read_at: Mapped[datetime | None]
+    asked_at: Mapped[datetime | None]
+
+
+class UnknownSubscriber(Base):
+    """Somebody who is on a list without an account, as a superuser asked for; kept for a day."""
+
+    __tablename__ = "unknown_subscribers"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    list_handle: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    address: Mapped[str] = mapped_column(String(254))
+    read_at: Mapped[datetime]
+
+
 class History(Base):
     """One change of a preference. Append-only: erasing an address is the one permitted rewrite."""
 

@@ -199,6 +199,7 @@ PAGES = {
     "admin.one_list.why": "/admin/lists/members/why?q=member001@example.org",
     "admin.person.history": "/admin/users/2/history",
     "admin.person.ask_to_take_off": "/admin/users/2/off-all-lists",
+    "admin.readings.without_account": "/admin/lists/members/without-account",
     "admin.numbers.index": "/admin/numbers",
     "admin.numbers.export": "/admin/numbers/export",
     "admin.runs.index": "/admin/runs",

@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
+from flask import current_app
 
 from portal.cli.output import (
     CommandGroup,
@@ -189,7 +190,26 @@ def sync(
     options = SyncOptions(is_dry=dry_run, accept=accept)
     endings = run_requested() if requested else run_lists(handles, options)
     show_endings(endings, options, form=form, is_verbose=verbose or sys.stdout.isatty())
-    raise SystemExit(code_of(endings))
+    raise SystemExit(max(code_of(endings), _read_lists() if requested else _enrol(options)))
+
+
+def _read_lists() -> int:
+    from portal.services import minute
+
+    if not minute.has_readings(current_app.config["SQLALCHEMY_DATABASE_URI"], now=portal().clock()):
+        return 0
+    from portal.cli import readings
+
+    return readings.carry_out()
+
+
+def _enrol(options: SyncOptions) -> int:
+    """Have the lists read once a day from now on, by the minute's command."""
+    from portal.services.sync import readings
+
+    if not options.is_dry:
+        readings.enrol(db.session(), portal().catalogue().lists, now=portal().clock())
+    return 0
 
 
 @mailinglist.command()

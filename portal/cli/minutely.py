@@ -39,7 +39,7 @@ def minutely() -> None:
         return
     app: Application = current_app._get_current_object()  # type: ignore[attr-defined]
     app.use_database()  # mostly it is not needed, and importing it would cost more than all else here
-    codes = {_part(_carry_out_runs)}
+    codes = {_part(_carry_out_runs), _part(_read_lists)}
     if mail is not None:
         codes |= {_part(_notice), _part(lambda: _send_mail(deadline))}
     codes.add(_part(_thin))
@@ -64,6 +64,12 @@ def _carry_out_runs() -> int:
     from portal.cli.sync import code_of, run_requested
 
     return code_of(run_requested())
+
+
+def _read_lists() -> int:
+    from portal.cli import readings
+
+    return readings.carry_out()
 
 
 def _notice() -> int:
@@ -98,6 +104,10 @@ def _send_mail(deadline: float) -> int:
 def _thin() -> int:
     from portal.extensions import db
     from portal.services import outbox
+    from portal.services.sync import readings
 
     outbox.thin(db.session(), now=portal().clock())
+    catalogue = portal().readable_catalogue()
+    if catalogue is not None:
+        readings.thin(db.session(), catalogue.lists, now=portal().clock())
     return 0

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from portal.domain.delivery import Delivery
 from portal.domain.subscriber_options import SubscriberOptions
 
 
@@ -108,6 +109,21 @@ class CarriesOptions(KnowsOptions, Protocol):
         """Subscribe addresses, silently, with options that ``options`` returned; at most ``batch`` of them.
 
         Return an outcome for each address. One whose options cannot be set is not subscribed.
+        """
+
+
+@runtime_checkable
+class KnowsDelivery(Protocol):
+    """What a list manager can do besides that may send a subscriber digests, or no mail."""
+
+    @property
+    def batch(self) -> int:
+        """The most addresses that one call takes."""
+
+    def deliveries(self, addresses: Sequence[str]) -> Mapping[str, Delivery] | None:
+        """Return how the list delivers to those subscribers who do not get each message by itself.
+
+        They are keyed by the address as it was passed. None: this installation lacks what it takes to find out.
         """
 
 

@@ -13,8 +13,8 @@ from portal.errors import ListManagerUnavailableError, PortalError
 from portal.listmanagers.base import ListManager, Outcome
 
 _CALLS = (
-    "timeout", "check", "warnings", "roster", "add", "remove", "withdraw", "options", "add_with_options", "identity",
-    "password_call", "set_passwords", "shell_steps",
+    "timeout", "check", "warnings", "roster", "add", "remove", "withdraw", "options", "add_with_options",
+    "deliveries", "identity", "password_call", "set_passwords", "shell_steps",
 )  # fmt: skip
 _ANSWERS_EACH = {"add", "remove", "add_with_options", "set_passwords"}
 

@@ -9,12 +9,14 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from portal.domain.delivery import Delivery, MailOff
 from portal.domain.subscriber_options import SubscriberOptions
 from portal.errors import ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
@@ -116,6 +118,18 @@ class Mailman2(Paced):
 
     def options(self, addresses: Sequence[str]) -> dict[str, SubscriberOptions] | None:
         """Return who gets digests, or has no mail; None without the helper that memberoptions-script prints."""
+        found = self._member_options(addresses)
+        if found is None:
+            return None
+        return {address: _options(words) for address, (words, _) in found.items() if words}
+
+    def deliveries(self, addresses: Sequence[str]) -> dict[str, Delivery] | None:
+        """Return who gets digests, or has no mail, bounces among the reasons; None without the helper."""
+        found = self._member_options(addresses)
+        return None if found is None else {address: _delivery(*told) for address, told in found.items()}
+
+    def _member_options(self, addresses: Sequence[str]) -> dict[str, tuple[str, str]] | None:
+        """Return the helper's words for members, and since when their mail bounced, in seconds since 1970."""
         sendable = [each for each in addresses if not why_unsendable(each)]
         if not sendable:
             return {}
@@ -123,11 +137,11 @@ class Mailman2(Paced):
         if finished.exit_code == 1 and _NO_HELPER.search(finished.stderr):
             return None
         process.require_success(finished)
-        lines = [line.partition("\t") for line in _text(finished.stdout)]
-        for address, _, words in lines:
-            if address not in sendable or not words:
+        lines = [[*line.split("\t"), "", ""] for line in _text(finished.stdout)]
+        for address, words, bounced, *_ in lines:
+            if address not in sendable or not (words or bounced.isdecimal()):
                 raise _unreadable(finished, address)
-        return {address: _options(words) for address, _, words in lines}
+        return {address: (words, bounced) for address, words, bounced, *_ in lines}
 
     def add_with_options(self, subscribers: Sequence[tuple[str, SubscriberOptions]]) -> dict[str, Outcome]:
         """Subscribe addresses as ``add`` does, each with its options, with one save of the list for all."""
@@ -217,6 +231,13 @@ def _refused(addresses: Sequence[str], reasons: dict[str, str]) -> dict[str, Out
 
 def _options(words: str) -> SubscriberOptions:
     return SubscriberOptions(words, is_mail_off=not _MAIL_OFF.isdisjoint(words.split()))
+
+
+def _delivery(words: str, bounced: str) -> Delivery:
+    chosen = set(words.split())
+    since = datetime.fromtimestamp(int(bounced), UTC) if bounced.strip("0") else None
+    off = MailOff.BOUNCES if bounced else MailOff.CHOSEN if chosen & _MAIL_OFF else None
+    return Delivery(bool(chosen - _MAIL_OFF), off, since)
 
 
 def _missing_helper(command: str, name: str) -> Path | None:

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from msgspec import Meta
 
+from portal.domain.delivery import Delivery, MailOff
 from portal.domain.subscriber_options import SubscriberOptions
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers.base import Outcome, Result
@@ -119,6 +120,12 @@ class Mailman3(Paced):
         until = self._deadline(len(addresses))
         return {each: found for each in addresses if (found := self._options(each, until))}
 
+    def deliveries(self, addresses: Sequence[str]) -> dict[str, Delivery]:
+        """Return who gets digests, or has no mail; Mailman does not say since when."""
+        until = self._deadline(len(addresses))
+        found = {each: self._delivery(each, until) for each in addresses}
+        return {each: delivery for each, delivery in found.items() if not delivery.is_usual}
+
     def add_with_options(self, subscribers: Sequence[tuple[str, SubscriberOptions]]) -> dict[str, Outcome]:
         """Subscribe addresses as ``add`` does, each with its options."""
         until = self._deadline(len(subscribers))
@@ -160,18 +167,31 @@ class Mailman3(Paced):
         until = self._deadline(len(passwords))
         return {address: self._set_password(address, password, until) for address, password in passwords}
 
-    def _options(self, address: str, until: Deadline) -> SubscriberOptions | None:
+    def _delivery(self, address: str, until: Deadline) -> Delivery:
+        mode, status = self._preferences(address, until) or ("regular", "")
+        off = MailOff.BOUNCES if status == "by_bounces" else MailOff.CHOSEN if status in _MAIL_OFF else None
+        return Delivery(mode != "regular", off)
+
+    def _preferences(self, address: str, until: Deadline) -> tuple[str, str] | None:
+        """Return the delivery mode and the delivery status of a member; None of who is none."""
         answer = self._client.request("GET", "lists", self._list_id(until), "member", address.lower(), until=until)
         if answer.status == 404:
             return None
         member = _table(answer, 200)
         answer = self._client.request("GET", "members", str(member.get("member_id")), "preferences", until=until)
         status = _table(answer, 200).get("delivery_status")
+        return str(member.get("delivery_mode") or "regular"), str(status or "")
+
+    def _options(self, address: str, until: Deadline) -> SubscriberOptions | None:
+        found = self._preferences(address, until)
+        if found is None:
+            return None
+        mode, status = found
         chosen = {}
-        if member.get("delivery_mode") not in {None, "regular"}:
-            chosen["delivery_mode"] = str(member["delivery_mode"])
+        if mode != "regular":
+            chosen["delivery_mode"] = mode
         if status in _MAIL_OFF:
-            chosen["delivery_status"] = str(status)
+            chosen["delivery_status"] = status
         return SubscriberOptions(urlencode(chosen), is_mail_off=status in _MAIL_OFF) if chosen else None
 
     def _add(self, address: str, until: Deadline, options: Sequence[tuple[str, str]] = ()) -> Outcome:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from portal.domain.address import canonical
+from portal.domain.delivery import Delivery, MailOff
 from portal.domain.subscriber_options import SubscriberOptions
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
@@ -109,6 +110,13 @@ class Mlmmj(Paced):
             if variants and variants[0] != _NORMAL:
                 found[address] = SubscriberOptions(variants[0], is_mail_off=variants[0] == _NO_MAIL)
         return found
+
+    def deliveries(self, addresses: Sequence[str]) -> dict[str, Delivery]:
+        """Return who gets digests, or has no mail; whose mail bounces, mlmmj takes off the list."""
+        return {
+            address: Delivery(found.words != _NO_MAIL, MailOff.CHOSEN if found.is_mail_off else None)
+            for address, found in self.options(addresses).items()
+        }
 
     def add_with_options(self, subscribers: Sequence[tuple[str, SubscriberOptions]]) -> dict[str, Outcome]:
         """Subscribe to the variant that the options name."""

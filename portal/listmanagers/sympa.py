@@ -9,13 +9,15 @@ empty, empty once more while the database answers.
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
+from urllib.parse import parse_qsl
 
 from msgspec import Meta
 
+from portal.domain.delivery import Delivery, MailOff
 from portal.domain.subscriber_options import SubscriberOptions
 from portal.errors import CallFailedError, ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import member_dump, process
@@ -100,6 +102,12 @@ class Sympa(Paced):
         _, content = self._dumped(time.monotonic() + self.timeout(len(addresses)))
         found = member_dump.options(content, now=time.time())
         return {each: found[each.lower()] for each in addresses if each.lower() in found}
+
+    def deliveries(self, addresses: Sequence[str]) -> dict[str, Delivery]:
+        """Return who gets digests or summaries, or has no mail; Sympa itself switches no mail off that bounces."""
+        modes = {address: dict(parse_qsl(found.words)) for address, found in self.options(addresses).items()}
+        found = {address: _delivery(chosen) for address, chosen in modes.items()}
+        return {address: each for address, each in found.items() if not each.is_usual}
 
     def add_with_options(self, subscribers: Sequence[tuple[str, SubscriberOptions]]) -> dict[str, Outcome]:
         """Subscribe addresses with their reception modes, by ``restore``, which adds what a member.dump holds.
@@ -267,6 +275,12 @@ class Sympa(Paced):
                 "set list in mailinglists.toml where its name is not the handle"
             )
         return finished
+
+
+def _delivery(chosen: Mapping[str, str]) -> Delivery:
+    mode = chosen.get("reception", "")
+    is_off = mode == "nomail" or "suspend" in chosen
+    return Delivery(mode in {"digest", "digestplain", "summary"}, MailOff.CHOSEN if is_off else None)
 
 
 def open_list(settings: Settings, list_name: str) -> Sympa:

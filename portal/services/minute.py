@@ -35,9 +35,20 @@ QUESTIONS = {
     "changes of lists": Question(
         "SELECT 1 FROM history WHERE id > coalesce((SELECT number FROM notice_marks WHERE name = 'lists'), 0)"
     ),
+    "readings": Question(
+        "SELECT 1 FROM list_readings WHERE asked_at IS NOT NULL OR due_at <= {} OR due_at > {}",
+        (timedelta(), timedelta(days=2)),
+    ),
+    "deliveries": Question("SELECT 1 FROM member_deliveries WHERE asked_at IS NOT NULL"),
+    "old readings": Question("SELECT 1 FROM unknown_subscribers WHERE read_at <= {}", (-timedelta(days=1),)),
     "old mail": Question("SELECT 1 FROM outbox WHERE ended_at <= {}", (-timedelta(days=30),)),
     "old links": Question("SELECT 1 FROM mailed_links WHERE expires_at <= {}", (-timedelta(days=1),)),
 }
+
+
+def has_readings(uri: str, *, now: datetime) -> bool:
+    """Tell whether something is to be read of a list."""
+    return has_work(uri, now=now, without=QUESTIONS.keys() - {"readings", "deliveries"})
 
 
 def has_work(uri: str, *, now: datetime, without: Collection[str] = ()) -> bool:

@@ -17,6 +17,8 @@ from portal.extensions import db, portal
 from portal.faults import fault_of
 from portal.services.preferences import preferences
 from portal.services.preferences.preferences import Choice, HeldAddress, Offer
+from portal.services.reports import deliveries
+from portal.services.reports.deliveries import ListDelivery
 from portal.translation import gettext, ngettext, translations
 from portal.web import guards, shown, unsaved
 from portal.web.forms import ListsForm, PostedForm, ShownForm, SubscriptionsForm
@@ -158,6 +160,8 @@ def _page(form: PostedForm | None = None) -> str:
     return render_template(
         "subscriptions/show.html",
         form=form,
+        names={offer.mailing_list.handle: offer.mailing_list.name for offer in page.offers},
+        deliveries=[*page.deliveries, *(_lost(offers) if page.has_moved else ())],
         filtered=filtered,
         page=page,
         sections=_sections(offers),
@@ -168,6 +172,12 @@ def _page(form: PostedForm | None = None) -> str:
         shown=shown.sign("subscriptions", {handle: address_id or 0 for handle, address_id in stored.items()}),
         hours=catalogue.applied_within_hours,
     )
+
+
+def _lost(offers: Sequence[Offer]) -> tuple[ListDelivery, ...]:
+    """Return the lists that an earlier address of the member had lost by bouncing, and that they are not on."""
+    missing = [each.mailing_list.handle for each in offers if not each.is_ticked]
+    return deliveries.lost(db.session(), guards.member().id, missing)
 
 
 def _rows(

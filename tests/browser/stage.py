@@ -17,10 +17,10 @@ from flask import Flask
 from sqlalchemy.orm import Session
 from werkzeug.serving import make_server
 
-from portal.models import Run, RunLine
+from portal.models import ListReading, MemberDelivery, Run, RunLine, UnknownSubscriber
 from portal.services.accounts.passwords import hash_password
 from portal.services.membership import linking
-from tests.factories import make_preference, make_user
+from tests.factories import make_address, make_preference, make_user
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -82,6 +82,7 @@ PAGES: dict[str, tuple[str | None, str]] = {
     "run-of-which-no-line-fits": ("bob", "/admin/runs/10?action=add"),
     "run-in-progress": ("bob", "/admin/runs/12?refresh=no"),
     "list": ("bob", "/admin/lists/social"),
+    "subscribers-without-an-account": ("bob", "/admin/lists/social/without-account"),
     "list-by-a-state": ("bob", "/admin/lists/social?state=refused&sort=-since"),
     "list-where-none-fits": ("bob", "/admin/lists/tech?q=nobody"),
     "list-by-a-filter-that-cannot-be": ("bob", "/admin/lists/tech?state=nonsense"),
@@ -160,6 +161,13 @@ def people(session: Session, *, now: datetime) -> None:
     make_preference(session, "board", alice, True, seen=False, waiting_since=now - timedelta(days=1), **day)
     make_preference(session, "unbroken", alice, True, seen=False, **day)
     make_preference(session, "tech", long, True, seen=False, touched=True, **ago)
+    bounced = {"address_id": make_address(session, alice), "mail_off": "bounces", "since": now, "read_at": now}
+    session.add(MemberDelivery(list_handle="members", **bounced))
+    unknown = (f"{'x' * 60}@{'y' * 60}.example.net", "stranger@example.net")
+    for number, address in enumerate(unknown, 1):
+        session.add(UnknownSubscriber(list_handle="social", number=number, address=address, read_at=now))
+    session.add(ListReading(list_handle="social", due_at=now, unknown_read_at=now))
+    session.commit()
 
 
 def runs(session: Session, *, now: datetime) -> None:

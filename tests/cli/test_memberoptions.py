@@ -63,6 +63,9 @@ class MailList(object):
     def getDeliveryStatus(self, address):
         return self.members[address.lower()][2]
 
+    def getDeliveryStatusChangeTime(self, address):
+        return 1793692800.5
+
     def setMemberOption(self, address, flag, value):
         sys.stderr.write("option %s %d %d\\n" % (address, flag, value))
 
@@ -112,7 +115,7 @@ def test_the_helper_prints_the_options_of_members_who_have_any_and_saves_nothing
     assert (code, stdout) == (
         0,
         "Dora@example.org\tdigest\npaul@example.org\tplain-digest\nuser@example.org\tby-user\n"
-        "admin@example.org\tdigest by-admin\n",
+        "admin@example.org\tdigest by-admin\nbounced@example.org\t\t1793692800\n",
     )
     assert stderr == f"{'' if locked else f'lock{chr(10)}'}unlock\n"
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from portal.domain.delivery import Delivery, MailOff
 from portal.errors import ListManagerUnavailableError, UnavailableError
-from portal.listmanagers.base import CarriesOptions, KnowsOptions, ListManager, Outcome, Result
+from portal.listmanagers.base import CarriesOptions, KnowsDelivery, KnowsOptions, ListManager, Outcome, Result
 from portal.services.sync.batches import push_batch
 from tests.listmanagers import harness
 
@@ -254,6 +255,11 @@ def test_who_gets_digests_or_no_mail_is_known(kind):
     assert {address: options.is_mail_off for address, options in found.items()} == {
         "Bob@example.org": True,
         "charlie@example.org": False,
+    }
+    assert isinstance(manager, KnowsDelivery)
+    assert manager.deliveries(["alice@example.org", "Bob@example.org", "charlie@example.org", "dora@example.org"]) == {
+        "Bob@example.org": Delivery(mail_off=MailOff.CHOSEN),
+        "charlie@example.org": Delivery(is_digest=True),
     }
 
 

@@ -2,10 +2,12 @@
 
 import subprocess
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from portal.domain.delivery import Delivery, MailOff
 from portal.domain.subscriber_options import SubscriberOptions
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import registry
@@ -319,6 +321,14 @@ def test_options_are_known_but_of_those_whose_mail_bounced_or_is_off_for_an_unkn
     }
     assert not fake.is_locked("ants")
     assert manager.options(["no address"]) == {}
+    chosen, since = MailOff.CHOSEN, datetime.fromtimestamp(1_793_692_800, UTC)
+    assert manager.deliveries(asked) == {
+        "A@example.org": Delivery(mail_off=chosen),
+        "b@example.org": Delivery(mail_off=chosen),
+        "c@example.org": Delivery(mail_off=MailOff.BOUNCES, since=since),
+        "D@example.net": Delivery(is_digest=True),
+        "p@example.net": Delivery(is_digest=True, mail_off=chosen),
+    }
 
 
 def test_addresses_are_added_with_options_by_one_call_that_writes_to_nobody(fake):

@@ -337,6 +337,11 @@ def test_mail_that_bounces_switched_off_does_not_go_along(fake):
         "charlie@example.org": ("delivery_mode=mime_digests", False),
         "dora@example.org": ("delivery_mode=mime_digests&delivery_status=by_moderator", True),
     }
+    assert opened(fake).deliveries(["bob@example.org", "charlie@example.org", "dora@example.org", "nobody@a.org"]) == {
+        "bob@example.org": (False, "bounces", None),
+        "charlie@example.org": (True, "bounces", None),
+        "dora@example.org": (True, "chosen", None),
+    }
 
 
 def test_an_add_that_mailman_holds_is_pending(fake):

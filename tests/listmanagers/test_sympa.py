@@ -229,6 +229,10 @@ def test_a_suspension_is_carried_along_until_it_is_over(fake):
         "a@example.org": _options(words, is_mail_off=True),
         "c@example.org": _options("reception=digest"),
     }
+    assert manager.deliveries([f"{name}@example.org" for name in "abcd"]) == {
+        "a@example.org": (False, "chosen", None),
+        "c@example.org": (True, None, None),
+    }
     manager.add_with_options([("new@example.org", found["a@example.org"])])
     assert manager.options(["new@example.org"]) == {"new@example.org": found["a@example.org"]}
 

@@ -104,7 +104,8 @@ def test_a_path_may_hold_what_an_address_on_the_web_writes_otherwise(tmp_path: P
     with sqlite3.connect(path) as made:
         for table in (
             "runs (state, asked_at)", "outbox (state, due_at, ended_at)", "mailed_links (expires_at)",
-            "account_changes (id)", "history (id)", "notice_marks (name, number)",
+            "account_changes (id)", "history (id)", "notice_marks (name, number)", "list_readings (asked_at, due_at)",
+            "member_deliveries (asked_at)", "unknown_subscribers (read_at)",
         ):  # fmt: skip
             made.execute(f"CREATE TABLE {table}")
     made.close()

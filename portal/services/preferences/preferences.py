@@ -1,6 +1,6 @@
 """Preferences: what a member is shown, and what a tick does."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -18,10 +18,11 @@ from portal.domain.mailinglist import MailingList
 from portal.domain.outlook import Detail, Known, State, outlook
 from portal.domain.several_addresses import Held, tick, untick
 from portal.errors import BadInputError, NotOfferedError, UnknownUserError
-from portal.models import Address, Preference, User, UserAddress, UserGroup
+from portal.models import Address, MemberDelivery, Preference, User, UserAddress, UserGroup
 from portal.services import preference_rows
 from portal.services.accounts import log as account_log
 from portal.services.history import Actor, Change
+from portal.services.reports.deliveries import ListDelivery
 from portal.services.sync import new_members
 from portal.services.transaction import reading, scratch, transaction
 
@@ -58,10 +59,15 @@ class Offer(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A member's addresses and the lists on offer."""
+    """A member's addresses, the lists on offer, and those that deliver in an unusual way.
+
+    ``has_moved``: they have an address in place of another one.
+    """
 
     addresses: tuple[HeldAddress, ...]
     offers: tuple[Offer, ...]
+    deliveries: tuple[ListDelivery, ...] = ()
+    has_moved: bool = False
 
 
 class Choice(NamedTuple):
@@ -93,6 +99,7 @@ class Holder:
     addresses: dict[int, HeldAddress] = field(default_factory=dict)
     canonicals: dict[int, str] = field(default_factory=dict)
     stored: dict[tuple[str, int], Any] = field(default_factory=dict)
+    has_moved: bool = False
     is_new_to: frozenset[str] = frozenset()  # lists that the next run subscribes them to, since they are new
 
     @property
@@ -148,7 +155,14 @@ def page(session: Session, user_id: int, *, catalogue: Catalogue, now: datetime,
         for each in catalogue.lists.values()
         if holder.is_offered(each) or (with_unlisted and each.is_offered_to(holder.groups))
     )
-    return Page(tuple(holder.addresses.values()), tuple(offers))
+    return Page(tuple(holder.addresses.values()), tuple(offers), tuple(_deliveries(holder)), holder.has_moved)
+
+
+def _deliveries(holder: Holder) -> Iterator[ListDelivery]:
+    for (handle, address_id), row in holder.stored.items():
+        if row.seen and row.read_at is not None:
+            spelling = holder.addresses[address_id].spelling
+            yield ListDelivery(handle, spelling, bool(row.is_digest), row.mail_off, row.since)
 
 
 def load_named(session: Session, names: Iterable[str], handles: Collection[str]) -> list[Holder]:
@@ -197,9 +211,17 @@ def _holders(rows: Iterable[Any]) -> list[Holder]:
         held = HeldAddress(row.address_id, row.spelling, row.is_main, bool(row.is_shared))
         holder.addresses[row.address_id] = held
         holder.canonicals[row.address_id] = row.canonical
+        holder.has_moved |= bool(row.has_moved_in)
         if row.list_handle is not None:
             holder.stored[row.list_handle, row.address_id] = row
     return list(holders.values())
+
+
+# How the list delivers.
+_DELIVERY = (MemberDelivery.read_at, MemberDelivery.is_digest, MemberDelivery.mail_off, MemberDelivery.since)
+_IS_OF_PREFERENCE = and_(
+    MemberDelivery.list_handle == Preference.list_handle, MemberDelivery.address_id == Preference.address_id
+)
 
 
 @lru_cache(maxsize=8)  # building the statement takes ten times as long as running it
@@ -247,10 +269,13 @@ def _query(handles: Iterable[str]) -> Any:
             Preference.refusal,
             Preference.refused_at,
             is_new_member,
+            UserAddress.moved_from.is_not(None).label("has_moved_in"),
+            *_DELIVERY,
         )
         .outerjoin(UserAddress, UserAddress.user_id == User.id)
         .outerjoin(Address, Address.id == UserAddress.address_id)
         .outerjoin(Preference, and_(Preference.address_id == Address.id, Preference.list_handle.in_(sorted(handles))))
+        .outerjoin(MemberDelivery, _IS_OF_PREFERENCE)
         .order_by(UserAddress.is_main.desc(), Address.id)
     )
 

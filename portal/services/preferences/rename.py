@@ -13,7 +13,7 @@ from portal.errors import BadInputError, DuplicateError
 from portal.models import Preference, Run, RunLine
 from portal.services import history, preference_rows
 from portal.services.accounts import moves
-from portal.services.sync import carried_options, leases
+from portal.services.sync import carried_options, leases, readings
 from portal.services.transaction import transaction
 
 
@@ -51,6 +51,7 @@ def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> Car
         )
         carried_options.rename_list(session, old, new)
         moves.rename_list(session, old, new)
+        readings.rename_list(session, old, new)
         if not any(carried):
             raise BadInputError(f"nothing is stored for {old}: is that what the list's handle was?")
     return carried

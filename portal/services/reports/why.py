@@ -12,7 +12,7 @@ from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.domain.plan import Decision, Reason, decide_rows, rules_of
 from portal.domain.run import RunState
-from portal.models import Address, Preference, Run, RunLine, User, UserAddress, UserGroup
+from portal.models import Address, MemberDelivery, Preference, Run, RunLine, User, UserAddress, UserGroup
 from portal.services.reports import lists as list_reports
 from portal.services.reports.lists import HistoryLine
 from portal.services.sync import new_members, plans, runs
@@ -118,7 +118,14 @@ def explain(
         next_reason=None if known.decision.action in {Action.NOTHING, Action.INIT} else known.decision.reason,
         held_back=known.decision.held_back,
         summary=_summary(known),
-        sentences=(_on_the_list(known), _held_by(known), *_chosen(known), *_at_the_list(known), *_next_run(known)),
+        sentences=(
+            _on_the_list(known),
+            *_delivered(known),
+            _held_by(known),
+            *_chosen(known),
+            *_at_the_list(known),
+            *_next_run(known),
+        ),
         history=history,
         address_id=known.row.id,
     )
@@ -162,10 +169,13 @@ def _query(mailing_list: MailingList, address: str) -> Any:
         "departed",
         "moved_to",
     )
+    delivery = (MemberDelivery.mail_off, MemberDelivery.is_digest, MemberDelivery.since.label("mail_off_since"))
+    of_delivery = (MemberDelivery.address_id == Address.id) & (MemberDelivery.list_handle == mailing_list.handle)
     return (
         select(Address.id, Address.canonical, *(getattr(Preference, name) for name in columns))
-        .add_columns(Preference.push_result, Preference.refusal, Preference.refused_at)
+        .add_columns(Preference.push_result, Preference.refusal, Preference.refused_at, *delivery)
         .outerjoin(Preference, (Preference.address_id == Address.id) & (Preference.list_handle == mailing_list.handle))
+        .outerjoin(MemberDelivery, of_delivery)
         .where(Address.canonical == address)
     )
 
@@ -283,6 +293,18 @@ def _on_the_list(known: _Known) -> str:
         None: marked("Whether %(address)s is on %(handle)s is not known: no run has looked for it yet%(when)s."),
     }[known.row.seen]
     return gettext(sentence, address=known.row.canonical, handle=known.mailing_list.handle, when=when)
+
+
+def _delivered(known: _Known) -> tuple[str, ...]:
+    """Return how the list delivers to it, where that is not as usual."""
+    row = known.row
+    if not row.seen:
+        return ()
+    if row.mail_off == "bounces":
+        return (f"The list sends it no mail: too many bounces since {known.moment(row.mail_off_since)}.",)
+    if row.mail_off:
+        return ("The list sends it no mail: that was switched off at the list.",)
+    return ("The list sends it digests.",) if row.is_digest else ()
 
 
 def _held_by(known: _Known) -> str:

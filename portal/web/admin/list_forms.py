@@ -145,6 +145,13 @@ class ExportNumbersForm(NumbersForm):
     format = StringField(filters=[trimmed], validators=[Optional(), AnyOf(("csv", "json"))])
 
 
+class NumberedForm(QueryForm):
+    """Which page of a table, and whether it refreshes itself."""
+
+    page = IntegerField(validators=[Optional(), NumberRange(1, MOST_PAGES)])
+    refresh = StringField(filters=[trimmed], validators=[Optional(), AnyOf(("no",))])
+
+
 class WhyForm(QueryForm):
     """The address that is asked about."""
 

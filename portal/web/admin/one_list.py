@@ -14,8 +14,8 @@ from portal.services import security_log
 from portal.services.accounts import directory
 from portal.services.preferences import on_behalf
 from portal.services.preferences.on_behalf import BulkAction
+from portal.services.reports import deliveries, subscribers, trends
 from portal.services.reports import lists as list_reports
-from portal.services.reports import subscribers, trends
 from portal.services.reports import why as reasons
 from portal.services.reports.subscribers import Filter, Subscriber
 from portal.services.sync import expected_plans
@@ -71,6 +71,7 @@ def show(handle: str) -> ResponseReturnValue:
         changed=_changed(mailing_list, form.changed.data),
         size=AT_ONCE,
         groups={each: each for each in directory.groups(db.session())},
+        deliveries=deliveries.counts(db.session(), handle),
         weeks=trends.weeks(db.session(), [handle], now=now)[handle],
         state_words=STATE_WORDS,
     )

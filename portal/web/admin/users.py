@@ -17,7 +17,8 @@ from portal.services.accounts.addresses import Checked
 from portal.services.accounts.users import Details, Profile
 from portal.services.mail.overview import refusals
 from portal.services.preferences import preferences
-from portal.services.reports import person_history
+from portal.services.preferences.preferences import Page
+from portal.services.reports import deliveries, person_history
 from portal.translation import LazyText, gettext
 from portal.translation import lazy_gettext as _
 from portal.web import guards, recent_password, shown, shown_once
@@ -333,21 +334,23 @@ def _action_page(user_id: int, form: UserActionForm, *, act: str) -> str:
 
 def _page(profile: Profile, form: EditUserForm, *, is_shared: bool = False) -> str:
     catalogue, now = portal().readable_catalogue(), portal().clock()
-    offers = (
-        preferences.page(db.session(), profile.id, catalogue=catalogue, now=now, with_unlisted=True).offers
+    found = (
+        preferences.page(db.session(), profile.id, catalogue=catalogue, now=now, with_unlisted=True)
         if catalogue
-        else ()
+        else Page((), ())
     )
+    lost = deliveries.lost(db.session(), profile.id, names_of_lists()) if found.has_moved else ()
     return render_template(
         "admin/users/show.html",
         profile=profile,
         form=form,
-        offers=offers,
+        offers=found.offers,
         is_shared=is_shared,
         other_holders=users.other_holders(db.session(), profile.id),
         held_addresses=addresses.held(db.session(), profile.id),
         as_of=shown.sign(f"account-actions {profile.id}", account_log.last_change(db.session(), profile.id)),
         refusals=refusals(db.session(), profile.id, {canonical(each) for each in profile.addresses}),
+        deliveries=[*found.deliveries, *lost],
         lines=person_history.lines(db.session(), profile.id, limit=LATEST),
         names=names_of_lists(),
         can_be_invited=portal().settings.mail is not None and profile.is_active and bool(profile.email),

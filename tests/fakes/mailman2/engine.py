@@ -187,6 +187,9 @@ class MailList:
     def getDeliveryStatus(self, address):
         return WHY_OFF.index(self.members["delivery"].get(address.lower(), "ENABLED"))
 
+    def getDeliveryStatusChangeTime(self, address):
+        return 1_793_692_800 if address.lower() in self.members["delivery"] else 0
+
     def setDeliveryStatus(self, address, status):
         assert self.isMember(address)
         self.members["delivery"][address.lower()] = WHY_OFF[status]

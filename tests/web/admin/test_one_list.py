@@ -54,7 +54,7 @@ def test_a_list_is_shown_in_numbers_and_by_address(bob: Visitor, session: Sessio
     assert "1 to 2 of 2 addresses" in page.text  # Charlie is inactive, and nothing is stored
     assert "Being added By 22 Nov, 18:00 ." in page.text
     assert "On the list without an account 6" in page.text
-    assert "flask mailinglist report members --without-account" in page.text
+    assert f"{LIST}/without-account" in links(page)
     assert "Out of sync 1" in page.text
 
 

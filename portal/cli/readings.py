@@ -1,0 +1,34 @@
+"""What is read of lists beside their runs: for the minute's command and `sync --requested`."""
+
+from portal.cli.output import print_message
+from portal.errors import PortalError
+from portal.extensions import db, portal
+from portal.faults import fault_of, one_line
+from portal.services.sync import readings
+from portal.services.sync.readings import Due
+
+
+def carry_out() -> int:
+    """Read what is due of each list that is not paused; return the largest exit code. What failed is told on stderr."""
+    catalogue, now = portal().readable_catalogue(), portal().clock()
+    if catalogue is None or not catalogue.enabled:
+        return 0
+    running = [handle for handle, each in catalogue.lists.items() if not each.is_paused]
+    readings.enrol(db.session(), running, now=now)
+    return max((_read(each) for each in readings.due(db.session(), running, now=now)), default=0)
+
+
+def _read(wanted: Due) -> int:
+    mailing_list = portal().catalogue().get(wanted.handle)
+    try:
+        readings.carry_out(
+            db.session(),
+            wanted,
+            mailing_list,
+            lambda: portal().open_list_manager(mailing_list),
+            clock=portal().clock,
+        )
+    except PortalError as error:  # the other lists have their turn; what was asked for says so on its page
+        print_message(f"error: {wanted.handle}: how it delivers could not be read: {one_line(error)}")
+        return fault_of(error).exit_code
+    return 0
