@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
@@ -56,7 +55,7 @@ def example(instance: Path, make_app: Callable[..., Flask]) -> Example:
 
 
 @contextmanager
-def club_of_sqlite(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+def club_of_sqlite(folder: Path) -> Iterator[dict[str, str]]:
     """Make the tables of the example; yield the places that are other ones here."""
     with closing(sqlite3.connect(folder / "members.db")) as database:
         database.executescript(TABLES)
@@ -64,19 +63,14 @@ def club_of_sqlite(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[di
 
 
 @contextmanager
-def club_of_postgresql(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+def club_of_postgresql(_folder: Path) -> Iterator[dict[str, str]]:
     import psycopg
 
     uri = str(SERVER).replace("+psycopg", "")
-    server = urlsplit(uri)
-    service = {"host": server.hostname, "port": server.port, "user": server.username, "dbname": server.path[1:]}
-    lines = "".join(f"{name}={value}\n" for name, value in service.items() if value)
-    (folder / "services").write_text(f"[members]\n{lines}options=-csearch_path=club\n")
-    monkeypatch.setenv("PGSERVICEFILE", str(folder / "services"))
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA club; SET search_path TO club; {TABLES}")
         try:
-            yield {}
+            yield {"service=members": f"{uri}?options=-csearch_path%3Dclub"}  # a service is found in the home folder
         finally:
             connection.execute("DROP SCHEMA club CASCADE")
 
@@ -85,13 +79,11 @@ CLUBS = {"### SQLite": club_of_sqlite} | ({"### PostgreSQL": club_of_postgresql}
 
 
 @pytest.mark.parametrize("heading", CLUBS)
-def test_members_come_from_a_database(
-    example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heading: str
-) -> None:
+def test_members_come_from_a_database(example: Example, tmp_path: Path, heading: str) -> None:
     (sql,) = (block for _, block in blocks(section(PAGE, heading), "sql"))
     query = tmp_path / "members.sql"
     query.write_text(sql)
-    with CLUBS[heading](tmp_path, monkeypatch) as places:
+    with CLUBS[heading](tmp_path) as places:
         places["/srv/portal/members.sql"] = str(query)
         assert example.run(heading, places) == []
         assert example.people() == PEOPLE
