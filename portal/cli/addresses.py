@@ -23,9 +23,9 @@ _shared = click.option(
 @click.argument("username")
 @click.argument("email")
 def set_address(*, username: str, email: str, shared: bool) -> None:
-    """Give a user another main address in the place of theirs; what they chose for the lists moves along.
+    """Replace a user's main address. Their choices for the lists move along.
 
-    Where another account uses the address, asks first and says whose it is; without a terminal, --shared is needed.
+    If another account uses the address, asks first and names that account; without a terminal, --shared is needed.
 
     \b
     Example: flask user set-address alice alice@example.net
@@ -54,8 +54,8 @@ def set_address(*, username: str, email: str, shared: bool) -> None:
 def add_address(*, username: str, email: str, shared: bool) -> None:
     """Give a user a further address.
 
-    A list goes on sending to one address of theirs. Where another account uses the address, asks first and says whose
-    it is; without a terminal, --shared is needed.
+    Each list still sends to one address of theirs. Where another account uses the address, asks first and says whose it
+    is; without a terminal, --shared is needed.
 
     \b
     Example: flask user add-address alice alice@home.example.org
@@ -81,7 +81,7 @@ def add_address(*, username: str, email: str, shared: bool) -> None:
 @click.argument("username", metavar="USER")
 @click.argument("email", metavar="ADDRESS")
 def remove_address(*, username: str, email: str) -> None:
-    """Take a further address from a user; the lists that it is on send to their main one.
+    """Remove a further address of a user. Its lists send to the main address.
 
     \b
     Example: flask user remove-address alice alice@home.example.org
@@ -97,7 +97,7 @@ def remove_address(*, username: str, email: str) -> None:
 @click.argument("username", metavar="USER")
 @click.argument("email", metavar="ADDRESS")
 def make_main(*, username: str, email: str) -> None:
-    """Let new subscriptions and letters of a user go to another address of theirs; the lists stay where they are.
+    """Make another address of a user the main one, for new subscriptions and letters. The lists stay where they are.
 
     \b
     Example: flask user make-main alice alice@home.example.org

@@ -9,7 +9,7 @@ from portal.services.accounts import api_keys
 
 @click.group("apikey", cls=CommandGroup)
 def apikey() -> None:
-    """Make keys to the API for superusers, look at them, and end them."""
+    """Create, list and revoke API keys of superusers."""
 
 
 @apikey.command()
@@ -18,11 +18,11 @@ def apikey() -> None:
     "--expires-days",
     type=click.IntRange(1, api_keys.LONGEST_LIFE),
     metavar="N",
-    help="After how many days it is good no longer; without, it is good until it is revoked.",
+    help="After how many days the key expires. By default it does not.",
 )
 @click.argument("username")
 def create(*, username: str, label: str, expires_days: int | None) -> None:
-    """Make a key that acts for a superuser, and print it, alone on a line, this once.
+    """Create a key that acts for a superuser, and print it once, on a line of its own.
 
     \b
     Example: flask apikey create bob --label "list host" > portal.key
@@ -35,7 +35,7 @@ def create(*, username: str, label: str, expires_days: int | None) -> None:
 @apikey.command("list")
 @as_text_or_json
 def list_(*, form: str) -> None:
-    """Print what is known of all keys, the newest first; never the keys themselves.
+    """List all keys, the newest first. The keys themselves are never printed.
 
     \b
     Example: flask apikey list
@@ -50,7 +50,7 @@ def list_(*, form: str) -> None:
 @apikey.command()
 @click.argument("prefix")
 def revoke(*, prefix: str) -> None:
-    """End a key, at once and for good. Its prefix is what the list shows of it.
+    """Revoke a key, at once and for good. `flask apikey list` prints the prefixes.
 
     \b
     Example: flask apikey revoke mp_k4hq7w2x

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 @mailinglist.command()
 @as_text_or_json
 def check(*, form: str) -> None:
-    """Look whether everything is in order, and say what is wrong and what to do.
+    """Check that everything is in order. Say what is wrong and what to do.
 
     Looks at the configuration, the keys, the database, its clock, each list at its list manager, and each list's last
-    run. Changes nothing. Ends with 0 where all is well, with 69 where a list manager, the database or a run failed,
-    with 78 where the configuration has to be put right; with the larger of the two where both hold.
+    run. Changes nothing. Ends with 0 if all is well, with 69 if a list manager, the database or a run failed, with 78
+    if the configuration has to be corrected, and with the larger code if both are true.
 
     \b
     Example: flask mailinglist check

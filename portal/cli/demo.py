@@ -18,7 +18,7 @@ from portal.extensions import db, portal
 def demo() -> None:
     """Fill an empty instance folder and an empty database with a demo, and say how to look at it.
 
-    Where either is not empty, nothing is changed.
+    If either is not empty, nothing is changed.
 
     \b
     Example: PORTAL_INSTANCE=instance/demo flask demo

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 @as_text_or_json
 @click.argument("file", type=click.File("rb"))
 def import_(*, file: BinaryIO, dry_run: bool, form: str) -> None:
-    """Fill in preferences from an export of IXP Manager, for users who have none yet; - is standard input.
+    """Import preferences from an export of IXP Manager, for users who have none yet; - is standard input.
 
     FILE is CSV below the line username,email,attribute,value, or a JSON array of objects with these names. attribute is
     mailinglist.HANDLE.subscribed, value is 1 or 0. A preference that is stored is never changed. What cannot be
-    imported is reported, and the rest goes on.
+    imported is reported, and the rest is imported.
 
     \b
     Example: flask mailinglist import --dry-run preferences.csv

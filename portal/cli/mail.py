@@ -31,7 +31,7 @@ def mailer() -> "Mailer":
 
 
 @mail.command()
-@click.option("-v", "--verbose", is_flag=True, help="Say what was done, even where all is well.")
+@click.option("-v", "--verbose", is_flag=True, help="Print what was done, even if all is well.")
 def send(*, verbose: bool) -> None:
     """Send what waits, as `flask minutely` does each minute.
 
@@ -72,7 +72,7 @@ def test(*, address: str) -> None:
 
 
 @mail.command()
-@click.option("--language", help="In which language; the first of the setting `languages` without it.")
+@click.option("--language", help="The language of the letter. By default, the first of the setting `languages`.")
 @click.argument("name", metavar="LETTER")
 def preview(*, name: str, language: str | None) -> None:
     """Print a letter, as it is or as you replaced it in `instance/mail/`, with values that are examples.

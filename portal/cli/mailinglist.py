@@ -41,8 +41,8 @@ def mailinglist() -> None:
 
 
 _limit = click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The most lines.")
-_of_list = click.option("--list", "handle", metavar="LIST", help="Of this list alone.")
-_planned = click.option("--planned", is_flag=True, help="Of the planned run that is open instead.")
+_of_list = click.option("--list", "handle", metavar="LIST", help="Only of this list.")
+_planned = click.option("--planned", is_flag=True, help="Print those of the open planned run instead.")
 
 
 @mailinglist.command()
@@ -65,13 +65,13 @@ def lists(*, form: str) -> None:
 
 
 @mailinglist.command("list-init")
-@click.option("--allow-empty", is_flag=True, help="Believe a roster without a single address.")
-@click.option("--skip-invalid", is_flag=True, help="Pass over lines that cannot be read, which you have checked.")
+@click.option("--allow-empty", is_flag=True, help="Accept a roster without a single address.")
+@click.option("--skip-invalid", is_flag=True, help="Skip lines that cannot be read, after you have checked them.")
 @click.option("--plan", is_flag=True, help="Begin a planned run: plan from this roster, push nothing.")
 @click.option("--accept", metavar="ID", help="With --plan: approve exactly this plan.")
 @click.option("--confirm", is_flag=True, help="End the planned run by the roster read after pushing.")
-@click.option("--abandon", is_flag=True, help="Give the planned run up, so that the next run need not wait for it.")
-@click.option("--token", help="With --confirm or --abandon: end the run of this token alone, as --plan printed it.")
+@click.option("--abandon", is_flag=True, help="Abandon the planned run, so that the next run does not wait for it.")
+@click.option("--token", help="With --confirm or --abandon: end only the run of this token, which --plan printed.")
 @as_text_or_json
 @click.argument("handle", metavar="LIST")
 @click.argument("file", type=click.File("rb"), default="-")
@@ -88,10 +88,10 @@ def list_init(
     token: str | None,
     form: str,
 ) -> None:
-    """Give every address without a preference the one that a roster says.
+    """Give every address without a preference the one that it has on the list.
 
     The roster is read from FILE, or from standard input, one address a line. A preference that exists is never changed.
-    Nothing is changed where a line cannot be read.
+    If a line cannot be read, nothing is changed.
 
     \b
     Example: list_members members | flask mailinglist list-init members
@@ -149,7 +149,7 @@ def get_subscribed(*, handle: str, planned: bool) -> None:
 def get_unsubscribed(*, handle: str, planned: bool) -> None:
     """Print the addresses that should not be on a list, one a line, sorted.
 
-    Addresses that no account holds are among them only where one held them once.
+    These include addresses that no account holds any more.
 
     \b
     Example: flask mailinglist get-unsubscribed members | remove_members -f - -n -N members
@@ -163,8 +163,8 @@ def get_unsubscribed(*, handle: str, planned: bool) -> None:
 @mailinglist.command()
 @click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing, push nothing.")
 @click.option("--accept", metavar="ID", help="Approve exactly this plan.")
-@click.option("--requested", is_flag=True, help="Carry out what superusers asked for in the browser, and no more.")
-@click.option("-v", "--verbose", is_flag=True, help="Print a line for each list, even where all is well.")
+@click.option("--requested", is_flag=True, help="Carry out only what superusers asked for in the browser.")
+@click.option("-v", "--verbose", is_flag=True, help="Print a line for each list, even if all is well.")
 @as_text_or_json
 @click.argument("handles", metavar="[LIST]...", nargs=-1)
 def sync(
@@ -178,7 +178,7 @@ def sync(
 ) -> None:
     """Make the list managers agree with the portal, for all lists or for some.
 
-    Quiet where all is well, unless at a terminal. A list that fails does not keep the others from being done.
+    Prints nothing if all is well, unless at a terminal. A list that fails does not stop the others.
 
     \b
     Example: flask mailinglist sync
@@ -284,7 +284,7 @@ def _choose_for(handle: str, username: str, *, is_subscribed: bool, reason: str)
 def why(*, handle: str, who: str, form: str) -> None:
     """Say why an address is, or is not, on a list, and what the next run will do about it.
 
-    Of a user, each address is explained. The list manager is not asked: this is what the last run saw.
+    For a user, each address is explained. The list manager is not asked: this is what the last run saw.
 
     \b
     Example: flask mailinglist why members alice@example.org
@@ -312,7 +312,9 @@ def why(*, handle: str, who: str, form: str) -> None:
 
 @mailinglist.command()
 @click.option(
-    "--without-account", is_flag=True, help="Ask the list who is on it that no account here holds; print them."
+    "--without-account",
+    is_flag=True,
+    help="Ask the list manager for the subscribers without an account, and print them.",
 )
 @as_text_or_json
 @click.argument("handle", metavar="LIST", required=False)
@@ -385,7 +387,7 @@ def runs(*, handle: str | None, limit: int, form: str) -> None:
 def numbers(*, handle: str | None, by: str, form: str) -> None:
     """Print subscribers, who joined and left, and active people, by week, month or year.
 
-    They are of all lists together, or of one. The last period has not ended.
+    They are for all lists together, or for one. The last period has not ended.
 
     \b
     Example: flask mailinglist numbers --by year
@@ -410,7 +412,7 @@ def numbers(*, handle: str | None, by: str, form: str) -> None:
 
 @mailinglist.command()
 @_of_list
-@click.option("--address", help="Of this address alone.")
+@click.option("--address", help="Only of this address.")
 @_limit
 @as_text_or_json
 def history(*, handle: str | None, address: str | None, limit: int, form: str) -> None:

@@ -23,7 +23,7 @@ _COUNTED = ("created", "linked", "changed", "reactivated", "deactivated", "repor
 
 
 @user.command("import")
-@click.option("--key", metavar="COLUMN", help="The column of member keys, by which accounts are followed.")
+@click.option("--key", metavar="COLUMN", help="The column of member keys, by which accounts are recognised.")
 @click.option(
     "--leavers",
     type=click.Choice(["keep", "deactivate"]),
@@ -36,12 +36,12 @@ _COUNTED = ("created", "linked", "changed", "reactivated", "deactivated", "repor
 def import_(
     *, file: BinaryIO | None, key: str | None, leavers: str | None, dry_run: bool, accept: str | None, form: str
 ) -> None:
-    """Make, link and change accounts as a file of today's members says; - is standard input.
+    """Create, link and change accounts from a file of today's members; - is standard input.
 
     Without FILE, the membership source of portal.toml is read. With a key column, which --key or portal.toml names,
-    accounts follow the file from one import to the next. Without one, each line makes an account, unless there is one
-    of its username. The first line of the file names the columns: username and email, and where wanted name, groups
-    and password_hash (bcrypt), unless portal.toml says otherwise.
+    accounts follow the file from one import to the next. Without one, each line creates an account, unless its username
+    is taken. The first line of the file names the columns: username and email, and optionally name, groups and
+    password_hash (bcrypt), unless portal.toml says otherwise.
 
     \b
     Example: flask user import --key number members.csv
@@ -160,7 +160,7 @@ def _in_words(line: ImportLine) -> str:
 @click.argument("username")
 @click.argument("key")
 def link(*, username: str, key: str) -> None:
-    """Let an account follow the membership source: KEY is what the source calls the person by.
+    """Link an account to the membership source. KEY is the person's key there.
 
     \b
     Example: flask user link alice 1027
@@ -183,7 +183,7 @@ def unlink(*, username: str) -> None:
 @user.command("forget-key")
 @click.argument("key")
 def forget_key(*, key: str) -> None:
-    """Let an import make an account again for the KEY of one that was deleted here.
+    """Let an import create an account again for the KEY of one that was deleted here.
 
     \b
     Example: flask user forget-key 1027
@@ -193,15 +193,15 @@ def forget_key(*, key: str) -> None:
 
 
 @user.command()
-@click.option("--keep-key", metavar="KEY", help="Which member key stays, where both accounts have one.")
-@click.option("--dry-run", is_flag=True, help="Print what would become of everything, change nothing.")
+@click.option("--keep-key", metavar="KEY", help="Which member key stays, if both accounts have one.")
+@click.option("--dry-run", is_flag=True, help="Print what would happen, change nothing.")
 @click.argument("gone", metavar="FROM")
 @click.argument("kept", metavar="INTO")
 def merge(*, gone: str, kept: str, keep_key: str | None, dry_run: bool) -> None:
-    """Give all that the account FROM has to INTO, and delete FROM.
+    """Move everything from the account FROM to INTO, and delete FROM.
 
-    INTO gains its addresses and groups, and its member key where it has none itself; it keeps its username, password
-    and main address. A list that both were on sends to one address from then on.
+    INTO gains its addresses and groups, and its member key if it has none itself; it keeps its username, password and
+    main address. A list that both were on then sends to one address.
 
     \b
     Example: flask user merge alice2 alice

@@ -20,10 +20,10 @@ _SECONDS = 50  # the next minute's run goes on
 @click.command("minutely", cls=SingleCommand)
 @with_appcontext
 def minutely() -> None:
-    """Do what should not wait: runs that were asked for in the browser, mail, and deleting what is out of date.
+    """Carry out runs that were asked for in the browser, send mail, and delete what is out of date.
 
-    For cron, every minute. Quiet where there is nothing to do, and where all is well. One part that fails does not keep
-    the others from being done.
+    For cron, every minute. Prints nothing if there is nothing to do, or if all is well. If one part fails, the others
+    are still done.
 
     \b
     Example: flask minutely

@@ -10,12 +10,12 @@ from portal.extensions import db, portal
 @mailinglist.command("password-sync")
 @click.option("--all", "everyone", is_flag=True, help="Also those that were set before.")
 @click.option("--noexec", is_flag=True, help="Print the commands, without passwords; run none.")
-@click.option("-v", "--verbose", is_flag=True, help="Print the addresses, and how many they are.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the addresses, and their number.")
 @click.argument("handle", metavar="LIST")
 def password_sync(*, handle: str, everyone: bool, noexec: bool, verbose: bool) -> None:
     """Set the list passwords of subscribers that are new or were replaced, at the list manager.
 
-    Quiet where all is well. No form of anybody's portal password is involved.
+    Prints nothing if all is well. The passwords of the portal are not involved.
 
     \b
     Example: flask mailinglist password-sync members

@@ -11,9 +11,9 @@ from portal.extensions import db, portal
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
 def rename(*, old: str, new: str) -> None:
-    """Carry a list's preferences, history and runs over to a new handle.
+    """Move a list's preferences, history and runs to a new handle.
 
-    NEW is in mailinglists.toml and was never used; OLD is no longer there. Everything is carried over, or nothing.
+    NEW is in mailinglists.toml and was never used; OLD is no longer there. Everything is moved, or nothing.
 
     \b
     Example: flask mailinglist rename members everybody

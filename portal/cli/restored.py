@@ -12,18 +12,18 @@ from portal.extensions import portal as running
 
 @click.group("portal", cls=CommandGroup)
 def portal() -> None:
-    """Look after the portal as a whole."""
+    """Manage the portal as a whole."""
 
 
 @portal.command()
 @as_text_or_json
 def restored(*, form: str) -> None:
-    """Make the portal safe after a backup was put back; run it before cron and the service start again.
+    """Make the portal safe after a backup was restored; run it before cron and the service start again.
 
     Ends all log-ins and mailed links, drops the mails that were to be sent and the runs that were asked for in the
     browser, and holds the next plan of every list for approval. Prints the API keys and the superusers of the backup,
-    and what the security log says of keys, roles, accounts and passwords since then: what was revoked is good again
-    until you revoke it again.
+    and what the security log says of keys, roles, accounts and passwords since then: what was revoked since then is
+    valid again until you revoke it again.
 
     \b
     Example: flask portal restored

@@ -16,11 +16,13 @@ HERE, OVER_API = "mailing-list-sync.sh", "mailing-list-sync-apiv1.sh"
 
 
 @mailinglist.command("sync-script")
-@click.option("--api", "over_api", is_flag=True, help="For a host that has the list managers, curl, and no portal.")
+@click.option(
+    "--api", "over_api", is_flag=True, help="For a host with the list managers and curl, but without the portal."
+)
 def sync_script(*, over_api: bool) -> None:
     """Print a shell script that keeps all lists up to date, for cron on the list managers' own host.
 
-    With --api it calls the portal by HTTP. List managers that it cannot drive are named on stderr.
+    With --api it calls the portal by HTTP. List managers that it does not support are named on stderr.
 
     \b
     Example: flask mailinglist sync-script --api > mailing-list-sync-apiv1.sh

@@ -17,7 +17,7 @@ _LONGEST_INPUT = 8_192  # bytes that may stand for a password
 
 @click.group("user", cls=CommandGroup)
 def user() -> None:
-    """Make accounts, look at them, change and delete them.
+    """Create, show, change and delete accounts.
 
     Options end at `--`, for names and addresses that begin with a dash.
     """
@@ -28,7 +28,7 @@ _password_stdin = click.option("--password-stdin", is_flag=True, help="Read the 
 
 @user.command()
 @_password_stdin
-@click.option("--superuser", is_flag=True, help="Let the user see reports and work for others.")
+@click.option("--superuser", is_flag=True, help="Let the user see reports and make changes for others.")
 @click.option("--group", "groups", multiple=True, metavar="G", help="Put the user into a group; may be repeated.")
 @click.option("--name", default="", help="The person's name.")
 @click.argument("username")
@@ -36,10 +36,10 @@ _password_stdin = click.option("--password-stdin", is_flag=True, help="Read the 
 def create(
     *, username: str, email: str, name: str, groups: tuple[str, ...], superuser: bool, password_stdin: bool
 ) -> None:
-    """Make an account that holds an address.
+    """Create an account with an e-mail address.
 
-    The password is asked for. An empty answer, or no terminal to ask at, makes a random one, which is printed, alone on
-    a line, this once. Where other accounts hold the address too, they are named first.
+    Asks for the password. With an empty answer, or without a terminal, it is a random one, which is printed once, on a
+    line of its own. If other accounts hold the address too, they are named first.
 
     \b
     Example: flask user create --group board alice alice@example.org
@@ -105,10 +105,10 @@ def show(*, username: str, form: str) -> None:
 @_password_stdin
 @click.argument("username")
 def set_password(*, username: str, password_stdin: bool) -> None:
-    """Give a user another password, and end every session of theirs.
+    """Set a user's password, and end all their sessions.
 
-    It is asked for. An empty answer, or no terminal to ask at, makes a random one, which is printed, alone on a line,
-    this once.
+    Asks for it. With an empty answer, or without a terminal, it is a random one, which is printed once, on a line of
+    its own.
 
     \b
     Example: flask user set-password alice
@@ -140,7 +140,7 @@ def rename(*, username: str, renamed: str) -> None:
 @click.argument("username")
 @click.argument("groups", nargs=-1)
 def set_groups(*, username: str, groups: tuple[str, ...]) -> None:
-    """Put a user into these groups and no others; into none where none is named.
+    """Put a user into these groups and no others, or into none if none is named.
 
     \b
     Example: flask user set-groups alice board tech
@@ -152,7 +152,7 @@ def set_groups(*, username: str, groups: tuple[str, ...]) -> None:
 @user.command()
 @click.argument("username")
 def activate(*, username: str) -> None:
-    """Let a user log in again; the lists count them again.
+    """Let a user log in again, and manage their addresses on the lists again.
 
     \b
     Example: flask user activate alice
@@ -164,7 +164,7 @@ def activate(*, username: str) -> None:
 @user.command()
 @click.argument("username")
 def deactivate(*, username: str) -> None:
-    """Lock a user out, at once; the account stays.
+    """Log a user out, and do not let them log in again; the account stays.
 
     \b
     Example: flask user deactivate alice
@@ -180,8 +180,8 @@ def deactivate(*, username: str) -> None:
 def delete(*, username: str, yes: bool, erase: bool) -> None:
     """Delete an account.
 
-    Asks first; without a terminal to ask at, --yes is needed. What was chosen for the address stays in the history,
-    unless --erase is given and nobody else holds it.
+    Asks first; without a terminal, --yes is needed. What was chosen for the address stays in the history, unless
+    --erase is given and nobody else holds it.
 
     \b
     Example: flask user delete --yes --erase alice
@@ -217,7 +217,7 @@ def grant(*, username: str) -> None:
 @user.command()
 @click.argument("username")
 def revoke(*, username: str) -> None:
-    """Make a superuser a user like all others, at once, and end their API keys for good.
+    """Take the role of superuser from a user at once, and revoke their API keys for good.
 
     \b
     Example: flask user revoke alice
@@ -272,7 +272,7 @@ def _called(found: Profile) -> str:
 @click.option("--group", "groups", multiple=True, metavar="G", help="Those of them in a group; may be repeated.")
 @click.argument("usernames", metavar="[USERNAME]...", nargs=-1)
 def invite(*, usernames: tuple[str, ...], everybody: bool, groups: tuple[str, ...]) -> None:
-    """Mail people a link with which they begin to use their account; again, where they are named.
+    """Invite people by e-mail, with a link to start using their account. People who are named are invited again.
 
     The mails are sent by `flask minutely`, at most `mails_per_minute`.
 
