@@ -51,6 +51,9 @@ class Why(StrEnum):
     LEAVER_WITH_ROLE = "no longer in the source, and the account has a role: a superuser deactivates it by hand"
 
 
+_NONE = frozenset[str]()  # one for all: there may be many
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One member, as the source says today.
@@ -195,8 +198,10 @@ class Plan:
     @cached_property
     def id(self) -> str:
         """Name the plan by what it writes: 16 hex digits."""
-        lines = sorted(each.text for each in self.decisions if each.writes and each.action is not Action.REMEMBER)
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+        found = hashlib.sha256()
+        for line in sorted(each.text for each in self.decisions if each.writes and each.action is not Action.REMEMBER):
+            found.update(f"{line}\n".encode())
+        return found.hexdigest()[:16]
 
     def excess(self, limits: Limits, *, approved: Collection[str] = ()) -> str | None:
         """Return in words what exceeds the limits, if anything; decisions of ``approved`` texts do not count."""
@@ -230,10 +235,14 @@ class Plan:
                 parent[root(number)] = root(mailboxes.setdefault(address, number))
             for username in _usernames(decision):
                 parent[root(number)] = root(usernames.setdefault(username, number))
-        chunks: dict[int, list[Decision]] = defaultdict(list)
-        for number, decision in enumerate(writing):
-            chunks[root(number)].append(decision)
-        return tuple(map(tuple, chunks.values()))
+        roots = [root(number) for number in range(len(writing))]
+        sizes = Counter(roots)
+        together: dict[int, list[Decision]] = {number: [] for number, size in sizes.items() if size > 1}
+        for number, decision in zip(roots, writing, strict=True):
+            if number in together:
+                together[number].append(decision)
+        alone = ((decision,) for number, decision in zip(roots, writing, strict=True) if number not in together)
+        return (*map(tuple, together.values()), *alone)
 
 
 def _mailboxes(decision: Decision) -> Collection[str]:
@@ -477,8 +486,8 @@ class _Planner:
         changes = Changes(
             name=row.name or None,
             main=row.main,
-            add_addresses=(row.further or frozenset()) - {row.main or ""},
-            add_groups=row.groups or frozenset(),
+            add_addresses=row.further - {row.main or ""} if row.further else _NONE,
+            add_groups=row.groups or _NONE,
             key=row.key,
         )
         said = None if row.key is None else _said(row, Said())

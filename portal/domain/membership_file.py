@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from typing import NamedTuple
 
 from portal.domain.address import printable
 from portal.errors import BadInputError
@@ -77,11 +78,28 @@ class MemberFile:
     encoding: str
 
 
+class OpenedFile(NamedTuple):
+    """A file that is being read, once; ``ignored`` and ``encoding`` as in ``MemberFile``."""
+
+    records: Iterator[Record]
+    ignored: tuple[str, ...]
+    encoding: str
+
+
 def read_members(content: bytes, columns: Columns, *, encoding: str | None = None) -> MemberFile:
     """Read a file. A line that cannot be understood becomes a record with its problem.
 
     Raise BadInputError, and read nothing, where the file is empty, has no header, lacks a column that is to be read, or
     is no text.
+    """
+    opened = open_members(content, columns, encoding=encoding)
+    return MemberFile(tuple(opened.records), opened.ignored, opened.encoding)
+
+
+def open_members(content: bytes, columns: Columns, *, encoding: str | None = None) -> OpenedFile:
+    """Begin to read a file, as ``read_members`` does, where nobody needs all records at once.
+
+    Raise BadInputError, at once or while the records are read.
     """
     text, used = _decoded(content, encoding)
     lines = _lines(text)
@@ -92,13 +110,18 @@ def read_members(content: bytes, columns: Columns, *, encoding: str | None = Non
             "the input is empty; its first line names the columns: %(all)s", all=", ".join(columns.all)
         ) from None
     places = _places(header, columns)
-    reader = _Reader(columns, places, len(header))
-    records = tuple(reader.record(line, cells) for line, cells in lines)
-    if not records:
-        raise BadInputError("the input names columns but no member; does the export end too early?")
     read = set(places.values())
     ignored = tuple(name.strip() for number, name in enumerate(header) if number not in read and name.strip())
-    return MemberFile(records, ignored, used)
+    return OpenedFile(_records(lines, _Reader(columns, places, len(header))), ignored, used)
+
+
+def _records(lines: Iterator[tuple[int, list[str]]], reader: "_Reader") -> Iterator[Record]:
+    record = None
+    for line, cells in lines:
+        record = reader.record(line, cells)
+        yield record
+    if record is None:
+        raise BadInputError("the input names columns but no member; does the export end too early?")
 
 
 def standard_columns(header_of: bytes, *, key: str | None = None) -> Columns:
