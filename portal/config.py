@@ -323,6 +323,7 @@ class _ListEntry(Struct, frozen=True, forbid_unknown_fields=True):
     paused: bool | None = None
     section: Line | None = None
     new_members: Literal["subscribed"] | None = None
+    apply: Literal["at once"] | None = None
     can_leave: bool = True
     listed: bool = True
     settings_url: WebAddress | None = None
@@ -480,6 +481,7 @@ def _mailing_list(path: Path, file: _File, handle: str, table: Any) -> MailingLi
         is_listed=entry.listed,
         can_leave=entry.can_leave,
         subscribes_new_members=entry.new_members == "subscribed",
+        is_applied_at_once=entry.apply == "at once",
         settings_url=entry.settings_url,
     )
 

@@ -58,6 +58,7 @@ class MailingList:
     names: Mapping[str, str] = field(default_factory=dict, hash=False)  # by language, where there are several
     descriptions: Mapping[str, str] = field(default_factory=dict, hash=False)
     subscribes_new_members: bool = False
+    is_applied_at_once: bool = False  # each save asks for a run
     settings_url: str | None = None  # a page of the list manager, with {address} in the place of the subscriber's
 
     def in_language(self, language: str) -> "MailingList":

@@ -166,11 +166,15 @@ def _page(form: PostedForm | None = None) -> str:
         page=page,
         sections=_sections(offers),
         count=len(offers),
+        within=applied_within(
+            catalogue.applied_within_hours,
+            is_soon=all(each.mailing_list.handle in page.soon for each in offers),
+            is_partly_soon=any(each.mailing_list.handle in page.soon for each in offers),
+        ),
         has_many=len(page.offers) >= MANY,
         is_unsaved=kept is not None,
         row=_rows(page.addresses, ticks, addresses),
         shown=shown.sign("subscriptions", {handle: address_id or 0 for handle, address_id in stored.items()}),
-        hours=catalogue.applied_within_hours,
     )
 
 
@@ -273,10 +277,29 @@ def _told(choices: Iterable[Choice], *, hours: int) -> str:
         sentences.append(gettext("Members cannot leave %(lists)s here.", lists=_spelled(locked)))
     if not changed:
         return " ".join([gettext("Nothing was changed."), *sentences])
-    within = ngettext(
+    within = applied_within(hours, is_soon=all(choice.is_soon for choice in changed))
+    return " ".join([gettext("Saved."), *sentences, within])
+
+
+def applied_within(hours: int, *, is_soon: bool = False, is_partly_soon: bool = False) -> str:
+    """Return by when changes are carried out: of all lists within minutes, of some of them, or of none."""
+    if is_soon:
+        return ngettext(
+            "Changes are applied within a few minutes, at the latest within %(count)s hour.",
+            "Changes are applied within a few minutes, at the latest within %(count)s hours.",
+            hours,
+            count=hours,
+        )
+    if is_partly_soon:
+        return ngettext(
+            "Changes are applied within %(count)s hour, on some lists within a few minutes.",
+            "Changes are applied within %(count)s hours, on some lists within a few minutes.",
+            hours,
+            count=hours,
+        )
+    return ngettext(
         "Changes are applied within %(count)s hour.", "Changes are applied within %(count)s hours.", hours, count=hours
     )
-    return " ".join([gettext("Saved."), *sentences, within])
 
 
 def _added_and_removed(added: Sequence[str], removed: Sequence[str]) -> str:

@@ -211,3 +211,23 @@ def test_a_new_member_is_told_that_the_list_adds_them_and_afterwards_that_it_did
     session.commit()
     assert "Added when you joined, on 22 Nov ." in alice.get("/subscriptions").text
     assert "Members was ticked because you were new" in alice.get("/account/history").text
+
+
+def test_the_page_says_within_a_few_minutes_as_the_last_runs_were(
+    alice: Visitor, offer: Offer, session: Session, clock: Clock
+) -> None:
+    at_once = 'apply = "at once"'
+    offer(("members", at_once))
+    assert "Changes are applied within 12 hours." in alice.get("/subscriptions").text
+    lately = clock().replace(hour=0)
+    run = {"list_handle": "members", "kind": "sync", "asked_by": "a change", "state": "done"}
+    session.add(Run(**run, asked_at=lately, started_at=lately, finished_at=lately.replace(second=50)))
+    session.commit()
+    soon = "Changes are applied within a few minutes, at the latest within 12 hours."
+    assert soon in alice.get("/subscriptions").text
+    page = alice.follow("/subscriptions", {"lists": ["members"]})
+    assert f"Saved. You will be added to Members. {soon}" in page.text
+    assert "Will be added within a few minutes, by 22 Nov, 18:00 at the latest." in page.text
+    offer(("members", at_once), "tech")
+    page = alice.get("/subscriptions")
+    assert "Changes are applied within 12 hours, on some lists within a few minutes." in page.text

@@ -12,6 +12,7 @@ from portal.models import Address, Preference
 from portal.services import preference_rows, security_log
 from portal.services.history import Actor, Change
 from portal.services.mail import links
+from portal.services.sync import runs
 from portal.services.transaction import reading, transaction
 
 BY_LINK = Actor(None, "mailed link")
@@ -41,6 +42,9 @@ def leave(
         preference_rows.write_choices(session, changes, actor=BY_LINK, now=now)
         for handle, address_id in found:  # somebody who has joined again by hand goes too
             preference_rows.clear_departures(session, [address_id], where=Preference.list_handle == handle)
+        runs.ask_at_once(
+            session, (catalogue.lists[handle] for handle, _ in found if handle in catalogue.lists), now=now
+        )
     security_log.log("left by link", count=len(found))
     left = {handle for handle, _ in found}
     return tuple(each for each in catalogue.lists.values() if each.handle in left)

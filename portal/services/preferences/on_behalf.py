@@ -25,6 +25,7 @@ from portal.services.accounts.addresses import may_see
 from portal.services.history import Actor, Change
 from portal.services.reports import subscribers
 from portal.services.reports.subscribers import Filter, Source
+from portal.services.sync import runs
 from portal.services.sync.expected_plans import NextRun, next_run
 from portal.services.transaction import reading, transaction
 
@@ -111,6 +112,7 @@ def do(
         if number:
             database.pause(session)
         with transaction(session):
+            runs.ask_at_once(session, [mailing_list], now=now)
             done += _do(session, mailing_list, bulk_action, wanted, chunk, actor=actor, now=now, reason=reason)
     security_log.log("done for others", list=mailing_list.handle, bulk_action=bulk_action.value, count=done)
     return done
@@ -142,6 +144,7 @@ def take_off(
             )
         change = Change(mailing_list.handle, address_id, address, False, "superuser")
         made = preference_rows.write_choices(session, [change], actor=actor, now=now, reason=reason)
+        runs.ask_at_once(session, [mailing_list], now=now)
         if not made:  # who has joined again by hand goes too
             preference_rows.clear_departures(session, [address_id], where=Preference.list_handle == mailing_list.handle)
     security_log.log("done for others", list=mailing_list.handle, bulk_action="unsubscribe", count=len(made))

@@ -16,14 +16,16 @@ from portal.domain import usernames
 from portal.domain.address import printable
 from portal.domain.mailinglist import MailingList
 from portal.domain.outlook import Detail, Known, State, outlook
+from portal.domain.promptness import SOON
 from portal.domain.several_addresses import Held, tick, untick
 from portal.errors import BadInputError, NotOfferedError, UnknownUserError
 from portal.models import Address, MemberDelivery, Preference, User, UserAddress, UserGroup
 from portal.services import preference_rows
 from portal.services.accounts import log as account_log
 from portal.services.history import Actor, Change
+from portal.services.reports import promptness
 from portal.services.reports.deliveries import ListDelivery
-from portal.services.sync import new_members
+from portal.services.sync import new_members, runs
 from portal.services.transaction import reading, scratch, transaction
 
 
@@ -41,7 +43,7 @@ class Offer(NamedTuple):
 
     ``address_id`` is that of the address that it sends to, if it is ticked; ``address`` is its spelling where it is not
     the main one. ``settings_url`` leads to the settings at the list manager of whoever is on it. ``is_locked``: it is
-    ticked, and cannot be unticked.
+    ticked, and cannot be unticked. ``is_soon``: what was just chosen is carried out within minutes.
     """
 
     mailing_list: MailingList
@@ -51,6 +53,7 @@ class Offer(NamedTuple):
     address: str | None
     address_id: int | None
     settings_url: str | None
+    is_soon: bool
 
     @property
     def is_locked(self) -> bool:
@@ -61,13 +64,15 @@ class Offer(NamedTuple):
 class Page(NamedTuple):
     """A member's addresses, the lists on offer, and those that deliver in an unusual way.
 
-    ``has_moved``: they have an address in place of another one.
+    ``has_moved``: they have an address in place of another one. ``soon``: the lists that carry changes out within
+    minutes.
     """
 
     addresses: tuple[HeldAddress, ...]
     offers: tuple[Offer, ...]
     deliveries: tuple[ListDelivery, ...] = ()
     has_moved: bool = False
+    soon: frozenset[str] = frozenset()
 
 
 class Choice(NamedTuple):
@@ -75,7 +80,8 @@ class Choice(NamedTuple):
 
     ``moved_to`` is the address that a list was to send to instead of the one that was shown; ``is_stale``: it did not
     send to that one any more, and stays as it is. ``still_to`` is a shared address that it sends to though it was
-    unticked. ``is_locked``: it was unticked, which its list does not let members do.
+    unticked. ``is_locked``: it was unticked, which its list does not let members do. ``is_soon``: a run carries it out
+    within minutes.
     """
 
     handle: str
@@ -86,6 +92,7 @@ class Choice(NamedTuple):
     is_stale: bool = False
     still_to: str | None = None
     is_locked: bool = False
+    is_soon: bool = False
 
 
 @dataclass
@@ -150,12 +157,15 @@ def page(session: Session, user_id: int, *, catalogue: Catalogue, now: datetime,
         with reading(session):
             _note_new(session, holder, catalogue)
     promise = timedelta(hours=catalogue.applied_within_hours)
-    offers = (
-        _offer(holder, each, now=now, promise=promise)
+    lists = [
+        each
         for each in catalogue.lists.values()
         if holder.is_offered(each) or (with_unlisted and each.is_offered_to(holder.groups))
-    )
-    return Page(tuple(holder.addresses.values()), tuple(offers), tuple(_deliveries(holder)), holder.has_moved)
+    ]
+    soon = promptness.find(session, lists, now=now)
+    offers = (_offer(holder, each, now=now, promise=promise, is_prompt=each.handle in soon) for each in lists)
+    deliveries = tuple(_deliveries(holder))
+    return Page(tuple(holder.addresses.values()), tuple(offers), deliveries, holder.has_moved, soon)
 
 
 def _deliveries(holder: Holder) -> Iterator[ListDelivery]:
@@ -280,7 +290,7 @@ def _query(handles: Iterable[str]) -> Any:
     )
 
 
-def _offer(holder: Holder, mailing_list: MailingList, *, now: datetime, promise: timedelta) -> Offer:
+def _offer(holder: Holder, mailing_list: MailingList, *, now: datetime, promise: timedelta, is_prompt: bool) -> Offer:
     rows = {
         address_id: row
         for address_id in holder.addresses
@@ -290,19 +300,8 @@ def _offer(holder: Holder, mailing_list: MailingList, *, now: datetime, promise:
     told = next(iter(subscribed or rows), None)  # the main address comes first
     row = rows.get(told) if told is not None else None
     by_other = row is not None and row.source == "user" and row.changed_by != holder.user_id
-    known = row and Known(
-        subscribed=row.subscribed,
-        source=row.source,
-        changed_at=row.changed_at,
-        seen=row.seen,
-        waiting_since=row.waiting_since,
-        push_result=row.push_result,
-        refusal=row.refusal,
-        refused_at=row.refused_at,
-        is_new_member=bool(row.is_new_member),
-    )
     is_new = mailing_list.handle in holder.is_new_to
-    state, detail = outlook(known, now=now, promise=promise, by_other=by_other, is_new_member=is_new)
+    state, detail = outlook(row and _known(row), now=now, promise=promise, by_other=by_other, is_new_member=is_new)
     sends_to = holder.sends_to(mailing_list.handle)
     elsewhere = subscribed and not holder.addresses[subscribed[0]].is_main
     return Offer(
@@ -313,6 +312,21 @@ def _offer(holder: Holder, mailing_list: MailingList, *, now: datetime, promise:
         address=holder.addresses[subscribed[0]].spelling if elsewhere else None,
         address_id=sends_to,
         settings_url=_settings_url(holder, mailing_list, rows),
+        is_soon=is_prompt and (row is None or now - row.changed_at <= SOON),
+    )
+
+
+def _known(row: Any) -> Known:
+    return Known(
+        subscribed=row.subscribed,
+        source=row.source,
+        changed_at=row.changed_at,
+        seen=row.seen,
+        waiting_since=row.waiting_since,
+        push_result=row.push_result,
+        refusal=row.refusal,
+        refused_at=row.refused_at,
+        is_new_member=bool(row.is_new_member),
     )
 
 
@@ -356,10 +370,10 @@ def choose(
             if (posted := changes[each.handle]).can_be_done(each, holder)
         }
         written = _write(session, holder, wanted, source="user", actor=Actor(user_id, holder.username), now=now)
-    return tuple(
-        changes[each.handle].choice(each, holder, wanted.get(each.handle), is_changed=each.handle in written)
-        for each in lists
-    )
+        changed = [each for each in lists if each.handle in written]
+        runs.ask_at_once(session, changed, now=now)
+    soon = promptness.find(session, changed, now=now)
+    return tuple(changes[each.handle].choice(each, holder, wanted, written, soon) for each in lists)
 
 
 def _lock(session: Session, user: ColumnElement[bool]) -> None:
@@ -398,19 +412,27 @@ class _Posted(NamedTuple):
         return not (self.is_ticked or mailing_list.can_leave)
 
     def choice(
-        self, mailing_list: MailingList, holder: Holder, wanted: Mapping[int, bool] | None, *, is_changed: bool
+        self,
+        mailing_list: MailingList,
+        holder: Holder,
+        wanted_by_list: Mapping[str, Mapping[int, bool]],
+        written: Collection[str],
+        soon: Collection[str],
     ) -> Choice:
-        """Return what became of it; ``wanted`` is what was written, None where nothing could be."""
-        is_locked = self.is_refused_by(mailing_list)
+        """Return what became of it; nothing is wanted where nothing could be written."""
+        handle, is_locked = mailing_list.handle, self.is_refused_by(mailing_list)
+        wanted = wanted_by_list.get(handle)
+        stays = self.is_ticked or is_locked
         return Choice(
-            mailing_list.handle,
+            handle,
             mailing_list.name,
             self.is_ticked,
-            is_changed,
+            is_changed=handle in written,
             moved_to=holder.addresses[self.address_id].spelling if self.address_id and self.is_move else None,
             is_stale=wanted is None and not is_locked,
-            still_to=None if self.is_ticked or is_locked else self._still_to(mailing_list.handle, holder, wanted or {}),
+            still_to=None if stays else self._still_to(handle, holder, wanted or {}),
             is_locked=is_locked,
+            is_soon=handle in soon,
         )
 
     def _still_to(self, handle: str, holder: Holder, wanted: Mapping[int, bool]) -> str | None:
@@ -464,6 +486,7 @@ def choose_for(
             )
         wanted = {mailing_list.handle: wanted_by(holder, mailing_list, ticked=is_subscribed, address_id=None)}
         written = _write(session, holder, wanted, source="superuser", actor=actor, now=now, reason=reason)
+        runs.ask_at_once(session, [mailing_list] if written else (), now=now)
     return Choice(mailing_list.handle, mailing_list.name, is_subscribed, is_changed=bool(written))
 
 
@@ -488,6 +511,7 @@ def send_to_main(
             if each.is_offered_to(holder.groups) and holder.sends_to(each.handle) not in {None, holder.main}
         }
         written = _write(session, holder, wanted, source="superuser", actor=actor, now=now)
+        runs.ask_at_once(session, (catalogue.lists[handle] for handle in written), now=now)
     return len(written)
 
 

@@ -7,10 +7,25 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, delete, exists, func, insert, not_, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    not_,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from portal import database
+from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.domain.plan import Decision, Plan
 from portal.domain.run import IN_PROGRESS, NEVER_BEGUN, WAITS, RunKind, RunState
@@ -23,6 +38,8 @@ from portal.services.transaction import reading, transaction
 
 LONGEST = timedelta(hours=1)  # that a process of another host is believed to be running without a lease
 KEPT = timedelta(days=90)  # a run that was never begun
+
+AT_ONCE = "a change"  # what stands for who asked, where a list applies changes at once; nobody is named
 
 _INTERRUPTED = "it was interrupted"
 
@@ -76,10 +93,43 @@ def ask(
                     started_at=now,
                     slot=slot,
                 )
-                .on_conflict_do_update(index_elements=["slot"], set_={"slot": slot})
+                .on_conflict_do_update(index_elements=["slot"], set_={"slot": slot, **_asked_again(now)})
                 .returning(Run.id)
             ).scalar_one()
         )
+
+
+def ask_at_once(session: Session, lists: Iterable[MailingList], *, now: datetime) -> None:
+    """Ask for a run of those lists that apply changes at once, where none waits; inside the caller's transaction."""
+    rows = [
+        {
+            "list_handle": each.handle,
+            "kind": RunKind.SYNC,
+            "state": RunState.ASKED,
+            "asked_by": AT_ONCE,
+            "asked_at": now,
+            "started_at": now,
+            "slot": _slot(each.handle, RunKind.SYNC, None),
+        }
+        for each in sorted(lists, key=lambda each: each.handle)  # all who lock several slots take them in one order
+        if each.is_applied_at_once and not each.is_paused
+    ]
+    if rows:
+        statement = database.insert(session, Run).on_conflict_do_update(
+            index_elements=["slot"], set_=_asked_again(now), where=_is_forgotten(now)
+        )
+        session.execute(statement, rows)
+
+
+def _asked_again(now: datetime) -> dict[str, Any]:
+    """Return what becomes of a run that waits: one that is about to be forgotten waits from now on."""
+    columns = {"asked_at": Run.asked_at, "started_at": Run.started_at}
+    moment = literal(now, Run.asked_at.type)
+    return {name: case((_is_forgotten(now), moment), else_=column) for name, column in columns.items()}
+
+
+def _is_forgotten(now: datetime) -> ColumnElement[bool]:
+    return Run.asked_at < now - KEPT
 
 
 def _slot(handle: str, kind: RunKind, plan_id: str | None) -> str:
@@ -92,7 +142,7 @@ def due(session: Session, *, now: datetime) -> list[AskedRun]:
         Run.id, Run.list_handle, Run.kind, Run.plan_id, Run.asked_by_id, Run.asked_by, Run.asked_at, Run.started_at,
         Run.state, Run.message, Run.pid, Run.pid_space,
     )  # fmt: skip
-    is_old = and_(Run.state.in_(NEVER_BEGUN), Run.asked_at < now - KEPT)
+    is_old = and_(Run.state.in_(NEVER_BEGUN), _is_forgotten(now))
     waits = Run.state.in_([RunState.ASKED, RunState.TAKEN])
     with reading(session):
         found = session.execute(select(*columns).where(or_(waits, is_old)).order_by(Run.id)).all()

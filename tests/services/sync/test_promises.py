@@ -46,7 +46,7 @@ from portal.services.accounts import addresses
 from portal.services.accounts.addresses import Checked
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences import preferences
-from portal.services.sync import leases
+from portal.services.sync import leases, requested, runs
 from portal.services.sync.planned_runs import begin_planned_run, confirm_planned_run
 from portal.services.sync.run_steps import Request
 from portal.services.sync.sync import sync_list
@@ -62,6 +62,8 @@ LISTS = ("members", "board")
 PEOPLE = ("alice", "bob", "charlie", "dora", "erin")
 MAILBOXES = tuple(f"{name}@example.org" for name in ("alice", "bob", "dora", "dora2", "erin", "new1", "new2"))
 STRANGER = "stranger@example.net"
+
+KINDS = ("subscribes_new_members", "can_leave", "is_listed", "is_applied_at_once")
 
 people = st.sampled_from(PEOPLE)
 mailboxes = st.sampled_from(MAILBOXES)
@@ -83,6 +85,7 @@ def make_list(handle: str) -> MailingList:
         remove_on_departure=True,
         safety_limits=SafetyLimits(),
         subscribes_new_members=handle == "members",
+        is_applied_at_once=handle == "members",
     )
 
 
@@ -168,6 +171,8 @@ class Promises(RuleBasedStateMachine):
             )
             if not (is_ticked or self.catalogue.lists[handle].can_leave):
                 assert self._stored(handle) == before, "members cannot leave it here"
+            if self.catalogue.lists[handle].is_applied_at_once and self._stored(handle) != before:
+                assert [each.handle for each in runs.due(self.session, now=self.clock())].count(handle) == 1
         self.clock.advance(seconds=1)
         self._remember_choices(handle, before)
 
@@ -457,7 +462,7 @@ class Promises(RuleBasedStateMachine):
                 lists=self.catalogue.lists,
             )
 
-    @rule(handle=handles, kind=st.sampled_from(["subscribes_new_members", "can_leave", "is_listed"]))
+    @rule(handle=handles, kind=st.sampled_from(KINDS))
     def change_the_kind_of_a_list(self, handle: str, kind: str) -> None:
         mailing_list = self.catalogue.lists[handle]
         changed = replace(mailing_list, **{kind: not getattr(mailing_list, kind)})
@@ -524,6 +529,28 @@ class Promises(RuleBasedStateMachine):
         self.lists[handle].calls.clear()
         self._sync(handle)
         assert [name for name, _ in self.lists[handle].calls] == ["roster"], "a second run in a row does nothing"
+
+    @rule()
+    def a_minute(self) -> None:
+        """The minute's cron carries out what saves have asked for; what needs approval waits, and nothing else."""
+        for asked in runs.due(self.session, now=self.clock()):
+            before = self._before(asked.handle)
+            assert runs.take(self.session, asked, now=self.clock())
+            try:
+                requested.carry_out(
+                    self.session,
+                    asked,
+                    catalogue=self.catalogue,
+                    open_list_manager=lambda mailing_list: self.lists[mailing_list.handle],
+                    clock=self.clock,
+                )
+            except SafetyLimitError:
+                pass
+            else:
+                self.began.setdefault(asked.handle, self.clock())
+                self._check_good_run(asked.handle, before)
+            self._check_calls(asked.handle, before)
+        assert not runs.due(self.session, now=self.clock())
 
     @rule(
         handle=handles,
