@@ -1,12 +1,13 @@
 """What a change of many accounts means for the lists: what the next sync adds and removes, and if it needs approval."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, case, exists, false, func, not_, or_, select, true, union_all
 from sqlalchemy.orm import Session
 
+from portal import database
 from portal.domain.mailinglist import MailingList
 from portal.domain.safety import Excess, Limited, most
 from portal.models import Preference, Run, RunLine, User, UserAddress, UserGroup
@@ -15,6 +16,8 @@ from portal.services.accounts.addresses import unmanaged_ids
 from portal.services.accounts.bulk import Asked, Change
 from portal.services.sync import plans
 from portal.services.transaction import reading
+
+_AT_ONCE = 50  # audiences that one statement asks about
 
 Condition = Callable[[MailingList], Any]
 
@@ -41,7 +44,8 @@ def forecast(
     if not lists or asked.change is Change.INVITE:
         return ()
     with reading(session):
-        counts = {row.list_handle: row for row in session.execute(_changes(asked, lists)) if row.added or row.removed}
+        changes = (row for those in _batches(lists) for row in session.execute(_changes(asked, those)))
+        counts = {row.list_handle: row for row in changes if row.added or row.removed}
         concerned = {handle: each for handle, each in lists.items() if handle in counts}
         if not concerned:
             return ()
@@ -69,7 +73,7 @@ def _totals(
     session: Session, lists: Mapping[str, MailingList], counts: Mapping[str, Any], *, now: datetime
 ) -> dict[str, _Total]:
     recent = _recent(session, lists, now=now)
-    departing = {row[0]: row[1] for row in session.execute(_departing(lists))}
+    departing = {row[0]: row[1] for those in _batches(lists) for row in session.execute(_departing(those))}
     totals = {}
     for handle in lists:
         added, removed = counts[handle].added, counts[handle].removed
@@ -156,6 +160,12 @@ def _of_each(lists: Mapping[str, MailingList], condition: Condition) -> ColumnEl
         for those in _by_audience(lists)
     )
     return or_(false(), *conditions)
+
+
+def _batches(lists: Mapping[str, MailingList]) -> Iterator[dict[str, MailingList]]:
+    """Yield lists a few audiences at a time: each is a term of a statement, and databases take only so many."""
+    for audiences in database.chunked(_by_audience(lists), _AT_ONCE):
+        yield {each.handle: each for those in audiences for each in those}
 
 
 def _by_audience(lists: Mapping[str, MailingList]) -> list[list[MailingList]]:

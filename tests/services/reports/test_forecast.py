@@ -108,3 +108,16 @@ def test_nothing_is_foreseen_without_lists_or_without_a_change(session: Session,
     asked = Asked(Change.DEACTIVATE, Wanted())
     assert forecast(session, asked, lists={}, now=NOW) == ()
     assert forecast(session, asked, lists=lists, now=NOW) == ()
+
+
+def test_as_many_lists_as_an_organisation_has_may_each_have_their_own_audience(
+    session: Session, lists: dict[str, MailingList]
+) -> None:
+    """One statement with a term for each audience ends at 500 terms on SQLite."""
+    board = next(iter(lists.values()))
+    many = {name: replace(board, handle=name, audience=frozenset({name})) for name in (f"g{n}" for n in range(600))}
+    user_id = make_user(session, "alice", groups=("g3", "g599"))
+    for handle in ("g3", "g599"):
+        make_preference(session, handle, "alice@example.org", True, seen=True)
+    found = forecast(session, Asked(Change.DEACTIVATE, Wanted(user_ids=(user_id,))), lists=many, now=NOW)
+    assert [(each.handle, each.removals) for each in found] == [("g3", 1), ("g599", 1)]
