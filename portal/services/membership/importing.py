@@ -124,7 +124,7 @@ class _Prepared(NamedTuple):
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Let the collector of cycles rest: among so many values, none of them in a cycle, it would take half of the time."""
+    """Stop the collector of cycles: among so many values, none of them in a cycle, it would take half of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
