@@ -36,6 +36,11 @@ class Forecast(NamedTuple):
     needs_approval: bool
     excess: Excess | None = None
 
+    @property
+    def counted(self) -> int:
+        """Return how many are counted together, where it needs approval."""
+        return self.excess.number if self.excess else self.removals
+
 
 def forecast(
     session: Session, asked: Asked, *, lists: Mapping[str, MailingList], now: datetime

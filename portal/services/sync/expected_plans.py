@@ -1,6 +1,6 @@
 """What the next run of a list is expected to do, before any roster is read, and the approval of exactly that."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
@@ -51,6 +51,26 @@ def approve(session: Session, mailing_list: MailingList, plan_id: str, *, actor:
     return runs.ask(
         session, mailing_list.handle, kind=kind, plan_id=plan_id if is_as_shown else None, actor=actor, now=now
     )
+
+
+def approve_all(
+    session: Session, lists: Iterable[MailingList], counts: Mapping[str, int], *, actor: Actor, now: datetime
+) -> list[int]:
+    """Ask for runs of the lists that a change of accounts makes need approval; return their numbers.
+
+    ``counts`` is what was shown of each list by handle: as many removals or additions as exceed its limit. A list of
+    which as many are expected is approved, any other is to be looked at.
+    """
+    found = []
+    for each in lists:
+        if each.handle not in counts or each.is_paused:
+            continue
+        expected = next_run(session, each, {}, now=now)
+        number = expected.excess.number if expected.excess else expected.removed
+        is_as_shown = expected.plan_id is not None and number == counts[each.handle]
+        kind, plan_id = (RunKind.SYNC, expected.plan_id) if is_as_shown else (RunKind.SHOW, None)
+        found.append(runs.ask(session, each.handle, kind=kind, plan_id=plan_id, actor=actor, now=now))
+    return found
 
 
 def _plan(session: Session, mailing_list: MailingList, changes: Mapping[int, bool], *, now: datetime) -> Plan:

@@ -1,5 +1,7 @@
 """People, for superusers: found, sorted, downloaded, and changed many at once."""
 
+from collections.abc import Mapping
+
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
@@ -11,6 +13,7 @@ from portal.services.accounts import bulk, directory, users
 from portal.services.accounts.bulk import GROUP_CHANGES, Asked, Change
 from portal.services.accounts.users import Profile
 from portal.services.reports.forecast import forecast
+from portal.services.sync import expected_plans
 from portal.translation import gettext, ngettext
 from portal.web import guards, recent_password, shown
 from portal.web.admin import downloads
@@ -101,10 +104,11 @@ def change() -> ResponseReturnValue:
         return redirect(url_for("admin.people.index"), 303)
     confirmed = ConfirmChangeForm()
     try:
+        preview_id, counts = shown.read("people-change", confirmed.shown.data)
         done = bulk.do(
             db.session(),
             asked,
-            preview_id=shown.read("people-change", confirmed.shown.data),
+            preview_id=preview_id,
             actor=guards.actor(),
             now=portal().clock(),
             lists=portal().known_lists(),
@@ -115,7 +119,19 @@ def change() -> ResponseReturnValue:
         )
         return _preview_page(form, asked, confirmed), fault_of(error).status
     flash(_done_text(asked.change, done), "good")
+    if counts and "approve" in request.form:
+        return _approve(counts)
     return redirect(url_for("admin.people.index", **form.query), 303)
+
+
+def _approve(counts: Mapping[str, int]) -> ResponseReturnValue:
+    """Ask for the runs that were said to need approval, and lead to them."""
+    lists = (portal().known_lists() or {}).values()
+    found = expected_plans.approve_all(db.session(), lists, counts, actor=guards.actor(), now=portal().clock())
+    for run_id in found:
+        security_log.log("run asked for", run=run_id)
+    one = len(found) == 1
+    return redirect(url_for("admin.runs.show", run_id=found[0]) if one else url_for("admin.runs.index"), 303)
 
 
 def _done_text(change: Change, done: int) -> str:
@@ -163,14 +179,16 @@ def _groups_page(form: ChangePeopleForm) -> ResponseReturnValue:
 def _preview_page(form: ChangePeopleForm, asked: Asked, confirmed: ConfirmChangeForm | None = None) -> str:
     found = bulk.preview(db.session(), asked)
     lists = portal().known_lists() or {}
+    forecasts = forecast(db.session(), asked, lists=lists, now=portal().clock())
+    counts = {each.handle: each.counted for each in forecasts if each.needs_approval}
     return render_template(
         "admin/people/change.html",
         asked=asked,
         form=confirmed or ConfirmChangeForm(None),
         query=form.query,
         preview=found,
-        forecasts=forecast(db.session(), asked, lists=lists, now=portal().clock()),
-        shown=shown.sign("people-change", found.id),
+        forecasts=forecasts,
+        shown=shown.sign("people-change", [found.id, counts]),
     )
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
-from portal.models import User
+from portal.models import Run, User
 from portal.services.accounts import users
 from portal.services.accounts.bulk import Change
 from portal.services.accounts.directory import SORTS
@@ -171,6 +171,11 @@ def test_a_look_says_which_lists_will_need_approval(bob: Visitor, session: Sessi
     page = bob.get(query(Change.DEACTIVATE, of="all", q="xyz"))
     assert "Members : 8 addresses are taken off. The next sync will need approval." in page.text
     assert "Tech</strong>" not in page.html
+    run = bob.follow(query(Change.DEACTIVATE, of="all", q="xyz"), {"approve": "yes"})
+    assert "Nothing has been done yet." in run.text
+    asked = session.execute(select(Run.list_handle, Run.kind, Run.plan_id.is_not(None))).one()
+    session.rollback()
+    assert tuple(asked) == ("members", "sync", True)
 
 
 def test_all_whom_the_filter_finds_get_a_group(bob: Visitor, session: Session) -> None:
