@@ -27,6 +27,8 @@ from tests.factories import make_user
 from tests.fakes.mailman2 import FakeMailman2
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 CATALOGUE = """
 enabled = true
 [lists.members]
@@ -270,7 +272,6 @@ rm -r "$private"
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", [BY_SYNC, BY_PIPES, BY_PLANNED_RUNS], ids=["sync", "pipes", "planned runs"])
 def test_every_way_from_the_shell_ends_in_the_same_roster(portal, mailman, way):
     act_out(portal)

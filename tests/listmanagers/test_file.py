@@ -314,6 +314,7 @@ LINES = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(lines=LINES, end=st.sampled_from([b"\n", b"\r\n", b""]))
 def test_whoever_is_added_and_removed_again_leaves_the_lines_as_they_were(tmp_path_factory, lines, end):
     folder = tmp_path_factory.mktemp("rosters")

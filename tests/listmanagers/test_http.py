@@ -153,6 +153,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_fails_is_one_line_that_names_method_and_url_and_no_password(fault):
     answers, words = FAULTS[fault]

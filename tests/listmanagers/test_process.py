@@ -152,6 +152,7 @@ def test_a_command_that_takes_too_long_is_interrupted_then_terminated_then_kille
     assert is_gone(int((tmp_path / "ready").read_text()))
 
 
+@pytest.mark.slow
 def test_what_a_command_started_ends_with_it(tmp_path):
     wrapper = tmp_path / "wrapper"
     wrapper.write_text(f"#!/bin/sh\nsleep 300 &\necho $! > {tmp_path}/pid\nwait\n")
@@ -181,6 +182,7 @@ except KeyboardInterrupt:
     assert (tmp_path / "cleaned").exists()
 
 
+@pytest.mark.slow
 def test_a_command_with_much_to_say_at_its_end_is_still_heard_out(tmp_path):
     code = f"""
 import os, time
