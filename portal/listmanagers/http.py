@@ -247,7 +247,7 @@ def _understood(request: _Request, status: int, content: bytes) -> Answer:
 def _too_slow(call: str, until: Deadline) -> ListManagerUnavailableError:
     return ListManagerUnavailableError(
         f"{call}: not done within {until.seconds:.3g} seconds, so it was given up; "
-        "look for what holds the list manager up, or raise timeout"
+        "look for what blocks the list manager, or raise timeout"
     )
 
 

@@ -214,7 +214,7 @@ class Mailman2(Paced):
         if finished.exit_code == 1 and any(words in finished.stderr for words in _NO_SUCH_LIST):
             raise NoSuchListError(
                 f"{finished.name}: Mailman has no list of that name; "
-                "set list in mailinglists.toml where its name is not the handle"
+                "set list in mailinglists.toml if its name there is not the handle"
             )
         return finished
 

@@ -225,7 +225,7 @@ class Mlmmj(Paced):
         if not _is_there(self.folder / "subscribers.d"):
             raise NoSuchListError(
                 f"{self.folder}: mlmmj has no list there; "
-                "set list in mailinglists.toml where its name is not the handle"
+                "set list in mailinglists.toml if its name there is not the handle"
             )
         for path in self._files():
             if _last_byte(path) not in {b"", b"\n"} and path.suffix != ".new":  # one that mlmmj is just writing

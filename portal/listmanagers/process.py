@@ -117,7 +117,7 @@ def run(
         if not streams.read_until(deadline):
             raise ListManagerUnavailableError(
                 f"{name}: no answer within {timeout:.3g} seconds, so it was stopped; "
-                "look for what holds it up, such as a lock, or raise its timeout"
+                "look for what blocks it, such as a lock, or raise its timeout"
             )
     except BaseException:
         _stop(child, streams, grace)

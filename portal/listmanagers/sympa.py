@@ -272,7 +272,7 @@ class Sympa(Paced):
         if finished.exit_code and _NO_SUCH_LIST.search(finished.stderr):
             raise NoSuchListError(
                 f"{finished.name}: Sympa has no list of that name; "
-                "set list in mailinglists.toml where its name is not the handle"
+                "set list in mailinglists.toml if its name there is not the handle"
             )
         return finished
 

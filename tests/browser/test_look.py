@@ -95,11 +95,25 @@ def test_the_rows_of_a_list_are_in_sight_and_four_tabs_away(open_page: Callable[
 
 def test_the_bar_to_save_with_takes_at_most_a_tenth_of_a_phone(open_page: Callable[..., Any]) -> None:
     page = open_page("narrow", "alice")
-    for width, height in ((390, 844), (320, 568)):
-        page.set_viewport_size({"width": width, "height": height})
-        assert page.locator(".bar").bounding_box()["height"] <= height / 10
+    for language in ("en", "de"):
+        page.context.set_extra_http_headers({"Accept-Language": language})
+        page.reload()
+        for width, height in ((390, 844), (320, 568)):
+            page.set_viewport_size({"width": width, "height": height})
+            assert page.locator(".bar").bounding_box()["height"] <= height / 10
     page.set_viewport_size({"width": 640, "height": 320})  # a phone on its side
     assert page.locator(".bar").evaluate("each => getComputedStyle(each).position") == "static"
+
+
+def test_german_fits_on_a_phone_with_its_longer_words(open_page: Callable[..., Any], url: str) -> None:
+    for who in ("alice", "bob"):
+        page = open_page("narrow", who)
+        page.context.set_extra_http_headers({"Accept-Language": "de"})
+        for name in (name for name, (viewer, _) in stage.PAGES.items() if viewer == who):
+            stage.go(page, url, name)
+            assert page.evaluate("document.documentElement.lang") == "de"
+            assert page.evaluate(OVERFLOW) == 0, name
+            assert page.evaluate(BROKEN) == [], name
 
 
 def test_a_page_has_at_most_one_primary_button(open_page: Callable[..., Any], url: str) -> None:

@@ -155,7 +155,7 @@ def test_a_run_too_long_ago_is_78(check: Check, synced: None, clock: Clock):
     code, told = check()
     assert code == 78
     assert told["tech", "runs"] == (
-        "the last run was 13 hours ago, and members are promised 12 hours; look whether cron still calls it, and run: flask mailinglist sync tech"
+        "the last run was 13 hours ago, and members are promised 12 hours; check that cron still calls it, and run: flask mailinglist sync tech"
     )
 
 

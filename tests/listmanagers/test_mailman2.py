@@ -205,7 +205,7 @@ def test_addresses_never_stand_in_the_command_line(fake):
 
 def test_a_time_out_leaves_nothing_changed_and_the_next_call_works(fake):
     fake.hang("add_members", locked=True)
-    with pytest.raises(ListManagerUnavailableError, match="look for what holds it up, such as a lock"):
+    with pytest.raises(ListManagerUnavailableError, match="look for what blocks it, such as a lock"):
         _open(fake, timeout=1).add(["bob@example.org"])
     assert fake.roster("ants") == {"alice@example.org", "Dora@example.org"}
     fake.repair()

@@ -159,7 +159,7 @@ def insert_accounts(session: Session, accounts: Iterable[Mapping[str, Any]], *, 
         named = {row["username_key"]: row["username"] for row in rows}
         of_these = select(table.c.username_key, table.c.id).where(table.c.username_key.in_(named))
         for taken, _ in session.execute(of_these.limit(1)):
-            raise DuplicateError("a user is called %(taken)s already", taken=named[taken])
+            raise DuplicateError("the username %(taken)s is taken already", taken=named[taken])
         try:
             session.execute(insert(table), rows)
         except IntegrityError:
@@ -373,7 +373,7 @@ def rename(session: Session, username: str, *, to: str, actor: Actor = COMMAND_L
         own = session.scalars(held.where(UserAddress.user_id == user.id)).all()
         renamed, user_id = usernames.checked(to, own=own), user.id
         if not names.give(session, user, renamed, actor=actor):
-            raise DuplicateError("a user is called %(renamed)s already", renamed=renamed)
+            raise DuplicateError("the username %(renamed)s is taken already", renamed=renamed)
     security_log.log("user renamed", user=user_id)
     return renamed
 

@@ -125,7 +125,7 @@ def _security_log(evidence: Evidence) -> str:
             f"run: chown --reference={evidence.instance} {place}"
         )
     if not os.access(place, os.W_OK):
-        raise ConfigurationError(f"{place} cannot be written; look at its mode, its owner and its disk")
+        raise ConfigurationError(f"{place} cannot be written; check its mode, its owner and its disk")
     return str(place)
 
 
@@ -253,7 +253,7 @@ def _runs(session: Session, evidence: Evidence, handle: str) -> str:
     if report.is_late:
         raise ConfigurationError(
             f"the last run was {_age(now - last.started_at)} ago, and members are promised "
-            f"{catalogue.applied_within_hours} hours; look whether cron still calls it, and run: "
+            f"{catalogue.applied_within_hours} hours; check that cron still calls it, and run: "
             f"flask mailinglist sync {handle}"
         )
     return f"the last was {_age(now - last.started_at)} ago, {_size(report)}"

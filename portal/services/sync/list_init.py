@@ -130,7 +130,7 @@ def require_announced(text: RosterText, *, allow_empty: bool) -> None:
         return
     found = f"holds no address, only {text.invalid} lines that are none" if text.invalid else "is empty"
     raise NoAddressesError(
-        f"the input {found}; is the command before the pipe all right? "
+        f"the input {found}; check the command before the pipe. "
         "If the list is really empty, run again with: --allow-empty"
     )
 

@@ -67,7 +67,7 @@ def test_a_new_account_with_an_address_that_somebody_holds_says_whose_before_it_
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("username", "alice", "a user is called alice already"),
+        ("username", "alice", "the username alice is taken already"),
         ("username", "two words", "Not a username"),
         ("email", "nobody", "Not an e-mail address"),
         ("groups", "a\tb", "cannot be typed"),
