@@ -151,8 +151,8 @@ class Promises(RuleBasedStateMachine):
         if user_id is not None:
             self._toggle(user_id, handle)
 
-    def _toggle(self, user_id: int, handle: str, mailbox: str | None = None) -> None:
-        """Turn a box over, or send a list to one address of a person."""
+    def _toggle(self, user_id: int, handle: str, mailbox: str | None = None) -> bool:
+        """Turn a box over, or send a list to one address of a person; return whether the page showed something else."""
         page = preferences.page(self.session, user_id, catalogue=self.catalogue, now=self.clock())
         shown = {offer.mailing_list.handle: offer.address_id or 0 for offer in page.offers}
         ids = {canonical(each.spelling): each.id for each in page.addresses}
@@ -175,6 +175,7 @@ class Promises(RuleBasedStateMachine):
                 assert [each.handle for each in runs.due(self.session, now=self.clock())].count(handle) == 1
         self.clock.advance(seconds=1)
         self._remember_choices(handle, before)
+        return handle in shown and (mailbox is None or ids[mailbox] != shown[handle])
 
     def _check_offer(self, user_id: int, handle: str, *, is_offered: bool) -> None:
         rows, held = self._stored(handle), self._held(user_id)
@@ -193,11 +194,9 @@ class Promises(RuleBasedStateMachine):
     def choose_an_address(self, name: str, handle: str, mailbox: str) -> None:
         user_id = self._user_id(name)
         if user_id is not None and mailbox in self._held(user_id):
-            self._toggle(user_id, handle, mailbox)
+            is_choice = self._toggle(user_id, handle, mailbox)
             stored = self._stored(handle)
-            if self._may_see(user_id, handle) and (mailbox in stored or self.catalogue.lists[handle].is_listed):
-                if not self.catalogue.lists[handle].is_listed and not stored[mailbox]["subscribed"]:
-                    return  # it was not offered
+            if is_choice:
                 assert stored[mailbox]["subscribed"]
                 alone = {each for each in self._held(user_id) if len(self._holders(each)) == 1} - {mailbox}
                 assert not any(stored[each]["subscribed"] for each in alone), "it sends to one of theirs"
