@@ -24,11 +24,14 @@ from portal.listmanagers.base import ListManager, Outcome
 from portal.models import Address, Preference, User
 from portal.services.accounts.passwords import hash_password
 from portal.services.history import COMMAND_LINE
-from portal.services.preferences.preferences import choose_for
+from portal.services.preferences.preferences import choose, choose_for
+from portal.services.sync import requested, runs
 from portal.services.sync.run_steps import Request
+from portal.services.sync.runs import AskedRun
 from portal.services.sync.sync import read_roster, sync_list
 from portal.services.transaction import reading, transaction
 
+SAVES, MINUTES = 500, 10  # saves in an hour, and how many of its minutes are measured
 MOVES = 10  # adds, and as many removals
 HANDLE = "agreed"
 
@@ -166,6 +169,47 @@ def sync_of_a_committee(app: Flask, rounds: int) -> dict[str, float]:
     return {"seconds": median(_seconds(sync, time.process_time) for _ in range(rounds))}
 
 
+def hour_of_saves(app: Flask, _rounds: int) -> dict[str, float]:
+    """Return what an hour of saves takes on lists that apply changes at once, minute by minute as cron does.
+
+    Seconds of processor time of all runs in an hour, how many, and milliseconds of a save; some minutes are measured.
+    """
+    portal: Portal = app.extensions["portal"]
+    handles = [handle for handle, each in portal.catalogue().lists.items() if each.is_applied_at_once]
+    spent, number = {"saves": 0.0, "runs": 0.0}, 0
+
+    def save(member: int) -> None:
+        handle, is_on = handles[member * 7 % len(handles)], member % 2 == 1
+        choose(
+            db.session(),
+            member,
+            shown={handle: member if is_on else 0},  # an address has the number of its member
+            ticked=() if is_on else {handle},
+            catalogue=portal.catalogue(),
+            now=portal.clock(),
+        )
+
+    for minute in range(MINUTES):
+        for member in range(SAVES * minute // 60, SAVES * (minute + 1) // 60):
+            spent["saves"] += _seconds(partial(save, member + 1), time.process_time)
+        asked = runs.due(db.session(), now=portal.clock())
+        number += len(asked)
+        spent["runs"] += sum(_seconds(partial(_carry_out, portal, each), time.process_time) for each in asked)
+    hours = MINUTES / 60
+    return {"seconds": spent["runs"] / hours, "runs": number / hours, "save": 1000 * spent["saves"] / (SAVES * hours)}
+
+
+def _carry_out(portal: Portal, asked: AskedRun) -> None:
+    runs.take(db.session(), asked, now=portal.clock())
+    requested.carry_out(
+        db.session(),
+        asked,
+        catalogue=portal.catalogue(),
+        open_list_manager=portal.open_list_manager,
+        clock=portal.clock,
+    )
+
+
 def _field(name: str, page: str) -> str:
     found = re.search(rf'name="{name}"[^>]*value="([^"]*)"', page) or re.search(
         rf'value="([^"]*)"[^>]*name="{name}"', page
@@ -244,6 +288,7 @@ TASKS: dict[str, Callable[[Flask, int], Any]] = {
     "superusers": slowest_page,
     "grown": slowest_and_home,
     "committee": sync_of_a_committee,
+    "hour": hour_of_saves,
     "page": statements_of_a_page,
     "calls": calls_of_a_sync,
 }

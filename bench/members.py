@@ -5,6 +5,7 @@ has; and ``agreed``, where all have and the list manager's roster says the same.
 """
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -154,6 +155,17 @@ def grow(instance: Instance, *, lists: int, hours: int) -> None:
     catalogue = instance.folder / "mailinglists.toml"
     catalogue.write_text(catalogue.read_text() + "".join(tables) + _COMMITTEE)
     (instance.folder / "rosters" / "committee.txt").touch()
+
+
+def apply_at_once(instance: Instance) -> None:
+    """Let each list whose preferences are all there apply changes at once, and give it its roster."""
+    catalogue = instance.folder / "mailinglists.toml"
+    table = re.compile(r"\[lists\.(agreed|list[0-9]+)\]\n")
+    text = catalogue.read_text()
+    for handle in table.findall(text):
+        if handle != "agreed":
+            shutil.copy(instance.roster, instance.roster.with_name(f"{handle}.txt"))
+    catalogue.write_text(table.sub(r'\g<0>apply = "at once"\n', text))
 
 
 def _fill(instance: Instance) -> None:

@@ -97,6 +97,10 @@ def _once(folder: Path, tasks: set[str], *, rounds: int) -> dict[str, Any]:
         found |= _by_rest(folder, rounds=rounds)
     if "superusers" in tasks:
         found["superusers"] = _asked(members.make_lists(folder / "lists"), "superusers", rounds)
+    if "hour" in tasks:
+        instance = members.make_lists(folder / "hour", lists=22)
+        members.apply_at_once(instance)
+        found["hour"] = _asked(instance, "hour", rounds)
     if "web" in tasks:
         found["web"] = web.compare(folder / "web", rounds=rounds)
     return found
