@@ -280,14 +280,14 @@ def test_a_password_can_be_chosen_for_20_minutes_and_a_weak_one_not_at_all(
 def test_people_are_invited_once_while_an_invitation_waits_and_again_later(
     session: Session, clock: Clock, alice: int
 ) -> None:
-    make_user(session, "charlie", is_active=False)
+    charlie = make_user(session, "charlie", is_active=False)
     bob = make_user(session, "bob", "main@example.org", "further@example.org", groups=("full",))
     everybody = invitations.find_uninvited(session)
 
     assert everybody == [alice, bob]
     assert invitations.find_uninvited(session, groups=["full"]) == [bob]
     assert invitations.invite(session, [alice], actor=COMMAND_LINE, now=clock()) == 1
-    assert invitations.invite(session, [*everybody, 99], actor=COMMAND_LINE, now=clock()) == 1
+    assert invitations.invite(session, [*everybody, charlie, 99], actor=COMMAND_LINE, now=clock()) == 1
     with reading(session):
         rows = session.execute(select(MailRequest.mailbox, MailRequest.user_id, MailRequest.priority)).all()
     assert [tuple(row) for row in rows] == [(ALICE, alice, 1), ("main@example.org", bob, 1)]

@@ -139,8 +139,11 @@ def test_a_line_that_is_written_before_one_that_is_there_already_is_not_missed(
 def test_what_changed_long_before_mail_was_switched_on_is_no_news(
     session: Session, clock: Clock, catalogue: Catalogue, notice: Notice
 ) -> None:
-    make_user(session, "alice")
+    alice = make_user(session, "alice")
     put_on(session, catalogue, clock, "alice", actor=COMMAND_LINE)
+    line = {"user_id": alice, "username": "alice", "at": clock(), "what": "password changed", "actor": "x"}
+    session.execute(insert(AccountChange), line)
+    session.commit()
     clock.advance(days=1)
     assert notice() == []
 
