@@ -37,22 +37,25 @@ enabled = true
 applied_within_hours = 12
 
 [lists.members]
-name = "Members"
-desc = "News and decisions for all members. A few mails a month."
+name = { en = "Members", de = "Mitglieder" }
+desc.en = "News and decisions for all members. A few mails a month."
+desc.de = "Neuigkeiten und Beschlüsse für alle Mitglieder. Einige E-Mails im Monat."
 email = "members@lists.example.org"
 archive = "https://lists.example.org/archives/members/"
 syncpws = false
 
 [lists.tech]
-name = "Technical discussion"
-desc = "Maintenance windows and operations talk."
+name = { en = "Technical discussion", de = "Technik" }
+desc.en = "Maintenance windows and operations talk."
+desc.de = "Wartungsfenster und Betriebsthemen."
 email = "tech@lists.example.org"
 archive = "https://lists.example.org/archives/tech/"
 syncpws = false
 
 [lists.board]
-name = "Board"
-desc = "Agendas and minutes. For members of the board only; its list manager asks a moderator about each new address."
+name = { en = "Board", de = "Vorstand" }
+desc.en = "Agendas and minutes. For the board only; its list manager asks a moderator about each new address."
+desc.de = "Tagesordnungen und Protokolle. Nur für den Vorstand; die Moderation gibt jede neue Adresse frei."
 email = "board@lists.example.org"
 audience = ["board"]
 syncpws = false
