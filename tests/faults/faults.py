@@ -677,6 +677,31 @@ _SYNC = (
         ("report: a clock years ahead hides what is late", "abs(now - good_at) > promise", "now - good_at > promise"),
     ),
     *_in(
+        "services/sync/readings.py",
+        "tests/services/sync/test_readings.py",
+        (
+            "readings: who has no account is kept for months",
+            "UnknownSubscriber.read_at <= now - KEPT",
+            "UnknownSubscriber.read_at <= now - 90 * KEPT",
+        ),
+        (
+            "readings: a list that cannot be read is asked each minute",
+            "due_at=clock() + _TAKES, message=str(error)",
+            "due_at=clock(), message=str(error)",
+        ),
+        ("readings: all are asked about for one", "if not wanted.of_all:", "if False:"),
+    ),
+    *_in(
+        "services/sync/expected_plans.py",
+        "tests/services/sync/test_expected_plans.py",
+        (
+            "approval: another plan than was shown",
+            "is_as_shown = next_run(session, mailing_list, {}, now=now).plan_id == plan_id",
+            "is_as_shown = True",
+        ),
+        ("approval: a superuser's choice is their own", "        by_holder=False,\n", ""),
+    ),
+    *_in(
         "services/sync/requested.py",
         "tests/services/sync/test_runs.py",
         ("run: asked for by a former superuser", "User.is_superuser, User.is_active)", "User.is_active)"),

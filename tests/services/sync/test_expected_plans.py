@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from portal.domain.mailinglist import MailingList
 from portal.domain.safety import Excess, Limited
+from portal.models import Preference
 from portal.services.history import Actor
 from portal.services.preferences import on_behalf
 from portal.services.preferences.on_behalf import BulkAction
@@ -33,6 +35,8 @@ class Desk:
             make_user(session, name, groups=("staff",) if number < 10 else (), is_active=number < 40)
         self.manager = MemoryList({address: address for name in names[:40] for address in [f"{name}@example.org"]})
         sync_list(session, self.members, self.manager, clock=clock, request=Request())
+        session.execute(update(Preference).values(source="user"))  # they had chosen it themselves
+        session.commit()
         self.clock.advance(days=1)
 
     def preview(self, action: BulkAction, wanted: Filter = STAFF) -> on_behalf.BulkPreview:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from portal.config import Catalogue
 from portal.domain.delivery import Delivery, MailOff
 from portal.errors import ListManagerUnavailableError
-from portal.models import ListReading, Preference
+from portal.models import ListReading, Preference, UnknownSubscriber
 from portal.services.preferences import preferences
 from portal.services.reports import deliveries
 from portal.services.reports.deliveries import ListDelivery
@@ -138,6 +138,8 @@ def test_who_has_no_account_is_read_when_asked_and_kept_for_a_day(desk: Desk, cl
     clock.advance(days=1)
     assert found() == ((), 0, None, False, "")
     readings.thin(desk.session, ["members"], now=clock())
+    assert desk.session.scalars(select(UnknownSubscriber)).all() == []
+    desk.session.rollback()
     desk.manager.is_down = True
     readings.ask_who_has_no_account(desk.session, "members", now=clock())
     with pytest.raises(ListManagerUnavailableError):
