@@ -223,4 +223,13 @@ BARS = (
         ("hour",), _found("hour", "seconds"),
     ),
     Bar(24, "… a save", 30, 15, "ms", ("hour",), _found("hour", "save")),
+    *(
+        Bar(18, f"100,000 members, all new: {what}", limit, None, unit, ("imports",), _found("imports", name))
+        for name, what, limit, unit in (
+            ("new", "`flask user import` ÷ validating their addresses alone", 4.0, "times"),
+            ("again", "the same file again, more than reading it", 1.5, "s"),
+            ("wait", "the longest wait of somebody who saves meanwhile", 500, "ms"),
+            ("peak", "its peak memory", 150, "MB"),
+        )
+    ),
 )  # fmt: skip

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import imports
 import members
 import report
 import rest
@@ -101,6 +102,8 @@ def _once(folder: Path, tasks: set[str], *, rounds: int) -> dict[str, Any]:
         instance = members.make_lists(folder / "hour", lists=22)
         members.apply_at_once(instance)
         found["hour"] = _asked(instance, "hour", rounds)
+    if "imports" in tasks:
+        found["imports"] = imports.compare(folder / "imports", rounds=rounds)
     if "web" in tasks:
         found["web"] = web.compare(folder / "web", rounds=rounds)
     return found

@@ -52,6 +52,8 @@ ENGINE_OPTIONS = {
 # writer at a time, a pause between them lets the save in. Measured: PERFORMANCE, known traps.
 _CHUNK = {"sqlite": 5_000, "postgresql": 10_000}
 _PAUSE = {"sqlite": 0.010, "postgresql": 0.0}  # seconds
+_LONG_PAUSE = {"sqlite": 0.110, "postgresql": 0.0}  # who waits for SQLite looks every 100 ms, after the first 228
+_LONG_EACH = 4  # of so many pauses one is long
 
 
 def prepare(engine: Engine) -> None:
@@ -110,9 +112,10 @@ def chunk_size(session: Session | Connection) -> int:
     return _CHUNK[_dialect(session)]
 
 
-def pause(session: Session | Connection) -> None:
-    """Let other writers in between two chunks."""
-    time.sleep(_PAUSE[_dialect(session)])
+def pause(session: Session | Connection, *, place: int = 1) -> None:
+    """Let other writers in between two chunks; at some places for so long that nobody who waits misses it."""
+    lengths = _PAUSE if place % _LONG_EACH else _LONG_PAUSE
+    time.sleep(lengths[_dialect(session)])
 
 
 def written_in_chunks(session: Session, items: Iterable[Any]) -> Iterator[list[Any]]:

@@ -301,7 +301,7 @@ class _Work(NamedTuple):
         left = 0
         for place, batch in enumerate(writing.in_batches(chunks)):
             if place:
-                database.pause(self.session)
+                database.pause(self.session, place=place)
             left += self._write_batch(batch, Context(self.texts, author, clock(), lists, self.invites))
         return left
 

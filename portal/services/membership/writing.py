@@ -26,7 +26,7 @@ from portal.services.membership.rows import Texts
 
 Chunk = Sequence[Decision]
 
-_AT_ONCE = 1_000  # decisions in one transaction, as far as nobody's address changes
+_AT_ONCE = 500  # decisions in one transaction, as far as nobody's address changes
 _COST_OF_MOVE = 20  # what one that changes who is managed counts for
 
 

@@ -54,6 +54,7 @@ from portal.services.transaction import transaction
 from tests.conftest import Clock, is_nightly
 from tests.factories import make_user
 from tests.fakes.memory import Killed, MemoryList, WithdrawingList, breaking
+from tests.services.sync.member_moves import MemberMoves
 
 GONE = 2**22 + 1  # more than Linux ever numbers a process
 EXAMPLES = 400 if is_nightly() else 30
@@ -89,7 +90,7 @@ def make_list(handle: str) -> MailingList:
     )
 
 
-class Promises(RuleBasedStateMachine):
+class Promises(MemberMoves, RuleBasedStateMachine):
     """``acts`` remembers what a person visibly did last with a mailbox on a list: "join" or "leave".
 
     ``began`` is when a list had its first good run, ``ever_held`` what each account holds or has held.
