@@ -9,7 +9,7 @@ from portal.cli.user import has_terminal, user
 from portal.domain.address import canonical
 from portal.errors import BadInputError, SharedMailboxError
 from portal.extensions import db, portal
-from portal.services.accounts import addresses, users
+from portal.services.accounts import address_changes, addresses, users
 from portal.services.accounts.addresses import Checked
 from portal.services.history import COMMAND_LINE
 
@@ -33,7 +33,7 @@ def set_address(*, username: str, email: str, shared: bool) -> None:
     user_id, address = users.id_of(db.session(), username), _checked(email)
 
     def change(may_share: bool) -> bool:
-        return addresses.change(
+        return address_changes.change(
             db.session(),
             user_id,
             address,
@@ -63,7 +63,7 @@ def add_address(*, username: str, email: str, shared: bool) -> None:
     user_id, address = users.id_of(db.session(), username), _checked(email)
 
     def add(may_share: bool) -> bool:
-        return addresses.add(
+        return address_changes.add(
             db.session(),
             user_id,
             address,
@@ -87,7 +87,7 @@ def remove_address(*, username: str, email: str) -> None:
     Example: flask user remove-address alice alice@home.example.org
     """
     user_id, address = users.id_of(db.session(), username), canonical(email)
-    addresses.remove(
+    address_changes.remove(
         db.session(), user_id, address, actor=COMMAND_LINE, now=portal().clock(), lists=portal().known_lists()
     )
     print_message(f"{username} does not have the address {email} any more")
@@ -103,7 +103,7 @@ def make_main(*, username: str, email: str) -> None:
     Example: flask user make-main alice alice@home.example.org
     """
     user_id, address = users.id_of(db.session(), username), canonical(email)
-    is_changed = addresses.make_main(
+    is_changed = address_changes.make_main(
         db.session(), user_id, address, actor=COMMAND_LINE, now=portal().clock(), lists=portal().known_lists()
     )
     print_message(f"{email} is {'now' if is_changed else 'already'} the main address of {username}")

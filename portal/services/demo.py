@@ -18,7 +18,7 @@ from portal.domain.mailinglist import MailingList
 from portal.domain.membership_file import standard_columns
 from portal.listmanagers.base import ListManager, Outcome, Result
 from portal.models import User
-from portal.services.accounts import addresses, invitations, users
+from portal.services.accounts import address_changes, addresses, invitations, users
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.membership import importing
 from portal.services.preferences import preferences
@@ -204,7 +204,7 @@ def _leave_work_for_the_next_run(stage: _Stage, now: datetime) -> None:
     _choose(stage, "alice", "members", ticked=False, now=now - timedelta(minutes=40))
     _choose(stage, "bob", "tech", ticked=True, now=now - timedelta(minutes=30))
     _choose(stage, "erin", "tech", ticked=True, now=now - timedelta(minutes=25))
-    addresses.change(
+    address_changes.change(
         stage.session,
         users.id_of(stage.session, "judy"),
         addresses.checked("judy@home.example.org"),

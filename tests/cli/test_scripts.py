@@ -20,7 +20,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
 from portal.models import Lease, Preference, Run
-from portal.services.accounts import addresses, users
+from portal.services.accounts import address_changes, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences import preferences
@@ -264,7 +264,7 @@ def act_out(portal: Operated) -> None:
     portal.choose("alice", ticked=True)
     portal.choose("bob", ticked=False)
     users.deactivate(portal.session, "charlie", now=portal.clock())
-    addresses.change(
+    address_changes.change(
         portal.session,
         users.id_of(portal.session, "dora"),
         checked("Dora@home.example.org"),

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from portal.domain.merge import Action, AddressState, Push, Rules, conclude, decide
 from portal.extensions import Portal, db
 from portal.models import Address, Preference
-from portal.services.accounts import addresses
+from portal.services.accounts import address_changes
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
 from portal.services.sync.run_steps import Request, SyncResult
@@ -174,7 +174,7 @@ def test_who_changed_their_address_is_on_the_list_with_the_new_one_alone(
     stage.program.set_roster(LIST, ["stranger@example.net", *on_roster])
     wanted = {user_id: checked(f"y{number}@example.org") for user_id, number in people.items()}
     lists = {LIST: stage.mailing_list}
-    addresses.change_all(stage.session, wanted, actor=COMMAND_LINE, now=clock(), lists=lists)
+    address_changes.change_all(stage.session, wanted, actor=COMMAND_LINE, now=clock(), lists=lists)
 
     stage.sync()
 

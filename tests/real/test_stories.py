@@ -18,7 +18,7 @@ from portal.domain.roster_text import RosterText
 from portal.errors import PausedError, SafetyLimitError
 from portal.extensions import Portal, db
 from portal.models import Address, Base, Preference
-from portal.services.accounts import addresses, users
+from portal.services.accounts import address_changes, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.preferences import preferences
@@ -93,10 +93,12 @@ class Story:
     def move(self, **to: str) -> None:
         """Let accounts change their main address, all at once."""
         wanted = {self.ids[name]: checked(address) for name, address in to.items()}
-        addresses.change_all(self.session, wanted, actor=COMMAND_LINE, now=self.clock(), lists=self.lists)
+        address_changes.change_all(self.session, wanted, actor=COMMAND_LINE, now=self.clock(), lists=self.lists)
 
     def give_up(self, name: str, address: str) -> None:
-        addresses.remove(self.session, self.ids[name], address, actor=COMMAND_LINE, now=self.clock(), lists=self.lists)
+        address_changes.remove(
+            self.session, self.ids[name], address, actor=COMMAND_LINE, now=self.clock(), lists=self.lists
+        )
 
     def put_into(self, name: str, *groups: str) -> None:
         users.set_groups(self.session, name, groups=groups, now=self.clock(), lists=self.lists)

@@ -20,7 +20,7 @@ from portal.domain.roster_text import RosterText
 from portal.errors import PortalError
 from portal.extensions import db
 from portal.models import Address, Base, History, Preference, User, UserAddress, UserGroup
-from portal.services.accounts import addresses, users
+from portal.services.accounts import address_changes, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.mail import links
@@ -78,7 +78,7 @@ class World:
         session.rollback()
         users.deactivate(session, "dan", now=self.clock())
         give = {"actor": COMMAND_LINE, "now": self.clock(), "lists": self.catalogue.lists}
-        addresses.add(session, dan, checked("new@example.org"), **give)
+        address_changes.add(session, dan, checked("new@example.org"), **give)
 
     def restore(self):
         with db.engine.begin() as connection:
@@ -154,7 +154,7 @@ def save_elsewhere(world, session):
 
 def changer(to):
     def change(world, session):
-        addresses.change(
+        address_changes.change(
             session, world.alice, checked(to), actor=COMMAND_LINE, now=world.clock(), lists=world.catalogue.lists
         )
 
@@ -162,14 +162,14 @@ def changer(to):
 
 
 def remove_address(world, session):
-    addresses.remove(
+    address_changes.remove(
         session, world.alice, "side@example.org", actor=COMMAND_LINE, now=world.clock(), lists=world.catalogue.lists
     )
 
 
 def add_address(world, session):
     """Give Alice the mailbox of Bob as a further one."""
-    addresses.add(
+    address_changes.add(
         session, world.alice, checked("bob@example.org"), actor=COMMAND_LINE, now=world.clock(),
         lists=world.catalogue.lists,
     )  # fmt: skip

@@ -24,9 +24,19 @@ from portal.errors import (
 )
 from portal.models import Address, Run, User, UserAddress, UserGroup
 from portal.services import history, security_log
-from portal.services.accounts import addresses, api_keys, deleted_keys, names, passwords, rate_limits, sessions
+from portal.services.accounts import (
+    address_changes,
+    addresses,
+    api_keys,
+    deleted_keys,
+    names,
+    passwords,
+    rate_limits,
+    sessions,
+)
 from portal.services.accounts import log as account_log
-from portal.services.accounts.addresses import AddressChange, Checked
+from portal.services.accounts.address_changes import AddressChange
+from portal.services.accounts.addresses import Checked
 from portal.services.accounts.moves import Lists
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.transaction import reading, transaction
@@ -431,7 +441,7 @@ def edit(
         written, stale = _changes(shown, wanted, found.details)
         if "email" in written:
             moved = {user_id: AddressChange(address, replaces_main=True)}
-            addresses.change_many(session, moved, actor=actor, now=now, lists=lists, may_share=may_share)
+            address_changes.change_many(session, moved, actor=actor, now=now, lists=lists, may_share=may_share)
         if "name" in written:
             _write_name(session, user, wanted.name, actor=actor)
         if "groups" in written:

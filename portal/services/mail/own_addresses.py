@@ -11,9 +11,10 @@ from portal.domain.address import canonical
 from portal.errors import BadInputError, LinkRefusedError
 from portal.models import Address, MailedLink, MailRequest, User, UserAddress
 from portal.services import outbox, security_log
-from portal.services.accounts import addresses, passwords, sessions
+from portal.services.accounts import address_changes, passwords, sessions
 from portal.services.accounts import log as account_log
-from portal.services.accounts.addresses import AddressChange, Checked
+from portal.services.accounts.address_changes import AddressChange
+from portal.services.accounts.addresses import Checked
 from portal.services.accounts.moves import Lists
 from portal.services.history import Actor
 from portal.services.mail import links
@@ -137,7 +138,7 @@ def _change(session: Session, change: AddressChange, *, who: Who, lists: Lists, 
     """Change a member's addresses, tell the old main one, and give the log-in another token."""
     session.execute(select(User.id).where(User.id == who.user_id).with_for_update())
     before = _held(session, who.user_id)
-    addresses.change_many(
+    address_changes.change_many(
         session, {who.user_id: change}, actor=who.actor, now=who.now, lists=lists, may_share=may_share
     )
     _tell_old_address(session, before, who=who)
@@ -200,7 +201,7 @@ def undo(session: Session, link_token: str, *, now: datetime, lists: Lists) -> s
         links.use_up(session, row, now=now)
         actor = Actor(user.id, user.username)
         change = _back(session, user.id, row.mailbox, outbox.as_details(row.details))
-        addresses.change_many(session, {user.id: change}, actor=actor, now=now, lists=lists)
+        address_changes.change_many(session, {user.id: change}, actor=actor, now=now, lists=lists)
         user.password_hash = passwords.UNUSABLE
         session.flush()
         sessions.end(session, user.id)

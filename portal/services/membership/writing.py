@@ -14,9 +14,10 @@ from portal.domain.membership import Account, Action, Changes, Decision
 from portal.domain.search_text import search_key
 from portal.errors import BadInputError
 from portal.models import Address, LastSaid, User, UserAddress, UserGroup
-from portal.services.accounts import addresses, invitations, names, new_accounts, passwords, sessions
+from portal.services.accounts import address_changes, addresses, invitations, names, new_accounts, passwords, sessions
 from portal.services.accounts import log as account_log
-from portal.services.accounts.addresses import AddressChange, Checked
+from portal.services.accounts.address_changes import AddressChange
+from portal.services.accounts.addresses import Checked
 from portal.services.accounts.log import Recorded
 from portal.services.accounts.moves import Lists
 from portal.services.accounts.new_accounts import NewAccount
@@ -208,7 +209,7 @@ class _Writer:
 
     def _change_addresses(self, wanted: Mapping[int, AddressChange]) -> None:
         context = self.context
-        addresses.change_many(self.session, wanted, actor=context.actor, now=context.now, lists=context.lists)
+        address_changes.change_many(self.session, wanted, actor=context.actor, now=context.now, lists=context.lists)
 
     def _mark_from_source(self, given: Sequence[tuple[int, str]]) -> None:
         """Remember of addresses, by user and canonical form, that the source gave them."""

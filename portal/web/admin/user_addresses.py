@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from portal.errors import BadInputError, ChangedMeanwhileError, SharedMailboxError, StaleFormError
 from portal.extensions import db, portal
 from portal.faults import fault_of
-from portal.services.accounts import addresses, users
+from portal.services.accounts import address_changes, addresses, users
 from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import HeldAddress
 from portal.services.preferences import preferences
@@ -35,7 +35,7 @@ def new(user_id: int) -> ResponseReturnValue:
     try:
         special_domains = portal().settings.allowed_special_domains
         address = addresses.checked(form.email.data, special_domains=special_domains)
-        is_added = addresses.add(
+        is_added = address_changes.add(
             db.session(),
             user_id,
             address,
@@ -79,7 +79,7 @@ def ask_to_change(user_id: int, address_id: int, act: str) -> ResponseReturnValu
 def change(user_id: int, address_id: int, act: str) -> ResponseReturnValue:
     """Make an address the main one, or take it away."""
     address, form = _address(user_id, address_id), UserActionForm()
-    do, own = addresses.make_main if act == "main" else addresses.remove, before_change(user_id)
+    do, own = address_changes.make_main if act == "main" else address_changes.remove, before_change(user_id)
     try:
         do(
             db.session(),

@@ -13,7 +13,7 @@ from portal.errors import InvalidAddressError, UnknownUserError
 from portal.extensions import db
 from portal.models import Address, History, Preference, User, UserAddress
 from portal.services import preference_rows
-from portal.services.accounts import addresses, users
+from portal.services.accounts import address_changes, addresses, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE, Actor, Change
 from portal.services.preferences import preferences
@@ -37,7 +37,7 @@ def catalogue(app):
 @pytest.fixture
 def move(session, lists):
     def change(user_id, spelling):
-        addresses.change(session, user_id, checked(spelling), actor=ACTOR, now=NOW, lists=lists)
+        address_changes.change(session, user_id, checked(spelling), actor=ACTOR, now=NOW, lists=lists)
 
     return change
 
@@ -291,7 +291,7 @@ def test_two_who_trade_places_take_their_choices_with_them(session, lists, rows)
     make_preference(session, "members", X, True, seen=True)
     make_preference(session, "members", Y, False, seen=False)
     wanted = {alice: checked(Y), bob: checked(X)}
-    addresses.change_all(session, wanted, actor=ACTOR, now=NOW, lists=lists)
+    address_changes.change_all(session, wanted, actor=ACTOR, now=NOW, lists=lists)
     assert rows() == {X: (False, "rule", None), Y: (True, "rule", None)}
 
 
@@ -301,14 +301,14 @@ def test_of_several_who_move_into_one_mailbox_one_unsubscribed_wins(session, lis
     make_preference(session, "members", "alice@example.org", True)
     make_preference(session, "members", "bob@example.org", False)
     wanted = {ids[name]: checked(Y) for name in names}
-    addresses.change_all(session, wanted, actor=ACTOR, now=NOW, lists=lists)
+    address_changes.change_all(session, wanted, actor=ACTOR, now=NOW, lists=lists)
     assert rows()[Y] == (False, "rule", None)
 
 
 def test_of_several_who_move_out_of_one_mailbox_nobody_is_waited_for(session, lists, rows):
     alice, bob = make_user(session, "alice", X), make_user(session, "bob", X)
     make_preference(session, "members", X, True)
-    addresses.change_all(session, {alice: checked(Y), bob: checked(Z)}, actor=ACTOR, now=NOW, lists=lists)
+    address_changes.change_all(session, {alice: checked(Y), bob: checked(Z)}, actor=ACTOR, now=NOW, lists=lists)
     assert rows() == {X: (True, "user", X), Y: (True, "rule", None), Z: (True, "rule", None)}
 
 
@@ -572,7 +572,7 @@ def test_two_changes_of_one_account_at_once_leave_it_one_address(app, session, l
 
         def change(name, alice=alice, number=number):
             address = checked(f"{name}{number}@example.org")
-            return lambda own: addresses.change(own, alice, address, actor=COMMAND_LINE, now=NOW, lists=lists)
+            return lambda own: address_changes.change(own, alice, address, actor=COMMAND_LINE, now=NOW, lists=lists)
 
         at_once(app, change("y"), change("z"))
         assert len(held(alice)) == 1
@@ -587,7 +587,7 @@ def test_two_accounts_that_move_to_one_address_at_once_share_it(app, session, li
             make_preference(session, "members", f"{name}{number}@example.org", name == "alice")
 
         def change(user_id, new=new):
-            return lambda own: addresses.change(own, user_id, new, actor=COMMAND_LINE, now=NOW, lists=lists)
+            return lambda own: address_changes.change(own, user_id, new, actor=COMMAND_LINE, now=NOW, lists=lists)
 
         at_once(app, *map(change, movers))
         assert rows()[new.canonical][1] == "rule"
@@ -614,7 +614,7 @@ def test_an_opt_out_that_meets_a_change_of_address_is_not_lost(app, session, lis
         at_once(
             app,
             untick(alice),
-            lambda own: addresses.change(own, alice, new, actor=COMMAND_LINE, now=NOW, lists=lists),  # noqa: B023
+            lambda own: address_changes.change(own, alice, new, actor=COMMAND_LINE, now=NOW, lists=lists),  # noqa: B023
         )
         assert rows()[new.canonical][0] is False
 
@@ -625,7 +625,7 @@ def test_two_who_move_to_each_others_address_at_once_do_not_lock_each_other_out(
         alice, bob = (make_user(session, f"user{each}", each) for each in names)
 
         def change(user_id, spelling):
-            return lambda own: addresses.change(
+            return lambda own: address_changes.change(
                 own, user_id, checked(spelling), actor=COMMAND_LINE, now=NOW, lists=lists
             )
 
@@ -647,7 +647,7 @@ def test_a_change_of_address_that_meets_the_end_of_the_account_leaves_no_half(ap
 
         def change(own, alice=alice, new=new):
             with suppress(UnknownUserError):
-                addresses.change(own, alice, new, actor=COMMAND_LINE, now=NOW, lists=lists)
+                address_changes.change(own, alice, new, actor=COMMAND_LINE, now=NOW, lists=lists)
 
         at_once(app, end, change)
         managed = session.scalars(select(Address.canonical).where(addresses.is_managed(lists["members"]))).all()
@@ -663,7 +663,7 @@ def test_an_address_that_is_forgotten_while_somebody_takes_it_is_held_all_the_sa
         left = checked(f"y{number}@example.org")
         at_once(
             app,
-            lambda own: addresses.change(own, alice, left, actor=COMMAND_LINE, now=NOW, lists=lists),  # noqa: B023
-            lambda own: addresses.change(own, bob, taken, actor=COMMAND_LINE, now=NOW, lists=lists),  # noqa: B023
+            lambda own: address_changes.change(own, alice, left, actor=COMMAND_LINE, now=NOW, lists=lists),  # noqa: B023
+            lambda own: address_changes.change(own, bob, taken, actor=COMMAND_LINE, now=NOW, lists=lists),  # noqa: B023
         )
         assert held(bob) == [f"x{number}@example.org"]

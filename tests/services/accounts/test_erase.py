@@ -8,7 +8,7 @@ from portal.domain.run import RunKind
 from portal.errors import ListManagerUnavailableError
 from portal.models import Address, Base, History, Preference, Run, RunLine
 from portal.services import outbox
-from portal.services.accounts import addresses, users
+from portal.services.accounts import address_changes, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.mail.links import accounts_at, make
@@ -177,7 +177,7 @@ def test_an_address_that_somebody_holds_again_is_not_erased(session, catalogue, 
         )
     else:
         bob = make_user(session, "bob")
-        addresses.change(session, bob, checked(ALICE), actor=COMMAND_LINE, now=NOW, lists=catalogue.lists)
+        address_changes.change(session, bob, checked(ALICE), actor=COMMAND_LINE, now=NOW, lists=catalogue.lists)
     sync()
     users.delete(session, "bob" if how == "moved" else "alice2", now=NOW, erase=False, lists=catalogue.lists)
     sync()
@@ -188,7 +188,7 @@ def test_the_address_that_the_account_had_before_goes_with_it(session, catalogue
     alice = make_user(session, "alice", "former@example.org")
     tick(alice)
     sync()
-    addresses.change(session, alice, checked(ALICE), actor=COMMAND_LINE, now=NOW, lists=catalogue.lists)
+    address_changes.change(session, alice, checked(ALICE), actor=COMMAND_LINE, now=NOW, lists=catalogue.lists)
     erase()
     sync()
     assert manager.members == {}
@@ -200,7 +200,7 @@ def test_the_history_of_accounts_forgets_what_was_changed_to_what(session, catal
     alice = make_user(session, "alice")
     for number in (1, 2):
         address = checked(f"alice{number}@example.org")
-        addresses.change(session, alice, address, actor=COMMAND_LINE, now=NOW, lists=catalogue.lists)
+        address_changes.change(session, alice, address, actor=COMMAND_LINE, now=NOW, lists=catalogue.lists)
     give_name(session, "alice", "Alice Liddell")
     users.rename(session, "alice", to="al")
     erase("al")
@@ -212,11 +212,11 @@ def test_the_history_of_another_account_forgets_a_mailbox_that_both_had(session,
     make_user(session, "alice")
     alfred = make_user(session, "alfred", "Alice@example.org")
     address = checked("alfred@example.org")
-    addresses.change(session, alfred, address, actor=COMMAND_LINE, now=NOW, lists=catalogue.lists)
+    address_changes.change(session, alfred, address, actor=COMMAND_LINE, now=NOW, lists=catalogue.lists)
     erase()
     assert "alice" not in dump(), "though alfred may come back there"
     assert "alfred@example.org" in dump()
-    addresses.change(session, alfred, checked(ALICE), actor=COMMAND_LINE, now=NOW, lists=catalogue.lists)
+    address_changes.change(session, alfred, checked(ALICE), actor=COMMAND_LINE, now=NOW, lists=catalogue.lists)
     assert users.profile(session, alfred).addresses == (ALICE,)
 
 

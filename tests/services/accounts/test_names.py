@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from portal.errors import BadInputError, DuplicateError, LogInFailedError, UnknownUserError
 from portal.models import AccountChange, Base, Run
-from portal.services.accounts import addresses, directory, log, passwords, sessions, users
+from portal.services.accounts import address_changes, addresses, directory, log, passwords, sessions, users
 from portal.services.history import COMMAND_LINE
 from tests.factories import NOW, make_user
 
@@ -16,7 +16,7 @@ HASH = passwords.hash_password(PASSWORD, rounds=4)
 
 def move(session: Session, user_id: int, text: str) -> str:
     """Change the main address; return the username that the account has then."""
-    addresses.change(session, user_id, addresses.checked(text), actor=COMMAND_LINE, now=NOW, lists=None)
+    address_changes.change(session, user_id, addresses.checked(text), actor=COMMAND_LINE, now=NOW, lists=None)
     return users.profile(session, user_id).username
 
 

@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 from portal.config import Catalogue
 from portal.errors import BadInputError, SharedMailboxError, UnknownUserError
 from portal.models import AccountChange, Address, History, Preference, User, UserAddress
-from portal.services.accounts import addresses, bulk, users
-from portal.services.accounts.addresses import AddressChange, checked
+from portal.services.accounts import address_changes, bulk, users
+from portal.services.accounts.address_changes import AddressChange
+from portal.services.accounts.addresses import checked
 from portal.services.accounts.directory import Wanted
 from portal.services.history import Actor
 from portal.services.membership import merging
@@ -35,20 +36,20 @@ class Office:
         self.common: dict[str, Any] = {"actor": CLERK, "now": NOW, "lists": catalogue.lists}
 
     def add(self, user_id: int, spelling: str, **values: Any) -> bool:
-        return addresses.add(self.session, user_id, checked(spelling), **{**self.common, **values})
+        return address_changes.add(self.session, user_id, checked(spelling), **{**self.common, **values})
 
     def remove(self, user_id: int, address: str) -> None:
-        addresses.remove(self.session, user_id, address, **self.common)
+        address_changes.remove(self.session, user_id, address, **self.common)
 
     def make_main(self, user_id: int, address: str) -> bool:
-        return addresses.make_main(self.session, user_id, address, **self.common)
+        return address_changes.make_main(self.session, user_id, address, **self.common)
 
     def move(self, user_id: int, spelling: str) -> None:
-        addresses.change(self.session, user_id, checked(spelling), **self.common)
+        address_changes.change(self.session, user_id, checked(spelling), **self.common)
 
     def change_many(self, wanted: dict[int, AddressChange]) -> set[int]:
         with transaction(self.session):
-            return addresses.change_many(self.session, wanted, **self.common)
+            return address_changes.change_many(self.session, wanted, **self.common)
 
     def choose(self, user_id: int, address: str | None, *, handle: str = "members", at: Any = NOW) -> None:
         """Let a user tick a list for an address of theirs, or untick it, as their page does."""

@@ -20,7 +20,7 @@ from portal.errors import (
 )
 from portal.models import Address, History, LoginSession, Preference, User, UserAddress, UserGroup
 from portal.services import history
-from portal.services.accounts import addresses, passwords, sessions, users
+from portal.services.accounts import address_changes, addresses, passwords, sessions, users
 from tests.conftest import Clock
 from tests.factories import NOW, make_preference, make_user
 
@@ -387,6 +387,6 @@ def test_an_address_change_leaves_sessions_alone(session, clock: Clock):
     token = log_in(session)
     new = addresses.checked("alice@example.net")
     later = NOW + timedelta(minutes=1)
-    addresses.change(session, alice, new, actor=history.COMMAND_LINE, now=later, lists=None)
+    address_changes.change(session, alice, new, actor=history.COMMAND_LINE, now=later, lists=None)
     assert is_alive(session, token)
     assert users.profile(session, alice).email == "alice@example.net"

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from portal.config import Catalogue
 from portal.models import AccountChange, MailRequest
 from portal.services import outbox
-from portal.services.accounts import addresses, users
+from portal.services.accounts import address_changes, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.mail import notices
@@ -105,9 +105,9 @@ def test_an_address_that_somebody_else_changed_is_told_to_the_old_one(
 ) -> None:
     alice = make_user(session, "alice", "Alice@example.org")
     values = {"now": clock(), "lists": catalogue.lists}
-    addresses.change(session, alice, checked("new@example.org"), actor=COMMAND_LINE, **values)
+    address_changes.change(session, alice, checked("new@example.org"), actor=COMMAND_LINE, **values)
     assert notice() == [("alice@example.org", "addresses")]
-    addresses.add(session, alice, checked("more@example.org"), actor=COMMAND_LINE, **values)
+    address_changes.add(session, alice, checked("more@example.org"), actor=COMMAND_LINE, **values)
     assert notice() == [("new@example.org", "addresses")]
 
     send_due(session, mailer, sends_bulk=True)

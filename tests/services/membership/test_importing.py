@@ -10,7 +10,7 @@ from portal.domain.membership import Limits
 from portal.domain.membership_file import Columns
 from portal.errors import BadInputError, ChangedMeanwhileError, PlanChangedError, SafetyLimitError, UnknownRunError
 from portal.models import LoginSession, MailRequest, MemberImport, MemberImportLine, Preference, User
-from portal.services.accounts import addresses, log, passwords, users
+from portal.services.accounts import address_changes, addresses, log, passwords, users
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.membership import importing, linking, writing
 from tests.factories import NOW, give_name, make_preference, make_user
@@ -127,7 +127,7 @@ def test_who_swap_addresses_and_usernames_do_so_at_once(membership: Membership, 
 def test_further_addresses_are_given_and_taken_and_own_ones_stay(membership: Membership, session: Session) -> None:
     membership.run("1,ada,ada@example.org; Work@example.org,Ada,")
     assert membership.profile("ada").addresses == ("ada@example.org", "Work@example.org")
-    addresses.add(
+    address_changes.add(
         session, 1, addresses.checked("own@example.org"), actor=COMMAND_LINE, now=membership.clock(), lists=None
     )
     membership.run("1,ada,Work@example.org; ada@example.org,Ada,")

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from portal.errors import BadInputError, ChangedMeanwhileError, UnknownUserError
 from portal.models import Address, LastSaid, Preference, User
-from portal.services.accounts import addresses, log, users
+from portal.services.accounts import address_changes, addresses, log, users
 from portal.services.history import COMMAND_LINE
 from portal.services.membership import merging
 from portal.services.membership.merging import Merge, Merged
@@ -130,7 +130,7 @@ def test_of_two_keys_the_one_that_is_named_stays_and_nobody_is_made_for_the_othe
 def test_an_account_that_moves_back_after_a_merge_finds_what_it_had_left(session: Session, both: None) -> None:
     make_preference(session, "members", "home@example.org", True, seen=True)
     number = users.id_of(session, "ada2")
-    addresses.change_all(
+    address_changes.change_all(
         session,
         {number: addresses.checked("new@example.org")},
         actor=COMMAND_LINE,
@@ -138,7 +138,7 @@ def test_an_account_that_moves_back_after_a_merge_finds_what_it_had_left(session
         lists=None,
     )
     merge(session, "ada2", "ada")
-    addresses.add(
+    address_changes.add(
         session,
         users.id_of(session, "ada"),
         addresses.checked("home@example.org"),

@@ -14,7 +14,7 @@ from portal.domain.roster_text import RosterText
 from portal.domain.subscriber_options import SubscriberOptions
 from portal.extensions import Portal
 from portal.models import Address, Preference
-from portal.services.accounts import addresses, users
+from portal.services.accounts import address_changes, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences import preferences
@@ -193,7 +193,7 @@ def test_a_move_is_told_at_both_addresses(session, story, rosters, clock):
     rosters.set("members", "alice@example.org")
     story.sync()
     new = checked("new@example.org")
-    addresses.change(session, user_id, new, actor=COMMAND_LINE, now=clock(), lists=story.lists)
+    address_changes.change(session, user_id, new, actor=COMMAND_LINE, now=clock(), lists=story.lists)
     told = story.explain().sentences
     assert "No account holds it." in told
     assert "Its holder changed to new@example.org." in told
@@ -247,7 +247,7 @@ def test_an_add_that_was_put_off_since_mail_was_switched_off_before_is_explained
     for name in ("alice", "bob"):
         listed.join(f"{name}@example.org")
     new = checked("alice@new.example.org")
-    addresses.change(session, user_id, new, actor=COMMAND_LINE, now=story.clock(), lists=story.lists)
+    address_changes.change(session, user_id, new, actor=COMMAND_LINE, now=story.clock(), lists=story.lists)
     assert story.last("alice@new.example.org").startswith("The next run adds it")
     sync_list(session, story.lists["members"], listed, clock=story.clock, request=Request())
     assert "mail was switched off at the address that its holder had before" in story.last("alice@new.example.org")

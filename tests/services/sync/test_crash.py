@@ -18,7 +18,7 @@ from portal.extensions import db
 from portal.listmanagers import registry
 from portal.listmanagers.base import ListManager
 from portal.models import Address, Base, History, Lease, Preference, Run, RunLine, User
-from portal.services.accounts import addresses, users
+from portal.services.accounts import address_changes, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
 from portal.services.sync.run_steps import Request
@@ -280,7 +280,9 @@ def fill(session, portal, host, clock):
     followed = person("followed", True, seen=True)  # left at the list, after moving
     host.set(on)
     for user_id, new in ((moved, "moved2"), (followed, "followed2")):
-        addresses.change(session, user_id, checked(f"{new}@example.org"), actor=COMMAND_LINE, now=clock(), lists=lists)
+        address_changes.change(
+            session, user_id, checked(f"{new}@example.org"), actor=COMMAND_LINE, now=clock(), lists=lists
+        )
     users.delete(session, "deleted", now=clock(), erase=False, lists=lists)
     users.delete(session, "erased", now=clock(), erase=True, lists=lists)
     session.execute(update(User).where(User.username == "inactive").values(is_active=False))

@@ -14,7 +14,7 @@ from portal.domain.roster_text import RosterText
 from portal.errors import LeaseHeldError, NoAddressesError, RosterInDoubtError, SafetyLimitError, UnreadableRosterError
 from portal.extensions import db
 from portal.models import Address, Base, History, Lease, Preference
-from portal.services.accounts import addresses
+from portal.services.accounts import address_changes
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences import preferences
@@ -298,7 +298,7 @@ def test_an_address_that_is_given_up_meanwhile_is_passed_over(session, catalogue
 
     def move(own):
         new = checked("new@example.org")
-        addresses.change(own, bob, new, actor=COMMAND_LINE, now=clock(), lists=catalogue.lists)
+        address_changes.change(own, bob, new, actor=COMMAND_LINE, now=clock(), lists=catalogue.lists)
 
     Pausing(monkeypatch, move)
     init(ALICE, BOB)

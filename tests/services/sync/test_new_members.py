@@ -13,7 +13,7 @@ from portal.domain.roster_text import RosterText
 from portal.errors import SafetyLimitError
 from portal.extensions import Portal
 from portal.models import Address, History, Preference, User, UserAddress
-from portal.services.accounts import addresses, users
+from portal.services.accounts import address_changes, addresses, users
 from portal.services.accounts.addresses import Checked
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences import own_history, preferences
@@ -69,7 +69,7 @@ class Office:
         return None if found is None else tuple(found)
 
     def move(self, user_id: int, spelling: str) -> None:
-        addresses.change(
+        address_changes.change(
             self.session,
             user_id,
             Checked(canonical(spelling), spelling),

@@ -42,7 +42,7 @@ from portal.models import (
     UserAddress,
     UserGroup,
 )
-from portal.services.accounts import addresses
+from portal.services.accounts import address_changes, addresses
 from portal.services.accounts.addresses import Checked
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences import preferences
@@ -218,11 +218,11 @@ class Promises(MemberMoves, RuleBasedStateMachine):
     def _change_addresses(self, user_id: int, what: str, mailbox: str) -> None:
         values: dict[str, Any] = {"actor": COMMAND_LINE, "now": self.clock(), "lists": self.catalogue.lists}
         if what == "add":
-            addresses.add(self.session, user_id, Checked(mailbox, mailbox), **values)
+            address_changes.add(self.session, user_id, Checked(mailbox, mailbox), **values)
         elif what == "remove":
-            addresses.remove(self.session, user_id, mailbox, **values)
+            address_changes.remove(self.session, user_id, mailbox, **values)
         else:
-            addresses.make_main(self.session, user_id, mailbox, **values)
+            address_changes.make_main(self.session, user_id, mailbox, **values)
         self.clock.advance(seconds=1)
 
     @rule(name=people, mailbox=mailboxes)
@@ -350,7 +350,7 @@ class Promises(MemberMoves, RuleBasedStateMachine):
     def _move(self, wanted: dict[int, str]) -> None:
         olds = {user_id: self._main(user_id) for user_id in wanted}
         managed = {handle: self._managed(handle) for handle in LISTS}
-        addresses.change_all(
+        address_changes.change_all(
             self.session,
             {user_id: Checked(canonical(mailbox), mailbox) for user_id, mailbox in wanted.items()},
             actor=COMMAND_LINE,

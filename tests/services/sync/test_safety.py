@@ -9,7 +9,7 @@ from portal.domain.merge import Action
 from portal.errors import ListManagerUnavailableError, SafetyLimitError
 from portal.extensions import Portal
 from portal.models import Address, Preference, Restore, Run, RunLine, User
-from portal.services.accounts import addresses, users
+from portal.services.accounts import address_changes, addresses, users
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences import preferences
 from portal.services.sync.run_steps import Request, SyncResult
@@ -112,7 +112,7 @@ def give_second_addresses(world: World, *numbers: int) -> None:
     for number in numbers:
         values = {"actor": COMMAND_LINE, "now": world.clock(), "lists": world.portal.catalogue().lists}
         user_id = users.id_of(world.session, f"u{number:02}")
-        addresses.add(world.session, user_id, addresses.checked(f"home{number:02}@example.org"), **values)
+        address_changes.add(world.session, user_id, addresses.checked(f"home{number:02}@example.org"), **values)
 
 
 def choose_second_address(world: World, number: int) -> None:

@@ -14,7 +14,7 @@ from portal.errors import ListManagerUnavailableError, NoPlannedRunError, Safety
 from portal.extensions import db
 from portal.listmanagers.base import Outcome, Result
 from portal.models import Address, Base, History, Lease, Preference, Run, RunLine, User
-from portal.services.accounts import addresses, users
+from portal.services.accounts import address_changes, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences import preferences
@@ -68,7 +68,7 @@ class World:
 
     def move(self, old, new):
         self.users[new] = self.users.pop(old)
-        addresses.change(
+        address_changes.change(
             self.session, self.users[new], checked(new),
             actor=COMMAND_LINE, now=self.clock(), lists=self.catalogue.lists,
         )  # fmt: skip

@@ -23,7 +23,7 @@ from portal.errors import (
 from portal.extensions import Portal
 from portal.listmanagers.base import OddSubscriber, Result
 from portal.models import Address, Lease, Preference, Run, User, UserAddress
-from portal.services.accounts import addresses
+from portal.services.accounts import address_changes
 from portal.services.accounts.addresses import Checked
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences.preferences import choose
@@ -874,7 +874,7 @@ def move(world: World, old: str, new: str) -> None:
     user_id = world.session.scalar(select(UserAddress.user_id).join(Address).where(Address.canonical == old))
     world.session.commit()
     assert user_id is not None
-    addresses.change(
+    address_changes.change(
         world.session, user_id, Checked(canonical(new), new), actor=COMMAND_LINE, now=world.clock(),
         lists=world.portal.catalogue().lists,
     )  # fmt: skip

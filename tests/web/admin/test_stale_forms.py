@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.orm import Session
 
-from portal.services.accounts import addresses, api_keys, users
+from portal.services.accounts import address_changes, addresses, api_keys, users
 from portal.services.history import COMMAND_LINE
 from tests.conftest import Clock
 from tests.factories import NOW, give_name
@@ -20,7 +20,7 @@ def path(people: dict[str, int]) -> str:
 
 def move(session: Session, user_id: int, spelling: str) -> None:
     address = addresses.checked(spelling)
-    addresses.change(session, user_id, address, actor=COMMAND_LINE, now=NOW, lists=None)
+    address_changes.change(session, user_id, address, actor=COMMAND_LINE, now=NOW, lists=None)
 
 
 def post(visitor: Visitor, path: str, page: Page, form: dict[str, str], status: int) -> Page:

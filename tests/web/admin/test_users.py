@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.models import LoginSession, Preference, User
-from portal.services.accounts import addresses, users
+from portal.services.accounts import address_changes, addresses, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
 from tests.factories import NOW, give_name, make_preference, make_user
@@ -204,7 +204,7 @@ def test_another_address_of_ones_own_gives_the_own_log_in_another_token(
 ) -> None:
     """SECURITY 33, by whichever page of superusers it changes; an address of somebody else leaves the token alone."""
     ids = {"bob": number(session, "bob"), "dora": make_user(session, "dora", "dora@example.org", "d2@example.org")}
-    addresses.add(session, ids["bob"], checked("home@example.org"), actor=COMMAND_LINE, now=NOW, lists={})
+    address_changes.add(session, ids["bob"], checked("home@example.org"), actor=COMMAND_LINE, now=NOW, lists={})
     ids["home"] = held(session, ids["bob"])
     thief = open_visitor()
     thief.client.set_cookie("portal", bob.cookie())
