@@ -112,8 +112,9 @@ def do(
         if number:
             database.pause(session)
         with transaction(session):
-            runs.ask_at_once(session, [mailing_list], now=now)
-            done += _do(session, mailing_list, bulk_action, wanted, chunk, actor=actor, now=now, reason=reason)
+            changed = _do(session, mailing_list, bulk_action, wanted, chunk, actor=actor, now=now, reason=reason)
+            runs.ask_at_once(session, [mailing_list] if changed else (), now=now)
+        done += changed
     security_log.log("done for others", list=mailing_list.handle, bulk_action=bulk_action.value, count=done)
     return done
 

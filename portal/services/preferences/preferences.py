@@ -541,6 +541,7 @@ def take_off_all(
             if _can_be_taken_off(holder, each)
         }
         written = _write(session, holder, wanted, source="superuser", actor=actor, now=now, reason=reason)
+        runs.ask_at_once(session, (catalogue.lists[handle] for handle in written), now=now)
     return len(written)
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from portal.domain.run import RunState
 from portal.extensions import Portal, db
 from portal.models import Preference, Run
+from portal.services.accounts import log as account_log
 from portal.services.history import COMMAND_LINE
 from portal.services.mail import links
 from portal.services.preferences import by_link, on_behalf, preferences
@@ -143,6 +144,15 @@ def test_what_superusers_and_links_change_asks_too(office: Office, session: Sess
     assert not asked(), "that is no change"
     look = on_behalf.preview(session, members, BulkAction.UNSUBSCRIBE, Filter(), now=office.clock())
     on_behalf.do(session, members, BulkAction.UNSUBSCRIBE, Filter(), preview_id=look.id, **by)
+    assert asked()
+    values = {"catalogue": catalogue, "as_of": account_log.last_change(session, office.alice), **by}
+    preferences.choose_for(session, members, username="alice", is_subscribed=True, **by)
+    assert asked()
+    preferences.take_off_all(session, office.alice, reason="", **values)
+    assert asked()
+    dora = make_user(session, "dora", "dora@example.org", "home@example.org")
+    make_preference(session, "members", "home@example.org", True)
+    preferences.send_to_main(session, dora, catalogue=catalogue, **by)
     assert asked()
     on_behalf.take_off(session, members, "stranger@example.net", **by)
     assert asked()
