@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
@@ -62,6 +63,9 @@ def test_a_letter_of_the_operator_counts_for_its_language(app: Flask, tmp_path: 
     for language, subject in {"en": "ours", "de": "unseres"}.items():
         with translation.using(language):
             assert letters.preview("invite", settings=settings, folder=tmp_path).subject == subject
+    (tmp_path / "mail" / "operators.txt").write_text("Subject: for us\n\n$page\n")
+    german = msgspec.structs.replace(settings, languages=("de",))
+    assert letters.preview("operators", settings=german, folder=tmp_path).subject == "for us"
     (tmp_path / "mail" / "invite.de.txt").unlink()
     with translation.using("de"):
         assert letters.preview("invite", settings=settings, folder=tmp_path).subject not in {"ours", "unseres"}

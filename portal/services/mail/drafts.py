@@ -30,7 +30,7 @@ def language_of(session: Session, claimed: Claimed, languages: Sequence[str]) ->
 
     Letters to operators are in English, as the commands are.
     """
-    if claimed.purpose == "operators":
+    if claimed.purpose in letters.IN_ENGLISH:
         return translation.ENGLISH
     holds = (UserAddress.user_id == User.id, UserAddress.address_id == Address.id, Address.canonical == claimed.mailbox)
     is_theirs = User.id == claimed.user_id if claimed.user_id is not None else exists().where(*holds).correlate(User)

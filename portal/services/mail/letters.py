@@ -43,8 +43,11 @@ LETTERS: Mapping[str, Mapping[str, str]] = {
     "leave": {"link": _LINK, "good_for": "24 hours", "place": "192.0.2.1"},
     "log-in": _ASKED,
     "undo": {"username": "alice", "change": _CHANGE, "link": _LINK, "good_for": "72 hours"},
-    "test": {"sent_at": "1 Nov 2026, 12:00 UTC"},
+    "test": {"sent_at": "2026-11-01 12:00 UTC"},
 }
+
+
+IN_ENGLISH = frozenset({"operators"})  # as the commands are, whatever the languages of the portal
 
 
 class Letter(NamedTuple):
@@ -76,7 +79,7 @@ def _templates(name: str, folder: Path, *, first: str) -> Iterator[Path]:
     """Yield where a letter may be: the operator's, then ours, which is there in English at least."""
     language = translation.in_use()
     yield folder / f"{name}.{language}.txt"
-    if language == first:
+    if language == first or name in IN_ENGLISH:
         yield folder / f"{name}.txt"
     yield _OWN / f"{name}.{language}.txt"
     yield _OWN / f"{name}.txt"

@@ -121,13 +121,14 @@ def _hand_over(session: Session, claimed: Claimed, mailer: Mailer, server: Serve
 
 
 def send_test(mailer: Mailer, *, to: str, report: Report) -> None:
-    """Send a test letter at once, and report each step.
+    """Send a test letter at once, in the first language, and report each step.
 
     Raise ConfigurationError, MailRefusedError, MailPutOffError or MailUnavailableError.
     """
     now = mailer.clock()
-    values = {"sent_at": f"{now:%d %b %Y, %H:%M} UTC"}
-    letter = letters.write("test", values, settings=mailer.settings, folder=mailer.folder)
+    values = {"sent_at": f"{now:%Y-%m-%d %H:%M} UTC"}
+    with translation.using(mailer.settings.languages[0]):
+        letter = letters.write("test", values, settings=mailer.settings, folder=mailer.folder)
     number = f"test.{now:%Y%m%d%H%M%S%f}"
     message = letters.as_message(letter, to=to, settings=mailer.settings, number=number, now=now)
     with mailer.open_server(report=report) as server:
