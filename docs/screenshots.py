@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flask import Flask
     from playwright.sync_api import Browser
 
-TALLEST = {"wide": 750, "dark": 750, "narrow": 1600}  # what somebody sees first; the end of a long table shows no more
+TALLEST = {"wide": 600, "dark": 600, "narrow": 1400}  # what somebody sees first; the end of a long table shows no more
 FOLDER = ROOT / "docs" / "screenshots"
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 PAGES = {
