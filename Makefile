@@ -68,7 +68,6 @@ test-all: $(ALL)
 NIGHTLY = $(PYTEST) --hypothesis-profile=nightly -m slow $(ARGS)
 
 nightly: $(ALL)
-	@.ci/versions
 	@env -u PORTAL_TEST_DATABASE_URI $(NIGHTLY)
 	@$(if $(PORTAL_TEST_DATABASE_URI),$(NIGHTLY) tests/services)
 	@$(PY) bench/run.py
