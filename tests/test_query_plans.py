@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 
 from portal.extensions import portal
 from portal.services import outbox
+from portal.services.accounts import directory
+from portal.services.accounts.directory import Wanted
 from portal.services.preferences import own_history
 from portal.services.reports import lists as list_reports
 from portal.services.reports import runs as run_reports
@@ -69,19 +71,30 @@ def test_a_plan_for_an_audience_begins_with_its_groups(session: Session) -> None
 def test_the_next_mail_is_found_without_sorting_those_that_wait(session: Session) -> None:
     asked = statements_of(session, lambda session: outbox.claim(session, now=NOW, bulk_per_minute=60))
 
+    steps = [step for each in asked if "FROM outbox" in each[0] for step in steps_of(session, *each)]
+    assert steps
+    assert [each for each in steps if re.search("Sort|B-TREE", each)] == []
+
+
+def test_a_page_of_people_by_name_is_read_in_the_order_of_an_index(session: Session) -> None:
+    make_user(session, "alice", groups=("board",))
+    asked = statements_of(session, lambda session: directory.page(session, Wanted(group="board"), lists={}))
+
+    held = ("addresses", "user_addresses", "user_groups")
+    assert [scan for each in asked for scan in whole_tables(session, *each, tables=held)] == []
+    (ids,) = [each for each in asked if re.match(r"SELECT users\.id \s*FROM users", each[0]) and "LIMIT" in each[0]]
+    # Among those of one name alone something is left to be sorted.
+    assert [step for step in steps_of(session, *ids) if re.search("(->  |')Sort |B-TREE FOR ORDER BY", step)] == []
+
+
+def steps_of(session: Session, statement: str, values: Any) -> list[str]:
+    """Return the steps of a statement's plan, where nothing is sorted that an index could have in its order."""
     connection = session.connection()
     is_postgresql = connection.dialect.name == "postgresql"
     for switch in ("seqscan", "bitmapscan", "sort") if is_postgresql else ():
         connection.execute(text(f"SET LOCAL enable_{switch} = off"))  # a small table is sorted where that is allowed
     explain = "EXPLAIN" if is_postgresql else "EXPLAIN QUERY PLAN"
-    steps = [
-        str(row)
-        for each in asked
-        if "FROM outbox" in each[0]
-        for row in connection.exec_driver_sql(f"{explain} {each[0]}", each[1])
-    ]
-    assert steps
-    assert [each for each in steps if re.search("Sort|B-TREE", each)] == []
+    return [str(row) for row in connection.exec_driver_sql(f"{explain} {statement}", values)]
 
 
 def statements_of(session: Session, query: Callable[[Session], Any]) -> list[tuple[str, Any]]:
