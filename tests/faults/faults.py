@@ -321,6 +321,57 @@ _FORMS = (
         ("form: lists of other audiences", " is not None and holder.is_offered(each)]", " is not None]"),
     ),
     *_in(
+        "services/preferences/preferences.py",
+        "tests/web/test_kinds_of_lists.py",
+        ("kinds: a list that is not listed is offered", "return mailing_list.is_listed or any(", "return True or any("),
+        ("kinds: a locked list is left", "return not (self.is_ticked or mailing_list.can_leave)", "return False"),
+    ),
+    *_in(
+        "domain/new_members.py",
+        "tests/domain/test_new_members.py",
+        ("kinds: new members who are on the roster", "address in known or address in roster", "address in known"),
+        ("kinds: new members whom history knows", "address in known or address in roster", "address in roster"),
+    ),
+    *_in(
+        "services/sync/new_members.py",
+        "tests/services/sync/test_new_members.py",
+        ("kinds: everybody is new", "User.created_at > first, ", ""),
+        (
+            "kinds: addresses that were given up",
+            "            found[user_id] |= _compared(spelling)\n",
+            "            pass\n",
+        ),
+        ("kinds: further addresses on the list", "may_see(mailing_list), not_(stored))", "may_see(mailing_list))"),
+    ),
+    *_in(
+        "services/sync/run_steps.py",
+        "tests/services/sync/test_new_members.py",
+        (
+            "kinds: new members who chose meanwhile",
+            "each.row.address_id for each in new} - made",
+            "0 for each in new} - {0}",
+        ),
+    ),
+    *_in(
+        "services/sync/runs.py",
+        "tests/services/preferences/test_at_once.py",
+        (
+            "kinds: a paused list is run at once",
+            "each.is_applied_at_once and not each.is_paused",
+            "each.is_applied_at_once",
+        ),
+        (
+            "kinds: a run that is forgotten is not renewed",
+            "_asked_again(now), where=_is_forgotten(now)",
+            "{}, where=_is_forgotten(now)",
+        ),
+    ),
+    *_in(
+        "domain/promptness.py",
+        "tests/domain/test_promptness.py",
+        ("kinds: half of the runs are enough", "late * 10 <= len(waits)", "late * 2 <= len(waits)"),
+    ),
+    *_in(
         "domain/several_addresses.py",
         "tests/domain/test_several_addresses.py",
         ("form: a shared mailbox goes with the others", "if not (each.is_shared and subscribed) or", "if each or"),

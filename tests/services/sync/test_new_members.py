@@ -136,6 +136,13 @@ def test_who_is_on_the_list_already_is_taken_over_as_ever(office: Office) -> Non
     assert (office.stored(NINA), office.stored(OTHER)) == ((False, False, "init"), (True, True, "init"))
 
 
+def test_who_has_a_preference_at_another_address_is_not_new(office: Office, session: Session) -> None:
+    office.join("nina", NINA, OTHER)
+    make_preference(session, "members", OTHER, False, seen=False, source="import")  # of which no history is kept
+    assert not office.sync().plan.lines
+    assert office.stored(NINA) == (False, False, "init")
+
+
 def test_only_who_may_see_the_list_is_added_and_as_soon_as_they_first_may(office: Office, session: Session) -> None:
     office.join("nina")
     office.join("inactive", groups=("board",), is_active=False)
