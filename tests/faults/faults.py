@@ -508,6 +508,27 @@ _ACCOUNTS = (
         ),
     ),
     *_in(
+        "web/language.py",
+        "tests/web/test_language.py",
+        ("languages: what a browser does not want", "request.accept_languages if quality", "request.accept_languages"),
+        ("languages: the account's choice is not used", "        translation.use(chosen)", "        return"),
+        ("languages: one outlives its request", "translation.use(translation.ENGLISH))", "None)"),
+    ),
+    *_in(
+        "services/mail/drafts.py",
+        "tests/web/test_language.py",
+        (
+            "languages: the page's before the receiver's",
+            'wishes = (chosen, claimed.details.get("language"))',
+            'wishes = (claimed.details.get("language"), chosen)',
+        ),
+    ),
+    *_in(
+        "services/mail/letters.py",
+        "tests/web/test_language.py",
+        ("languages: the first one's letter for all", "if language == first or name in IN_ENGLISH", "if language"),
+    ),
+    *_in(
         "web/own_addresses.py",
         _of("tests/web/admin/test_users.py", "another_address_of_ones_own_gives_the_own_log_in_another_token"),
         (
