@@ -62,3 +62,10 @@ def test_settings_at_the_list_are_those_of_the_address() -> None:
     assert EVERYBODY.settings_of("a+b@example.org") is None
     there = replace(EVERYBODY, settings_url="https://lists.example.org/{address}?digest=1")
     assert there.settings_of("a+/b@example.org") == "https://lists.example.org/a%2B%2Fb%40example.org?digest=1"
+
+
+def test_a_list_has_the_name_and_description_of_a_language_or_else_of_english_or_the_first() -> None:
+    assert EVERYBODY.in_language("de") is EVERYBODY
+    both = replace(EVERYBODY, names={"de": "Mitglieder", "en": "Everybody"}, descriptions={"fr": "Tout", "de": "Alle"})
+    found = [(each.name, each.description) for each in map(both.in_language, ("de", "fr", "it"))]
+    assert found == [("Mitglieder", "Alle"), ("Everybody", "Tout"), ("Everybody", "Tout")]
