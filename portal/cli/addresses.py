@@ -1,6 +1,7 @@
 """`flask user`: the addresses of an account, given, taken away, and the main one among them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -37,10 +38,8 @@ def set_address(*, username: str, email: str, shared: bool) -> None:
             db.session(),
             user_id,
             address,
-            actor=COMMAND_LINE,
-            now=portal().clock(),
-            lists=portal().known_lists(),
             may_share=may_share,
+            **_common(),
         )
 
     _ask_before_sharing(change, shared=shared)
@@ -67,10 +66,8 @@ def add_address(*, username: str, email: str, shared: bool) -> None:
             db.session(),
             user_id,
             address,
-            actor=COMMAND_LINE,
-            now=portal().clock(),
-            lists=portal().known_lists(),
             may_share=may_share,
+            **_common(),
         )
 
     is_added = _ask_before_sharing(add, shared=shared)
@@ -87,9 +84,7 @@ def remove_address(*, username: str, email: str) -> None:
     Example: flask user remove-address alice alice@home.example.org
     """
     user_id, address = users.id_of(db.session(), username), canonical(email)
-    address_changes.remove(
-        db.session(), user_id, address, actor=COMMAND_LINE, now=portal().clock(), lists=portal().known_lists()
-    )
+    address_changes.remove(db.session(), user_id, address, **_common())
     print_message(f"{username} does not have the address {email} any more")
 
 
@@ -103,10 +98,13 @@ def make_main(*, username: str, email: str) -> None:
     Example: flask user make-main alice alice@home.example.org
     """
     user_id, address = users.id_of(db.session(), username), canonical(email)
-    is_changed = address_changes.make_main(
-        db.session(), user_id, address, actor=COMMAND_LINE, now=portal().clock(), lists=portal().known_lists()
-    )
+    is_changed = address_changes.make_main(db.session(), user_id, address, **_common())
     print_message(f"{email} is {'now' if is_changed else 'already'} the main address of {username}")
+
+
+def _common() -> dict[str, Any]:
+    """Return what every change of addresses is told."""
+    return {"actor": COMMAND_LINE, "now": portal().clock(), "lists": portal().known_lists()}
 
 
 def _checked(email: str) -> Checked:
