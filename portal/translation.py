@@ -30,14 +30,14 @@ def in_use() -> str:
 
 
 def use(language: str) -> None:
-    """Make texts in a language from now on, in this request."""
-    _in_use.set(language)
+    """Make texts in a language from now on, in this request; in English where no build has made its catalogue."""
+    _in_use.set(language if _is_built(language) else ENGLISH)
 
 
 @contextmanager
 def using(language: str) -> Iterator[None]:
     """Make texts in a language for a while."""
-    token = _in_use.set(language)
+    token = _in_use.set(language if _is_built(language) else ENGLISH)
     try:
         yield
     finally:
@@ -48,6 +48,11 @@ def translations() -> NullTranslations:
     """Return the catalogue of the language in use."""
     language = in_use()
     return _ENGLISH if language == ENGLISH else _catalogue(language)
+
+
+@cache
+def _is_built(language: str) -> bool:
+    return language == ENGLISH or (LOCALE / language / "LC_MESSAGES" / "portal.mo").exists()
 
 
 @cache

@@ -90,3 +90,10 @@ def test_a_portal_of_one_language_offers_no_choice(
     german.log_in("alice")
     page = german.get("/account").html
     assert (language_of(page), "/account/language" in page) == ("de", False)
+
+
+def test_a_catalogue_that_no_build_has_made_is_not_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translation, "LOCALE", tmp_path)
+    monkeypatch.setattr(translation, "_is_built", translation._is_built.__wrapped__)
+    with translation.using("de"):
+        assert translation.in_use() == "en"
