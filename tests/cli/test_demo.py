@@ -18,6 +18,8 @@ from portal.services.demo import CATALOGUE, PASSWORD, ROSTERS
 from portal.services.preferences import preferences
 from tests.web.conftest import Client, Visitor
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def runner(make_app, instance) -> FlaskCliRunner:

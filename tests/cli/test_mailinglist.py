@@ -459,6 +459,7 @@ def _environ(instance: Path) -> dict[str, str]:
     return {**found, "PORTAL_SQLALCHEMY_DATABASE_URI": SERVER} if SERVER else found
 
 
+@pytest.mark.slow
 def test_at_a_terminal_sync_says_what_it_did_and_list_init_how_far_it_is(app: Flask, instance, rosters, tmp_path):
     (tmp_path / "roster").write_text("".join(f"user{number}@example.org\n" for number in range(25_000)))
     ours, theirs = pty.openpty()

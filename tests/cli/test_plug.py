@@ -144,6 +144,7 @@ class FullDisk:
             self.cmds[name] = str(program)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", COMMAND_STEPS)
 def test_the_disk_is_full_at_any_step_and_the_next_run_heals(instance, make_app, tmp_path, step):
     fake = FakeMailman2(tmp_path / "mailman")

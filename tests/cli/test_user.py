@@ -322,6 +322,7 @@ def test_at_a_terminal_an_empty_answer_makes_a_random_password(app, instance, se
     assert log_in(session, clock, stdout.strip())
 
 
+@pytest.mark.slow
 def test_at_a_terminal_delete_asks(app, instance, session):
     make_user(session, "alice")
     code, _, shown = at_a_terminal(instance, "delete", "alice", answers=("n",))

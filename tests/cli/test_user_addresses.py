@@ -97,6 +97,7 @@ def test_a_mailbox_that_deactivated_accounts_hold_is_free(flask_user, session):
     assert held(session) == ("alice@example.org", "bob@example.org")
 
 
+@pytest.mark.slow
 def test_at_a_terminal_it_asks_before_sharing(app, instance, session):
     make_user(session, "alice")
     make_user(session, "bob")

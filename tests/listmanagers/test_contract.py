@@ -219,6 +219,7 @@ def test_a_digest_member_stays_one(kind):
     assert kind.digest_roster() == {"bob@example.org"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("breakable", [each for each in BREAKABLE if KINDS[each].can_fail_at_one], indirect=True)
 def test_an_address_that_the_list_manager_always_fails_at_keeps_no_other_waiting(breakable):
     addresses = ["alice@example.org", "bob@example.org", "charlie@example.org"]

@@ -210,6 +210,7 @@ def test_what_is_no_address_is_refused_by_its_text_alone(session: Session, clock
     assert (count(session, MailRequest), count(session, Attempt)) == (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mailboxes", "places", "most"),
     [(1, 1, 3), (1, 100, 20), (100, 1, 30)],

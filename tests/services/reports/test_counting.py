@@ -65,6 +65,7 @@ def lists(app: Any) -> list[MailingList]:
     ]
 
 
+@pytest.mark.slow
 @given(people=people, stored=stored)
 @settings(max_examples=60)
 def test_all_at_once_are_counted_as_each_by_itself(

@@ -60,6 +60,7 @@ preferences = st.none() | st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(found=st.lists(preferences, max_size=5))
 @settings(max_examples=40)
 def test_the_state_is_the_one_that_members_are_told(session: Session, page: Any, found: list[Any]) -> None:
@@ -154,6 +155,7 @@ def test_pages_hold_each_address_once_in_any_order(session: Session, page: Any, 
     assert told(page(is_descending=True))[0] == "user6@example.org"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("handle", ["members", "board"])
 def test_a_page_is_the_same_whether_its_counts_are_known_or_not(
     session: Session, app: Any, clock: Clock, handle: str

@@ -567,7 +567,7 @@ def test_a_run_that_was_asked_for_ends_with_the_rights_of_who_asked(office: Offi
     number = office.ask(RunKind.SYNC)
     office.session.execute(update(User).where(User.id == BOB.user_id).values(**columns))
     office.session.commit()
-    with pytest.raises(ForbiddenError, match="no active superuser"):
+    with pytest.raises(ForbiddenError, match="no longer an active superuser"):
         office.carry_out()
     assert office.list.calls == []
     assert office.find(number).state == "dropped"

@@ -224,6 +224,7 @@ def test_imports_are_listed_with_who_when_from_what_and_counts(
     assert f"file members.csv {COMMAND_LINE.name} Done" in texts[2]
 
 
+@pytest.mark.slow
 def test_imports_come_a_page_at_a_time(bob: Visitor, session: Session) -> None:
     for _ in range(52):
         shown(bob, ADA)

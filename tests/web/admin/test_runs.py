@@ -396,6 +396,7 @@ def test_runs_can_be_read_where_lists_are_off_and_nothing_can_be_asked_for(
     bob.post("/admin/runs", {"handle": "members", "kind": "sync"}, page="/account", status=503)
 
 
+@pytest.mark.slow
 def test_runs_that_were_asked_for_are_listed_newest_first_and_by_list(desk: Desk, session: Session) -> None:
     for number in range(60):
         desk.ask("show" if number % 2 else "sync", "tech" if number % 3 else "members")
