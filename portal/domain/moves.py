@@ -295,13 +295,13 @@ def _give_up_others(
     """Give up other addresses for one that the same account holds already, as the only one.
 
     What was chosen later counts. Where nobody chose, a yes goes along, and a no where there is no preference. What was
-    found at the other one goes along only where that ended what was here.
+    found at the other one goes along only where that ended what was here, which no move had brought.
     """
     for account, brings in sorted(_by_account(moves, brought).items()):
         standing = mailbox.standing
         if brings is None or (standing and standing.left_by not in {None, account}):
             continue
-        if brings.is_found and (standing is None or standing.source != "rule"):
+        if brings.is_found and (standing is None or standing.source != "rule" or standing.moved_from is not None):
             continue
         if standing is None:
             mailbox = replace(mailbox, standing=_made(brings, stamp))

@@ -290,6 +290,7 @@ def test_of_an_address_given_up_and_the_main_one_the_later_choice_counts(
         (None, Standing(True, "init", seen=True), None),
         (NO, replace(YES, changed_at=LATER), NO),
         (Standing(False, "rule"), Standing(True, "init", seen=True), brings(True)),
+        (brings(False), Standing(True, "list", seen=True), brings(False)),  # a no that came along from elsewhere
     ],
 )
 def test_what_others_left_at_an_address_given_up_is_no_choice(
