@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from portal.extensions import db
 from portal.services.accounts.passwords import hash_password
-from tests.browser import stage
+from tests.browser import checks, stage
 from tests.browser.test_walks import BOARD, Walk
 from tests.conftest import Clock, Rosters
 from tests.factories import make_user
@@ -110,4 +110,5 @@ def test_ten_questions_are_answered_in_four_clicks_each_as_the_page_for_superuse
             place = walk.page.get_by_role("main") if number else walk.page
             place.get_by_role("button", name=name).or_(place.get_by_role("link", name=name)).first.click()
             walk.page.wait_for_load_state()
+            checks.check(walk.page)
         assert expected in " ".join(walk.page.locator("main").inner_text().split()), question
