@@ -317,7 +317,7 @@ def why(*, handle: str, who: str, form: str) -> None:
     help="Ask the list manager for the subscribers without an account, and print them.",
 )
 @as_text_or_json
-@click.argument("handle", metavar="LIST", required=False)
+@click.argument("handle", metavar="[LIST]", required=False)
 def report(*, handle: str | None, without_account: bool, form: str) -> None:
     """Print how many addresses are in which state, for all lists or for one, and how the last run ended.
 
@@ -383,7 +383,7 @@ def runs(*, handle: str | None, limit: int, form: str) -> None:
     show_default=True,
 )  # fmt: skip
 @as_text_or_json
-@click.argument("handle", metavar="LIST", required=False)
+@click.argument("handle", metavar="[LIST]", required=False)
 def numbers(*, handle: str | None, by: str, form: str) -> None:
     """Print subscribers, who joined and left, and active people, by week, month or year.
 

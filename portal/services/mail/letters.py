@@ -27,8 +27,9 @@ _OWN = Path(__file__).parents[2] / "templates" / "letters"
 _WIDTH = 72  # of a line of prose; links and what is indented are left as they are
 _LONGEST_SUBJECT = 200
 _LONGEST_TEMPLATE = 20_000
-_BOTH = {"site_name": "Member portal", "base_url": "https://portal.example.org", "help": "Questions? Write to us."}
-_LINK = "https://portal.example.org/link/" + "x" * 43
+_EXAMPLE = "https://portal.example.org"
+_BOTH = {"site_name": "Member portal", "base_url": _EXAMPLE, "help": "Questions? Write to us."}
+_LINK = f"{_EXAMPLE}/link/" + "x" * 43
 _ASKED = {"links": f"  {_LINK}", "good_for": "20 minutes", "place": "192.0.2.1"}
 _CHANGE = "alice@home.example.org was added"
 
@@ -38,7 +39,7 @@ LETTERS: Mapping[str, Mapping[str, str]] = {
     "confirm": {"link": _LINK, "good_for": "24 hours", "place": "192.0.2.1"},
     "invite": {"username": "alice", "link": _LINK, "good_for": "14 days"},
     "lists-changed": {"changes": "You will be put on Members"},
-    "operators": {"what": "a run of Members needs approval", "page": "https://portal.example.org/admin/runs/12"},
+    "operators": {"what": "a run of Members needs approval", "page": f"{_EXAMPLE}/admin/runs/12"},
     "password-changed": {"username": "alice"},
     "leave": {"link": _LINK, "good_for": "24 hours", "place": "192.0.2.1"},
     "log-in": _ASKED,
@@ -86,8 +87,9 @@ def _templates(name: str, folder: Path, *, first: str) -> Iterator[Path]:
 
 
 def preview(name: str, *, settings: Settings, folder: Path) -> Letter:
-    """Return a letter with values that are examples. Raise ConfigurationError."""
-    return write(name, LETTERS[name], settings=settings, folder=folder)
+    """Return a letter with values that are examples, its links at this portal. Raise ConfigurationError."""
+    values = {key: value.replace(_EXAMPLE, settings.base_url or _EXAMPLE) for key, value in LETTERS[name].items()}
+    return write(name, values, settings=settings, folder=folder)
 
 
 def as_message(letter: Letter, *, to: str, settings: Settings, number: str, now: datetime) -> EmailMessage:
