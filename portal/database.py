@@ -34,6 +34,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from portal import ownership
@@ -187,8 +188,7 @@ class Question:
         compiled = self._compiled.get(engine.dialect.name)
         if compiled is None:
             compiled = self._compiled[engine.dialect.name] = _Compiled(self._statement, engine.dialect)
-        with engine.connect() as connection:
-            return compiled.rows(connection, values)
+        return compiled.rows(engine, values)
 
 
 class _Compiled:
@@ -204,11 +204,23 @@ class _Compiled:
         self._row = make_row("Row", columns.keys())
         converters = [each.type.dialect_impl(dialect).result_processor(dialect, None) for each in columns]
         self._converters = [(number, each) for number, each in enumerate(converters) if each]
+        self._error: Any = dialect.loaded_dbapi.Error
 
-    def rows(self, connection: Connection, values: Mapping[str, object]) -> list[Any]:
+    def rows(self, engine: Engine, values: Mapping[str, object]) -> list[Any]:
         bound = {**self._bound, **values}
         parameters = tuple(bound[name] for name in self._order) if self._order is not None else bound
-        found = connection.exec_driver_sql(self._text, parameters).all()
+        pooled = engine.raw_connection()
+        try:
+            cursor = pooled.cursor()
+            for listener in engine.dispatch.before_cursor_execute:  # who counts statements counts this one too
+                listener(None, cursor, self._text, parameters, None, False)
+            cursor.execute(self._text, parameters)
+            found = cursor.fetchall()
+            cursor.close()
+        except self._error as error:
+            raise DBAPIError.instance(self._text, None, error, self._error, hide_parameters=True) from error
+        finally:
+            pooled.close()
         return list(map(self._converted, found))
 
     def _converted(self, row: Sequence[Any]) -> Any:

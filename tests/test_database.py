@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from sqlalchemy import delete, func, insert, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Column, MetaData, String, Table, bindparam, delete, func, insert, select, text
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from portal import create_app, database
 from portal.extensions import db
-from portal.models import Address
+from portal.models import Address, User
 from portal.services.transaction import reading, transaction
-from tests.factories import make_address
+from tests.factories import NOW, make_address, make_user
 
 
 @pytest.fixture
@@ -208,3 +208,19 @@ def test_a_restart_of_the_database_costs_no_page(app: Flask, session: Session) -
     else:
         waiting.driver_connection.close()
     assert client.get("/readyz").status_code == 200
+
+
+def test_what_every_request_asks_fails_as_any_statement_does_and_keeps_no_connection(session: Session) -> None:
+    missing = Table("no_such_table", MetaData(), Column("canary", String(9)))
+    question = database.Question(select(missing.c.canary).where(missing.c.canary == bindparam("canary")))
+    for _ in range(20):  # more often than the pool has connections
+        with pytest.raises((OperationalError, ProgrammingError), match="no_such_table") as caught:
+            question.ask(session, canary="tweet")
+    assert "tweet" not in str(caught.value)
+
+
+def test_what_every_request_asks_gives_values_of_python(session: Session) -> None:
+    make_user(session, "alice")
+    question = database.Question(select(User.is_active, User.created_at).where(User.username == bindparam("name")))
+    assert [tuple(each) for each in question.ask(session, name="alice")] == [(True, NOW)]
+    assert question.ask(session, name="bob") == []
