@@ -35,7 +35,7 @@ from portal.database import IdRange
 from portal.domain.merge import AddressState
 from portal.domain.moves import Standing
 from portal.domain.plan import Row
-from portal.models import Address, Preference, UserAddress
+from portal.models import Address, Preference, User, UserAddress
 from portal.services import displaced_preferences, history
 from portal.services.history import Actor, Change
 
@@ -146,11 +146,12 @@ def write_new_members(session: Session, changes: Iterable[Change], *, now: datet
 
 
 def _locked_where_held(session: Session, changes: Iterable[Change]) -> set[int]:
-    """Return those addresses of some changes that an account holds; they stay so until the transaction ends."""
+    """Return those addresses of some changes that an active account holds; they stay so until the transaction ends."""
     ids = sorted({each.address_id for each in changes})
     locked = select(Address.id).where(Address.id.in_(ids)).order_by(Address.id)
     session.execute(locked.with_for_update(read=True, key_share=True))
-    return set(session.scalars(select(UserAddress.address_id).where(UserAddress.address_id.in_(ids))))
+    held = select(UserAddress.address_id).join(User, User.id == UserAddress.user_id)
+    return set(session.scalars(held.where(UserAddress.address_id.in_(ids), User.is_active)))
 
 
 def _values(change: Change, *, actor: Actor, now: datetime) -> dict[str, Any]:
@@ -212,7 +213,7 @@ def write_noted_firsts(session: Session, handle: str, noted: Table, ids: IdRange
         .order_by(Address.id)
     )
     session.execute(of_noted.with_for_update(read=True, key_share=True, of=Address))
-    is_held = exists().where(UserAddress.address_id == Address.id)
+    is_held = exists().where(UserAddress.address_id == Address.id, User.id == UserAddress.user_id, User.is_active)
     firsts = of_noted.with_only_columns(*columns.values()).where(is_held)
     session.execute(database.insert(session, Preference).from_select(list(columns), firsts).on_conflict_do_nothing())
     history.record_noted_firsts(session, handle, noted, ids, now=now)

@@ -130,7 +130,7 @@ def test_a_year_of_monthly_files_ends_as_a_model_says(membership: Membership, se
     own, banned = "1010", "1020"
     give_name(session, f"m{own}", "Own Name")
     club.accounts[own].name = "Own Name"
-    users.set_groups(session, f"m{own}", groups=[*club.accounts[own].groups, "choir"], lists=year.lists)
+    users.set_groups(session, f"m{own}", groups=[*club.accounts[own].groups, "choir"], lists=year.lists, now=NOW)
     club.accounts[own].groups.add("choir")
     club.accounts[own].own_groups.add("choir")
     users.deactivate(session, f"m{banned}", now=membership.clock())
