@@ -213,7 +213,7 @@ def write_noted_firsts(session: Session, handle: str, noted: Table, ids: IdRange
         .order_by(Address.id)
     )
     session.execute(of_noted.with_for_update(read=True, key_share=True, of=Address))
-    is_held = exists().where(UserAddress.address_id == Address.id, User.id == UserAddress.user_id, User.is_active)
+    is_held = exists().where(UserAddress.address_id == Address.id)
     firsts = of_noted.with_only_columns(*columns.values()).where(is_held)
     session.execute(database.insert(session, Preference).from_select(list(columns), firsts).on_conflict_do_nothing())
     history.record_noted_firsts(session, handle, noted, ids, now=now)
