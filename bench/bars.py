@@ -43,7 +43,7 @@ _FIXED = 0.1  # seconds of processor time are allowed beside a ratio, which is t
 
 def _export_overhead(measured: Measured, count: int) -> float:
     ours = measured.cost(count, "get-subscribed").cpu - measured.cost(count, "help").cpu
-    return (ours - _allowed(count)) / measured.cost(count, "select").cpu
+    return max(ours - _allowed(count), 0) / measured.cost(count, "select").cpu
 
 
 def _allowed(count: int) -> float:
@@ -132,7 +132,7 @@ def _peak(measured: Measured, count: int) -> float:
 def _sync_overhead(task: str) -> Callable[[Measured, int], float | None]:
     def figure(measured: Measured, count: int) -> float | None:
         spent = measured.inside[count].get(task)
-        return None if spent is None else float((spent["sync"] - _allowed(count)) / spent["read"])
+        return None if spent is None else float(max(spent["sync"] - _allowed(count), 0) / spent["read"])
 
     return figure
 
