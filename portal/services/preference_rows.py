@@ -20,6 +20,7 @@ from sqlalchemy import (
     delete,
     exists,
     false,
+    func,
     insert,
     literal,
     not_,
@@ -35,7 +36,7 @@ from portal.database import IdRange
 from portal.domain.merge import AddressState
 from portal.domain.moves import Standing
 from portal.domain.plan import Row
-from portal.models import Address, Preference, User, UserAddress
+from portal.models import AccountChange, Address, Preference, User, UserAddress
 from portal.services import displaced_preferences, history
 from portal.services.history import Actor, Change
 
@@ -190,10 +191,34 @@ def _recorded(
 # --- of a million addresses, as list-init writes them
 
 
-def write_noted_firsts(session: Session, handle: str, noted: Table, ids: IdRange, *, now: datetime) -> None:
+_LATE = 10_000  # so many changes of accounts may have a lower number than one that was committed before them
+
+
+class AccountsMark(NamedTuple):
+    """How many changes of accounts there were from a number on, to tell whether there have been others since."""
+
+    first: int
+    number: int
+
+
+def mark_accounts(session: Session) -> AccountsMark:
+    """Return a mark, before addresses are noted."""
+    first = (session.scalar(select(func.max(AccountChange.id))) or 0) - _LATE
+    return AccountsMark(first, _changes_from(session, first))
+
+
+def _changes_from(session: Session, first: int) -> int:
+    count: int = session.execute(select(func.count()).where(AccountChange.id > first)).scalar_one()
+    return count
+
+
+def write_noted_firsts(
+    session: Session, handle: str, noted: Table, ids: IdRange, *, mark: AccountsMark, now: datetime
+) -> None:
     """Write the first preferences that a temporary table notes as ``address_id`` and ``on_roster``.
 
-    A choice made meanwhile stays, and an address given up meanwhile is passed over.
+    A choice made meanwhile stays, and an address given up meanwhile is passed over. Whether an active account holds it
+    is looked at again where accounts have changed since the mark: PostgreSQL reads all accounts for that, each time.
     """
     columns = {
         "list_handle": literal(handle),
@@ -214,6 +239,8 @@ def write_noted_firsts(session: Session, handle: str, noted: Table, ids: IdRange
     )
     session.execute(of_noted.with_for_update(read=True, key_share=True, of=Address))
     is_held = exists().where(UserAddress.address_id == Address.id)
+    if _changes_from(session, mark.first) != mark.number:
+        is_held = is_held.where(User.id == UserAddress.user_id, User.is_active)
     firsts = of_noted.with_only_columns(*columns.values()).where(is_held)
     session.execute(database.insert(session, Preference).from_select(list(columns), firsts).on_conflict_do_nothing())
     history.record_noted_firsts(session, handle, noted, ids, now=now)

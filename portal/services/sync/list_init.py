@@ -34,6 +34,7 @@ from portal.errors import NoAddressesError, RosterInDoubtError
 from portal.models import Address, Preference, UserAddress
 from portal.services import preference_rows
 from portal.services.accounts.addresses import is_managed, managed_ids
+from portal.services.preference_rows import AccountsMark
 from portal.services.sync import leases, plans
 from portal.services.transaction import reading, scratch, transaction
 
@@ -82,8 +83,9 @@ def list_init(
         with reading(own):
             _require_believable(own, mailing_list, on_roster, text, allow_empty=allow_empty)
         with scratch(own):
+            mark = preference_rows.mark_accounts(own)
             counts = _prepare(own, mailing_list, on_roster=on_roster, invalid=text.invalid)
-        _write_firsts(own, mailing_list, now=now)
+        _write_firsts(own, mailing_list, mark, now=now)
         for ids in _chunks(own, _AGREED):
             with transaction(own):
                 preference_rows.write_noted_seen(own, mailing_list.handle, _AGREED, ids)
@@ -98,15 +100,16 @@ def write_firsts(session: Session, mailing_list: MailingList, roster: Iterable[s
     with database.dedicated(session) as own:
         with scratch(own):
             database.load_roster(own.connection(), roster)
+            mark = preference_rows.mark_accounts(own)
             _note(own, _KNOWN, _known())
             _note(own, _FIRSTS, _first_preferences(mailing_list))
-        _write_firsts(own, mailing_list, now=now)
+        _write_firsts(own, mailing_list, mark, now=now)
 
 
-def _write_firsts(session: Session, mailing_list: MailingList, *, now: datetime) -> None:
+def _write_firsts(session: Session, mailing_list: MailingList, mark: AccountsMark, *, now: datetime) -> None:
     for ids in _chunks(session, _FIRSTS):
         with transaction(session):
-            preference_rows.write_noted_firsts(session, mailing_list.handle, _FIRSTS, ids, now=now)
+            preference_rows.write_noted_firsts(session, mailing_list.handle, _FIRSTS, ids, mark=mark, now=now)
 
 
 def _require_believable(
