@@ -173,9 +173,9 @@ def stream(
 
 
 class Question:
-    """A SELECT that every request runs: compiled once, and then sent as text.
+    """A SELECT that every request runs: compiled once, and then sent on the driver's cursor.
 
-    Deciding each time that it need not be compiled takes SQLAlchemy longer than the database takes to answer.
+    SQLAlchemy takes longer to find a compiled statement again than the database takes to answer it.
     """
 
     def __init__(self, statement: Select[Any]) -> None:
