@@ -566,7 +566,10 @@ def test_the_web_server_lets_through_what_the_settings_do() -> None:
     (server, below) = (block for _, block in blocks(INSTALL, "nginx"))
     sizes = {f"{Settings().max_body >> 20}m", f"{Settings().max_roster >> 20}m"}
     assert set(re.findall(r"client_max_body_size (\w+);", server)) == sizes
-    assert f"{Settings().max_roster >> 20}m" in below
+    for place in ("/api/", "/admin/users/imports"):  # what takes rosters and files of members
+        large = rf"{place} \{{[^}}]*client_max_body_size {Settings().max_roster >> 20}m;"
+        assert re.search(f"location {large}", server)
+        assert re.search(f"location /portal{large}", below)
     assert "proxy_set_header Host $http_host;" in server
 
 
