@@ -7,9 +7,12 @@ from sqlalchemy.orm import Session
 
 from portal.domain.address import canonical
 from portal.models import Address, Preference, User, UserAddress, UserGroup
-from portal.services.accounts import users
+from portal.services.accounts import profiles, users
+from portal.services.accounts.address_changes import AddressChange, change_many
 from portal.services.accounts.addresses import Checked
+from portal.services.accounts.moves import Lists
 from portal.services.history import COMMAND_LINE
+from portal.services.transaction import transaction
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 
@@ -48,11 +51,23 @@ def make_user(
 
 def give_name(session: Session, username: str, name: str) -> None:
     """Change the name of an account, as somebody at the command line does."""
-    found = users.get_profile(session, username)
+    found = profiles.by_username(session, username)
     wanted, address = found.details._replace(name=name), Checked(canonical(found.email), found.email)
     users.edit(
         session, found.id, shown=found.details, wanted=wanted, address=address, actor=COMMAND_LINE, now=NOW, lists=None
     )
+
+
+def change_main_addresses(
+    session: Session, wanted: dict[int, str], *, now: datetime = NOW, lists: Lists = None
+) -> None:
+    """Replace the main addresses of users together, as an import does, so that they can swap them."""
+    changes = {
+        user_id: AddressChange(Checked(canonical(spelling), spelling), replaces_main=True)
+        for user_id, spelling in wanted.items()
+    }
+    with transaction(session):
+        change_many(session, changes, actor=COMMAND_LINE, now=now, lists=lists)
 
 
 def make_address(session: Session, spelling: str) -> int:

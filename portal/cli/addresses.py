@@ -10,7 +10,7 @@ from portal.cli.user import has_terminal, user
 from portal.domain.address import canonical
 from portal.errors import BadInputError, SharedMailboxError
 from portal.extensions import db, portal
-from portal.services.accounts import address_changes, addresses, users
+from portal.services.accounts import address_changes, addresses, profiles
 from portal.services.accounts.addresses import Checked
 from portal.services.history import COMMAND_LINE
 
@@ -31,7 +31,7 @@ def set_address(*, username: str, email: str, shared: bool) -> None:
     \b
     Example: flask user set-address alice alice@example.net
     """
-    user_id, address = users.id_of(db.session(), username), _checked(email)
+    user_id, address = profiles.id_of(db.session(), username), _checked(email)
 
     def change(may_share: bool) -> bool:
         return address_changes.change(
@@ -59,7 +59,7 @@ def add_address(*, username: str, email: str, shared: bool) -> None:
     \b
     Example: flask user add-address alice alice@home.example.org
     """
-    user_id, address = users.id_of(db.session(), username), _checked(email)
+    user_id, address = profiles.id_of(db.session(), username), _checked(email)
 
     def add(may_share: bool) -> bool:
         return address_changes.add(
@@ -83,7 +83,7 @@ def remove_address(*, username: str, email: str) -> None:
     \b
     Example: flask user remove-address alice alice@home.example.org
     """
-    user_id, address = users.id_of(db.session(), username), canonical(email)
+    user_id, address = profiles.id_of(db.session(), username), canonical(email)
     address_changes.remove(db.session(), user_id, address, **_common())
     print_message(f"{username} does not have the address {email} any more")
 
@@ -97,7 +97,7 @@ def make_main(*, username: str, email: str) -> None:
     \b
     Example: flask user make-main alice alice@home.example.org
     """
-    user_id, address = users.id_of(db.session(), username), canonical(email)
+    user_id, address = profiles.id_of(db.session(), username), canonical(email)
     is_changed = address_changes.make_main(db.session(), user_id, address, **_common())
     print_message(f"{email} is {'now' if is_changed else 'already'} the main address of {username}")
 

@@ -289,11 +289,11 @@ def why(*, handle: str, who: str, form: str) -> None:
     \b
     Example: flask mailinglist why members alice@example.org
     """
-    from portal.services.accounts import users
+    from portal.services.accounts import profiles
     from portal.services.reports import why as service
 
     mailing_list = portal().catalogue().get(handle)
-    addresses = users.addresses_of(db.session(), who)
+    addresses = profiles.addresses_of(db.session(), who)
     found = [
         service.explain(db.session(), mailing_list, each, now=portal().clock(), moment=moment) for each in addresses
     ]

@@ -8,8 +8,8 @@ from portal.cli.output import CommandGroup, as_text_or_json, print_json, print_m
 from portal.domain import usernames
 from portal.errors import BadInputError, ConfigurationError
 from portal.extensions import db, portal
-from portal.services.accounts import addresses, passwords, users
-from portal.services.accounts.users import Profile
+from portal.services.accounts import addresses, password_changes, passwords, profiles, users
+from portal.services.accounts.profiles import Profile
 from portal.services.history import COMMAND_LINE
 
 _LONGEST_INPUT = 8_192  # bytes that may stand for a password
@@ -74,7 +74,7 @@ def list_(*, form: str) -> None:
     \b
     Example: flask user list --format json
     """
-    found = list(users.list_users(db.session()))
+    found = list(profiles.list_all(db.session()))
     if form == "json":
         print_json(found)
         return
@@ -94,7 +94,7 @@ def show(*, username: str, form: str) -> None:
     \b
     Example: flask user show alice
     """
-    found = users.get_profile(db.session(), username)
+    found = profiles.by_username(db.session(), username)
     if form == "json":
         print_json(found)
     else:
@@ -113,9 +113,9 @@ def set_password(*, username: str, password_stdin: bool) -> None:
     \b
     Example: flask user set-password alice
     """
-    users.id_of(db.session(), username)  # rather now than after two prompts
+    profiles.id_of(db.session(), username)  # rather now than after two prompts
     password, is_random = _new_password(password_stdin=password_stdin)
-    users.set_password(db.session(), username, password=password, rounds=portal().settings.bcrypt_rounds)
+    password_changes.set_password(db.session(), username, password=password, rounds=portal().settings.bcrypt_rounds)
     print_message(f"set the password of {username}; their sessions have ended")
     if is_random:
         click.echo(password)
@@ -186,7 +186,7 @@ def delete(*, username: str, yes: bool, erase: bool) -> None:
     \b
     Example: flask user delete --yes --erase alice
     """
-    found = users.get_profile(db.session(), username)
+    found = profiles.by_username(db.session(), username)
     if not yes:
         if not has_terminal():
             raise click.UsageError("there is no terminal to ask at: give --yes to delete the account")
@@ -285,7 +285,7 @@ def invite(*, usernames: tuple[str, ...], everybody: bool, groups: tuple[str, ..
         raise click.UsageError("name users, or say --all or --group")
     if portal().settings.mail is None:
         raise ConfigurationError("mail is not configured: add a table [mail] to portal.toml")
-    ids = [users.id_of(db.session(), each) for each in usernames] or invitations.find_uninvited(
+    ids = [profiles.id_of(db.session(), each) for each in usernames] or invitations.find_uninvited(
         db.session(), groups=users.checked_groups(groups)
     )
     count = invitations.invite(db.session(), ids, actor=COMMAND_LINE, now=portal().clock())

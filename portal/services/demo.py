@@ -18,7 +18,7 @@ from portal.domain.mailinglist import MailingList
 from portal.domain.membership_file import standard_columns
 from portal.listmanagers.base import ListManager, Outcome, Result
 from portal.models import User
-from portal.services.accounts import address_changes, addresses, invitations, users
+from portal.services.accounts import address_changes, addresses, invitations, profiles, users
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.membership import importing
 from portal.services.preferences import preferences
@@ -206,14 +206,14 @@ def _leave_work_for_the_next_run(stage: _Stage, now: datetime) -> None:
     _choose(stage, "erin", "tech", ticked=True, now=now - timedelta(minutes=25))
     address_changes.change(
         stage.session,
-        users.id_of(stage.session, "judy"),
+        profiles.id_of(stage.session, "judy"),
         addresses.checked("judy@home.example.org"),
         actor=COMMAND_LINE,
         now=now - timedelta(minutes=20),
         lists=stage.lists,
     )
     users.deactivate(stage.session, "ivan", now=now - timedelta(minutes=15))
-    heidi = users.id_of(stage.session, "heidi")  # she is on a list, so that there is one to leave
+    heidi = profiles.id_of(stage.session, "heidi")  # she is on a list, so that there is one to leave
     invitations.invite(stage.session, [heidi], actor=DEMO, now=now)
 
 
@@ -255,7 +255,7 @@ def _choose(stage: _Stage, username: str, handle: str, *, ticked: bool, now: dat
     """Save the form that the person sees, with one box changed."""
     preferences.choose(
         stage.session,
-        users.id_of(stage.session, username),
+        profiles.id_of(stage.session, username),
         shown={handle: not ticked},
         ticked={handle} if ticked else set(),
         catalogue=stage.tools.catalogue(),

@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from portal.errors import LimitedError, WeakPasswordError, WrongPasswordError
 from portal.extensions import db, portal
 from portal.faults import fault_of, status_and_headers
-from portal.services.accounts import sessions, users
+from portal.services.accounts import password_changes, profiles, sessions, users
 from portal.services.preferences import own_history, preferences
 from portal.services.preferences.preferences import Page
 from portal.services.sync import list_passwords
@@ -33,7 +33,7 @@ def change_password() -> ResponseReturnValue:
     if not form.validate():
         return _page(form), 422
     try:
-        token = users.change_password(
+        token = password_changes.change_password(
             db.session(),
             guards.member().id,
             current=form.current.data,
@@ -121,7 +121,7 @@ def history() -> ResponseReturnValue:
     form = OwnHistoryForm(request.args)
     if not form.validate():
         abort(404)
-    profile = users.profile(db.session(), guards.member().id)
+    profile = profiles.by_id(db.session(), guards.member().id)
     names = {each.mailing_list.handle: each.mailing_list.name for each in _lists_page().offers}
     before, several = form.before.data, len(profile.addresses) > 1
     found = own_history.events(db.session(), profile.id, handles=names, before=before)
@@ -132,14 +132,14 @@ def history() -> ResponseReturnValue:
 
 def _page(form: ChangePasswordForm, *, list_password: tuple[int, str] | None = None) -> str:
     member = guards.member()
-    profile = users.profile(db.session(), member.id)
+    profile = profiles.by_id(db.session(), member.id)
     page = _lists_page()
     with_passwords = _lists_with_passwords(page)
     return render_template(
         "account/show.html",
         form=form,
         profile=profile,
-        shared=users.shared_addresses(db.session(), member.id),
+        shared=profiles.shared_addresses(db.session(), member.id),
         sent_to=_lists_by_address(page),
         log_ins=sessions.log_ins(db.session(), member, now=portal().clock()),
         with_passwords=with_passwords,

@@ -6,7 +6,7 @@ from flask.typing import ResponseReturnValue
 from portal.errors import InvalidAddressError, LinkRefusedError, LogInFailedError, SharedMailboxError, WeakPasswordError
 from portal.extensions import db, portal
 from portal.faults import status_and_headers
-from portal.services.accounts import sessions, users
+from portal.services.accounts import password_changes, sessions
 from portal.services.mail import links, own_addresses
 from portal.services.mail.links import Link
 from portal.services.preferences import by_link
@@ -210,7 +210,7 @@ def choose_password() -> ResponseReturnValue:
     if not form.validate_on_submit():
         return _password_page(form), 422 if form.errors else 200
     try:
-        token = users.choose_password(
+        token = password_changes.choose_password(
             db.session(),
             guards.member().id,
             new=form.new.data,

@@ -6,7 +6,7 @@ from flask.typing import ResponseReturnValue
 from portal.domain.address import canonical
 from portal.errors import BadInputError, InvalidAddressError
 from portal.extensions import db, portal
-from portal.services.accounts import users
+from portal.services.accounts import profiles
 from portal.services.accounts.addresses import checked
 from portal.services.mail import own_addresses
 from portal.services.mail.own_addresses import Held, Who
@@ -111,13 +111,13 @@ def _posted() -> str:
 
 def _page(form: AddAddressForm) -> str:
     member = guards.member()
-    profile = users.profile(db.session(), member.id)
+    profile = profiles.by_id(db.session(), member.id)
     held = {canonical(each) for each in profile.addresses}
     asked = own_addresses.unconfirmed(db.session(), member.id, now=portal().clock())
     return render_template(
         "account/addresses.html",
         form=form,
         profile=profile,
-        shared=users.shared_addresses(db.session(), member.id),
+        shared=profiles.shared_addresses(db.session(), member.id),
         asked=[each for each in asked if each not in held],
     )

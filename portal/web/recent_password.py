@@ -14,7 +14,7 @@ from flask.typing import ResponseReturnValue
 from portal.errors import LimitedError, WrongPasswordError
 from portal.extensions import db, portal
 from portal.faults import status_and_headers
-from portal.services.accounts import sessions, users
+from portal.services.accounts import password_changes, sessions
 from portal.translation import gettext
 from portal.web import guards
 from portal.web.forms import ConfirmPasswordForm
@@ -45,7 +45,7 @@ def ask() -> ResponseReturnValue | None:
     if not form.validate():
         return _page(form, 422, {})
     try:
-        users.confirm_password(
+        password_changes.confirm_password(
             db.session(),
             guards.member().id,
             password=form.own_password.data,

@@ -9,7 +9,7 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from portal.extensions import db
-from portal.services.accounts import users
+from portal.services.accounts import profiles
 from portal.services.accounts.passwords import hash_password
 from tests.browser import stage
 from tests.browser.checks import check
@@ -118,7 +118,7 @@ def test_a_months_file_takes_six_clicks_and_the_next_sync_does_the_rest(walk: Wa
     assert walk.shell("sync").exit_code == 0
     assert "m4@example.org" in walk.rosters.get("members")
     with walk.app.app_context(), Session(db.engine) as session:
-        assert users.get_profile(session, "m4").is_active
+        assert profiles.by_username(session, "m4").is_active
 
 
 def test_every_page_of_an_import_can_be_used_by_everybody(walk: Walk, tmp_path: Path, chromium: Any) -> None:

@@ -9,7 +9,7 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from portal.extensions import db
-from portal.services.accounts import users
+from portal.services.accounts import password_changes, profiles
 from portal.services.accounts.passwords import hash_password
 from tests.browser import stage
 from tests.browser.test_walks import Walk
@@ -99,7 +99,7 @@ def test_who_has_left_is_off_the_list_and_finds_everything_again_when_they_are_b
     follow = day.import_by_command if way == "command line" else day.import_by_browser
     day.import_by_command(WITH_ALICE)
     with day.walk.app.app_context(), Session(db.engine) as session:
-        users.set_password(session, "alice", password="a password of her own", rounds=4)
+        password_changes.set_password(session, "alice", password="a password of her own", rounds=4)
     alice = day.visitor()
     alice.log_in("alice", "a password of her own")
     alice.follow("/subscriptions", {"shown": alice.get("/subscriptions").value("shown"), "lists": [LIST]})
@@ -117,5 +117,5 @@ def test_who_has_left_is_off_the_list_and_finds_everything_again_when_they_are_b
     again.log_in("alice", "a password of her own")
     assert LIST in again.get("/subscriptions").ticked()
     with day.walk.app.app_context(), Session(db.engine) as session:
-        found = users.get_profile(session, "alice")
+        found = profiles.by_username(session, "alice")
     assert (found.is_active, found.groups, found.addresses, found.name) == (True, ("board",), (ALICE,), "Alice")

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from portal.extensions import Portal
 from portal.models import Base, Run
-from portal.services.accounts import address_changes, users
+from portal.services.accounts import address_changes, profiles, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences import preferences
@@ -78,7 +78,7 @@ class Operated:
         """Save the member's form, with one box changed."""
         preferences.choose(
             self.session,
-            users.id_of(self.session, username),
+            profiles.id_of(self.session, username),
             shown={"members": not ticked},
             ticked={"members"} if ticked else set(),
             catalogue=self.portal.catalogue(),
@@ -239,7 +239,7 @@ def act_out(portal: Operated) -> None:
     users.deactivate(portal.session, "charlie", now=portal.clock())
     address_changes.change(
         portal.session,
-        users.id_of(portal.session, "dora"),
+        profiles.id_of(portal.session, "dora"),
         checked("Dora@home.example.org"),
         actor=COMMAND_LINE,
         now=portal.clock(),

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from portal.domain.outlook import State
 from portal.extensions import db
 from portal.models import Base
-from portal.services.accounts import sessions, users
+from portal.services.accounts import profiles, sessions
 from portal.services.demo import CATALOGUE, PASSWORD, ROSTERS
 from portal.services.preferences import preferences
 from tests.web.conftest import Client, Visitor
@@ -50,7 +50,7 @@ def call(runner: FlaskCliRunner, *args: str) -> str:
 
 def offers(runner, session, clock, username):
     catalogue = runner.app.extensions["portal"].catalogue()
-    page = preferences.page(session, users.id_of(session, username), catalogue=catalogue, now=clock())
+    page = preferences.page(session, profiles.id_of(session, username), catalogue=catalogue, now=clock())
     return {offer.mailing_list.handle: offer for offer in page.offers}
 
 
@@ -116,7 +116,7 @@ def test_a_database_without_tables_is_78(make_app, instance, tmp_path):
 
 def test_there_are_a_dozen_users_of_every_kind(runner, session):
     call(runner, "demo")
-    found = {each.username: each for each in users.list_users(session)}
+    found = {each.username: each for each in profiles.list_all(session)}
     assert len(found) == 12
     assert {email.rpartition("@")[2] for each in found.values() for email in each.addresses} <= {
         "example.org", "home.example.org",
@@ -132,7 +132,7 @@ def test_every_state_of_a_list_can_be_seen(runner, session, clock):
     call(runner, "demo")
     found = [
         (offer.state, offer.detail.kind)
-        for each in users.list_users(session)
+        for each in profiles.list_all(session)
         for offer in offers(runner, session, clock, each.username).values()
     ]
     assert {state for state, _ in found} == set(State)

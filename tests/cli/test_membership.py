@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskCliRunner
 from sqlalchemy.orm import Session
 
-from portal.services.accounts import users
+from portal.services.accounts import profiles
 from portal.services.mail import letter_folder
 from tests.conftest import Clock
 
@@ -57,7 +57,7 @@ def test_import_reads_a_file_or_stdin(flask_user: FlaskUser, session: Session, t
     result = flask_user("import", str(file))
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "1 created\n")
     assert flask_user("import", "-", input="username,email\nbob,bob@example.org\n").exit_code == 0
-    assert [each.username for each in users.list_users(session)] == ["alice", "bob"]
+    assert [each.username for each in profiles.list_all(session)] == ["alice", "bob"]
     assert flask_user("import", str(file)).stderr == "1 reported\n"
 
 
@@ -70,10 +70,10 @@ def test_accounts_follow_a_file_with_a_key(flask_user: FlaskUser, session: Sessi
         "change      1    ada       Ada King  name: Ada -> Ada King; address: ada@example.org -> king@example.org",
         "deactivate  2    bob       Bob",
     ]
-    assert users.get_profile(session, "bob").is_active
+    assert profiles.by_username(session, "bob").is_active
     result = flask_user("import", "--key", "no", "--leavers", "deactivate", "-", input=changed)
     assert result.stderr == "1 changed, 1 deactivated\n"
-    assert not users.get_profile(session, "bob").is_active
+    assert not profiles.by_username(session, "bob").is_active
 
 
 def test_a_plan_is_printed_as_json(flask_user: FlaskUser) -> None:
@@ -93,7 +93,7 @@ def test_lines_that_cannot_be_read_are_reported_and_the_others_imported(
     assert told[0].startswith("line 4 (key k0 user0): column 'email': not an e-mail address: ")
     assert told[-2:] == ["and 30 more", "2 created, 50 problems"]
     assert "\x1b" not in result.stderr
-    assert len(list(users.list_users(session))) == 2
+    assert len(list(profiles.list_all(session))) == 2
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_plan_that_exceeds_the_limits_waits_for_its_id(flask_user: FlaskUser, 
     options = ("import", "--key", "no", "--leavers", "deactivate")
     held = flask_user(*options, "-", input=header + "".join(people[10:]))
     assert held.exit_code == 77
-    assert users.get_profile(session, "user1").is_active
+    assert profiles.by_username(session, "user1").is_active
     accept = held.stderr.rpartition("--accept ")[2].split()[0]
     assert flask_user(*options, "--accept", "0" * 16, "-", input=header + "".join(people[10:])).exit_code == 77
     done = flask_user(*options, "--accept", accept, "-", input=header + "".join(people[10:]))
@@ -197,7 +197,7 @@ def test_two_accounts_are_merged_after_a_look_at_what_becomes_of_them(flask_user
     assert shown.stderr.splitlines() == [*told, "nothing was changed: --dry-run"]
     done = flask_user("merge", "--keep-key", "1", "ada3", "ada")
     assert done.stderr.splitlines() == [*told, "ada3 is merged into ada"]
-    assert users.get_profile(session, "ada").addresses == ("ada@example.org", "home@example.org")
+    assert profiles.by_username(session, "ada").addresses == ("ada@example.org", "home@example.org")
 
 
 def test_leavers_of_long_ago_are_deleted_by_the_source_alone(

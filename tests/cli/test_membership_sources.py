@@ -12,7 +12,7 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from portal.extensions import db
-from portal.services.accounts import users
+from portal.services.accounts import profiles
 from tests.conftest import SERVER
 from tests.test_docs import READ, ROOT, blocks, section
 
@@ -46,7 +46,7 @@ class Example:
 
     def people(self) -> dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]:
         with self.make_app().app_context(), Session(db.engine) as session:
-            return {each.username: (each.name, each.groups, each.addresses) for each in users.list_users(session)}
+            return {each.username: (each.name, each.groups, each.addresses) for each in profiles.list_all(session)}
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
 from portal.models import Lease, Preference, Run
-from portal.services.accounts import address_changes, users
+from portal.services.accounts import address_changes, profiles, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences import preferences
@@ -173,7 +173,7 @@ class Operated:
     def choose(self, username: str, *, ticked: bool, handle: str = "members") -> None:
         preferences.choose(
             self.session,
-            users.id_of(self.session, username),
+            profiles.id_of(self.session, username),
             shown={handle: not ticked},
             ticked={handle} if ticked else set(),
             catalogue=self.app.extensions["portal"].catalogue(),
@@ -266,7 +266,7 @@ def act_out(portal: Operated) -> None:
     users.deactivate(portal.session, "charlie", now=portal.clock())
     address_changes.change(
         portal.session,
-        users.id_of(portal.session, "dora"),
+        profiles.id_of(portal.session, "dora"),
         checked("Dora@home.example.org"),
         actor=COMMAND_LINE,
         now=portal.clock(),

@@ -19,7 +19,7 @@ from flask.testing import FlaskCliRunner
 from sqlalchemy.orm import Session
 
 from portal.extensions import db
-from portal.services.accounts import api_keys, sessions, users
+from portal.services.accounts import api_keys, profiles, sessions
 from tests.conftest import SERVER, Clock
 from tests.factories import make_preference, make_user
 from tests.waiting import wait_until
@@ -61,7 +61,7 @@ def test_rename_gives_another_username(flask_user, session):
     user_id = make_user(session, "alice")
     result = flask_user("rename", "alice", "alice.liddell")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "alice is now called alice.liddell\n")
-    assert users.id_of(session, "alice.liddell") == user_id
+    assert profiles.id_of(session, "alice.liddell") == user_id
     assert flask_user("rename", "alice", "bob").exit_code == 65
 
 
@@ -77,7 +77,7 @@ def test_create_takes_all_that_an_account_has(flask_user, session, clock):
     args = ["--password-stdin", "--superuser", "--group", "board", "--group", "tech", "--name", "Alice Liddell"]
     result = flask_user("create", *args, "--", "-alice", "-rf@example.org", input=f"{PASSWORD}\n")
     assert (result.exit_code, result.stdout) == (0, "")
-    found = users.get_profile(session, "-alice")
+    found = profiles.by_username(session, "-alice")
     assert (found.name, found.email, found.groups) == ("Alice Liddell", "-rf@example.org", ("board", "tech"))
     assert found.is_superuser
     assert log_in(session, clock, PASSWORD, "-alice")
@@ -93,7 +93,7 @@ def test_a_password_on_stdin_that_cannot_be_one_is_refused(flask_user, session, 
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert "canary" not in result.stderr
-    assert list(users.list_users(session)) == []
+    assert list(profiles.list_all(session)) == []
 
 
 def test_a_password_keeps_its_spaces_and_odd_characters(flask_user, session, clock):
@@ -130,7 +130,7 @@ def test_a_password_keeps_its_spaces_and_odd_characters(flask_user, session, clo
 def test_errors_say_what_is_wrong_and_change_nothing(flask_user, session, args, code):
     make_user(session, "alice")
     make_user(session, "root", is_superuser=True)
-    before = list(users.list_users(session))
+    before = list(profiles.list_all(session))
     result = flask_user(*args)
     assert result.exit_code == code
     assert result.stdout == ""
@@ -138,7 +138,7 @@ def test_errors_say_what_is_wrong_and_change_nothing(flask_user, session, args, 
     if code == 65:
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1
-    assert list(users.list_users(session)) == before
+    assert list(profiles.list_all(session)) == before
 
 
 def test_list_prints_a_table_of_the_accounts(flask_user, session):
@@ -200,12 +200,12 @@ def test_the_rest_of_the_account_is_changed(flask_user, session):
     ):
         result = flask_user(*args)
         assert (result.exit_code, result.stdout) == (0, "")
-    found = users.get_profile(session, "alice")
+    found = profiles.by_username(session, "alice")
     assert (found.email, found.groups) == ("new@Example.net", ("board", "full members"))
     assert (found.is_superuser, found.is_active) == (True, False)
     for args in (["activate", "alice"], ["revoke", "alice"], ["set-groups", "alice"]):
         assert flask_user(*args).exit_code == 0
-    found = users.get_profile(session, "alice")
+    found = profiles.by_username(session, "alice")
     assert (found.is_superuser, found.is_active, found.groups) == (False, True, ())
 
 
@@ -216,7 +216,7 @@ def test_delete_without_a_terminal_needs_a_yes(flask_user, session):
     assert "--yes" in result.stderr
     result = flask_user("delete", "--yes", "--erase", "alice")
     assert (result.exit_code, result.stderr) == (0, "deleted alice (Alice, alice@example.org)\n")
-    assert list(users.list_users(session)) == []
+    assert list(profiles.list_all(session)) == []
 
 
 @pytest.mark.parametrize("catalogue", ["this is not TOML", "enabled = 1\nnonsense = 2\n", None, "enabled = false\n"])
@@ -329,7 +329,7 @@ def test_at_a_terminal_delete_asks(app, instance, session):
     assert code == 1
     assert "Delete alice (Alice, alice@example.org)?" in shown
     assert at_a_terminal(instance, "delete", "alice", answers=("y",))[0] == 0
-    assert list(users.list_users(session)) == []
+    assert list(profiles.list_all(session)) == []
 
 
 def test_a_closed_pipe_ends_quietly(app, instance, session):

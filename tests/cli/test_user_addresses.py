@@ -4,7 +4,7 @@ import pytest
 from flask.testing import FlaskCliRunner
 from sqlalchemy.orm import Session
 
-from portal.services.accounts import users
+from portal.services.accounts import profiles
 from tests.cli.test_user import at_a_terminal
 from tests.factories import make_preference, make_user
 
@@ -19,7 +19,7 @@ def flask_user(runner: FlaskCliRunner):
 
 def held(session: Session, username: str = "alice") -> tuple[str, ...]:
     """The addresses of a user, the main one first."""
-    return users.get_profile(session, username).addresses
+    return profiles.by_username(session, username).addresses
 
 
 def test_a_further_address_is_added_made_the_main_one_and_the_other_removed(flask_user, session):
@@ -61,7 +61,7 @@ def test_a_further_address_is_added_made_the_main_one_and_the_other_removed(flas
     [
         (["add-address", "nobody", "a@example.org"], "no user is called nobody"),
         (["add-address", "alice", "no address"], "not an e-mail address"),
-        (["remove-address", "alice", "alice@example.org"], "make another one the main one first"),
+        (["remove-address", "alice", "alice@example.org"], "make another address the main one first"),
         (["remove-address", "alice", "bob@example.org"], "not an address of this account"),
         (["remove-address", "alice", "nonsense"], "not an e-mail address"),
         (["make-main", "alice", "bob@example.org"], "add it first"),
@@ -72,12 +72,12 @@ def test_a_further_address_is_added_made_the_main_one_and_the_other_removed(flas
 def test_what_cannot_be_done_says_why_and_changes_nothing(flask_user, session, args, words):
     make_user(session, "alice", "alice@example.org", "alice@home.example.org")
     make_user(session, "bob")
-    before = list(users.list_users(session))
+    before = list(profiles.list_all(session))
     result = flask_user(*args)
     assert (result.exit_code, result.stdout) == (65, "")
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
-    assert list(users.list_users(session)) == before
+    assert list(profiles.list_all(session)) == before
 
 
 @pytest.mark.parametrize("command", ["add-address", "set-address"])

@@ -499,7 +499,7 @@ _ACCOUNTS = (
         ),
     ),
     *_in(
-        "services/accounts/users.py",
+        "services/accounts/password_changes.py",
         "tests/services/mail/test_links.py",
         (
             "session: a password chosen after a link leaves the others open",
@@ -559,7 +559,7 @@ _ACCOUNTS = (
         ("addresses: lists of others are ended", "if not each.may_see(handle, lists):", "if not each:"),
     ),
     *_in(
-        "services/accounts/users.py",
+        "services/accounts/password_changes.py",
         "tests/services/accounts/test_users.py",
         (
             "session: a new password leaves the others open",
@@ -568,8 +568,8 @@ _ACCOUNTS = (
         ),
         (
             "session: a password set by another leaves all open",
-            '        session.flush()\n        sessions.end(session, user.id)\n        _record(session, user, "given a password"',
-            '        _record(session, user, "given a password"',
+            "        session.flush()\n        sessions.end(session, user.id)\n",
+            "        session.flush()\n",
         ),
         (
             "limit: the current password may be guessed",

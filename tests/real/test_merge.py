@@ -15,14 +15,11 @@ from sqlalchemy.orm import Session
 from portal.domain.merge import Action, AddressState, Push, Rules, conclude, decide
 from portal.extensions import Portal, db
 from portal.models import Address, Preference
-from portal.services.accounts import address_changes
-from portal.services.accounts.addresses import checked
-from portal.services.history import COMMAND_LINE
 from portal.services.sync.run_steps import Request, SyncResult
 from portal.services.sync.sync import sync_list
 from tests.conftest import Clock
 from tests.domain.test_merge_space import reachable
-from tests.factories import NOW, make_preference, make_user
+from tests.factories import NOW, change_main_addresses, make_preference, make_user
 from tests.real.base import RealProgram
 
 pytestmark = pytest.mark.slow
@@ -172,9 +169,9 @@ def test_who_changed_their_address_is_on_the_list_with_the_new_one_alone(
     on_roster = [] if is_left else [f"x{number}@example.org" for number in people.values()]
     on_roster += [f"y{number}@example.org" for number in people.values()] if is_joined else []
     stage.program.set_roster(LIST, ["stranger@example.net", *on_roster])
-    wanted = {user_id: checked(f"y{number}@example.org") for user_id, number in people.items()}
+    wanted = {user_id: f"y{number}@example.org" for user_id, number in people.items()}
     lists = {LIST: stage.mailing_list}
-    address_changes.change_all(stage.session, wanted, actor=COMMAND_LINE, now=clock(), lists=lists)
+    change_main_addresses(stage.session, wanted, now=clock(), lists=lists)
 
     stage.sync()
 

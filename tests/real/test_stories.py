@@ -28,7 +28,7 @@ from portal.services.sync.restore import mark_restored
 from portal.services.sync.run_steps import Request, SyncResult
 from portal.services.sync.sync import sync_list
 from tests.conftest import Clock
-from tests.factories import make_user
+from tests.factories import change_main_addresses, make_user
 from tests.real import programs
 from tests.real.base import RealProgram
 
@@ -92,8 +92,8 @@ class Story:
 
     def move(self, **to: str) -> None:
         """Let accounts change their main address, all at once."""
-        wanted = {self.ids[name]: checked(address) for name, address in to.items()}
-        address_changes.change_all(self.session, wanted, actor=COMMAND_LINE, now=self.clock(), lists=self.lists)
+        wanted = {self.ids[name]: address for name, address in to.items()}
+        change_main_addresses(self.session, wanted, now=self.clock(), lists=self.lists)
 
     def give_up(self, name: str, address: str) -> None:
         address_changes.remove(

@@ -19,7 +19,7 @@ from portal.domain.mailinglist import MailingList
 from portal.errors import KeyRefusedError, LimitedError, LogInFailedError, SafetyLimitError
 from portal.extensions import portal
 from portal.services import security_log
-from portal.services.accounts import api_keys, bulk, sessions, users
+from portal.services.accounts import api_keys, bulk, password_changes, sessions, users
 from portal.services.accounts.bulk import Asked, Change
 from portal.services.accounts.directory import Wanted
 from portal.services.accounts.passwords import hash_password
@@ -173,7 +173,7 @@ def test_changes_of_accounts_are_told(session, events):
     users.revoke(session, "alice", now=NOW)
     users.deactivate(session, "alice", now=NOW)
     users.activate(session, "alice", now=NOW, lists=None)
-    users.set_password(session, "alice", password="correct horse battery", rounds=4)
+    password_changes.set_password(session, "alice", password="correct horse battery", rounds=4)
     users.delete(session, "alice", now=NOW, erase=True, lists=None)
     assert names(events()) == [
         (event, alice)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from portal.extensions import db
 from portal.models import Base, LoginSession, Preference
-from portal.services.accounts import users
+from portal.services.accounts import profiles
 from tests.conftest import Clock
 from tests.factories import make_preference, make_user
 from tests.fakes.mail_server import FakeMailServer
@@ -430,7 +430,7 @@ def test_superusers_who_change_their_own_address_on_the_page_of_a_person_can_und
     bob = post.visitor()
     bob.log_in("bob")
     with post.app.app_context(), Session(db.engine) as session:
-        ids = {name: users.id_of(session, name) for name in ("alice", "bob")}
+        ids = {name: profiles.id_of(session, name) for name in ("alice", "bob")}
     for name, user_id in ids.items():
         bob.follow(f"/admin/users/{user_id}", {"email": f"{name}@new.example.org"})
     wait_until(post.links)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from portal.models import ApiKey, User
-from portal.services.accounts import users
+from portal.services.accounts import profiles
 from tests.conftest import Clock
 from tests.web.conftest import PASSWORD, Page, Visitor
 
@@ -44,14 +44,14 @@ def test_what_was_posted_is_done_once_the_password_is_confirmed(
 ) -> None:
     path = f"/admin/users/{people['alice']}"
     kept = fields(asked(later, path, FORM))
-    assert users.profile(session, people["alice"]).email == "alice@example.org"
+    assert profiles.by_id(session, people["alice"]).email == "alice@example.org"
     assert {name: kept[name] for name in FORM} == FORM
     response = later.client.post(path, data={**kept, "own_password": PASSWORD})
     assert (response.status_code, response.headers["Location"]) == (303, path)
-    found = users.profile(session, people["alice"])
+    found = profiles.by_id(session, people["alice"])
     assert (found.name, found.email, found.groups) == ("Alice A", "alice@new.example.org", ("board", "full"))
     later.post(f"{path}/grant", {})
-    assert users.profile(session, people["alice"]).is_superuser, "for the next 15 minutes nothing is asked"
+    assert profiles.by_id(session, people["alice"]).is_superuser, "for the next 15 minutes nothing is asked"
 
 
 def test_a_wrong_password_changes_nothing_and_keeps_the_form_until_there_were_too_many(
@@ -65,7 +65,7 @@ def test_a_wrong_password_changes_nothing_and_keeps_the_form_until_there_were_to
         assert {name: fields(page)[name] for name in FORM} == FORM
         assert "canary" not in page.html
     assert page.response.headers["Retry-After"]
-    assert users.profile(session, people["alice"]).email == "alice@example.org"
+    assert profiles.by_id(session, people["alice"]).email == "alice@example.org"
 
 
 @pytest.mark.parametrize("path", ["grant", "revoke", "activate", "deactivate", "password", "delete"])
@@ -90,7 +90,7 @@ def test_new_accounts_and_keys_need_it(later: Visitor, session: Session) -> None
 def test_a_change_of_name_or_groups_does_not(later: Visitor, people: dict[str, int], session: Session) -> None:
     form = {**FORM, "email": "alice@example.org"}
     later.follow(f"/admin/users/{people['alice']}", form)
-    assert users.profile(session, people["alice"]).groups == ("board", "full")
+    assert profiles.by_id(session, people["alice"]).groups == ("board", "full")
 
 
 def test_a_confirmation_is_of_one_log_in(

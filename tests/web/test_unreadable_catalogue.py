@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from portal.models import Preference
-from portal.services.accounts import users
+from portal.services.accounts import profiles
 from tests.factories import make_preference, make_user
 from tests.web.conftest import PASSWORD, Client, Page, Visitor
 
@@ -91,13 +91,13 @@ def test_a_superuser_sees_the_pages_that_lead_to_accounts(superuser: Visitor, pa
 def test_an_account_is_made(superuser: Visitor, session: Session) -> None:
     form = {"username": "erin", "email": "erin@example.org"}
     superuser.follow("/admin/users/new", form)
-    assert users.get_profile(session, "erin").email == "erin@example.org"
+    assert profiles.by_username(session, "erin").email == "erin@example.org"
 
 
 def test_an_account_is_changed(superuser: Visitor, session: Session, people: dict[str, int]) -> None:
     path = f"/admin/users/{people['alice']}"
     assert admits_it(superuser.follow(path, USER))
-    assert users.get_profile(session, "alice").email == USER["email"]
+    assert profiles.by_username(session, "alice").email == USER["email"]
     page = superuser.post(path, {**USER, "email": "none"}, status=422)
     assert isinstance(page, Page)
     assert admits_it(page)
@@ -108,7 +108,7 @@ def test_an_account_is_deactivated_and_activated(superuser: Visitor, session: Se
     for act, is_active in (("deactivate", False), ("activate", True)):
         page = superuser.follow(f"{path}/{act}", {})
         assert admits_it(page)
-        assert users.get_profile(session, "alice").is_active is is_active
+        assert profiles.by_username(session, "alice").is_active is is_active
         note = page.html.partition('role="status">')[2].partition("<")[0]
         assert "alice" in note
         assert "list" not in note
@@ -129,7 +129,7 @@ def test_an_account_is_deleted_and_its_choices_are_kept_for_the_lists(
     make_preference(session, "members", "alice@example.org", True, seen=True)
     make_user(session, "dora")
     superuser.follow(f"/admin/users/{people['alice']}/delete", {"erase": "y"})
-    assert "alice" not in {each.username for each in users.list_users(session)}
+    assert "alice" not in {each.username for each in profiles.list_all(session)}
     assert [each.list_handle for each in session.scalars(select(Preference))] == ["members"]
 
 
@@ -140,4 +140,4 @@ def test_accounts_are_imported(superuser: Visitor, session: Session) -> None:
     shown = response.headers["Location"]
     assert admits_it(superuser.get(shown))
     superuser.follow(shown, {})
-    assert users.get_profile(session, "erin").email == "erin@example.org"
+    assert profiles.by_username(session, "erin").email == "erin@example.org"

@@ -1,16 +1,11 @@
-"""Changes of the addresses of accounts: given, taken, and the main one among them, of many accounts at once."""
+"""Changes to the addresses of accounts: add, remove and replace addresses, for one account or many at once."""
 
 import functools
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import (
-    delete,
-    func,
-    select,
-    update,
-)
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from portal import database
@@ -28,11 +23,12 @@ from portal.services.transaction import transaction
 
 
 class AddressChange(NamedTuple):
-    """What becomes of the addresses of an account.
+    """The wanted change to the addresses of one account.
 
-    ``main`` is to be the main one, held before or not; None: the one that is. ``replaces_main``: the one that was is
-    given up. ``added`` are further ones to be held, ``removed`` those to be given up, canonical: each is a move to the
-    main one. What is held already is not added, and what is not held is not removed.
+    ``main`` becomes the main address, whether it was held before or not; None keeps the current one. With
+    ``replaces_main`` the previous main address is removed. ``added`` are further addresses to hold. ``removed`` are
+    canonical addresses to give up; each is a move to the main address. Adding an address that is held, or removing one
+    that is not, changes nothing.
     """
 
     main: Checked | None = None
@@ -50,11 +46,12 @@ def change_many(
     lists: Lists,
     may_share: bool = True,
 ) -> set[int]:
-    """Change the addresses of users at once: all let go, then all take. Return who has others now.
+    """Change the addresses of several users together; return the ids of those whose addresses changed.
 
-    Preferences move along, and a list sends to one address of somebody who was given another. Source: SEMANTICS,
-    Identity, A move and Several addresses. ``may_share``: an address that another account uses may be taken. Raise
-    UnknownUserError, SharedMailboxError, or BadInputError where a main address is to go and none is to replace it.
+    All removals happen before all additions, so users can swap addresses. Preferences move with their holders, and a
+    list keeps sending to one address of a user who gets another. Source: docs/semantics.md, "Identity". With
+    ``may_share`` an address that another active account holds is allowed. Raise UnknownUserError, SharedMailboxError,
+    or BadInputError if a main address would be removed without a replacement.
     """
     accounts = _load_accounts(session, wanted)
     steps = [_Step.of(account, wanted[account.user_id]) for account in accounts.values()]
@@ -77,7 +74,7 @@ def change_many(
 
 
 class _Held(NamedTuple):
-    """An address of a user; ``moved_from`` is the address that they moved there from."""
+    """An address of a user; ``moved_from`` is the id of the address that they moved from to this one."""
 
     address_id: int
     spelling: str
@@ -86,7 +83,7 @@ class _Held(NamedTuple):
 
 
 class _Account(NamedTuple):
-    """A user whose addresses change, and those that they have, by their canonical form."""
+    """A user whose addresses change, with their current addresses by canonical form."""
 
     user_id: int
     username: str
@@ -100,7 +97,7 @@ class _Account(NamedTuple):
 
 
 def _load_accounts(session: Session, user_ids: Collection[int]) -> dict[int, _Account]:
-    """Return users, whose rows are locked: one change at a time. Raise UnknownUserError."""
+    """Return users and lock their rows, so that changes happen one at a time. Raise UnknownUserError."""
     locked = select(User.id, User.username, User.is_active).where(User.id.in_(user_ids)).order_by(User.id)
     found = {row.id: _Account(*row, held={}) for row in session.execute(locked.with_for_update())}
     for user_id in user_ids:
@@ -119,7 +116,7 @@ def _load_accounts(session: Session, user_ids: Collection[int]) -> dict[int, _Ac
 
 
 class _Step(NamedTuple):
-    """What becomes of the addresses of one account: canonical forms, the first of ``gained`` the main one if it is."""
+    """The change to the addresses of one account, in canonical forms. A new main address comes first in ``gained``."""
 
     account: _Account
     main: str
@@ -130,17 +127,15 @@ class _Step(NamedTuple):
 
     @classmethod
     def of(cls, account: _Account, wanted: AddressChange) -> "_Step":
-        """Compare what is wanted with what is held. Raise BadInputError."""
+        """Compare the wanted change with the current addresses. Raise BadInputError."""
         main = wanted.main.canonical if wanted.main else account.main
         removed = wanted.removed & account.held.keys()
         if wanted.replaces_main and account.main not in {None, main}:
             removed |= {account.main}
         if main is None or main in removed:
-            raise BadInputError(
-                f"{main or account.username} is the main address: make another one the main one first"
-                if main
-                else f"{account.username} has no main address: give one first"
-            )
+            if main is None:
+                raise BadInputError("%(username)s has no main address: add one first", username=account.username)
+            raise BadInputError("%(main)s is the main address: make another address the main one first", main=main)
         named = (*filter(None, [wanted.main]), *wanted.added)
         gained = {each.canonical: None for each in named if each.canonical not in account.held}
         is_respelled = wanted.main is not None and main in account.held
@@ -152,7 +147,7 @@ class _Step(NamedTuple):
         return bool(self.gained or self.removed or self.main != self.account.main)
 
     def moves(self, ids: Mapping[str, int]) -> list[Move]:
-        """Return a move to the main address for each that is given up, and one from nowhere for each that is given."""
+        """Return a move to the main address for each removed address, and a move from nowhere for each new one."""
         user_id, is_active, is_held = self.account.user_id, self.account.is_active, self.main in self.account.held
         main = ids.get(self.main) or self.account.held[self.main].address_id
         those = [
@@ -168,9 +163,7 @@ def _carry_out(
 ) -> None:
     those = [each for step in steps for each in step.moves(ids)]
     olds = {each.old for each in those if each.old is not None}
-    addresses.clear_departures_of(
-        session, sorted(olds), lists=lists
-    )  # where they were managed until now, they have to go
+    addresses.clear_departures_of(session, sorted(olds), lists=lists)  # they were managed until now, and depart again
     returning = moves.carry_out(session, those, actor=actor, now=now)
     for each in those:
         session.execute(
@@ -202,7 +195,7 @@ def _carry_out(
 
 
 def _take_seat(session: Session, move: Move, *, now: datetime, is_guest: bool, is_back: bool) -> None:
-    """Let an account hold an address, and remember how it came there: from which other one, and as the only one."""
+    """Make an account a holder of an address, and store where it moved from and whether another account held it."""
     moved = {"moved_in_at": now, "moved_from": move.old, "is_guest": is_guest}
     remembered = moved if (move.old is not None or is_guest) and not is_back else {}
     session.execute(
@@ -213,7 +206,7 @@ def _take_seat(session: Session, move: Move, *, now: datetime, is_guest: bool, i
 
 
 def _record(session: Session, step: _Step, *, actor: Actor) -> None:
-    """Write what became of addresses in the history of the account; a username that is the main address follows it."""
+    """Record the change in the history of the account; a username equal to the main address changes with it."""
     account, spelled = step.account, {each.canonical: each.spelling for each in step.named}
     line = functools.partial(account_log.record, session, [(account.user_id, account.username)], actor=actor)
     before = account.main
@@ -234,7 +227,7 @@ def _record(session: Session, step: _Step, *, actor: Actor) -> None:
 
 
 def _require_unshared(session: Session, steps: Sequence[_Step], ids: Mapping[str, int]) -> None:
-    """Raise SharedMailboxError where another active account uses an address that one of some accounts takes."""
+    """Raise SharedMailboxError if another active account holds an address that one of the accounts would get."""
     for step in steps:
         for checked_address in step.named:
             if checked_address.canonical in step.gained:
@@ -244,13 +237,13 @@ def _require_unshared(session: Session, steps: Sequence[_Step], ids: Mapping[str
 
 
 def active_holders(session: Session, address_id: int, *, but: int) -> tuple[str, ...]:
-    """Return the usernames of the active accounts that hold an address, one left out."""
+    """Return the usernames of the active accounts that hold an address, except one account."""
     held = select(User.username).join(UserAddress, UserAddress.user_id == User.id).where(User.is_active, User.id != but)
     return tuple(session.scalars(held.where(UserAddress.address_id == address_id).order_by(User.username_key)))
 
 
 def _held_by_active(session: Session, address_ids: Collection[int]) -> set[int]:
-    """Return those of some addresses that an active account holds."""
+    """Return which of the addresses an active account holds."""
     active = select(UserAddress.address_id).join(User, User.id == UserAddress.user_id).where(User.is_active)
     return set(session.scalars(active.where(UserAddress.address_id.in_(address_ids))))
 
@@ -272,18 +265,12 @@ def change(
     lists: Lists,
     may_share: bool = True,
 ) -> bool:
-    """Give a user another main address in the place of theirs, in a transaction of its own, as ``change_many`` does.
+    """Replace the main address of a user; return whether anything changed.
 
-    Return whether it is another one. Raise UnknownUserError or SharedMailboxError.
+    Raise UnknownUserError or SharedMailboxError.
     """
     wanted = {user_id: AddressChange(address, replaces_main=True)}
     return _change(session, wanted, "address changed", actor=actor, now=now, lists=lists, may_share=may_share)
-
-
-def change_all(session: Session, wanted: Mapping[int, Checked], *, actor: Actor, now: datetime, lists: Lists) -> None:
-    """Give users other main addresses in the place of theirs, at once, in one transaction. Raise UnknownUserError."""
-    changes = {user_id: AddressChange(address, replaces_main=True) for user_id, address in wanted.items()}
-    _change(session, changes, "address changed", actor=actor, now=now, lists=lists)
 
 
 def add(
@@ -297,10 +284,10 @@ def add(
     may_share: bool = True,
     as_of: int | None = None,
 ) -> bool:
-    """Give a user a further address; return whether they did not hold it yet.
+    """Add an address to a user; return whether it is new to them.
 
-    A list goes on sending to one address of theirs: the one that somebody chose, else one on its roster, else the main
-    one. ``may_share``: another account may hold the mailbox, which keeps what it has on every list.
+    Each list keeps sending to one of their addresses: the one that somebody chose, else one on its roster, else the
+    main one. With ``may_share`` another active account may hold the mailbox; its preferences stay as they are.
     ``as_of``, here and below, is the last change of the account that the actor has seen. Raise UnknownUserError,
     SharedMailboxError or ChangedMeanwhileError.
     """
@@ -319,9 +306,9 @@ def remove(
     lists: Lists,
     as_of: int | None = None,
 ) -> None:
-    """Take a further address, canonical, from a user: it moves to their main one, and the later choice of both counts.
+    """Remove a canonical address from a user: it moves to their main address, and the later choice of both counts.
 
-    Raise UnknownUserError, ChangedMeanwhileError, or BadInputError for the main address, or one that is not theirs.
+    Raise UnknownUserError, ChangedMeanwhileError, or BadInputError if it is their main address or not theirs.
     """
     wanted = {user_id: AddressChange(removed=frozenset([address]))}
     if not _change(session, wanted, "address removed", actor=actor, now=now, lists=lists, as_of=as_of):
@@ -338,10 +325,10 @@ def make_main(
     lists: Lists,
     as_of: int | None = None,
 ) -> bool:
-    """Let new ticks and letters of a user go to an address, canonical, of theirs; return whether they did not yet.
+    """Make a canonical address of a user their main one, for letters and new ticks; return whether it was not yet.
 
-    The lists stay where they are. Raise UnknownUserError, ChangedMeanwhileError, or BadInputError for an address that
-    is not theirs.
+    Lists keep sending where they did. Raise UnknownUserError, ChangedMeanwhileError, or BadInputError if the address is
+    not theirs.
     """
     with transaction(session):
         (account,) = _load_accounts(session, [user_id]).values()

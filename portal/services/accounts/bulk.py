@@ -18,7 +18,7 @@ from portal import database
 from portal.errors import ChangedMeanwhileError
 from portal.models import User, UserAddress, UserGroup
 from portal.services import security_log
-from portal.services.accounts import addresses, directory, invitations, sessions, users
+from portal.services.accounts import addresses, directory, invitations, profiles, sessions
 from portal.services.accounts import log as account_log
 from portal.services.accounts.directory import Wanted
 from portal.services.accounts.log import Recorded
@@ -76,7 +76,7 @@ class Preview:
 
     id: str
     count: int
-    first: tuple[users.Profile, ...]
+    first: tuple[profiles.Profile, ...]
     passed_over: dict[Eligibility, int]
 
 
@@ -93,7 +93,7 @@ def preview(session: Session, asked: Asked) -> Preview:
         eligibility = _eligibility(asked).label("eligibility")
         counted = select(eligibility, func.count()).where(directory.matching(asked.wanted)).group_by(eligibility)
         counts = {Eligibility(each): count for each, count in session.execute(counted)}
-        first = users.profiles(session, is_changed(asked), limit=_NAMED)
+        first = profiles.find(session, is_changed(asked), limit=_NAMED)
     counts.pop(Eligibility.CHANGE, None)
     return Preview(_id(asked, found), len(found), tuple(first), counts)
 

@@ -26,8 +26,8 @@ from portal.domain import usernames
 from portal.domain.mailinglist import MailingList
 from portal.domain.search_text import search_key, search_words
 from portal.models import Address, MemberImportLine, Preference, User, UserAddress, UserGroup
-from portal.services.accounts import passwords, users
-from portal.services.accounts.users import Profile
+from portal.services.accounts import passwords, profiles
+from portal.services.accounts.profiles import Profile
 from portal.services.transaction import reading
 
 SORTS = ("name", "status", "username", "address", "groups", "made", "last_log_in")
@@ -114,10 +114,10 @@ def page(
         every, *counted = session.execute(_counts(wanted)).one()
         found = select(User.id).where(matching(wanted)).order_by(*_order(sort, is_descending=is_descending))
         ids = session.scalars(found.limit(size).offset((number - 1) * size)).all()
-        profiles = {each.id: each for each in users.profiles(session, User.id.in_(ids))}
+        by_id = {each.id: each for each in profiles.find(session, User.id.in_(ids))}
         subscribed = _count_lists(session, ids, lists)
     counts = dict(zip(Status, counted, strict=True))
-    people = tuple(Person(profiles[each], subscribed.get(each, 0)) for each in ids)
+    people = tuple(Person(by_id[each], subscribed.get(each, 0)) for each in ids)
     return Page(people, counts, every, counts[wanted.status] if wanted.status else every)
 
 
@@ -133,7 +133,7 @@ def export(session: Session, wanted: Wanted) -> Iterator[list[Profile]]:
         while True:
             with Session(engine) as own, reading(own):
                 beyond = and_(matching(wanted), User.username_key > last)
-                block = users.profiles(own, beyond, limit=_AT_ONCE)
+                block = profiles.find(own, beyond, limit=_AT_ONCE)
             yield block
             if len(block) < _AT_ONCE:
                 return

@@ -95,8 +95,8 @@ def _merge(
 ) -> tuple[Merged, int, int]:
     """Merge two accounts; return what was done, and the numbers of the one that goes and the one that stays."""
     both = [usernames.key(each) for each in (wanted.gone, wanted.kept) if each.isprintable()]
-    users.lock_beside_superusers(session, both)
-    gone = users.row_of_one_who_may_go(session, wanted.gone, as_of=wanted.gone_as_of)
+    users.lock_with_superusers(session, both)
+    gone = users.row_unless_last_superuser(session, wanted.gone, as_of=wanted.gone_as_of)
     kept = names.locked(session, wanted.kept)
     account_log.require_unchanged(session, kept.id, since=wanted.kept_as_of)
     if gone.id == kept.id:

@@ -11,8 +11,8 @@ from portal.errors import BadInputError, ChangedMeanwhileError, StaleFormError
 from portal.extensions import db, portal
 from portal.faults import fault_of
 from portal.services.accounts import log as account_log
-from portal.services.accounts import users
-from portal.services.accounts.users import Profile
+from portal.services.accounts import profiles
+from portal.services.accounts.profiles import Profile
 from portal.services.membership import linking, merging
 from portal.services.membership.merging import Merge, Merged
 from portal.translation import gettext
@@ -142,7 +142,7 @@ def merge(user_id: int) -> ResponseReturnValue:
         return _merge_page(profile, form), fault_of(error).status
     after_change(own)
     flash(gettext("%(gone)s is merged into %(kept)s.", gone=merged.gone, kept=merged.kept), "good")
-    return redirect(url_for("admin.users.show", user_id=users.id_of(db.session(), merged.kept)), 303)
+    return redirect(url_for("admin.users.show", user_id=profiles.id_of(db.session(), merged.kept)), 303)
 
 
 def _wanted(profile: Profile, form: MergeForm, gone_as_of: int | None = None, kept_as_of: int | None = None) -> Merge:
@@ -181,10 +181,10 @@ def _merge_page(profile: Profile, form: MergeForm, preview: Merged | None = None
 
 def _known(username: str) -> Profile | None:
     try:
-        return users.get_profile(db.session(), username)
+        return profiles.by_username(db.session(), username)
     except BadInputError:
         return None
 
 
 def _profile(user_id: int) -> Profile:
-    return users.profile(db.session(), user_id)
+    return profiles.by_id(db.session(), user_id)

@@ -11,7 +11,7 @@ from portal.faults import fault_of
 from portal.services import security_log
 from portal.services.accounts import bulk, directory, users
 from portal.services.accounts.bulk import GROUP_CHANGES, Asked, Change
-from portal.services.accounts.users import Profile
+from portal.services.accounts.profiles import Profile
 from portal.services.reports.forecast import forecast
 from portal.services.sync import expected_plans
 from portal.translation import gettext, ngettext

@@ -7,7 +7,7 @@ from portal.domain.outlook import State
 from portal.errors import ChangedMeanwhileError, StaleFormError
 from portal.extensions import db, portal
 from portal.faults import fault_of
-from portal.services.accounts import invitations, users
+from portal.services.accounts import invitations, profiles
 from portal.services.accounts import log as account_log
 from portal.services.preferences import preferences
 from portal.services.reports import person_history
@@ -25,7 +25,7 @@ AT_ONCE = 50  # lines on a page
 @blueprint.get("/history")
 def history(user_id: int) -> ResponseReturnValue:
     """Show what became of a person's addresses on the lists, the newest first."""
-    form, profile = PersonHistoryForm(request.args), users.profile(db.session(), user_id)
+    form, profile = PersonHistoryForm(request.args), profiles.by_id(db.session(), user_id)
     if not form.validate():
         abort(400)
     found = person_history.lines(db.session(), user_id, before=form.before.data, limit=AT_ONCE + 1)
@@ -42,7 +42,7 @@ def history(user_id: int) -> ResponseReturnValue:
 @blueprint.post("/invite")
 def invite(user_id: int) -> ResponseReturnValue:
     """Ask for a mail with a link that logs the person in."""
-    profile, form = users.profile(db.session(), user_id), UserActionForm()
+    profile, form = profiles.by_id(db.session(), user_id), UserActionForm()
     if portal().settings.mail is None or not form.validate():
         abort(400)
     try:
@@ -92,7 +92,7 @@ def take_off(user_id: int) -> ResponseReturnValue:
 
 
 def _off_all_page(user_id: int, form: ReasonForm) -> str:
-    profile, last = users.profile(db.session(), user_id), account_log.last_change(db.session(), user_id)
+    profile, last = profiles.by_id(db.session(), user_id), account_log.last_change(db.session(), user_id)
     catalogue, now = portal().catalogue(), portal().clock()
     found = preferences.page(db.session(), user_id, catalogue=catalogue, now=now, with_unlisted=True)
     return render_template(

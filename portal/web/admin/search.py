@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from portal.domain.search_text import search_key
 from portal.errors import BadInputError
 from portal.extensions import db, portal
-from portal.services.accounts import directory, users
+from portal.services.accounts import directory, profiles
 from portal.services.accounts.directory import Match
 from portal.services.reports import why
 from portal.web.admin.user_forms import SearchForm
@@ -55,7 +55,7 @@ def _meant(text: str, matches: Iterable[Match]) -> int | None:
 def _addresses(text: str) -> tuple[str, ...]:
     """Return an address, or those of a user, where the text is one or the name of the other."""
     try:
-        return users.addresses_of(db.session(), text)
+        return profiles.addresses_of(db.session(), text)
     except BadInputError:
         return ()
 

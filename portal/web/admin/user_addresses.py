@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from portal.errors import BadInputError, ChangedMeanwhileError, SharedMailboxError, StaleFormError
 from portal.extensions import db, portal
 from portal.faults import fault_of
-from portal.services.accounts import address_changes, addresses, users
+from portal.services.accounts import address_changes, addresses, profiles
 from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import HeldAddress
 from portal.services.preferences import preferences
@@ -28,7 +28,7 @@ _AT_ONCE = 50  # changes of an account that somebody else made meanwhile
 @recent_password.needed
 def new(user_id: int) -> ResponseReturnValue:
     """Give an account a further address; one that another account uses, only if the person says so."""
-    profile, form = users.profile(db.session(), user_id), NewAddressForm()
+    profile, form = profiles.by_id(db.session(), user_id), NewAddressForm()
     if not form.validate_on_submit():
         return _new_page(user_id, form), 422 if form.errors else 200
     own = before_change(user_id)
@@ -61,7 +61,7 @@ def new(user_id: int) -> ResponseReturnValue:
 
 
 def _new_page(user_id: int, form: NewAddressForm, *, is_shared: bool = False) -> str:
-    profile = users.profile(db.session(), user_id)
+    profile = profiles.by_id(db.session(), user_id)
     return render_template("admin/users/new_address.html", form=form, profile=profile, is_shared=is_shared)
 
 
@@ -135,7 +135,7 @@ def _address(user_id: int, address_id: int) -> HeldAddress:
 
 
 def _action_page(user_id: int, address: HeldAddress, form: UserActionForm, *, act: str) -> str:
-    last, profile = account_log.last_change(db.session(), user_id), users.profile(db.session(), user_id)
+    last, profile = account_log.last_change(db.session(), user_id), profiles.by_id(db.session(), user_id)
     meanwhile: tuple[account_log.AccountLine, ...] = ()
     if form.is_submitted():
         with suppress(StaleFormError):

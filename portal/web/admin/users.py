@@ -11,10 +11,10 @@ from portal.domain.address import canonical
 from portal.errors import BadInputError, ChangedMeanwhileError, StaleFormError
 from portal.extensions import db, portal
 from portal.faults import fault_of
-from portal.services.accounts import addresses, directory, passwords, users
+from portal.services.accounts import addresses, directory, password_changes, passwords, profiles, users
 from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import Checked
-from portal.services.accounts.users import Details, Profile
+from portal.services.accounts.profiles import Details, Profile
 from portal.services.mail.overview import refusals
 from portal.services.preferences import preferences
 from portal.services.preferences.preferences import Page
@@ -244,7 +244,7 @@ def reset_password(user_id: int) -> ResponseReturnValue:
         return _to_own_password()
     profile, form, made = _profile(user_id), UserActionForm(), shown_once.make()
     try:
-        users.set_password(
+        password_changes.set_password(
             db.session(),
             profile.username,
             password=passwords.random_password(made.bits),
@@ -346,7 +346,7 @@ def _page(profile: Profile, form: EditUserForm, *, is_shared: bool = False) -> s
         form=form,
         offers=found.offers,
         is_shared=is_shared,
-        other_holders=users.other_holders(db.session(), profile.id),
+        other_holders=profiles.other_holders(db.session(), profile.id),
         held_addresses=addresses.held(db.session(), profile.id),
         as_of=shown.sign(f"account-actions {profile.id}", account_log.last_change(db.session(), profile.id)),
         refusals=refusals(db.session(), profile.id, {canonical(each) for each in profile.addresses}),
@@ -358,7 +358,7 @@ def _page(profile: Profile, form: EditUserForm, *, is_shared: bool = False) -> s
 
 
 def _profile(user_id: int) -> Profile:
-    return users.profile(db.session(), user_id)
+    return profiles.by_id(db.session(), user_id)
 
 
 def _others_holding(profile: Profile, address: Checked) -> Sequence[str]:

@@ -18,7 +18,7 @@ from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE, Actor, Change
 from portal.services.preferences import preferences
 from portal.services.transaction import transaction
-from tests.factories import NOW, make_preference, make_user
+from tests.factories import NOW, change_main_addresses, make_preference, make_user
 
 X, Y, Z = "x@example.org", "y@example.org", "z@example.org"
 ACTOR = Actor(7, "clerk")
@@ -290,8 +290,7 @@ def test_two_who_trade_places_take_their_choices_with_them(session, lists, rows)
     alice, bob = make_user(session, "alice", X), make_user(session, "bob", Y)
     make_preference(session, "members", X, True, seen=True)
     make_preference(session, "members", Y, False, seen=False)
-    wanted = {alice: checked(Y), bob: checked(X)}
-    address_changes.change_all(session, wanted, actor=ACTOR, now=NOW, lists=lists)
+    change_main_addresses(session, {alice: Y, bob: X}, now=NOW, lists=lists)
     assert rows() == {X: (False, "rule", None), Y: (True, "rule", None)}
 
 
@@ -300,15 +299,14 @@ def test_of_several_who_move_into_one_mailbox_one_unsubscribed_wins(session, lis
     ids = {name: make_user(session, name, f"{name}@example.org") for name in names}
     make_preference(session, "members", "alice@example.org", True)
     make_preference(session, "members", "bob@example.org", False)
-    wanted = {ids[name]: checked(Y) for name in names}
-    address_changes.change_all(session, wanted, actor=ACTOR, now=NOW, lists=lists)
+    change_main_addresses(session, {ids[name]: Y for name in names}, now=NOW, lists=lists)
     assert rows()[Y] == (False, "rule", None)
 
 
 def test_of_several_who_move_out_of_one_mailbox_nobody_is_waited_for(session, lists, rows):
     alice, bob = make_user(session, "alice", X), make_user(session, "bob", X)
     make_preference(session, "members", X, True)
-    address_changes.change_all(session, {alice: checked(Y), bob: checked(Z)}, actor=ACTOR, now=NOW, lists=lists)
+    change_main_addresses(session, {alice: Y, bob: Z}, now=NOW, lists=lists)
     assert rows() == {X: (True, "user", X), Y: (True, "rule", None), Z: (True, "rule", None)}
 
 

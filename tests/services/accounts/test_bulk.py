@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from portal.errors import ChangedMeanwhileError
 from portal.models import Preference, User
-from portal.services.accounts import bulk, sessions, users
+from portal.services.accounts import bulk, profiles, sessions, users
 from portal.services.accounts import log as account_log
 from portal.services.accounts.bulk import Asked, Change, Eligibility
 from portal.services.accounts.directory import Wanted
@@ -38,7 +38,7 @@ def done(session: Session, asked: Asked, **values: Any) -> int:
 
 
 def groups(session: Session) -> dict[str, str]:
-    return {each.username: " ".join(each.groups) for each in users.list_users(session)}
+    return {each.username: " ".join(each.groups) for each in profiles.list_all(session)}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_many_are_deactivated_and_activated_but_for_those_with_a_role(session: S
         ("alice", "deactivated"),
     ]
     assert done(session, Asked(Change.ACTIVATE, Wanted(user_ids=(team["alice"], team["bob"])))) == 1
-    assert users.get_profile(session, "alice").is_active
+    assert profiles.by_username(session, "alice").is_active
 
 
 def test_who_is_deactivated_is_logged_out_at_once(session: Session, team: dict[str, int]) -> None:

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import event
 
 from portal.errors import UnknownUserError
-from portal.services.accounts import log, users
+from portal.services.accounts import log, profiles, users
 from portal.services.accounts.addresses import checked
-from portal.services.accounts.users import Details
+from portal.services.accounts.profiles import Details
 from portal.services.history import Actor
 from tests.factories import NOW, make_user
 
@@ -43,7 +43,7 @@ def test_each_field_is_written_by_the_one_who_changed_it_and_by_nobody_where_bot
         elsewhere[n] if other_changed else wanted[n]
         for n, other_changed in enumerate(other)
     ]  # fmt: skip
-    assert users.profile(session, alice).details == Details(*expected)
+    assert profiles.by_id(session, alice).details == Details(*expected)
 
 
 def test_what_somebody_else_changed_to_the_same_is_no_conflict_and_no_second_line(session, alice):
@@ -72,7 +72,7 @@ def test_one_field_that_fails_leaves_the_others_as_they_were(session, alice):
     with pytest.raises(RuntimeError):
         edit(session, alice, OWN)
     event.remove(session.get_bind(), "before_cursor_execute", fail)
-    assert users.profile(session, alice).details == SHOWN
+    assert profiles.by_id(session, alice).details == SHOWN
     assert log.recent(session, user_id=alice) == ()
 
 

@@ -8,7 +8,7 @@ from portal.domain.run import RunKind
 from portal.errors import ListManagerUnavailableError
 from portal.models import Address, Base, History, Preference, Run, RunLine
 from portal.services import outbox
-from portal.services.accounts import address_changes, users
+from portal.services.accounts import address_changes, profiles, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.mail.links import accounts_at, make
@@ -217,7 +217,7 @@ def test_the_history_of_another_account_forgets_a_mailbox_that_both_had(session,
     assert "alice" not in dump(), "though alfred may come back there"
     assert "alfred@example.org" in dump()
     address_changes.change(session, alfred, checked(ALICE), actor=COMMAND_LINE, now=NOW, lists=catalogue.lists)
-    assert users.profile(session, alfred).addresses == (ALICE,)
+    assert profiles.by_id(session, alfred).addresses == (ALICE,)
 
 
 def test_an_account_made_again_takes_the_traces_of_the_first_with_it(

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 
 from portal.errors import ChangedMeanwhileError, UnknownUserError
 from portal.extensions import db
-from portal.services.accounts import log, users
+from portal.services.accounts import log, password_changes, users
 from portal.services.accounts.addresses import checked
-from portal.services.accounts.users import Details
+from portal.services.accounts.profiles import Details
 from portal.services.history import Actor
 from portal.services.preferences import preferences
 from tests.factories import NOW, make_user
@@ -45,7 +45,7 @@ CHANGES: dict[str, Callable[..., object]] = {
     "groups": edit(groups=("board",)),
     "grant": lambda session, _, as_of, **__: users.grant(session, "alice", as_of=as_of),
     "deactivate": lambda session, _, as_of, **__: users.deactivate(session, "alice", now=NOW, as_of=as_of),
-    "password": lambda session, _, as_of, **__: users.set_password(
+    "password": lambda session, _, as_of, **__: password_changes.set_password(
         session, "alice", password="a dozen green hats", rounds=4, as_of=as_of
     ),
     "delete": lambda session, _, as_of, **__: users.delete(

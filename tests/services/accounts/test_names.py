@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from portal.errors import BadInputError, DuplicateError, LogInFailedError, UnknownUserError
 from portal.models import AccountChange, Base, Run
-from portal.services.accounts import address_changes, addresses, directory, log, passwords, sessions, users
+from portal.services.accounts import address_changes, addresses, directory, log, passwords, profiles, sessions, users
 from portal.services.history import COMMAND_LINE
 from tests.factories import NOW, make_user
 
@@ -17,7 +17,7 @@ HASH = passwords.hash_password(PASSWORD, rounds=4)
 def move(session: Session, user_id: int, text: str) -> str:
     """Change the main address; return the username that the account has then."""
     address_changes.change(session, user_id, addresses.checked(text), actor=COMMAND_LINE, now=NOW, lists=None)
-    return users.profile(session, user_id).username
+    return profiles.by_id(session, user_id).username
 
 
 def log_in(session: Session, name: str) -> str:
@@ -58,7 +58,7 @@ def test_a_user_is_renamed_and_logs_in_by_the_new_name(session: Session) -> None
     user_id = make_user(session, "alice", password_hash=HASH)
     token = log_in(session, "alice")
     assert users.rename(session, "ALICE", to="Zoë") == "Zoë"
-    assert users.id_of(session, "zoë") == user_id
+    assert profiles.id_of(session, "zoë") == user_id
     assert sessions.member(session, token, now=NOW).username == "Zoë"
     assert log_in(session, "zoe\u0308")
     with pytest.raises(LogInFailedError):
@@ -86,7 +86,7 @@ def test_a_name_that_is_taken_or_cannot_be_renames_nobody(
     make_user(session, "bob")
     with pytest.raises(error):
         users.rename(session, old, to=new)
-    assert [each.username for each in users.list_users(session)] == ["alice", "bob"]
+    assert [each.username for each in profiles.list_all(session)] == ["alice", "bob"]
     assert session.scalar(select(func.count()).select_from(AccountChange)) == 0
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from portal.errors import LimitedError, LogInFailedError, WrongPasswordError
 from portal.models import LoginSession, User
-from portal.services.accounts import passwords, sessions, users
+from portal.services.accounts import password_changes, passwords, profiles, sessions, users
 from portal.services.accounts.sessions import Origin
 from portal.services.transaction import reading, transaction
 from tests.conftest import Clock
@@ -65,7 +65,7 @@ def test_a_log_in_gives_a_token_that_stands_for_the_member(session, alice, log_i
     assert found == sessions.Member(alice, "alice", "Alice", is_superuser=False, token=token)
     assert found.get_id() == token
     assert (found.is_authenticated, found.is_active, found.is_anonymous) == (True, True, False)
-    assert users.profile(session, alice).last_login_at == clock()
+    assert profiles.by_id(session, alice).last_login_at == clock()
 
 
 def test_the_database_holds_a_hash_of_the_token_only(session, alice, log_in):
@@ -160,9 +160,9 @@ def test_a_password_is_confirmed_for_fifteen_minutes(session, alice, log_in, clo
     clock.advance(minutes=15)
     assert not sessions.is_confirmed(session, token, now=clock())
     with pytest.raises(WrongPasswordError):
-        users.confirm_password(session, alice, password="wrong", token=token, now=clock(), rounds=4)
+        password_changes.confirm_password(session, alice, password="wrong", token=token, now=clock(), rounds=4)
     assert not sessions.is_confirmed(session, token, now=clock())
-    users.confirm_password(session, alice, password=PASSWORD, token=token, now=clock(), rounds=4)
+    password_changes.confirm_password(session, alice, password=PASSWORD, token=token, now=clock(), rounds=4)
     assert sessions.is_confirmed(session, token, now=clock())
     clock.advance(days=-1)
     assert not sessions.is_confirmed(session, token, now=clock()), "the clock was ahead"
@@ -196,7 +196,7 @@ def test_a_session_that_ended_while_its_password_was_compared_confirms_nothing(s
     token = log_in()
     sessions.log_out(session, token)
     with pytest.raises(WrongPasswordError):
-        users.confirm_password(session, alice, password=PASSWORD, token=token, now=clock(), rounds=4)
+        password_changes.confirm_password(session, alice, password=PASSWORD, token=token, now=clock(), rounds=4)
 
 
 @pytest.fixture
@@ -515,6 +515,8 @@ def test_somebody_who_is_not_active_is_not_logged_in_whatever_made_it_so(session
 
 def test_the_session_of_a_new_password_has_another_token(session, alice, log_in, clock):
     token, new = log_in(), "a dozen green hats"
-    renewed = users.change_password(session, alice, current=PASSWORD, new=new, token=token, now=clock(), rounds=4)
+    renewed = password_changes.change_password(
+        session, alice, current=PASSWORD, new=new, token=token, now=clock(), rounds=4
+    )
     assert who(session, token, clock) is None
     assert who(session, renewed, clock) == "alice"

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from portal.config import Catalogue
 from portal.errors import BadInputError, SharedMailboxError, UnknownUserError
 from portal.models import AccountChange, Address, History, Preference, User, UserAddress
-from portal.services.accounts import address_changes, bulk, users
+from portal.services.accounts import address_changes, bulk, profiles, users
 from portal.services.accounts.address_changes import AddressChange
 from portal.services.accounts.addresses import checked
 from portal.services.accounts.directory import Wanted
@@ -76,7 +76,7 @@ class Office:
         return {canonical: (subscribed, source) for canonical, subscribed, source in rows}
 
     def held(self, user_id: int) -> tuple[str, ...]:
-        return users.profile(self.session, user_id).addresses
+        return profiles.by_id(self.session, user_id).addresses
 
     def known(self) -> set[str]:
         found = set(self.session.scalars(select(Address.canonical)))
@@ -302,7 +302,7 @@ def test_make_main_leaves_the_lists_where_they_are(office: Office, session: Sess
 def test_a_username_that_is_the_main_address_follows_it(office: Office, session: Session) -> None:
     dora = make_user(session, X, X, Y)
     office.make_main(dora, Y)
-    assert users.profile(session, dora).username == Y
+    assert profiles.by_id(session, dora).username == Y
 
 
 @pytest.mark.parametrize("act", ["make_main", "remove"])
@@ -320,7 +320,7 @@ def test_an_address_of_somebody_else_is_refused(office: Office, session: Session
 
 def test_the_main_address_is_not_removed(office: Office, session: Session) -> None:
     dora = make_user(session, "dora", X, Y)
-    with pytest.raises(BadInputError, match="make another one the main one first"):
+    with pytest.raises(BadInputError, match="make another address the main one first"):
         office.remove(dora, X)
     assert office.held(dora) == (X, Y)
 

@@ -20,7 +20,7 @@ from portal.errors import (
 )
 from portal.models import Address, History, LoginSession, Preference, User, UserAddress, UserGroup
 from portal.services import history
-from portal.services.accounts import address_changes, addresses, passwords, sessions, users
+from portal.services.accounts import address_changes, addresses, password_changes, passwords, profiles, sessions, users
 from tests.conftest import Clock
 from tests.factories import NOW, make_preference, make_user
 
@@ -52,7 +52,7 @@ def column(session: Session, statement: Any) -> list[Any]:
 
 def test_a_new_account_holds_its_address_and_logs_in(session):
     user_id = create(session, name=" Alice Liddell ", password=PASSWORD, groups=["board", " tech ", "board"])
-    assert users.get_profile(session, "ALICE") == users.Profile(
+    assert profiles.by_username(session, "ALICE") == profiles.Profile(
         id=user_id,
         username="alice",
         name="Alice Liddell",
@@ -66,9 +66,9 @@ def test_a_new_account_holds_its_address_and_logs_in(session):
         member_key=None,
         deactivated_by_import=False,
     )
-    assert users.id_of(session, "alice") == user_id
+    assert profiles.id_of(session, "alice") == user_id
     assert is_alive(session, log_in(session))
-    assert users.profile(session, user_id).last_login_at == NOW
+    assert profiles.by_id(session, user_id).last_login_at == NOW
 
 
 def test_an_account_without_a_password_opens_to_nobody(session):
@@ -78,7 +78,7 @@ def test_an_account_without_a_password_opens_to_nobody(session):
 
 def test_a_profile_lists_the_main_address_first(session):
     user_id = make_user(session, "alice", "z@example.org", "a@example.org", "b@example.org")
-    found = users.profile(session, user_id)
+    found = profiles.by_id(session, user_id)
     assert found.email == "z@example.org"
     assert found.addresses == ("z@example.org", "a@example.org", "b@example.org")
 
@@ -93,7 +93,7 @@ def test_a_username_is_taken_whatever_the_case(session, username):
 
 def test_usernames_are_compared_in_nfc(session):
     create(session, "zo\N{LATIN SMALL LETTER E WITH DIAERESIS}", "zoe@example.org")
-    assert users.id_of(session, "ZOE\N{COMBINING DIAERESIS}")
+    assert profiles.id_of(session, "ZOE\N{COMBINING DIAERESIS}")
     with pytest.raises(DuplicateError):
         create(session, "Zoe\N{COMBINING DIAERESIS}", "zoe@example.org")
 
@@ -111,7 +111,7 @@ def test_these_are_no_usernames(session, username):
 @pytest.mark.parametrize("username", ["-rf", "=cmd|'/C'!A0", "$HOME", "`id`", "../etc/passwd", "李小龙", "x" * 64])
 def test_these_are_usernames(session, username):
     create(session, username, "alice@example.org")
-    assert users.get_profile(session, username).username == username
+    assert profiles.by_username(session, username).username == username
 
 
 def test_a_username_with_an_at_is_the_users_own_address_or_refused(session):
@@ -143,16 +143,16 @@ def test_a_weak_password_makes_no_account(session, password):
 @pytest.mark.parametrize("username", ["nobody", "", "\0", "\ud800", "x" * 1000])
 def test_who_does_not_exist_is_said_to_be_unknown(session, username):
     calls: list[Callable[[], object]] = [
-        lambda: users.get_profile(session, username),
-        lambda: users.id_of(session, username),
-        lambda: users.set_password(session, username, password=PASSWORD, rounds=4),
+        lambda: profiles.by_username(session, username),
+        lambda: profiles.id_of(session, username),
+        lambda: password_changes.set_password(session, username, password=PASSWORD, rounds=4),
         lambda: users.set_groups(session, username, groups=[], now=NOW, lists=None),
         lambda: users.activate(session, username, now=NOW, lists=None),
         lambda: users.deactivate(session, username, now=NOW),
         lambda: users.delete(session, username, now=NOW, erase=False, lists=None),
         lambda: users.grant(session, username),
         lambda: users.revoke(session, username, now=NOW),
-        lambda: users.profile(session, 1),
+        lambda: profiles.by_id(session, 1),
     ]
     for call in calls:
         with pytest.raises(UnknownUserError):
@@ -163,7 +163,7 @@ def test_all_accounts_are_listed_by_name_with_groups_and_addresses(session, monk
     monkeypatch.setattr(users, "_BLOCK", 2)
     for username in ("charlie", "Alice", "bob", "dora"):
         make_user(session, username, groups=(f"{username}s",))
-    found = list(users.list_users(session))
+    found = list(profiles.list_all(session))
     assert [each.username for each in found] == ["Alice", "bob", "charlie", "dora"]
     assert [each.groups for each in found] == [("Alices",), ("bobs",), ("charlies",), ("doras",)]
     assert found[1].email == "bob@example.org"
@@ -171,22 +171,22 @@ def test_all_accounts_are_listed_by_name_with_groups_and_addresses(session, monk
 
 def test_nothing_is_open_while_a_listed_account_is_looked_at(session):
     make_user(session, "alice")
-    for _ in users.list_users(session):
+    for _ in profiles.list_all(session):
         assert not session.in_transaction()
 
 
 def test_another_password_ends_every_session(session):
     make_user(session, "alice", password_hash=HASH)
     token = log_in(session)
-    users.set_password(session, "alice", password=OTHER, rounds=4)
+    password_changes.set_password(session, "alice", password=OTHER, rounds=4)
     assert not is_alive(session, token)
     assert is_alive(session, log_in(session, password=OTHER))
     with pytest.raises(WeakPasswordError):
-        users.set_password(session, "alice", password="alice@example.org", rounds=4)
+        password_changes.set_password(session, "alice", password="alice@example.org", rounds=4)
 
 
 def change(session: Session, user_id: int, current: str = PASSWORD, new: str = OTHER, token: str = "") -> str:
-    return users.change_password(session, user_id, current=current, new=new, token=token, now=NOW, rounds=4)
+    return password_changes.change_password(session, user_id, current=current, new=new, token=token, now=NOW, rounds=4)
 
 
 def test_a_member_changes_the_password_and_stays_logged_in_here_only(session):
@@ -227,9 +227,9 @@ def test_a_weak_new_password_is_no_try(session):
 def test_groups_are_replaced(session):
     make_user(session, "alice", groups=("board", "tech"))
     users.set_groups(session, "alice", groups=["tech", "full members"], now=NOW, lists=None)
-    assert users.get_profile(session, "alice").groups == ("full members", "tech")
+    assert profiles.by_username(session, "alice").groups == ("full members", "tech")
     users.set_groups(session, "alice", groups=[], now=NOW, lists=None)
-    assert users.get_profile(session, "alice").groups == ()
+    assert profiles.by_username(session, "alice").groups == ()
 
 
 def departed(session: Session, handle: str) -> bool:
@@ -287,7 +287,7 @@ def test_the_last_active_superuser_stays(session, act):
         act(session, "alice")
     act(session, "charlie")
     act(session, "bob")
-    found = users.get_profile(session, "alice")
+    found = profiles.by_username(session, "alice")
     assert (found.is_active, found.is_superuser) == (True, True)
 
 
@@ -374,7 +374,7 @@ def test_a_password_is_in_no_error(session):
         lambda: change(session, alice, current="canary but wrong"),
         lambda: change(session, alice, new="canary"),
         lambda: create(session, "bob", password="canary"),
-        lambda: users.set_password(session, "alice", password="canary\0canary", rounds=4),
+        lambda: password_changes.set_password(session, "alice", password="canary\0canary", rounds=4),
     ):
         with pytest.raises(PortalError) as caught:
             act()
@@ -389,4 +389,4 @@ def test_an_address_change_leaves_sessions_alone(session, clock: Clock):
     later = NOW + timedelta(minutes=1)
     address_changes.change(session, alice, new, actor=history.COMMAND_LINE, now=later, lists=None)
     assert is_alive(session, token)
-    assert users.profile(session, alice).email == "alice@example.net"
+    assert profiles.by_id(session, alice).email == "alice@example.net"

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from portal.errors import InvalidAddressError, LinkRefusedError, LogInFailedError, WeakPasswordError
 from portal.models import Attempt, LoginSession, MailRequest, User, UserAddress
-from portal.services.accounts import invitations, sessions, users
+from portal.services.accounts import invitations, password_changes, sessions
 from portal.services.accounts.sessions import Origin
 from portal.services.history import COMMAND_LINE
 from portal.services.mail import links
@@ -250,13 +250,17 @@ def test_after_a_link_a_password_can_be_chosen_once_and_other_log_ins_end(
     other = log_in(session, make_link(purpose="invite"), clock).token
     token = log_in(session, make_link(), clock).token
     left_over = make_link()
-    renewed = users.choose_password(session, alice, new="four words in a row", token=token, now=clock(), rounds=4)
+    renewed = password_changes.choose_password(
+        session, alice, new="four words in a row", token=token, now=clock(), rounds=4
+    )
 
     assert [bool(sessions.member(session, each, now=clock())) for each in (other, token, renewed)] == [0, 0, 1]
     assert sessions.is_confirmed(session, renewed, now=clock())
     assert not sessions.may_choose_password(session, renewed, now=clock())
     with pytest.raises(LogInFailedError):
-        users.choose_password(session, alice, new="five words in a row", token=renewed, now=clock(), rounds=4)
+        password_changes.choose_password(
+            session, alice, new="five words in a row", token=renewed, now=clock(), rounds=4
+        )
     with pytest.raises(LinkRefusedError):
         log_in(session, left_over, clock)
     assert sessions.log_in(
@@ -269,10 +273,10 @@ def test_a_password_can_be_chosen_for_20_minutes_and_a_weak_one_not_at_all(
 ) -> None:
     token = log_in(session, make_link(), clock).token
     with pytest.raises(WeakPasswordError):
-        users.choose_password(session, alice, new="short", token=token, now=clock(), rounds=4)
+        password_changes.choose_password(session, alice, new="short", token=token, now=clock(), rounds=4)
     clock.advance(minutes=20)
     with pytest.raises(LogInFailedError):
-        users.choose_password(session, alice, new="four words in a row", token=token, now=clock(), rounds=4)
+        password_changes.choose_password(session, alice, new="four words in a row", token=token, now=clock(), rounds=4)
 
 
 # --- invitations

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from portal.config import Catalogue
 from portal.models import AccountChange, MailRequest
 from portal.services import outbox
-from portal.services.accounts import address_changes, users
+from portal.services.accounts import address_changes, password_changes
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.mail import notices
@@ -96,7 +96,7 @@ def test_nobody_is_mailed_about_their_own_choice_or_where_members_are_not_to_be(
 
 def test_a_change_of_the_password_is_told_whoever_made_it(session: Session, notice: Notice) -> None:
     make_user(session, "alice")
-    users.set_password(session, "alice", password="four words in a row", rounds=4)
+    password_changes.set_password(session, "alice", password="four words in a row", rounds=4)
     assert notice(tells_members=False) == [("alice@example.org", "password-changed")]
 
 

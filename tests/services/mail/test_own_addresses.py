@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from portal.config import Catalogue
 from portal.errors import BadInputError, LinkRefusedError, LogInFailedError, SharedMailboxError
 from portal.models import AccountChange, Address, LoginSession, Preference, User, UserAddress
-from portal.services.accounts import sessions, users
+from portal.services.accounts import password_changes, profiles, sessions
 from portal.services.accounts.addresses import checked
 from portal.services.accounts.sessions import Origin
 from portal.services.history import Actor
@@ -179,7 +179,7 @@ def test_a_mailbox_of_another_account_is_shared_only_when_that_was_said(world: W
 
 def test_a_thief_who_changes_address_and_password_loses_both(world: World) -> None:
     thief = world.take(world.log_in("alice"), "thief@example.net", replaces_main=True)
-    token = users.change_password(
+    token = password_changes.change_password(
         world.session, thief.user_id, current=PASSWORD, new="mine all mine now", token=thief.token,
         now=world.clock(), rounds=4,
     )  # fmt: skip
@@ -322,7 +322,7 @@ def tokens(world: World) -> dict[str, str]:
     """A link of Alice's for each purpose, each in a mailbox of its own."""
     session, now = world.session, world.clock()
     make_preference(session, "members", "alice@example.org", True, seen=True)
-    alice = users.id_of(session, "alice")
+    alice = profiles.id_of(session, "alice")
     account = links.accounts_at(session, "alice@example.org")
     found = {
         purpose: links.make_all(session, purpose, mailbox="alice@example.org", accounts=account, now=now)[0]

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from portal.domain.membership import Limits
 from portal.domain.membership_file import Columns
 from portal.models import User
-from portal.services.accounts import users
-from portal.services.accounts.users import Profile
+from portal.services.accounts import profiles
+from portal.services.accounts.profiles import Profile
 from portal.services.history import COMMAND_LINE
 from portal.services.membership import importing
 from portal.services.membership.importing import Report, Request
@@ -51,7 +51,7 @@ class Membership:
         return importing.run(self.session, self.request(*lines, **options), accept=accept)
 
     def profile(self, username: str) -> Profile:
-        return users.get_profile(self.session, username)
+        return profiles.by_username(self.session, username)
 
     def user(self, username: str) -> User:
         found = self.session.scalars(select(User).where(User.username == username)).one()
@@ -60,7 +60,7 @@ class Membership:
         return found
 
     def usernames(self) -> list[str]:
-        return [each.username for each in users.list_users(self.session)]
+        return [each.username for each in profiles.list_all(self.session)]
 
 
 @pytest.fixture

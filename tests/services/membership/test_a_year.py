@@ -10,7 +10,7 @@ from portal.domain.mailinglist import MailingList, SafetyLimits
 from portal.domain.membership_file import Columns
 from portal.errors import SafetyLimitError
 from portal.models import Address, Preference, User
-from portal.services.accounts import users
+from portal.services.accounts import profiles, users
 from portal.services.membership.importing import Report
 from portal.services.sync.run_steps import Request
 from portal.services.sync.sync import sync_list
@@ -91,7 +91,7 @@ class Year:
         """Accounts, groups and lists are what the model says."""
         found = {
             each.member_key: (each.username, each.name, each.email.lower(), set(each.groups), each.is_active)
-            for each in users.list_users(self.session)
+            for each in profiles.list_all(self.session)
             if each.member_key
         }
         assert found == {

@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 
 from portal.errors import BadInputError, ChangedMeanwhileError, UnknownUserError
 from portal.models import Address, LastSaid, Preference, User
-from portal.services.accounts import address_changes, addresses, log, users
+from portal.services.accounts import address_changes, addresses, log, profiles, users
 from portal.services.history import COMMAND_LINE
 from portal.services.membership import merging
 from portal.services.membership.merging import Merge, Merged
-from tests.factories import NOW, make_preference, make_user
+from tests.factories import NOW, change_main_addresses, make_preference, make_user
 from tests.services.membership.conftest import SECRET, Membership
 
 
@@ -42,13 +42,13 @@ def both(session: Session) -> None:
 def test_addresses_and_groups_are_united_and_the_rest_of_the_one_goes(session: Session, both: None) -> None:
     done = merge(session, "ada2", "ada")
     assert (done.addresses, done.groups, done.is_active) == (("home@example.org", "work@example.org"), ("board",), True)
-    ada = users.get_profile(session, "ada")
+    ada = profiles.by_username(session, "ada")
     assert ada.addresses == ("ada@example.org", "home@example.org", "work@example.org")
     assert ada.groups == ("board", "full")
     assert session.scalar(select(User.password_hash).where(User.username == "ada")) == "$2b$ada"
     session.rollback()
     with pytest.raises(UnknownUserError):
-        users.get_profile(session, "ada2")
+        profiles.by_username(session, "ada2")
     assert [(each.username, each.what) for each in log.recent(session)[:2]] == [
         ("ada", "merged with ada2"), ("ada2", "merged into ada"),
     ]  # fmt: skip
@@ -59,7 +59,7 @@ def test_a_preview_says_what_a_merge_does_and_changes_nothing(session: Session, 
     make_preference(session, "members", "home@example.org", True)
     make_preference(session, "tech", "home@example.org", True)
     shown = merge(session, "ada2", "ada", dry_run=True)
-    assert users.get_profile(session, "ada2").addresses == ("home@example.org", "work@example.org")
+    assert profiles.by_username(session, "ada2").addresses == ("home@example.org", "work@example.org")
     assert merge(session, "ada2", "ada") == shown
     (ended,) = shown.subscriptions
     assert (ended.list_handle, ended.before, ended.after) == ("members", True, False)
@@ -129,18 +129,12 @@ def test_of_two_keys_the_one_that_is_named_stays_and_nobody_is_made_for_the_othe
 
 def test_an_account_that_moves_back_after_a_merge_finds_what_it_had_left(session: Session, both: None) -> None:
     make_preference(session, "members", "home@example.org", True, seen=True)
-    number = users.id_of(session, "ada2")
-    address_changes.change_all(
-        session,
-        {number: addresses.checked("new@example.org")},
-        actor=COMMAND_LINE,
-        now=NOW,
-        lists=None,
-    )
+    number = profiles.id_of(session, "ada2")
+    change_main_addresses(session, {number: "new@example.org"}, now=NOW)
     merge(session, "ada2", "ada")
     address_changes.add(
         session,
-        users.id_of(session, "ada"),
+        profiles.id_of(session, "ada"),
         addresses.checked("home@example.org"),
         actor=COMMAND_LINE,
         now=NOW,
@@ -178,7 +172,7 @@ def test_what_cannot_be_merged_is_refused(session: Session, both: None) -> None:
         merge(session, "root", "ada")
     with pytest.raises(UnknownUserError):
         merge(session, "nobody", "ada")
-    seen = log.last_change(session, users.id_of(session, "ada"))
+    seen = log.last_change(session, profiles.id_of(session, "ada"))
     users.set_groups(session, "ada", groups=["choir"], now=NOW, lists=None)
     with pytest.raises(ChangedMeanwhileError):
         merge(session, "ada2", "ada", kept_as_of=seen)

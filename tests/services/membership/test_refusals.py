@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from portal.domain.membership_file import Columns
-from portal.services.accounts import users
+from portal.services.accounts import profiles
 from portal.services.membership import linking
 from tests.factories import make_user
 from tests.services.membership.conftest import Membership
@@ -53,7 +53,7 @@ def accounts(session: Session, membership: Membership) -> None:
     membership.run(*lines, deactivates_leavers=False)
     linking.link(session, "free", "f", secret=b"")
     linking.unlink(session, "free")
-    assert users.get_profile(session, "followed").member_key == "k"
+    assert profiles.by_username(session, "followed").member_key == "k"
 
 
 @pytest.mark.parametrize("what", REFUSED)

@@ -14,7 +14,7 @@ from portal.domain.roster_text import RosterText
 from portal.domain.subscriber_options import SubscriberOptions
 from portal.extensions import Portal
 from portal.models import Address, Preference
-from portal.services.accounts import address_changes, users
+from portal.services.accounts import address_changes, profiles, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences import preferences
@@ -40,7 +40,7 @@ class Story:
         sync_list(self.session, mailing_list, manager, clock=self.clock, request=Request(allow_empty=True))
 
     def choose(self, username: str, ticked: bool, handle: str = "members") -> None:
-        user_id = users.id_of(self.session, username)
+        user_id = profiles.id_of(self.session, username)
         shown, boxes = {handle: not ticked}, {handle} if ticked else set()
         catalogue = self.portal.catalogue()
         preferences.choose(self.session, user_id, shown=shown, ticked=boxes, catalogue=catalogue, now=self.clock())

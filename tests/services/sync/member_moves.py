@@ -12,7 +12,7 @@ from portal.domain.membership import Limits
 from portal.domain.membership_file import Columns
 from portal.errors import BadInputError
 from portal.models import Address, User, UserAddress
-from portal.services.accounts import users
+from portal.services.accounts import profiles, users
 from portal.services.history import COMMAND_LINE
 from portal.services.membership import importing, linking, merging
 from tests.conftest import Clock
@@ -100,7 +100,7 @@ class MemberMoves:
     def link_or_unlink(self, name: str) -> None:
         before = self._preferences()
         try:
-            key = users.get_profile(self.session, name).member_key
+            key = profiles.by_username(self.session, name).member_key
             if key is None:
                 linking.link(self.session, name, f"k-{name}", secret=SECRET)
             else:
@@ -124,7 +124,7 @@ class MemberMoves:
         """INTO holds what both held, a list sends to one of theirs, and what others hold stays."""
         before = self._seats()
         try:
-            one, other = (users.get_profile(self.session, each) for each in (gone, kept))
+            one, other = (profiles.by_username(self.session, each) for each in (gone, kept))
             wanted = merging.Merge(gone, kept, keep_key=other.member_key if one.member_key else None)
             values: dict[str, Any] = {"now": self.clock(), "lists": self.catalogue.lists, "secret": SECRET}
             preview = merging.preview(self.session, wanted, **values)
@@ -139,4 +139,4 @@ class MemberMoves:
         assert self._seats()[other.id] == (before[other.id][0], before[one.id][1] | before[other.id][1])
 
     def _is_there(self, name: str) -> bool:
-        return any(each.username == name for each in users.list_users(self.session))
+        return any(each.username == name for each in profiles.list_all(self.session))

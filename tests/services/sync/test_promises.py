@@ -52,7 +52,7 @@ from portal.services.sync.run_steps import Request
 from portal.services.sync.sync import sync_list
 from portal.services.transaction import transaction
 from tests.conftest import Clock, is_nightly
-from tests.factories import make_user
+from tests.factories import change_main_addresses, make_user
 from tests.fakes.memory import Killed, MemoryList, WithdrawingList, breaking
 from tests.services.sync.member_moves import MemberMoves
 
@@ -350,13 +350,7 @@ class Promises(MemberMoves, RuleBasedStateMachine):
     def _move(self, wanted: dict[int, str]) -> None:
         olds = {user_id: self._main(user_id) for user_id in wanted}
         managed = {handle: self._managed(handle) for handle in LISTS}
-        address_changes.change_all(
-            self.session,
-            {user_id: Checked(canonical(mailbox), mailbox) for user_id, mailbox in wanted.items()},
-            actor=COMMAND_LINE,
-            now=self.clock(),
-            lists=self.catalogue.lists,
-        )
+        change_main_addresses(self.session, wanted, now=self.clock(), lists=self.catalogue.lists)
         self.clock.advance(seconds=1)
         acts = dict(self.acts)
         for handle, (user_id, mailbox) in product(LISTS, wanted.items()):

@@ -9,7 +9,7 @@ from portal.domain.merge import Action
 from portal.errors import ListManagerUnavailableError, SafetyLimitError
 from portal.extensions import Portal
 from portal.models import Address, Preference, Restore, Run, RunLine, User
-from portal.services.accounts import address_changes, addresses, users
+from portal.services.accounts import address_changes, addresses, profiles
 from portal.services.history import COMMAND_LINE
 from portal.services.preferences import preferences
 from portal.services.sync.run_steps import Request, SyncResult
@@ -111,13 +111,13 @@ def test_six_of_thirty_members_who_untick_are_removed_without_approval(world: Wo
 def give_second_addresses(world: World, *numbers: int) -> None:
     for number in numbers:
         values = {"actor": COMMAND_LINE, "now": world.clock(), "lists": world.portal.catalogue().lists}
-        user_id = users.id_of(world.session, f"u{number:02}")
+        user_id = profiles.id_of(world.session, f"u{number:02}")
         address_changes.add(world.session, user_id, addresses.checked(f"home{number:02}@example.org"), **values)
 
 
 def choose_second_address(world: World, number: int) -> None:
     """Send a list to another address of a member, as their page does."""
-    user_id, catalogue = users.id_of(world.session, f"u{number:02}"), world.portal.catalogue()
+    user_id, catalogue = profiles.id_of(world.session, f"u{number:02}"), world.portal.catalogue()
     page = preferences.page(world.session, user_id, catalogue=catalogue, now=world.clock())
     main, home = (each.id for each in page.addresses)
     preferences.choose(

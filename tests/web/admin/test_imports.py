@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from portal.models import MailRequest, MemberImport, MemberImportLine, User
-from portal.services.accounts import users
+from portal.services.accounts import profiles
 from portal.services.history import COMMAND_LINE
 from tests.conftest import Clock
 from tests.factories import give_name, make_preference, make_user
@@ -45,8 +45,8 @@ def imported(visitor: Visitor, *lines: str, **form: Any) -> Page:
     return visitor.follow(shown(visitor, *lines, **form), {})
 
 
-def profile(session: Session, username: str) -> users.Profile:
-    return users.get_profile(session, username)
+def profile(session: Session, username: str) -> profiles.Profile:
+    return profiles.by_username(session, username)
 
 
 def test_a_month_is_imported_as_the_plan_had_shown_it(bob: Visitor, session: Session) -> None:
@@ -345,4 +345,4 @@ def test_an_import_belongs_to_the_one_who_carried_it_out(bob: Visitor, session: 
 
 def users_id(session: Session, username: str) -> int:
     session.rollback()
-    return users.id_of(session, username)
+    return profiles.id_of(session, username)

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.models import User
-from portal.services.accounts import users
+from portal.services.accounts import profiles, users
 from portal.services.history import Actor
 from portal.services.membership import linking
 from portal.services.transaction import transaction
@@ -137,9 +137,9 @@ def test_two_accounts_are_merged_after_a_page_that_says_what_becomes_of_everythi
         "members : old@example.org is taken off, since a list sends to one address of a person.",
     ):
         assert words in page.text, words
-    assert users.get_profile(session, "alice.old").groups == ("board",), "nothing is done yet"
+    assert profiles.by_username(session, "alice.old").groups == ("board",), "nothing is done yet"
     assert "alice.old is merged into alice." in confirm(bob, old, page).text
-    assert users.get_profile(session, "alice").addresses == ("alice@example.org", "old@example.org")
+    assert profiles.by_username(session, "alice").addresses == ("alice@example.org", "old@example.org")
     assert session.scalar(select(User.id).where(User.username == "alice.old")) is None
 
 
@@ -193,7 +193,7 @@ def test_accounts_that_were_changed_since_are_shown_again_and_not_merged(
         assert again.status == status
         assert "nothing was done" in again.text
         assert "alice gets the groups new." in again.text
-    assert users.get_profile(session, "alice.old").groups == ("new",)
+    assert profiles.by_username(session, "alice.old").groups == ("new",)
 
 
 def test_a_page_that_is_only_asked_for_takes_no_lock(bob: Visitor, session: Session, old: str) -> None:

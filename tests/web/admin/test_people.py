@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from portal.models import Run, User
-from portal.services.accounts import users
+from portal.services.accounts import profiles, users
 from portal.services.accounts.bulk import Change
 from portal.services.accounts.directory import SORTS
 from tests.conftest import Clock
@@ -30,8 +30,8 @@ def usernames_on(page: Page) -> list[str]:
     return re.findall(r'data-label="Username">([^<]*)<', page.html)
 
 
-def profile(session: Session, username: str) -> users.Profile:
-    return users.get_profile(session, username)
+def profile(session: Session, username: str) -> profiles.Profile:
+    return profiles.by_username(session, username)
 
 
 def number(session: Session, username: str) -> int:

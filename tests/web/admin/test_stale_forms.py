@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.orm import Session
 
-from portal.services.accounts import address_changes, addresses, api_keys, users
+from portal.services.accounts import address_changes, addresses, api_keys, profiles, users
 from portal.services.history import COMMAND_LINE
 from tests.conftest import Clock
 from tests.factories import NOW, give_name
@@ -37,7 +37,7 @@ def test_a_page_left_open_puts_no_old_address_and_no_old_groups_back(
     move(session, people["alice"], "alice@new.example.org")
     users.set_groups(session, "alice", groups=["board"], now=NOW, lists=None)
     post(bob, path, page, {**FORM, "name": "Alice A"}, 303)
-    found = users.profile(session, people["alice"])
+    found = profiles.by_id(session, people["alice"])
     assert found.details == ("Alice A", "alice@new.example.org", ("board",))
 
 
@@ -48,7 +48,7 @@ def test_what_both_changed_is_shown_with_both_values_and_not_written(
     move(session, people["alice"], "alice@theirs.example.org")
     give_name(session, "alice", "Theirs")
     again = post(bob, path, page, {**FORM, "email": "alice@mine.example.org", "groups": "board"}, 409)
-    found = users.profile(session, people["alice"])
+    found = profiles.by_id(session, people["alice"])
     assert found.details == ("Theirs", "alice@theirs.example.org", ("board",))
     assert again.title.startswith("Error:")
     assert again.html.count('id="email-error1"') == 1
@@ -60,7 +60,7 @@ def test_what_both_changed_is_shown_with_both_values_and_not_written(
     )
 
     post(bob, path, again, {name: again.value(name) for name in FORM}, 303)
-    found = users.profile(session, people["alice"])
+    found = profiles.by_id(session, people["alice"])
     assert found.details == ("Theirs", "alice@mine.example.org", ("board",))
 
 
@@ -71,7 +71,7 @@ def test_a_form_that_is_corrected_still_knows_what_it_had_shown(
     move(session, people["alice"], "alice@new.example.org")
     again = post(bob, path, page, {**FORM, "name": "x" * 121}, 422)
     post(bob, path, again, {**FORM, "name": "Alice A"}, 303)
-    assert users.profile(session, people["alice"]).email == "alice@new.example.org"
+    assert profiles.by_id(session, people["alice"]).email == "alice@new.example.org"
 
 
 def test_what_was_shown_survives_the_question_for_the_password(
@@ -83,7 +83,7 @@ def test_what_was_shown_survives_the_question_for_the_password(
     asked = post(bob, path, asked, {"own_password": "wrong"}, 422)
     give_name(session, "alice", "Theirs")
     post(bob, path, asked, {"own_password": PASSWORD}, 303)
-    found = users.profile(session, people["alice"])
+    found = profiles.by_id(session, people["alice"])
     assert found.details == ("Theirs", "alice@mine.example.org", ())
 
 
@@ -96,7 +96,7 @@ def test_a_change_during_the_question_for_the_password_is_not_written_over(
     move(session, people["alice"], "alice@theirs.example.org")
     post(bob, path, asked, {"own_password": PASSWORD}, 409)
     post(bob, f"{path}/grant", action, {"own_password": PASSWORD}, 409)
-    found = users.profile(session, people["alice"])
+    found = profiles.by_id(session, people["alice"])
     assert (found.email, found.is_superuser) == ("alice@theirs.example.org", False)
 
 
@@ -104,14 +104,14 @@ def test_a_change_during_the_question_for_the_password_is_not_written_over(
 def test_a_form_that_was_altered_or_is_somebody_elses_changes_nothing(
     bob: Visitor, people: dict[str, int], path: str, session: Session, shown: str
 ) -> None:
-    before = users.profile(session, people["alice"])
+    before = profiles.by_id(session, people["alice"])
     page = bob.get(path)
     post(bob, path, page, {**FORM, "shown": shown, "name": "Alice A"}, 400)
     other = bob.get(f"/admin/users/{people['charlie']}").value("shown")
     post(bob, path, page, {**FORM, "shown": other, "name": "Alice A"}, 400)
     for action in ACTIONS:
         post(bob, f"{path}/{action}", page, {"csrf_token": page.token, "shown": shown}, 400)
-    assert users.profile(session, people["alice"]) == before
+    assert profiles.by_id(session, people["alice"]) == before
 
 
 def test_every_form_that_changes_an_account_a_list_or_a_key_carries_what_it_showed(
@@ -134,9 +134,9 @@ def test_what_is_done_to_an_account_is_done_as_it_was_shown_or_not_at_all(
 ) -> None:
     page = bob.get(f"{path}/{action}")
     move(session, people["alice"], "alice@theirs.example.org")
-    before = users.profile(session, people["alice"])
+    before = profiles.by_id(session, people["alice"])
     again = post(bob, f"{path}/{action}", page, {}, 409)
-    assert users.profile(session, people["alice"]) == before
+    assert profiles.by_id(session, people["alice"]) == before
     assert {"data-old": "alice@example.org", "data-new": "alice@theirs.example.org"} in [each for _, each in again.tags]
     post(bob, f"{path}/{action}", again, {}, 303)
 

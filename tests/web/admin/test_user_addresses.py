@@ -5,7 +5,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.models import Address, Preference
-from portal.services.accounts import users
+from portal.services.accounts import profiles, users
 from tests.factories import NOW, make_preference, make_user
 from tests.web.conftest import Page, Visitor
 
@@ -21,7 +21,7 @@ def dora(session: Session) -> int:
 
 
 def held(session: Session, user_id: int) -> tuple[str, ...]:
-    return users.profile(session, user_id).addresses
+    return profiles.by_id(session, user_id).addresses
 
 
 def sent_to(session: Session, handle: str = "members") -> set[str]:
@@ -104,7 +104,7 @@ def test_a_removed_address_sends_its_lists_to_the_main_one(bob: Visitor, session
 
 def test_the_main_address_stays(bob: Visitor, session: Session, dora: int) -> None:
     page = bob.follow(path(session, dora, MAIN, "remove"), {})
-    assert "make another one the main one first" in page.text
+    assert "make another address the main one first" in page.text
     assert held(session, dora) == (MAIN, HOME)
 
 
@@ -128,7 +128,7 @@ def test_nothing_is_sent_anywhere_else_for_somebody_who_is_deactivated(
     bob: Visitor, session: Session, dora: int
 ) -> None:
     page = bob.get(f"/admin/users/{dora}")
-    users.deactivate(session, "dora", now=users.profile(session, dora).created_at)
+    users.deactivate(session, "dora", now=profiles.by_id(session, dora).created_at)
     form = {"shown": shown(page)}
     bob.follow(f"/admin/users/{dora}/addresses/send-to-main", form, page=f"/admin/users/{dora}")
     page = bob.get(f"/admin/users/{dora}")

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.models import LoginSession, Preference, User
-from portal.services.accounts import address_changes, addresses, users
+from portal.services.accounts import address_changes, addresses, profiles, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE
 from tests.factories import NOW, give_name, make_preference, make_user
@@ -30,8 +30,8 @@ def held(session: Session, user_id: int) -> int:
     return found
 
 
-def profile(session: Session, username: str) -> users.Profile:
-    return users.get_profile(session, username)
+def profile(session: Session, username: str) -> profiles.Profile:
+    return profiles.by_username(session, username)
 
 
 def test_a_new_account_has_a_random_password_that_is_shown_once(bob: Visitor, app: Flask, session: Session) -> None:

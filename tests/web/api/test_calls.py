@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 
 from portal.extensions import portal
 from portal.models import Lease, Preference, Run
-from portal.services.accounts import api_keys, log, users
+from portal.services.accounts import api_keys, log, profiles, users
 from portal.services.sync import list_passwords
 from portal.web.api import calls as api_module
 from tests.conftest import CATALOGUE, Clock, Rosters
@@ -773,7 +773,7 @@ def test_a_file_of_members_is_imported_as_the_command_does(api: Caller, session:
     assert (done["plan"], done["counts"]["created"], done["lines"]) == (plan["plan"], 2, [])
     again = api.post("/members?key=no&leavers=deactivate", MEMBERS.partition("2,bob")[0], kind="text/csv").json
     assert again["counts"]["deactivated"] == 1
-    history = log.recent(session, user_id=users.id_of(session, "bob"))
+    history = log.recent(session, user_id=profiles.id_of(session, "bob"))
     assert history[0].actor == "dora, key list host (import 2)" or history[0].actor.endswith("(import 2)")
 
 
@@ -802,9 +802,9 @@ def test_a_file_of_members_beyond_the_limits_is_a_409_with_the_id_that_lets_it_t
 def test_a_file_of_members_that_cannot_be_used_changes_nothing(
     api: Caller, session: Session, query: str, body: str | bytes, kind: str, status: int
 ) -> None:
-    before = [each.username for each in users.list_users(session)]
+    before = [each.username for each in profiles.list_all(session)]
     api.post(f"/members?{query}", body, status, kind=kind)
-    assert [each.username for each in users.list_users(session)] == before
+    assert [each.username for each in profiles.list_all(session)] == before
 
 
 def test_calls_are_told_in_the_security_log_by_numbers(api, key, instance, cast):
