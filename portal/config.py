@@ -178,7 +178,7 @@ class MembershipSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def has_source(self) -> bool:
-        """Tell whether members can be imported without naming a file."""
+        """Whether members can be imported without naming a file."""
         return self.file is not None or self.command is not None
 
     @property
@@ -259,7 +259,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def is_https(self) -> bool:
-        """Tell whether browsers reach the portal by HTTPS."""
+        """Whether browsers reach the portal by HTTPS."""
         return urlsplit(self.base_url).scheme == "https"
 
     def security_log_in(self, instance: Path) -> Path | None:

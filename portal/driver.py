@@ -14,7 +14,7 @@ _SECONDS = 5  # that a database is waited for
 
 
 def has_any(uri: str, queries: Sequence[tuple[str, Sequence[datetime]]]) -> bool:
-    """Tell whether any of some queries finds a row; each has a ``{}`` for each of its times.
+    """Return True if any of some queries finds a row; each has a ``{}`` for each of its times.
 
     ``uri`` is as SQLAlchemy takes it. Raise whatever the driver raises.
     """

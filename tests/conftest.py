@@ -58,7 +58,7 @@ compile_catalogues(Path(__file__).parents[1])
 
 
 def is_nightly() -> bool:
-    """Tell whether there is time for more examples: pytest --hypothesis-profile=nightly."""
+    """Return True if there is time for more examples: pytest --hypothesis-profile=nightly."""
     return hypothesis_settings.get_current_profile_name() == "nightly"
 
 

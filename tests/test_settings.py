@@ -49,7 +49,7 @@ def defaults(kind: Any, *, is_flat: bool = True, without: Collection[str] = ()) 
 
 
 def has_none(default: Any) -> bool:
-    """Tell whether a setting has no default that could be shown."""
+    """Return True if a setting has no default that could be shown."""
     return default is NEEDED or default is None or default == ""
 
 

@@ -14,6 +14,6 @@ def wait_until(has_happened: Callable[[], object], *, seconds: float = 60) -> No
 
 
 def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended; one of which nobody has asked what became of it has."""
+    """Return True if a process has ended; one of which nobody has asked what became of it has."""
     state = Path(f"/proc/{pid}/stat")
     return not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"

@@ -40,7 +40,7 @@ def register(app: Application) -> None:
 
 
 def is_one_command() -> bool:
-    """Tell whether the program ``flask`` composes an application for one of our commands: it serves nobody then."""
+    """Return True if the program ``flask`` composes an application for one of our commands: it serves nobody then."""
     context = click.get_current_context(silent=True)
     return context is not None and isinstance(context.command, FlaskGroup)
 

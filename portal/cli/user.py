@@ -259,7 +259,7 @@ def _password_from_stdin() -> str:
 
 
 def has_terminal() -> bool:
-    """Tell whether there is a person to ask."""
+    """Return True if there is a person to ask."""
     return sys.stdin.isatty()
 
 

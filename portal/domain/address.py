@@ -1,7 +1,7 @@
-"""An e-mail address as the portal compares it.
+"""The canonical form of an e-mail address, by which the portal compares addresses.
 
-Two spellings are one address when their canonical forms are equal: NFC, lower case, the domain by IDNA 2008 in its
-ASCII form. Never casefold, which makes one of groß@ and gross@. Source: SEMANTICS, Matching; RFC 5321, RFC 5891.
+Two spellings are one address if their canonical forms are equal: NFC, lower case, the domain in its ASCII form by IDNA
+2008. Never casefold, which would make groß@ and gross@ one address. Source: SEMANTICS, Matching; RFC 5321, RFC 5891.
 """
 
 import re
@@ -19,11 +19,11 @@ _ADDRESS = re.compile(f"{_LOCAL.pattern}@{_DOMAIN.pattern}")
 
 
 def canonical(spelling: str) -> str:
-    """Return the form of an address that is compared and stored.
+    """Return the canonical form of an address. Raise InvalidAddressError.
 
-    An address is a dot-atom, one @ and a domain of labels, with nothing around them. This one definition serves
-    rosters from everywhere; what a person types has to be more than that: ``services.accounts.addresses.checked``.
-    Raise InvalidAddressError. Source: SEMANTICS, list-init, rule 5.
+    An address is a dot-atom, one @ and a domain of labels, with nothing around them. This one definition applies to
+    rosters from all sources; what a person types is checked more strictly by ``services.accounts.addresses.checked``.
+    Source: SEMANTICS, list-init, rule 5.
     """
     text = spelling.strip()
     if len(text) > MAX_LENGTH:
@@ -40,7 +40,7 @@ def canonical(spelling: str) -> str:
 
 
 def _canonical_unicode(text: str) -> str:
-    import idna  # only addresses beyond ASCII pay for its tables
+    import idna  # loads large tables, needed only for addresses beyond ASCII
 
     normal = unicodedata.normalize("NFC", text)
     local, _, domain = normal.partition("@")
@@ -64,18 +64,18 @@ def _canonical_unicode(text: str) -> str:
 
 
 def _is_unseen(letter: str) -> bool:
-    """Tell whether a character is a control, a format character, half a surrogate pair or white space."""
+    """Return True if a character is a control, a format character, half of a surrogate pair or white space."""
     return letter.isspace() or unicodedata.category(letter) in {"Cc", "Cf", "Cs"}
 
 
 def outgoing(spelling: str) -> str:
-    """Return an address as list managers are given it: the local part as typed, the domain in its ASCII form."""
+    """Return an address as it is sent to list managers: the local part as typed, the domain in its ASCII form."""
     text = spelling.strip()
     local, _, domain = text.rpartition("@")
     return text if domain.isascii() else f"{local}@{canonical(text).rpartition('@')[2]}"
 
 
 def printable(text: str, *, limit: int = 100) -> str:
-    """Return a text for an error line: no control characters, no lone surrogates, cut at a limit."""
+    """Return a text that is safe in an error message: no control characters or lone surrogates, cut at a limit."""
     clean = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[: limit + 1])
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"

@@ -1,4 +1,4 @@
-"""How a list delivers its mail to a subscriber, where that is not each message by itself."""
+"""How a list delivers its mail to a subscriber, if not message by message."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -9,11 +9,14 @@ class MailOff(StrEnum):
     """Why a subscriber gets no mail of a list."""
 
     CHOSEN = "chosen"  # by the subscriber or by an administrator
-    BOUNCES = "bounces"  # too much mail to the address came back
+    BOUNCES = "bounces"  # too much mail to the address bounced
 
 
 class Delivery(NamedTuple):
-    """What the list manager says of one subscriber; ``since`` is when mail was switched off, where it says so."""
+    """The delivery to one subscriber, as the list manager reports it.
+
+    ``since`` is when mail was switched off, if the list manager reports that.
+    """
 
     is_digest: bool = False
     mail_off: MailOff | None = None
@@ -21,5 +24,5 @@ class Delivery(NamedTuple):
 
     @property
     def is_usual(self) -> bool:
-        """Tell whether there is nothing to say."""
+        """Whether the subscriber gets every message, one by one."""
         return not self.is_digest and self.mail_off is None

@@ -1,4 +1,4 @@
-"""Preferences as exported from IXP Manager: CSV or JSON, as docs/migrating-from-ixp-manager.md shows how to make it."""
+"""Preferences exported from IXP Manager, as CSV or JSON. docs/migrating-from-ixp-manager.md describes the export."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ _VALUES = {"1": True, "true": True, "0": False, "false": False}
 
 
 class Record(NamedTuple):
-    """What a file says of one user and one list. ``place`` is where; ``username`` or ``email`` may be empty."""
+    """One user's preference for one list; ``place`` is its line or entry, ``username`` or ``email`` may be empty."""
 
     place: str
     username: str
@@ -25,17 +25,17 @@ class Record(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A line or an entry that cannot be read, and why."""
+    """A line or entry that cannot be read, and why."""
 
     place: str
     words: str
 
 
 def read(content: bytes) -> tuple[list[Record], list[Problem]]:
-    """Return what a file says, and what in it cannot be read.
+    """Return the records of a file, and the problems found in it.
 
-    It is CSV below a line that names the COLUMNS, or a JSON array of objects with the same names; UTF-8, with or
-    without a byte-order mark. Raise BadInputError where the file as a whole cannot be read.
+    The file is CSV with the COLUMNS as its first line, or a JSON array of objects with these names; UTF-8, with or
+    without a byte-order mark. Raise BadInputError if the file as a whole cannot be read.
     """
     text = _decoded(content)
     records: list[Record] = []
@@ -63,7 +63,7 @@ def _array(text: str) -> list[tuple[str, Any]]:
         entries = json.loads(text)
     except json.JSONDecodeError as error:
         raise BadInputError(f"line {error.lineno}: not JSON: {error.msg}; the file is to be one array") from None
-    except (ValueError, RecursionError):  # a number beyond Python's, or a thousand brackets
+    except (ValueError, RecursionError):  # an integer with too many digits, or a thousand nested brackets
         raise BadInputError("not JSON that can be read; the file is to be one array of objects") from None
     if not isinstance(entries, list):
         raise BadInputError("the JSON is not an array of objects")

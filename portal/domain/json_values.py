@@ -1,4 +1,4 @@
-"""Values as what JSON knows, for commands and the API alike."""
+"""Conversion of values to what JSON can represent, for commands and the API."""
 
 from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime
@@ -6,8 +6,8 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """Return a service's answer as what JSON knows: records are objects, times are text in UTC."""
-    if isinstance(value, date):  # a datetime is one as well
+    """Return a value that JSON can represent: records become objects, times become text in UTC."""
+    if isinstance(value, date):  # a datetime is a date too
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else str(value)
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return plain(value._asdict())

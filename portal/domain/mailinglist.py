@@ -25,7 +25,7 @@ class SafetyLimits:
 
 
 def in_language(text: str | Mapping[str, str], language: str) -> str:
-    """Return a text of the configuration in a language; where it has none, the English one or else the first."""
+    """Return a text of the configuration in a language. Fall back to English, then to the first one given."""
     if isinstance(text, str):
         return text
     return text.get(language) or text.get("en") or next(iter(text.values()))
@@ -33,9 +33,9 @@ def in_language(text: str | Mapping[str, str], language: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class MailingList:
-    """A list as the catalogue describes it, with what it inherits already filled in.
+    """A list as the catalogue describes it, with inherited settings filled in.
 
-    ``is_listed`` and ``can_leave`` change members' pages alone, never who is managed. Source: SEMANTICS, Audience.
+    ``is_listed`` and ``can_leave`` only affect members' pages, never who is managed. Source: SEMANTICS, Audience.
     """
 
     handle: str
@@ -45,24 +45,24 @@ class MailingList:
     archive: str | None
     sync_passwords: bool
     manager: str
-    list_name: str  # the list manager's name for it
-    audience: frozenset[str] | None  # groups; None: everybody
+    list_name: str  # its name at the list manager
+    audience: frozenset[str] | None  # groups; None if it is offered to everybody
     honour_list_changes: bool
     remove_on_departure: bool
     safety_limits: SafetyLimits
     is_paused: bool = False
-    never_added: frozenset[str] = frozenset()  # canonical addresses: those of all lists of the catalogue
-    section: str | None = None  # the heading that it is under on members' pages
-    is_listed: bool = True  # else only who is on it sees it
-    can_leave: bool = True  # else members cannot untick it
-    names: Mapping[str, str] = field(default_factory=dict, hash=False)  # by language, where there are several
+    never_added: frozenset[str] = frozenset()  # canonical addresses of all lists of the catalogue
+    section: str | None = None  # its heading on members' pages
+    is_listed: bool = True  # if not, only its subscribers see it
+    can_leave: bool = True  # if not, members cannot untick it
+    names: Mapping[str, str] = field(default_factory=dict, hash=False)  # by language, if there are several
     descriptions: Mapping[str, str] = field(default_factory=dict, hash=False)
     subscribes_new_members: bool = False
-    is_applied_at_once: bool = False  # each save asks for a run
-    settings_url: str | None = None  # a page of the list manager, with {address} in the place of the subscriber's
+    is_applied_at_once: bool = False  # each save requests a run
+    settings_url: str | None = None  # at the list manager; {address} stands for the subscriber's address
 
     def in_language(self, language: str) -> "MailingList":
-        """Return the list with the name and description that it has in a language."""
+        """Return the list with its name and description in a language."""
         if not self.names and not self.descriptions:
             return self
         return replace(
@@ -72,14 +72,14 @@ class MailingList:
         )
 
     def is_offered_to(self, groups: frozenset[str]) -> bool:
-        """Tell whether a user in these groups may see the list."""
+        """Return True if a user in these groups may see the list."""
         return self.audience is None or not self.audience.isdisjoint(groups)
 
     def settings_of(self, address: str) -> str | None:
-        """Return where a subscriber finds their settings at the list manager, if it says."""
+        """Return the URL of a subscriber's settings at the list manager, if the list has one."""
         return self.settings_url and self.settings_url.replace("{address}", quote(address, safe=""))
 
     def require_running(self) -> None:
-        """Raise PausedError where nothing may be read from the list manager or pushed to it."""
+        """Raise PausedError if nothing may be read from the list manager or pushed to it."""
         if self.is_paused:
             raise PausedError(f"{self.handle} is paused: nothing was read or pushed; see paused in the configuration")

@@ -1,4 +1,4 @@
-"""The merge: what a sync decides about one address on one list, and what it remembers afterwards.
+"""The merge: what a sync decides about one address on one list, and what it stores afterwards.
 
 Pure functions over small values. Source of every rule: docs/semantics.md, "The merge".
 """
@@ -8,10 +8,10 @@ from enum import StrEnum
 
 
 class Action(StrEnum):
-    """What a sync does about one address."""
+    """The action of a sync on one address."""
 
     NOTHING = "nothing"
-    INIT = "init"  # the first preference is what the roster says
+    INIT = "init"  # the first preference is taken from the roster
     LEFT = "left"  # they left at the list: the preference becomes unsubscribed
     JOINED = "joined"  # they joined at the list: the preference becomes subscribed
     ADD = "add"
@@ -20,20 +20,19 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a list lets the merge do."""
+    """The rules that a list's configuration sets for the merge."""
 
     honour_list_changes: bool = True
     remove_on_departure: bool = True
-    never_added: frozenset[str] = frozenset()  # canonical addresses: those of the lists themselves
+    never_added: frozenset[str] = frozenset()  # canonical addresses of the lists themselves
 
 
 @dataclass(frozen=True, slots=True)
 class AddressState:
-    """All that the rules look at, save the roster.
+    """Everything that the rules depend on, except the roster.
 
-    ``seen`` and ``preference`` are None before the first run and the first choice; ``has_moved`` tells that its last
-    holder moved to another address; ``is_dealt_with`` that the departure of an address that is not managed needs no
-    more.
+    ``preference`` and ``seen`` are None before the first choice and the first run. ``has_moved``: the last holder moved
+    to another address. ``is_dealt_with``: the departure of an address that is not managed needs nothing more.
     """
 
     preference: bool | None
@@ -46,7 +45,7 @@ class AddressState:
 
 
 def decide(state: AddressState, *, on_roster: bool, rules: Rules) -> Action:
-    """Return what the first matching rule of the merge says."""
+    """Return the action of the first rule of the merge that matches."""
     wanted = state.preference
     if wanted is None:
         return Action.INIT if state.is_managed else Action.NOTHING  # rule 1
@@ -64,9 +63,9 @@ def decide(state: AddressState, *, on_roster: bool, rules: Rules) -> Action:
 
 
 def subscribe_new_member(state: AddressState, *, on_roster: bool) -> AddressState:
-    """Return the state of a new member's main address, as a list has it that subscribes them: rule 1.
+    """Return the state of a new member's main address on a list that subscribes new members: rule 1.
 
-    Rule 3 then adds it. What is stored stays, and so does whoever is on the list already.
+    Rule 3 then adds it. An address that has a preference, or is on the list already, stays as it is.
     """
     if state.preference is not None or on_roster or not state.is_managed:
         return state
@@ -74,7 +73,7 @@ def subscribe_new_member(state: AddressState, *, on_roster: bool) -> AddressStat
 
 
 def _departs(state: AddressState, rules: Rules) -> bool:
-    """Tell whether an address that is not managed has to leave the roster, its departure not dealt with yet."""
+    """Return True if an address that is not managed must leave the roster and its departure is not dealt with yet."""
     if state.is_dealt_with:
         return False
     if not state.preference or state.has_moved:
@@ -83,9 +82,9 @@ def _departs(state: AddressState, rules: Rules) -> bool:
 
 
 def explain(state: AddressState, our_act: Action, *, on_roster: bool) -> AddressState:
-    """Take a difference for our own act, where a line of a run that was not finished explains it.
+    """Return the state with a difference taken for our own action, if a line of an unfinished run explains it.
 
-    An add of which nothing is to be seen may be held at the list manager.
+    An add that does not show on the roster may be held at the list manager.
     """
     if our_act is Action.ADD and not on_roster:
         return replace(state, waiting=True)
@@ -95,15 +94,15 @@ def explain(state: AddressState, our_act: Action, *, on_roster: bool) -> Address
 
 
 @dataclass(frozen=True, slots=True)
-class Push:
-    """What became of an add or a removal: is the address on the roster read afterwards, and was it plainly refused."""
+class PushResult:
+    """The result of an add or a removal: whether the address is on the roster afterwards, or was refused."""
 
     on_roster: bool
     is_refused: bool = False
 
 
-def conclude(state: AddressState, action: Action, *, on_roster: bool, push: Push | None) -> AddressState:
-    """Return what is remembered after a good run. ``push`` is None where nothing was sent about this address."""
+def conclude(state: AddressState, action: Action, *, on_roster: bool, push: PushResult | None) -> AddressState:
+    """Return the state to store after a good run. ``push`` is None if nothing was pushed for this address."""
     on_after = push.on_roster if push else on_roster
     waiting = _is_waiting(state, action, on_after=on_after, push=push)
     taken = {Action.INIT: on_roster, Action.LEFT: False, Action.JOINED: True}.get(action, state.preference)
@@ -118,7 +117,7 @@ def conclude(state: AddressState, action: Action, *, on_roster: bool, push: Push
     )
 
 
-def _is_waiting(state: AddressState, action: Action, *, on_after: bool, push: Push | None) -> bool:
+def _is_waiting(state: AddressState, action: Action, *, on_after: bool, push: PushResult | None) -> bool:
     if on_after:
         return False
     if push is None:

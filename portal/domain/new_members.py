@@ -1,4 +1,4 @@
-"""New members: who is put on a list that subscribes them, once for each person and list.
+"""New members, whom a list may subscribe once for each person.
 
 Pure functions over small values. Source: docs/semantics.md, "The merge", rule 1.
 """
@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 
 class Newcomer(NamedTuple):
-    """An account made after the first good run of a list, that may see it and has nothing stored for it.
+    """An account made after the first good run of a list that it may see, without preference or history for that list.
 
-    ``main`` is the id of its main address, ``addresses`` are all that it holds or has held, canonical.
+    ``main`` is the id of its main address. ``addresses`` are all that it holds or has held, canonical.
     """
 
     main: int
@@ -20,7 +20,7 @@ class Newcomer(NamedTuple):
 def to_subscribe(newcomers: Iterable[Newcomer], *, known: Collection[str], roster: Collection[str]) -> frozenset[int]:
     """Return the ids of the main addresses that a list subscribes.
 
-    ``known`` are addresses that the history of the list tells of, ``roster`` those that are on it.
+    ``known`` are the addresses in the history of the list, ``roster`` those that are on it.
     """
     return frozenset(
         each.main for each in newcomers if not any(address in known or address in roster for address in each.addresses)

@@ -1,4 +1,4 @@
-"""What a person is told of one address on one list: a state, and the when and why beneath it."""
+"""The state of one address on one list as a person sees it, with the details below it."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class State(StrEnum):
-    """The word on a list's card."""
+    """The state shown on a list's card."""
 
     SUBSCRIBED = "subscribed"
     NOT_SUBSCRIBED = "not_subscribed"
@@ -21,7 +21,7 @@ class State(StrEnum):
 
 
 class Detail(NamedTuple):
-    """The sentence beneath: its kind, its time, the list manager's words, and whether another holder did it.
+    """The sentence below the state: its kind, its time, the list manager's words, and whether another holder did it.
 
     Kinds: none, add_by, add_overdue, remove_by, remove_overdue, remove_refused, not_removed, waiting, unconfirmed,
     not_added, left, joined, refused, next_run, init_on, init_off, new_member_due, new_member, chosen.
@@ -34,10 +34,11 @@ class Detail(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """The stored preference that an outlook is made of; ``push_result`` is that of the last push if it did not take.
+class KnownPreference:
+    """The stored preference that an outlook is made from.
 
-    ``is_new_member``: the list subscribed its holder, who was new, and nothing was chosen since.
+    ``push_result`` is the result of the last push if it did not take. ``is_new_member``: the list subscribed its holder
+    as a new member, and nothing has been chosen since.
     """
 
     subscribed: bool
@@ -52,12 +53,17 @@ class Known:
 
 
 def outlook(
-    known: Known | None, *, now: datetime, promise: timedelta, by_other: bool = False, is_new_member: bool = False
+    known: KnownPreference | None,
+    *,
+    now: datetime,
+    promise: timedelta,
+    by_other: bool = False,
+    is_new_member: bool = False,
 ) -> tuple[State, Detail]:
-    """Return the state and the detail of a preference, or of there being none.
+    """Return the state and the detail of a preference, or of having none.
 
-    ``promise`` is how long after a choice a run has carried it out, as members are told; ``is_new_member``: the next
-    run subscribes whoever has no preference.
+    ``promise`` is the time within which members are told that a choice is applied. ``is_new_member``: the next run
+    subscribes the address if it has no preference.
     """
     if known is None and is_new_member:
         return State.BEING_ADDED, Detail("new_member_due")
@@ -74,7 +80,7 @@ def outlook(
     return State.BEING_REMOVED, Detail(f"remove_{punctuality}", due, by_other=by_other)
 
 
-def _not_taken(known: Known, push_result: str) -> tuple[State, Detail]:
+def _not_taken(known: KnownPreference, push_result: str) -> tuple[State, Detail]:
     words = known.refusal or ""
     if not known.subscribed:
         kind = "remove_refused" if push_result == "rejected" else "not_removed"
@@ -89,7 +95,7 @@ def _not_taken(known: Known, push_result: str) -> tuple[State, Detail]:
     return State.REFUSED, Detail("refused", known.refused_at, words)
 
 
-def _settled(known: Known, *, by_other: bool) -> tuple[State, Detail]:
+def _settled(known: KnownPreference, *, by_other: bool) -> tuple[State, Detail]:
     state = State.SUBSCRIBED if known.subscribed else State.NOT_SUBSCRIBED
     match known.source:
         case "list":

@@ -1,4 +1,4 @@
-"""A plan: what a run would do with one list, as data, and what of it waits for approval."""
+"""A plan: what a run would do with one list, and which of its lines need approval."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,20 +9,20 @@ from typing import NamedTuple
 from portal.domain.address import outgoing
 from portal.domain.mailinglist import MailingList, SafetyLimits
 from portal.domain.merge import Action, AddressState, Rules, decide, explain, subscribe_new_member
-from portal.domain.safety import Approval, Earlier, Expected, Line, counts, judge
+from portal.domain.safety import Approval, EarlierRuns, ExpectedCounts, Line, counts, judge
 from portal.domain.subscriber_options import SubscriberOptions
 
 
 class Reason(StrEnum):
-    """Why a line stands in a plan."""
+    """The reason for a line of a plan."""
 
     CHOSEN = "chosen"  # the portal changed: rule 3
-    DEFAULTS = "defaults"  # chosen at an old address, whose digests could not go along, or could not be read
+    DEFAULTS = "defaults"  # chosen at an old address whose digests could not be carried along, or not be read
     DEPARTED = "departed"  # nobody who may see the list holds the address: rule 4
     LIST = "list"  # the roster moved: rule 2
     LIST_ADDRESS = "list address"  # held back: it is the address of a mailing list
     OPTIONS = "options"  # held back: mail was switched off at the old address, and the list manager cannot carry that
-    LINK = "link"  # they unsubscribed, by a mailed link, the address that they moved from
+    LINK = "link"  # they unsubscribed their previous address by a mailed link
     MOVED = "moved"  # the holder moved to another address
     NEW_MEMBER = "new member"  # the list subscribes new members: rule 1
     REFUSED = "refused"  # held back: the list manager refused it less than a day ago
@@ -31,18 +31,16 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the portal knows of one address on one list.
+    """The stored state of one address on one list.
 
-    ``left_by`` is the account that was the last to leave the address, ``moved_to`` the address that it moved to (this
-    one where there is nobody to follow), ``holders`` the active accounts that hold the address now, or two of them,
-    ``moved_from`` the address that a move brought the preference from, ``is_unread`` that no good run has read
-    it since.
-    ``by_holder``: a holder chose it last, or another address of theirs instead, or a mailed link; ``did_not_take``: the
-    last push of it.
-    ``is_new_member``: the preference is not stored yet; the list is about to subscribe its holder, who is new.
-    ``unsubscribed_by_link``: and no run has read that choice yet. ``has_refusal``: the list manager's last word was
-    no; ``is_fresh_refusal``: less than a day ago; ``has_waited_long``: an add has been waiting for so long that it no
-    longer counts as waiting.
+    ``left_by`` is the last account to leave the address, and ``moved_to`` the address that it moved to (this one if
+    there is nobody to follow). ``holders`` are the active accounts that hold the address now, or two of them.
+    ``moved_from`` is the address that a move brought the preference from, and ``is_unread``: no good run has read it
+    since. ``by_holder``: chosen last by a holder, here or for another of their addresses, or by a mailed link.
+    ``did_not_take``: the last push of it had no effect or was refused. ``is_new_member``: the preference is not stored
+    yet; the list is about to subscribe its holder, who is new. ``unsubscribed_by_link``: and no run has read that
+    choice yet. ``has_refusal``: the last push was refused; ``is_recent_refusal``: less than a day ago.
+    ``has_waited_long``: an add has waited too long to count as waiting.
     """
 
     address_id: int
@@ -60,29 +58,29 @@ class Row:
     by_holder: bool = False
     did_not_take: bool = False
     has_refusal: bool = False
-    is_fresh_refusal: bool = False
+    is_recent_refusal: bool = False
     has_waited_long: bool = False
     is_new_member: bool = False
 
     @property
     def is_own_choice(self) -> bool:
-        """Tell whether a holder chose it and it has not been carried out yet."""
+        """Whether a holder chose it and it has not been carried out yet."""
         return self.by_holder and (self.state.touched or self.did_not_take)
 
     @property
     def is_given_up(self) -> bool:
-        """Tell whether a holder unsubscribed the address or moved out of it, so that its absence is no wonder."""
+        """Whether a holder unsubscribed the address or moved out of it, so that no roster is expected to hold it."""
         return self.moved_to is not None or (self.by_holder and self.state.preference is False)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a run makes of one row.
+    """A run's decision about one row.
 
-    ``state`` is the row's, with our own unfinished acts taken into account. ``spelling`` is as the list manager is
-    told, or the roster's spellings, one a line. ``after`` is the address whose add must be done before this removal;
-    ``moved_from`` the address that the person had before, where this is an add that a move made,
-    ``options`` those that the move carries along.
+    ``state`` is the row's state corrected by our own unfinished actions. ``spelling`` is sent to the list manager, or
+    holds the roster's spellings, one a line. ``after`` is the address whose add must be done before this removal. If
+    this is an add that a move made, ``moved_from`` is the person's previous address and ``options`` are carried along
+    from it.
     """
 
     row: Row
@@ -98,29 +96,29 @@ class Decision:
 
     @property
     def stays(self) -> bool:
-        """Tell whether the address is on the roster, is wanted there, and is not removed."""
+        """Whether the address is on the roster, is wanted there, and is not removed."""
         is_subscribed = self.state.preference is True and not self.state.has_moved
         wanted = self.action in {Action.INIT, Action.JOINED} or is_subscribed
         return self.on_roster and wanted and not self.is_removed
 
     @property
     def is_pushed(self) -> bool:
-        """Tell whether the list manager is told about it."""
+        """Whether the line is sent to the list manager."""
         return self.action in {Action.ADD, Action.REMOVE} and not self.held_back
 
     @property
     def is_withdrawn(self) -> bool:
-        """Tell whether an add waits at the list manager that nobody wants any more."""
+        """Whether an add that is no longer wanted is waiting at the list manager."""
         return self.state.waiting and not self.state.preference and not self.on_roster
 
     @property
     def is_removed(self) -> bool:
-        """Tell whether the list manager is told to remove the address."""
+        """Whether the list manager is asked to remove the address."""
         return self.action is Action.REMOVE and self.is_pushed
 
 
-class Firsts(NamedTuple):
-    """How many first preferences the roster decides, by whether the address is on it."""
+class FirstPreferences(NamedTuple):
+    """How many first preferences are made from the roster, by whether the address is on it."""
 
     on_roster: int = 0
     off_roster: int = 0
@@ -130,11 +128,11 @@ class Firsts(NamedTuple):
 class Plan:
     """What a run would do with one list.
 
-    ``firsts`` are first preferences that are too many to be among the ``decisions``, where others are.
-    ``seen_on`` counts the addresses seen on; ``expected`` those of them that make the roster doubtful where none is on
-    it; ``staying`` those on the roster that are wanted there and that the run does not remove, which make an empty
-    roster after the push doubtful; ``without_account`` those on the roster that no account holds.
-    ``is_planned_run``: it waits for approval as a whole, if at all.
+    ``first_preferences`` counts those that are too many to be among the ``decisions``. ``seen_on`` counts the addresses
+    seen on. ``expected`` counts those of them whose absence would put the roster in doubt. ``staying`` counts addresses
+    on the roster that are wanted there and not removed; if there are any, an empty roster after the push is in doubt.
+    ``without_account`` counts addresses on the roster that no account holds. ``is_planned_run``: if it needs approval,
+    it waits as a whole.
     """
 
     handle: str
@@ -142,12 +140,12 @@ class Plan:
     on_roster: int = 0
     without_account: int = 0
     seen_on: int = 0
-    expected: Expected = field(default_factory=Expected)
+    expected: ExpectedCounts = field(default_factory=ExpectedCounts)
     staying: int = 0
     limits: SafetyLimits = field(default_factory=SafetyLimits)
-    earlier: Earlier = field(default_factory=Earlier)
+    earlier: EarlierRuns = field(default_factory=EarlierRuns)
     is_planned_run: bool = False
-    firsts: Firsts = field(default_factory=Firsts)
+    first_preferences: FirstPreferences = field(default_factory=FirstPreferences)
 
     @cached_property
     def lines(self) -> tuple[Decision, ...]:
@@ -160,7 +158,7 @@ class Plan:
 
     @cached_property
     def approval(self) -> Approval:
-        """What of the plan waits for approval, and why."""
+        """The approval that the plan needs, if any."""
         return judge(
             self.handle,
             self._judged_lines(),
@@ -192,44 +190,46 @@ class Plan:
 
     @property
     def id(self) -> str:
-        """Name what would have to be approved."""
+        """The id of what needs approval."""
         return self.approval.id
 
     @property
     def warning(self) -> str:
-        """Say why a sync does not carry all of the plan out without approval; nothing where it does."""
+        """Why a sync does not carry out all of the plan without approval; empty if it does."""
         return self.approval.reason
 
     @cached_property
-    def unhindered(self) -> tuple[Decision, ...]:
-        """What is carried out where the rest waits: what is pushed and waits for no approval."""
+    def needs_no_approval(self) -> tuple[Decision, ...]:
+        """The lines that are pushed even while the others wait for approval."""
         return tuple(each for each in self.lines if each.is_pushed and each.row.address_id not in self.approval.waiting)
 
     @property
-    def all_firsts(self) -> Firsts:
-        """Count all first preferences, those among the decisions too."""
+    def all_first_preferences(self) -> FirstPreferences:
+        """The number of all first preferences, including those among the decisions."""
         decided = self.of(Action.INIT)
         on_roster = sum(each.on_roster for each in decided)
-        return Firsts(self.firsts.on_roster + on_roster, self.firsts.off_roster + len(decided) - on_roster)
+        return FirstPreferences(
+            self.first_preferences.on_roster + on_roster, self.first_preferences.off_roster + len(decided) - on_roster
+        )
 
     @property
     def counts(self) -> dict[str, int]:
-        """Count what a run would do, by the names that a run counts by."""
+        """The counts of a run that carries out the plan, by the names of a run's counts."""
         return {
             "added": len(self.of(Action.ADD)),
             "removed": len(self.of(Action.REMOVE)),
             "joined": len(self.of(Action.JOINED)),
             "left": len(self.of(Action.LEFT)),
-            "initialised": sum(self.all_firsts),
+            "initialised": sum(self.all_first_preferences),
             "held": sum(each.held_back for each in self.lines),
         }
 
 
-def expect(decisions: Iterable[Decision], *, steady_on: int) -> Expected:
-    """Count what a believable roster holds some of; ``steady_on`` are more of it, which nothing is decided about."""
+def expected_counts(decisions: Iterable[Decision], *, steady_on: int) -> ExpectedCounts:
+    """Count the addresses that a believable roster must hold; ``steady_on`` more are on it that need no decision."""
     seen = [each for each in decisions if each.state.seen and not each.row.is_given_up]
     present = [each for each in seen if each.on_roster]
-    return Expected(
+    return ExpectedCounts(
         seen_on=steady_on + len(seen),
         on_roster=steady_on + len(present),
         staying=steady_on + sum(not each.is_removed for each in present),
@@ -237,7 +237,7 @@ def expect(decisions: Iterable[Decision], *, steady_on: int) -> Expected:
 
 
 def rules_of(mailing_list: MailingList) -> Rules:
-    """Return what a list's configuration lets the merge do."""
+    """Return the rules of the merge that a list's configuration sets."""
     return Rules(
         honour_list_changes=mailing_list.honour_list_changes,
         remove_on_departure=mailing_list.remove_on_departure,
@@ -254,10 +254,10 @@ def decide_rows(
     new_members: Collection[int] = (),
     is_planned_run: bool = False,
 ) -> tuple[Decision, ...]:
-    """Decide about rows; among them is the row of every address that somebody on the list moved to.
+    """Decide about rows. They must include the row of every address that somebody on the list moved to.
 
-    ``roster`` maps canonical addresses to the list manager's spellings, one a line; ``our_acts`` maps address ids to
-    the adds and removals of runs that were not finished. ``new_members`` are addresses that the list subscribes since
+    ``roster`` maps canonical addresses to the list manager's spellings, one a line. ``our_acts`` maps address ids to
+    the adds and removals of unfinished runs. ``new_members`` are ids of addresses that the list subscribes because
     their holders are new. In a planned run an old address always waits for its successor.
     """
     read = (_as_new_member(row, roster, rules) if row.address_id in new_members else row for row in rows)
@@ -291,9 +291,9 @@ def _state(row: Row, roster: Mapping[str, str], our_acts: Mapping[int, Action]) 
 def _leaves_that_follow(
     known: Mapping[int, tuple[Row, AddressState]], roster: Mapping[str, str], rules: Rules
 ) -> dict[int, Reason]:
-    """Return the addresses whose holder left, at the list or by a mailed link, with the one they had before.
+    """Return the new addresses of holders who left at their old one, at the list or by a mailed link.
 
-    Not so where the new one is on the roster, or another account holds it.
+    A leave does not follow to an address that is on the roster or that another account holds.
     """
     followed: dict[int, Reason] = {}
     for old, new in _moves(known):
@@ -311,8 +311,8 @@ def _leaves_that_follow(
 def _moves(known: Mapping[int, tuple[Row, AddressState]]) -> Iterator[tuple[int, int]]:
     """Yield the moves that a leave would follow: from address, to address.
 
-    Where others hold the old address still, nothing is remembered there. A yes that a move brought from it, and that no
-    run has read, ends with a leave before the move; later leaves are the others'.
+    If others still hold the old address, it does not record the move. A subscription that a move brought from it, and
+    that no run has read, ends with a leave from before the move; later leaves are the other holders'.
     """
     for address_id, (row, _state) in known.items():
         if row.moved_to is not None and row.moved_to in known and _holds_alone(row.left_by, known[row.moved_to][0]):
@@ -322,7 +322,7 @@ def _moves(known: Mapping[int, tuple[Row, AddressState]]) -> Iterator[tuple[int,
 
 
 def _holds_alone(account: int | None, row: Row) -> bool:
-    """Tell whether no account but the one that moved there holds an address."""
+    """Return True if no other account than the one that moved there holds an address."""
     return row.holders <= {account} and row.left_by in {None, account}
 
 
@@ -337,7 +337,7 @@ def _decide(
     decision = Decision(row, state, on_roster, action, _reason(row, action), spelling)
     if action is Action.ADD and row.canonical in rules.never_added:
         return replace(decision, held_back=True, reason=Reason.LIST_ADDRESS)
-    if action in {Action.ADD, Action.REMOVE} and row.is_fresh_refusal:
+    if action in {Action.ADD, Action.REMOVE} and row.is_recent_refusal:
         return replace(decision, held_back=True, reason=Reason.REFUSED)
     return decision
 
@@ -355,7 +355,7 @@ def _reason(row: Row, action: Action) -> Reason:
 def _as_half_of_a_move(
     decision: Decision, decisions: Mapping[int, Decision], moved_from: int | None, *, is_planned_run: bool
 ) -> Decision:
-    """Let an add know the old address, and the removal of that wait until the new one is on the list."""
+    """Give an add its old address, and let the removal of that one wait until the new one is on the list."""
     if decision.action is Action.ADD:
         return replace(decision, moved_from=moved_from or decision.row.moved_from)
     if decision.action is not Action.REMOVE or decision.row.moved_to is None:

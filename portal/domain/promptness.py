@@ -1,4 +1,4 @@
-"""How soon changes of lists are carried out that are applied at once, by the runs that were asked for lately.
+"""How soon changes are carried out on lists that apply them immediately, judged by recently requested runs.
 
 Pure functions over small values.
 """
@@ -8,13 +8,13 @@ from datetime import timedelta
 
 SOON = timedelta(minutes=5)
 
-Wait = timedelta | None  # from when a run was asked for to its end; None where it failed, or never began
+Wait = timedelta | None  # from the request of a run to its end; None if it failed or never began
 
 
 def prompt_lists(handles: Iterable[str], waits: Mapping[str, Sequence[Wait]]) -> frozenset[str]:
-    """Return the lists whose changes are carried out soon, as nine of ten of their runs were.
+    """Return the lists whose changes are carried out soon, as those of nine in ten of their recent runs were.
 
-    A list of which there was no run is judged by those of the others.
+    A list without such runs is judged by those of the others.
     """
     of_all = [each for those in waits.values() for each in those]
     return frozenset(handle for handle in handles if _are_soon(waits.get(handle) or of_all))

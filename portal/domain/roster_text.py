@@ -1,6 +1,6 @@
 """A roster as text: one address a line, as list managers print it and people edit it.
 
-The one reader of such text: of what is piped, posted, read from a file or printed by a command.
+All such text is read here, whether it was piped, posted, read from a file or printed by a command.
 """
 
 import re
@@ -13,7 +13,7 @@ from portal.errors import InvalidAddressError, UnreadableRosterError
 Lines = Iterable[bytes | str]
 
 _REPORTED = 5  # unreadable lines
-# An @ in a name may be another address, unless the name is in quotes: who is in such a line would be lost.
+# An @ in an unquoted name may be another address, and its subscriber must not be lost.
 _NAME_BEFORE = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^@>]*)\s*<([^<>]*)>')
 _NAME_BEHIND = re.compile(r"([^\s()]+)\s*\([^@]*\)")
 
@@ -26,7 +26,7 @@ class RosterLine(NamedTuple):
 
 
 class UnreadableLine(NamedTuple):
-    """A line that is not an address, for a message: its number, its text cut and harmless, and what is wrong."""
+    """A line that is not an address: its number, its shortened and printable text, and the problem, for a message."""
 
     number: int
     text: str
@@ -34,7 +34,7 @@ class UnreadableLine(NamedTuple):
 
 
 def read_line(text: str) -> RosterLine | None:
-    """Return the address of a line; None of a blank line or a comment. Raise InvalidAddressError.
+    """Return the address on a line, or None for a blank line or a comment. Raise InvalidAddressError.
 
     ``Name <address>`` and ``address (Name)`` are accepted.
     """
@@ -46,19 +46,19 @@ def read_line(text: str) -> RosterLine | None:
 
 
 def without_name(line: str) -> str:
-    """Return a line without the name before or behind an address, as far as it is certain that there is one."""
+    """Return a line without the name before or after an address, if there certainly is one."""
     pattern = {">": _NAME_BEFORE, ")": _NAME_BEHIND}.get(line[-1])
     found = pattern.fullmatch(line) if pattern else None
     return found[1].strip() if found else line
 
 
 class RosterText:
-    """Read roster lines one at a time; the end of the reading is the verdict over all of them.
+    """Read roster lines one at a time; only reading to the end shows whether they can be trusted.
 
-    ``ends_with_newline`` says that a last line without a line end has been cut off. A line that cannot be read puts
-    all of the input in doubt: reading to the end raises UnreadableRosterError, which reports the first such lines,
-    unless ``skip_invalid`` says that a person has checked them. Then they are counted and passed over.
-    Source: SEMANTICS, list-init, rules 4 and 5.
+    A line that cannot be read puts the whole input in doubt: reading to the end raises UnreadableRosterError, which
+    reports the first such lines. With ``skip_invalid``, which says that a person has checked them, they are counted and
+    skipped. ``ends_with_newline``: a last line without a line end has been cut off. Source: SEMANTICS, list-init, rules
+    4 and 5.
     """
 
     def __init__(self, lines: Lines, *, ends_with_newline: bool = False, skip_invalid: bool = False) -> None:
@@ -82,14 +82,14 @@ class RosterText:
                 if line is not None:
                     yield line
         if self.invalid and not self._skip_invalid:
-            raise UnreadableRosterError(self._complaint())
+            raise UnreadableRosterError(self._error_message())
 
     def _note(self, number: int, text: str, problem: str) -> None:
         self.invalid += 1
         if len(self.unreadable) < _REPORTED:
             self.unreadable.append(UnreadableLine(number, printable(text.strip(), limit=60), problem))
 
-    def _complaint(self) -> str:
+    def _error_message(self) -> str:
         found = "; ".join(f"line {each.number}: {each.problem}: {each.text}" for each in self.unreadable)
         more = self.invalid - len(self.unreadable)
         return (

@@ -1,31 +1,31 @@
-"""A run: its kinds and states, and the words for what it counts."""
+"""The kinds and states of a run, and the words for its counts."""
 
 from collections.abc import Mapping
 from enum import StrEnum
 
 
 class RunKind(StrEnum):
-    """What a run is to do."""
+    """The kind of a run."""
 
     SHOW = "show"  # the plan of a sync, and nothing else
     SYNC = "sync"
-    PLANNED = "planned"  # a sync in steps, with the pushing left to a script or another host
+    PLANNED = "planned"  # a sync in steps, whose changes a script or another host pushes
 
 
 class RunState(StrEnum):
-    """How far a run has come."""
+    """The state of a run."""
 
     ASKED = "asked"  # it waits for a process
     TAKEN = "taken"  # a process reads the roster and plans
-    SHOWN = "shown"  # its plan is shown, as was asked
-    CHANGED = "changed"  # the one plan that it was to apply is no longer what a sync would do; the new one is shown
-    DROPPED = "dropped"  # it could not be begun
-    HELD = "held"  # its plan waits for approval; what members chose themselves has been carried out
+    SHOWN = "shown"  # its plan is shown, as requested
+    CHANGED = "changed"  # a sync would no longer do the one plan that it was to apply; the new plan is shown
+    DROPPED = "dropped"  # it could not begin
+    HELD = "held"  # its plan needs approval; members' own choices have been carried out
     OPEN = "open"  # its plan is being carried out
-    PLANNED = "planned"  # a planned run that waits for its end
+    PLANNED = "planned"  # a planned run that has not been confirmed yet
     DONE = "done"
     FAILED = "failed"
-    UNFINISHED = "unfinished"  # its process ended before it did
+    UNFINISHED = "unfinished"  # its process ended before the run did
 
 
 NEVER_BEGUN = (RunState.ASKED, RunState.TAKEN, RunState.SHOWN, RunState.CHANGED, RunState.DROPPED)
@@ -33,7 +33,7 @@ SHOWS_PLAN = (RunState.SHOWN, RunState.CHANGED, RunState.HELD)
 IN_PROGRESS = (RunState.OPEN, RunState.PLANNED)
 UNDER_WAY = (RunState.ASKED, RunState.TAKEN, *IN_PROGRESS)
 
-WAITS = "waits"  # what stands for the result of a line that waits for approval
+WAITS = "waits"  # the result of a line that waits for approval
 
 _COUNT_WORDS = {
     "added": "added",
@@ -49,10 +49,10 @@ _COUNT_WORDS = {
 
 
 def in_order(counts: Mapping[str, int]) -> dict[str, int]:
-    """Return all counts of a run in the order in which they are printed; one that is missing is 0."""
+    """Return all counts of a run in the order in which they are printed. A missing count is 0."""
     return {name: counts.get(name, 0) for name in _COUNT_WORDS}
 
 
 def counts_in_words(counts: Mapping[str, int]) -> list[tuple[int, str]]:
-    """Return the counts of a run that are not 0, each with the words for it."""
+    """Return the counts of a run that are not 0, each with its name in words."""
     return [(count, _COUNT_WORDS[name]) for name, count in in_order(counts).items() if count]

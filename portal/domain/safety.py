@@ -1,4 +1,4 @@
-"""The safety limits: what of a plan counts, and what of it waits for approval. They are against mistakes in bulk.
+"""The safety limits, which guard against mistakes in bulk: which lines of a plan count, and which need approval.
 
 Pure functions over small values. Source of every rule: docs/semantics.md, "Safety".
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from portal.domain.mailinglist import SafetyLimits
 from portal.domain.merge import Action
 
-Act = tuple[int, Action]  # what is done about one address: its id, and which action
+Act = tuple[int, Action]  # the id of an address, and the action on it
 
 
 class Line(NamedTuple):
@@ -24,11 +24,11 @@ class Line(NamedTuple):
     counts: bool
 
 
-class Expected(NamedTuple):
-    """The addresses that a believable roster holds some of: those seen on that no holder unsubscribed or moved out of.
+class ExpectedCounts(NamedTuple):
+    """Counts of the addresses that a believable roster holds some of.
 
-    ``seen_on`` counts them, ``on_roster`` those of them that are on the roster read, ``staying`` those that stay there
-    after the plan.
+    They were seen on, and no holder unsubscribed them or moved out of them. ``seen_on`` counts all, ``on_roster`` those
+    on the roster that was read, ``staying`` those on it after the plan.
     """
 
     seen_on: int = 0
@@ -37,12 +37,12 @@ class Expected(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """What came before a plan.
+class EarlierRuns:
+    """The earlier runs that matter for the approval of a plan.
 
-    ``approved``: lines of an approved plan that was interrupted. ``recent``: what runs that started in the last twelve
+    ``approved`` are lines of an approved plan that was interrupted. ``recent`` is what runs started in the last twelve
     hours pushed or took over without approval, as far as it counts. ``is_first_after_restore``: no plan has been
-    approved or carried out since a backup was put back.
+    approved or carried out since a backup was restored.
     """
 
     approved: Collection[Act] = ()
@@ -51,17 +51,17 @@ class Earlier:
 
 
 class Limited(StrEnum):
-    """What the safety limits count together."""
+    """The kinds of change that the safety limits count."""
 
-    REMOVALS = "removals"  # leaves that are taken over too
+    REMOVALS = "removals"  # and leaves that are taken over
     JOINS = "joins"
     ADDITIONS = "additions"
 
 
 class Excess(NamedTuple):
-    """What exceeds a limit: how many, together with the last twelve hours, and how many would need no approval.
+    """The limit that is exceeded: the number, including the last twelve hours, and the limit.
 
-    ``base`` is the number of addresses that a percentage is taken of.
+    ``base`` is the number of addresses that the percentage is taken of.
     """
 
     of: Limited
@@ -72,11 +72,11 @@ class Excess(NamedTuple):
 
 @dataclass(frozen=True)
 class Approval:
-    """Whether a plan needs approval, and what for.
+    """Whether a plan needs approval, and for what.
 
-    ``id`` names what is to be approved, ``counted`` the addresses whose lines count, ``waiting`` those whose lines wait
-    for the approval; ``reason`` says why they do, and is empty where the whole plan may be carried out. ``excess`` is
-    what exceeds the safety limits, None where it is the roster that is in doubt.
+    ``id`` names what needs approval. ``counted`` are the addresses whose lines count, ``waiting`` those whose lines
+    wait for the approval. ``reason`` says why they wait, and is empty if the whole plan may be carried out. ``excess``
+    is the exceeded safety limit, None if the roster is in doubt instead.
     """
 
     id: str
@@ -87,9 +87,9 @@ class Approval:
 
 
 def counts(action: Action, *, preference: bool | None, is_own_choice: bool, is_half_of_move: bool) -> bool:
-    """Tell whether a line counts: it is neither what a holder chose for themselves nor half of a move.
+    """Return True if a line counts: it is neither a holder's own choice nor half of a move.
 
-    A removal of somebody who chose to be subscribed is a departure, whatever they chose last.
+    The removal of an address whose holder chose to be subscribed is a departure, and counts.
     """
     if action not in {Action.ADD, Action.REMOVE}:
         return True
@@ -102,13 +102,13 @@ def judge(
     lines: Sequence[Line],
     *,
     limits: SafetyLimits,
-    expected: Expected,
+    expected: ExpectedCounts,
     seen_on: int,
     on_roster: int,
-    earlier: Earlier,
+    earlier: EarlierRuns,
     waits_as_whole: bool,
 ) -> Approval:
-    """Say what of a plan waits for approval; ``waits_as_whole``: if anything does, all of it (a planned run)."""
+    """Return which lines of a plan wait for approval; with ``waits_as_whole`` (a planned run), all or none."""
     unapproved = [each for each in lines if (each.address_id, each.action) not in earlier.approved]
     counted = [each for each in unapproved if each.counts]
     doubt = _doubt(expected, on_roster=on_roster, earlier=earlier)
@@ -127,19 +127,19 @@ def judge(
     )
 
 
-def most(count: int, percent: int, *, base: int) -> int:
-    """Return how many lines need no approval: a count, or a share of a number of addresses where that is more."""
+def most_allowed(count: int, percent: int, *, base: int) -> int:
+    """Return how many lines need no approval: a count, or a percentage of a number of addresses if that is more."""
     return max(count, percent * base // 100)
 
 
 def plan_id(handle: str, lines: Iterable[Line]) -> str:
-    """Name lines by what they do: 16 hex digits over the handle and the sorted lines."""
+    """Return the id of lines: 16 hex digits of a hash over the handle and the sorted lines."""
     text = "\n".join([handle, *sorted(f"{each.action}\t{each.canonical}" for each in lines)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _doubt(expected: Expected, *, on_roster: int, earlier: Earlier) -> str:
-    """Say why the roster itself is in doubt, so that the plan waits as a whole."""
+def _doubt(expected: ExpectedCounts, *, on_roster: int, earlier: EarlierRuns) -> str:
+    """Return why the roster itself is in doubt, so that the plan waits as a whole; empty if it is not."""
     if earlier.is_first_after_restore:
         return "this is the first plan since a backup was put back"
     if expected.seen_on < (2 if on_roster else 1):
@@ -155,14 +155,14 @@ def _doubt(expected: Expected, *, on_roster: int, earlier: Earlier) -> str:
 def _excess(
     counted: Collection[Line], limits: SafetyLimits, *, seen_on: int, on_roster: int, recent: Collection[Act]
 ) -> Excess | None:
-    """Return the first limit that is exceeded, if any is."""
+    """Return the first limit that is exceeded, or None."""
 
     def count(*actions: Action) -> int:
         ids = {each.address_id for each in counted if each.action in actions}
         return len(ids | {address_id for address_id, action in recent if action in actions}) if ids else 0
 
-    removals = most(limits.removals, limits.removals_percent, base=seen_on)
-    additions = most(limits.additions, limits.additions_percent, base=on_roster)
+    removals = most_allowed(limits.removals, limits.removals_percent, base=seen_on)
+    additions = most_allowed(limits.additions, limits.additions_percent, base=on_roster)
     measured = (
         Excess(Limited.REMOVALS, count(Action.REMOVE, Action.LEFT), removals, seen_on),
         Excess(Limited.JOINS, count(Action.JOINED), removals, seen_on),

@@ -1,10 +1,10 @@
-"""The browser and the system that a User-Agent header names, as far as people tell them apart."""
+"""The browser and the system that a User-Agent header names, in broad families."""
 
 from typing import NamedTuple
 
 OTHER = "Other"
 
-# The first whose mark is in the header. The order matters: Edge says that it is Chrome, and Chrome that it is Safari.
+# The first family whose mark is in the header wins. Edge also claims to be Chrome, and Chrome to be Safari.
 _BROWSERS = (
     ("Edge", ("Edg/", "EdgA/", "EdgiOS/", "Edge/")),
     (OTHER, ("OPR/", "SamsungBrowser/", "Vivaldi/", "YaBrowser/")),
@@ -23,14 +23,14 @@ _SYSTEMS = (
 
 
 class Agent(NamedTuple):
-    """A browser family and a system family: never a word of the header itself."""
+    """A browser family and a system family, never text of the header itself."""
 
     browser: str
     system: str
 
 
 def agent(header: str) -> Agent:
-    """Return the families that a User-Agent header names; what is not known is Other."""
+    """Return the families that a User-Agent header names; Other if unknown."""
     return Agent(_first(_BROWSERS, header), _first(_SYSTEMS, header))
 
 

@@ -1,4 +1,4 @@
-"""Usernames: which may be given, and how they are compared."""
+"""Usernames: which are allowed, and how they are compared."""
 
 import unicodedata
 from collections.abc import Collection
@@ -8,11 +8,11 @@ from portal.errors import BadInputError, InvalidAddressError
 
 MAX_LENGTH = 64  # characters
 
-# Categories of Unicode: marks and modifiers go with any script.
+# Unicode categories. Marks and modifiers go with any script.
 _LETTERS = {"Lu", "Ll", "Lt", "Lo"}
 
-# Scripts that are written together. All others stand alone: an a of Cyrillic among Latin letters is another name
-# that looks the same. Source: UTS 39, Restriction Levels, "highly restrictive".
+# Scripts that may be mixed. No others may: a Cyrillic a among Latin letters makes another name that looks the same.
+# Source: UTS 39, Restriction Levels, "highly restrictive".
 _TOGETHER = (
     frozenset({"LATIN", "CJK", "HIRAGANA", "KATAKANA"}),
     frozenset({"LATIN", "CJK", "HANGUL"}),
@@ -23,8 +23,8 @@ _TOGETHER = (
 def checked(text: str, *, own: Collection[str]) -> str:
     """Return a username as it is stored, in NFC. Raise BadInputError.
 
-    Up to 64 printable characters, no white space, letters of one script in their usual form. With an @ it must be
-    one of the user's ``own`` addresses, which are canonical: as somebody else's it would take over their log-in.
+    Up to 64 printable characters, no white space, letters of one script in their usual form. With an @ it must be one
+    of the user's ``own`` addresses, which are canonical: somebody else's address would take over that person's log-in.
     """
     username = unicodedata.normalize("NFC", text)
     if not 0 < len(username) <= MAX_LENGTH or not username.isprintable() or " " in username:
@@ -50,7 +50,7 @@ def checked(text: str, *, own: Collection[str]) -> str:
 
 
 def is_of_one_script(text: str) -> bool:
-    """Tell whether the letters of a text are of one script, or of scripts that are written together."""
+    """Return True if all letters of a text are of one script, or of scripts that may be mixed."""
     if text.isascii():
         return True
     letters = (letter for letter in unicodedata.normalize("NFKD", text) if unicodedata.category(letter) in _LETTERS)
@@ -64,7 +64,7 @@ def key(username: str) -> str:
 
 
 def is_address(username: str, address: str) -> bool:
-    """Tell whether a username is a canonical address."""
+    """Return True if a username is a canonical address."""
     return "@" in username and _canonical(username) == address
 
 

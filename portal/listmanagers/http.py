@@ -80,7 +80,7 @@ class Refused(NamedTuple):
 
 
 def is_server_error(answer: Answer) -> bool:
-    """Tell whether a server failed for reasons of its own."""
+    """Return True if a server failed for reasons of its own."""
     return answer.status >= 500
 
 

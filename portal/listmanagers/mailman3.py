@@ -234,7 +234,7 @@ class Mailman3(Paced):
         return {each: told[each] for each in spellings}
 
     def _discard(self, token: str, until: Deadline) -> bool:
-        """Tell whether a request was still there to be discarded."""
+        """Return True if a request was still there to be discarded."""
         answer = self._client.request(
             "POST", "lists", self._list_id(until), "requests", token, until=until, form=[("action", "discard")]
         )
@@ -387,7 +387,7 @@ def _why_refused(address: str) -> str:
 
 
 def _is_transient(answer: Answer) -> bool:
-    """Tell whether an add may be taken when it is sent again."""
+    """Return True if an add may be taken when it is sent again."""
     return answer.status >= 500 or (answer.status == 400 and bool(_TRANSIENT.search(described(answer))))
 
 

@@ -287,7 +287,7 @@ def _why_misread(address: str) -> str:
 
 
 def _is_there(path: Path) -> bool:
-    """Tell whether a folder is there, which whoever may not look into the one above cannot know."""
+    """Return True if a folder is there, which whoever may not look into the one above cannot know."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):

@@ -287,7 +287,7 @@ def _stop(child: subprocess.Popen[bytes], streams: _Streams, grace: float) -> No
 
 
 def _group_lives(child: subprocess.Popen[bytes]) -> bool:
-    """Tell whether the child has left processes of its group: a wrapper may die of SIGINT before what it wraps."""
+    """Return True if the child has left processes of its group: a wrapper may die of SIGINT before what it wraps."""
     try:
         os.killpg(child.pid, 0)
     except ProcessLookupError:

@@ -148,7 +148,7 @@ class _Stage:
 
 
 def is_there(session: Session, folder: Path) -> bool:
-    """Tell whether an instance folder and its database are those of the demo."""
+    """Return True if an instance folder and its database are those of the demo."""
     path = folder / "mailinglists.toml"
     return path.exists() and path.read_text(encoding="utf-8") == CATALOGUE and _has_users(session)
 

@@ -24,14 +24,14 @@ from sqlalchemy.orm import Session, aliased
 
 from portal import database
 from portal.database import IdRange
-from portal.domain.moves import Displaced, Standing
+from portal.domain.moves import Displaced, StoredPreference
 from portal.models import DisplacedPreference, Preference, RunLine, UserAddress
 
 Key = tuple[str, int]  # a list's handle and an address's id
 
 _TABLE: Any = DisplacedPreference.__table__
 _BLOCK = 5_000  # keys in one statement
-STANDING = (
+STORED_FIELDS = (
     "subscribed", "source", "seen", "touched", "waiting_since", "departed", "left_by", "moved_to", "moved_from",
     "changed_at", "changed_by", "version",
 )  # fmt: skip
@@ -43,7 +43,9 @@ def load(session: Session, address_ids: Sequence[int]) -> dict[Key, tuple[Displa
     rows = session.execute(select(_TABLE).where(_TABLE.c.address_id.in_(address_ids)).order_by(_TABLE.c.id))
     for row in rows:
         key = row.list_handle, row.address_id
-        before = None if row.subscribed is None else Standing(**{name: getattr(row, name) for name in STANDING})
+        before = (
+            None if row.subscribed is None else StoredPreference(**{name: getattr(row, name) for name in STORED_FIELDS})
+        )
         found[key] = (*found.get(key, ()), Displaced(row.taken_by, before))
     return found
 
@@ -67,10 +69,10 @@ def replace(session: Session, displaced: Mapping[Key, tuple[Displaced, ...]]) ->
         session.execute(insert(DisplacedPreference), rows)
 
 
-def _columns(before: Standing | None) -> dict[str, Any]:
+def _columns(before: StoredPreference | None) -> dict[str, Any]:
     if before is None:
-        return {**dict.fromkeys(STANDING), "touched": False, "departed": False, "version": 0}
-    return {name: getattr(before, name) for name in STANDING}
+        return {**dict.fromkeys(STORED_FIELDS), "touched": False, "departed": False, "version": 0}
+    return {name: getattr(before, name) for name in STORED_FIELDS}
 
 
 def forget(session: Session, keys: Iterable[Key]) -> None:
@@ -91,18 +93,18 @@ def forget_added(session: Session, handle: str, run_id: int) -> None:
     session.execute(delete(_TABLE).where(_TABLE.c.list_handle == handle, added))
 
 
-def note_firsts(session: Session, handle: str, address_ids: Collection[int]) -> None:
+def note_first_preferences(session: Session, handle: str, address_ids: Collection[int]) -> None:
     """Note that nothing stood at addresses whose first preference was just made while all held them by a move."""
     _note(session, handle, UserAddress.address_id.in_(sorted(address_ids)))
 
 
-def note_noted_firsts(session: Session, handle: str, noted: Table, ids: IdRange) -> None:
+def note_noted_first_preferences(session: Session, handle: str, noted: Table, ids: IdRange) -> None:
     """Note the same of the addresses in a temporary table that had no preference when it was filled."""
     made = and_(
         Preference.list_handle == handle, Preference.address_id == noted.c.address_id, Preference.source == "init"
     )
-    firsts = select(noted.c.address_id).join(Preference, made).where(ids.holds(noted.c.address_id))
-    _note(session, handle, UserAddress.address_id.in_(firsts))
+    first_preferences = select(noted.c.address_id).join(Preference, made).where(ids.holds(noted.c.address_id))
+    _note(session, handle, UserAddress.address_id.in_(first_preferences))
 
 
 def _note(session: Session, handle: str, where: ColumnElement[bool]) -> None:

@@ -41,7 +41,7 @@ def record(session: Session, changes: Iterable[Change], *, actor: Actor, now: da
         session.execute(insert(History), rows)
 
 
-def record_noted_firsts(session: Session, handle: str, noted: Table, ids: IdRange, *, now: datetime) -> None:
+def record_noted_first_preferences(session: Session, handle: str, noted: Table, ids: IdRange, *, now: datetime) -> None:
     """Write a line for each noted address whose first preference was just made: theirs alone is this time."""
     made = (
         select(

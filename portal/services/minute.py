@@ -47,12 +47,12 @@ QUESTIONS = {
 
 
 def has_readings(uri: str, *, now: datetime) -> bool:
-    """Tell whether something is to be read of a list."""
+    """Return True if something is to be read of a list."""
     return has_work(uri, now=now, without=QUESTIONS.keys() - {"readings", "deliveries"})
 
 
 def has_work(uri: str, *, now: datetime, without: Collection[str] = ()) -> bool:
-    """Tell whether a part of the command has something to do, ``without`` those that are not asked about.
+    """Return True if a part of the command has something to do, ``without`` those that are not asked about.
 
     Where the database does not answer it says yes: the part then says what is wrong.
     """

@@ -102,7 +102,7 @@ def as_details(text: str) -> dict[str, str]:
 
 
 def has_due(session: Session, *, now: datetime) -> bool:
-    """Tell whether there is a mail to send."""
+    """Return True if there is a mail to send."""
     with reading(session):
         return bool(session.scalar(select(exists().where(_is_due(now)))))
 

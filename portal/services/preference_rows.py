@@ -34,7 +34,7 @@ from sqlalchemy.orm import Session
 from portal import database
 from portal.database import IdRange
 from portal.domain.merge import AddressState
-from portal.domain.moves import Standing
+from portal.domain.moves import StoredPreference
 from portal.domain.plan import Row
 from portal.models import AccountChange, Address, Preference, User, UserAddress
 from portal.services import displaced_preferences, history
@@ -68,8 +68,8 @@ class Written(NamedTuple):
     list_handle: str
     address_id: int
     address: str
-    before: Standing | None
-    after: Standing | None
+    before: StoredPreference | None
+    after: StoredPreference | None
 
 
 def write_choices(
@@ -110,7 +110,7 @@ def write_choices(
     return _recorded(session, ordered, written, actor=actor, now=now, reason=reason)
 
 
-def write_firsts(
+def write_first_preferences(
     session: Session, changes: Iterable[Change], *, actor: Actor, now: datetime, is_seen: bool = False
 ) -> list[Change]:
     """Write first preferences; return those that were made. ``is_seen``: each is what the roster said.
@@ -126,7 +126,7 @@ def write_firsts(
     ]
     made = _recorded(session, ordered, _insert(session, rows), actor=actor, now=now)
     for handle in {each.list_handle for each in made if is_seen}:
-        displaced_preferences.note_firsts(
+        displaced_preferences.note_first_preferences(
             session, handle, [each.address_id for each in made if each.list_handle == handle]
         )
     return made
@@ -212,7 +212,7 @@ def _changes_from(session: Session, first: int) -> int:
     return count
 
 
-def write_noted_firsts(
+def write_noted_first_preferences(
     session: Session, handle: str, noted: Table, ids: IdRange, *, mark: AccountsMark, now: datetime
 ) -> None:
     """Write the first preferences that a temporary table notes as ``address_id`` and ``on_roster``.
@@ -241,10 +241,12 @@ def write_noted_firsts(
     is_held = exists().where(UserAddress.address_id == Address.id)
     if _changes_from(session, mark.first) != mark.number:
         is_held = is_held.where(User.id == UserAddress.user_id, User.is_active)
-    firsts = of_noted.with_only_columns(*columns.values()).where(is_held)
-    session.execute(database.insert(session, Preference).from_select(list(columns), firsts).on_conflict_do_nothing())
-    history.record_noted_firsts(session, handle, noted, ids, now=now)
-    displaced_preferences.note_noted_firsts(session, handle, noted, ids)
+    first_preferences = of_noted.with_only_columns(*columns.values()).where(is_held)
+    session.execute(
+        database.insert(session, Preference).from_select(list(columns), first_preferences).on_conflict_do_nothing()
+    )
+    history.record_noted_first_preferences(session, handle, noted, ids, now=now)
+    displaced_preferences.note_noted_first_preferences(session, handle, noted, ids)
 
 
 def write_noted_seen(session: Session, handle: str, noted: Table, ids: IdRange) -> None:
@@ -430,16 +432,16 @@ def clear_departures(session: Session, address_ids: Sequence[int], *, where: Col
     )
 
 
-def load_standings(session: Session, address_ids: Sequence[int]) -> dict[tuple[str, int], Standing]:
+def load_preferences(session: Session, address_ids: Sequence[int]) -> dict[tuple[str, int], StoredPreference]:
     """Return what stands at addresses by list and address, whose rows are locked."""
-    columns = [getattr(Preference, name) for name in displaced_preferences.STANDING]
+    columns = [getattr(Preference, name) for name in displaced_preferences.STORED_FIELDS]
     rows = session.execute(
         select(Preference.list_handle, Preference.address_id, *columns)
         .where(Preference.address_id.in_(address_ids))
         .order_by(Preference.list_handle, Preference.address_id)
         .with_for_update()
     )
-    return {(handle, address_id): Standing(*values) for handle, address_id, *values in rows}
+    return {(handle, address_id): StoredPreference(*values) for handle, address_id, *values in rows}
 
 
 def write_moves(session: Session, written: Iterable[Written], *, actor: Actor, now: datetime) -> None:
@@ -466,12 +468,12 @@ class _MoveStatement(Enum):
 
 
 _IS_MOVED = and_(_TABLE.c.list_handle == bindparam("moved_handle"), _TABLE.c.address_id == bindparam("moved_id"))
-_STANDING: Mapping[str, Any] = {name: bindparam(name) for name in displaced_preferences.STANDING}
+_STORED_VALUES: Mapping[str, Any] = {name: bindparam(name) for name in displaced_preferences.STORED_FIELDS}
 _MOVE_STATEMENTS: Mapping[_MoveStatement, Any] = {
     _MoveStatement.DELETE: delete(_TABLE).where(_IS_MOVED),
     _MoveStatement.INSERT: insert(_TABLE),
-    _MoveStatement.NOTE: update(_TABLE).where(_IS_MOVED).values(_STANDING),
-    _MoveStatement.REPLACE: update(_TABLE).where(_IS_MOVED).values({**_STANDING, **_ENDED}),
+    _MoveStatement.NOTE: update(_TABLE).where(_IS_MOVED).values(_STORED_VALUES),
+    _MoveStatement.REPLACE: update(_TABLE).where(_IS_MOVED).values({**_STORED_VALUES, **_ENDED}),
 }
 
 
@@ -480,7 +482,7 @@ def _written_move(written: Written, *, now: datetime) -> tuple[_MoveStatement, d
     key = {"moved_handle": written.list_handle, "moved_id": written.address_id}
     if after is None:
         return _MoveStatement.DELETE, key
-    values = {name: getattr(after, name) for name in displaced_preferences.STANDING}
+    values = {name: getattr(after, name) for name in displaced_preferences.STORED_FIELDS}
     if before is None:
         identity = {"list_handle": written.list_handle, "address_id": written.address_id}
         times = {"changed_at": after.changed_at or now, "version": after.version + 1}

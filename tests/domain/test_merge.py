@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from portal.domain.merge import Action, AddressState, Push, Rules, conclude, decide, explain
+from portal.domain.merge import Action, AddressState, PushResult, Rules, conclude, decide, explain
 
 HONOUR = Rules()
 PORTAL_WINS = Rules(honour_list_changes=False)
@@ -139,37 +139,37 @@ def test_a_take_over_changes_the_preference_and_what_was_seen() -> None:
 
 def test_a_good_run_has_read_the_choice() -> None:
     touched = AddressState(True, seen=False, touched=True)
-    assert conclude(touched, Action.ADD, on_roster=False, push=Push(on_roster=True)) == ON
+    assert conclude(touched, Action.ADD, on_roster=False, push=PushResult(on_roster=True)) == ON
 
 
 def test_seen_is_what_the_roster_read_last_says_of_a_pushed_address() -> None:
-    after = conclude(AddressState(False, seen=True), Action.REMOVE, on_roster=True, push=Push(on_roster=True))
+    after = conclude(AddressState(False, seen=True), Action.REMOVE, on_roster=True, push=PushResult(on_roster=True))
     assert after == AddressState(False, seen=True)
 
 
 def test_an_add_that_is_neither_on_the_roster_nor_refused_waits() -> None:
     ticked = AddressState(True, seen=False)
-    assert conclude(ticked, Action.ADD, on_roster=False, push=Push(on_roster=False)).waiting
-    assert not conclude(ticked, Action.ADD, on_roster=False, push=Push(on_roster=False, is_refused=True)).waiting
+    assert conclude(ticked, Action.ADD, on_roster=False, push=PushResult(on_roster=False)).waiting
+    assert not conclude(ticked, Action.ADD, on_roster=False, push=PushResult(on_roster=False, is_refused=True)).waiting
 
 
 def test_waiting_ends_on_the_roster_and_by_removal_alone() -> None:
     waits = AddressState(False, seen=False, waiting=True)
     assert conclude(waits, Action.NOTHING, on_roster=False, push=None).waiting
     assert not conclude(replace(waits, preference=True), Action.NOTHING, on_roster=True, push=None).waiting
-    assert not conclude(waits, Action.REMOVE, on_roster=True, push=Push(on_roster=False)).waiting
+    assert not conclude(waits, Action.REMOVE, on_roster=True, push=PushResult(on_roster=False)).waiting
 
 
 def test_a_departure_is_dealt_with_once_nothing_is_left_to_do() -> None:
     gone = replace(ON, is_managed=False)
-    assert conclude(gone, Action.REMOVE, on_roster=True, push=Push(on_roster=False)).is_dealt_with
+    assert conclude(gone, Action.REMOVE, on_roster=True, push=PushResult(on_roster=False)).is_dealt_with
     assert conclude(gone, Action.NOTHING, on_roster=True, push=None).is_dealt_with  # kept
     assert conclude(gone, Action.LEFT, on_roster=False, push=None).is_dealt_with
 
 
 def test_a_departure_is_not_dealt_with_while_a_removal_or_an_add_is_open() -> None:
     gone = replace(ON, is_managed=False)
-    assert not conclude(gone, Action.REMOVE, on_roster=True, push=Push(on_roster=True)).is_dealt_with  # refused
+    assert not conclude(gone, Action.REMOVE, on_roster=True, push=PushResult(on_roster=True)).is_dealt_with  # refused
     assert not conclude(gone, Action.REMOVE, on_roster=True, push=None).is_dealt_with  # waits for a successor
     waits = AddressState(True, seen=False, waiting=True, is_managed=False)
     assert not conclude(waits, Action.NOTHING, on_roster=False, push=None).is_dealt_with

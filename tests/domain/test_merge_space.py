@@ -10,7 +10,7 @@ from itertools import product
 
 import pytest
 
-from portal.domain.merge import Action, AddressState, Push, Rules, conclude, decide, subscribe_new_member
+from portal.domain.merge import Action, AddressState, PushResult, Rules, conclude, decide, subscribe_new_member
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,17 @@ def is_pushed(action: Action, world: World) -> bool:
     return action in {Action.ADD, Action.REMOVE} and not world.refused
 
 
-def answers(world: World, action: Action) -> Iterator[tuple[World, Push | None]]:
+def answers(world: World, action: Action) -> Iterator[tuple[World, PushResult | None]]:
     """What the list manager may do with what it is told."""
     if not is_pushed(action, world):
         yield world, None
     elif action is Action.ADD:
-        yield replace(world, on_roster=True, at_moderator=False), Push(on_roster=True)
-        yield replace(world, at_moderator=True, refused=True), Push(on_roster=False)
-        yield replace(world, at_moderator=False, refused=True), Push(on_roster=False, is_refused=True)
+        yield replace(world, on_roster=True, at_moderator=False), PushResult(on_roster=True)
+        yield replace(world, at_moderator=True, refused=True), PushResult(on_roster=False)
+        yield replace(world, at_moderator=False, refused=True), PushResult(on_roster=False, is_refused=True)
     else:
-        yield replace(world, on_roster=False), Push(on_roster=False)
-        yield replace(world, refused=True), Push(on_roster=True)
+        yield replace(world, on_roster=False), PushResult(on_roster=False)
+        yield replace(world, refused=True), PushResult(on_roster=True)
 
 
 def decided(world: World, rules: Rules) -> tuple[AddressState, Action]:

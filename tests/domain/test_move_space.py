@@ -16,8 +16,8 @@ from random import Random
 import pytest
 
 from portal.domain import moves
-from portal.domain.merge import Action, AddressState, Push, Rules, conclude
-from portal.domain.moves import Displaced, Mailbox, Move, Stamp, Standing
+from portal.domain.merge import Action, AddressState, PushResult, Rules, conclude
+from portal.domain.moves import Displaced, Mailbox, Move, Stamp, StoredPreference
 from portal.domain.plan import Decision, Reason, Row, decide_rows
 
 pytestmark = pytest.mark.slow
@@ -97,19 +97,21 @@ def events(world: World) -> Iterator[World]:
 
 
 def choices(world: World, mailbox: Mailbox) -> Iterator[World]:
-    standing = mailbox.standing
+    preference = mailbox.preference
     for wish in (True, False):
-        if standing is not None and standing.subscribed is wish:
+        if preference is not None and preference.subscribed is wish:
             continue  # choosing what already holds is no change
         if mailbox.holders:
-            chosen = _chosen(standing, wish, "user", mailbox.holders)
-            after = replace(mailbox, standing=chosen, displaced=(), fresh=mailbox.holders & world.moved_in)
+            chosen = _chosen(preference, wish, "user", mailbox.holders)
+            after = replace(
+                mailbox, preference=chosen, displaced=(), changed_since_move=mailbox.holders & world.moved_in
+            )
             yield world.with_mailbox(after).with_act(mailbox.holders, "join" if wish else "leave")
-        elif standing is not None and not wish:
-            chosen = replace(_chosen(standing, False, "link", frozenset()), left_by=standing.left_by)
-            chosen = replace(chosen, moved_to=standing.moved_to, departed=False)
-            after_link = world.with_mailbox(replace(mailbox, standing=chosen, displaced=()))
-            yield _followed(after_link, standing)
+        elif preference is not None and not wish:
+            chosen = replace(_chosen(preference, False, "link", frozenset()), left_by=preference.left_by)
+            chosen = replace(chosen, moved_to=preference.moved_to, departed=False)
+            after_link = world.with_mailbox(replace(mailbox, preference=chosen, displaced=()))
+            yield _followed(after_link, preference)
 
 
 def together(people: frozenset[int] | set[int]) -> int | None:
@@ -117,34 +119,36 @@ def together(people: frozenset[int] | set[int]) -> int | None:
     return {0: None, 1: next(iter(people), None), 2: BOTH}[len(people)]
 
 
-def _chosen(standing: Standing | None, wish: bool, source: str, people: frozenset[int]) -> Standing:
-    before = standing or Standing(wish, source)
+def _chosen(preference: StoredPreference | None, wish: bool, source: str, people: frozenset[int]) -> StoredPreference:
+    before = preference or StoredPreference(wish, source)
     before = replace(before, left_by=None, moved_to=None, moved_from=None)
     return replace(before, subscribed=wish, source=source, touched=True, departed=False, changed_by=together(people))
 
 
-def _followed(world: World, old: Standing) -> World:
+def _followed(world: World, old: StoredPreference) -> World:
     """A visible leave with the address that somebody moved from is theirs, unless they are on with the new one."""
     if old.moved_to is None or old.left_by is None:
         return world
     new = world.at(old.moved_to)
-    is_theirs = new.holders <= {old.left_by} and (new.standing is None or new.standing.left_by in {None, old.left_by})
+    is_theirs = new.holders <= {old.left_by} and (
+        new.preference is None or new.preference.left_by in {None, old.left_by}
+    )
     if new.address_id in world.roster or not is_theirs:
         return world
     return world.with_act(new.holders & {old.left_by}, "leave")
 
 
 def at_the_list(world: World, mailbox: Mailbox) -> Iterator[World]:
-    number, standing = mailbox.address_id, mailbox.standing
+    number, preference = mailbox.address_id, mailbox.preference
     if number in world.roster:
         after = replace(world, roster=world.roster - {number})
-        if standing is not None and standing.seen is True:
-            yield _followed(after, standing) if not mailbox.holders else after.with_act(mailbox.holders, "leave")
+        if preference is not None and preference.seen is True:
+            yield _followed(after, preference) if not mailbox.holders else after.with_act(mailbox.holders, "leave")
         else:  # a join and a leave between two runs are seen by nobody
             yield after.with_act(mailbox.holders, "")
     else:
         joined = replace(world, roster=world.roster | {number}, at_moderator=world.at_moderator - {number})
-        if standing is not None and standing.seen is True:  # as are a leave and a join
+        if preference is not None and preference.seen is True:  # as are a leave and a join
             joined = joined.with_act(set(PEOPLE), "")
         yield joined.with_act(mailbox.holders, "join")
     if number in world.at_moderator:
@@ -198,30 +202,30 @@ def moved(world: World, those: list[Move]) -> World:
             welcomed=came_last.welcomed - {one.account} | shares,
         ).with_act({one.account}, _act_after(world, one, left, found))
     for number, each in found.items():
-        standing = each.standing
-        if standing is not None and each.holders:  # at once: what is managed again has not departed
-            standing = replace(standing, departed=False)
-        if standing is not None and standing.changed_by == MOVER:
+        preference = each.preference
+        if preference is not None and each.holders:  # at once: what is managed again has not departed
+            preference = replace(preference, departed=False)
+        if preference is not None and preference.changed_by == MOVER:
             came = {one.account for one in those if one.new == number}
-            standing = replace(standing, changed_by=together(came))
-        found[number] = replace(each, standing=standing)
+            preference = replace(preference, changed_by=together(came))
+        found[number] = replace(each, preference=preference)
     return after.with_mailboxes(found)
 
 
 def is_back(world: World, one: Move) -> bool:
-    standing = world.at(one.new).standing if one.new else None
-    return one.is_return or (standing is not None and standing.left_by == one.account)
+    preference = world.at(one.new).preference if one.new else None
+    return one.is_return or (preference is not None and preference.left_by == one.account)
 
 
 def _act_after(world: World, one: Move, left: dict[int, frozenset[int]], found: Mapping[int, Mailbox]) -> str:
     """What somebody did last counts on at the new mailbox, unless something else stands there."""
     if one.new is None or one.old is None:
         return ""
-    target, after = world.at(one.new).standing, found[one.new].standing
+    target, after = world.at(one.new).preference, found[one.new].preference
     if one.new in world.roster and (after is None or after.subscribed or after.seen is not True):
         return ""  # it is on the list with the new address already
     stands = target is not None and target.left_by in {None, one.account} and not world.at(one.new).holders
-    if left[one.new] or stands or world.at(one.old).standing is None:
+    if left[one.new] or stands or world.at(one.old).preference is None:
         return ""
     return world.acts[one.account - 1]
 
@@ -233,8 +237,8 @@ def switched(world: World, person: int) -> World:
         after = moves.deactivate(mailbox, person)
     else:
         after = moves.activate(mailbox, person)
-        if after.standing is not None:
-            after = replace(after, standing=replace(after.standing, departed=False))
+        if after.preference is not None:
+            after = replace(after, preference=replace(after.preference, departed=False))
     shares = {person, *mailbox.holders} if mailbox.holders - {person} else set()
     switched_over = replace(world.with_mailbox(after), welcomed=world.welcomed - {person} | shares)
     return switched_over.with_seat(person, (number, not is_active)).with_act({person}, "")
@@ -245,9 +249,9 @@ def purged(world: World) -> World:
     held = {seat[0] for seat in world.seats if seat}
     after = world
     for each in world.mailboxes:
-        standing = each.standing
+        preference = each.preference
         idle = each.address_id not in held | world.roster
-        if standing is not None and idle and standing.waiting_since is None and standing.seen is not True:
+        if preference is not None and idle and preference.waiting_since is None and preference.seen is not True:
             after = after.with_mailbox(Mailbox(each.address_id))
     return after
 
@@ -256,27 +260,27 @@ def purged(world: World) -> World:
 
 
 def row_of(mailbox: Mailbox) -> Row:
-    standing = mailbox.standing
+    preference = mailbox.preference
     state = AddressState(
-        preference=standing.subscribed if standing else None,
-        seen=standing.seen if standing else None,
-        touched=bool(standing and standing.touched and standing.moved_from is None),
-        waiting=bool(standing and standing.waiting_since),
-        is_dealt_with=bool(standing and standing.departed),
-        has_moved=bool(standing and standing.moved_to),
+        preference=preference.subscribed if preference else None,
+        seen=preference.seen if preference else None,
+        touched=bool(preference and preference.touched and preference.moved_from is None),
+        waiting=bool(preference and preference.waiting_since),
+        is_dealt_with=bool(preference and preference.departed),
+        has_moved=bool(preference and preference.moved_to),
         is_managed=bool(mailbox.holders),
     )
     name = NAMES[mailbox.address_id]
-    is_by_link = bool(standing and standing.touched and standing.source == "link" and not standing.subscribed)
+    is_by_link = bool(preference and preference.touched and preference.source == "link" and not preference.subscribed)
     return Row(
         mailbox.address_id,
         name,
         name,
         state,
-        left_by=standing.left_by if standing else None,
-        moved_to=standing.moved_to if standing else None,
-        moved_from=standing.moved_from if standing else None,
-        is_unread=bool(standing and standing.touched),
+        left_by=preference.left_by if preference else None,
+        moved_to=preference.moved_to if preference else None,
+        moved_from=preference.moved_from if preference else None,
+        is_unread=bool(preference and preference.touched),
         holders=mailbox.holders,
         unsubscribed_by_link=is_by_link,
     )
@@ -291,51 +295,51 @@ def run(world: World, rules: Rules, *, is_moderated: bool = False) -> World:
     decisions = plan(world, rules)
     roster = set(world.roster)
     held = set(world.at_moderator)
-    pushes: dict[int, Push] = {}
+    pushes: dict[int, PushResult] = {}
     for each in decisions:
         number = each.row.address_id
         if each.is_pushed and each.action is Action.ADD:
             (held if is_moderated else roster).add(number)
-            pushes[number] = Push(on_roster=number in roster)
+            pushes[number] = PushResult(on_roster=number in roster)
     for each in decisions:
         number = each.row.address_id
         waits = each.after is not None and not pushes[each.after].on_roster
         if each.is_pushed and each.action is Action.REMOVE and not waits:
             roster.discard(number)
-            pushes[number] = Push(on_roster=False)
+            pushes[number] = PushResult(on_roster=False)
     after = replace(world, roster=frozenset(roster), at_moderator=frozenset(held - roster))
     for each in decisions:
         after = after.with_mailbox(settled(world, each, pushes.get(each.row.address_id)))
     return after
 
 
-def settled(world: World, decision: Decision, push: Push | None) -> Mailbox:
+def settled(world: World, decision: Decision, push: PushResult | None) -> Mailbox:
     mailbox = world.at(decision.row.address_id)
     after = conclude(decision.state, decision.action, on_roster=decision.on_roster, push=push)
-    displaced, fresh, standing = mailbox.displaced, mailbox.fresh, mailbox.standing
+    displaced, changed_since_move, preference = mailbox.displaced, mailbox.changed_since_move, mailbox.preference
     if decision.action is Action.INIT:
-        standing = Standing(bool(after.preference), "init", changed_by=together(mailbox.holders))
+        preference = StoredPreference(bool(after.preference), "init", changed_by=together(mailbox.holders))
         if mailbox.holders <= world.moved_in:
             displaced = (*displaced, *(Displaced(each, None) for each in sorted(mailbox.holders)))
-    if standing is None:
+    if preference is None:
         return mailbox
     if decision.action in {Action.LEFT, Action.JOINED}:
         source = "link" if decision.reason is Reason.LINK else "list"
-        standing = replace(standing, source=source, changed_by=None)
-        if decision.action is Action.LEFT or not decision.row.is_unread or standing.moved_from is None:
-            standing = replace(standing, moved_from=None)
-            fresh = mailbox.holders & world.moved_in
+        preference = replace(preference, source=source, changed_by=None)
+        if decision.action is Action.LEFT or not decision.row.is_unread or preference.moved_from is None:
+            preference = replace(preference, moved_from=None)
+            changed_since_move = mailbox.holders & world.moved_in
     if decision.is_pushed and decision.action is Action.ADD:
         displaced = ()
-    standing = replace(
-        standing,
+    preference = replace(
+        preference,
         subscribed=bool(after.preference),
         seen=after.seen,
         touched=False,
         waiting_since=LONG_AGO if after.waiting else None,
         departed=after.is_dealt_with,
     )
-    return replace(mailbox, standing=standing, displaced=displaced, fresh=fresh)
+    return replace(mailbox, preference=preference, displaced=displaced, changed_since_move=changed_since_move)
 
 
 # The space.
@@ -375,12 +379,12 @@ def test_nobody_is_added_without_an_account_and_a_standing_yes_that_is_not_of_so
         for each in plan(world, rules):
             if each.action is Action.ADD:
                 mailbox = world.at(each.row.address_id)
-                assert mailbox.standing is not None
-                assert mailbox.standing.subscribed
+                assert mailbox.preference is not None
+                assert mailbox.preference.subscribed
                 assert mailbox.holders
                 entitled = {None, BOTH, *mailbox.holders}
                 is_shared = bool(mailbox.holders & world.welcomed)
-                assert mailbox.standing.changed_by in entitled or is_shared, world
+                assert mailbox.preference.changed_by in entitled or is_shared, world
 
 
 def test_nobody_who_was_on_at_the_last_run_and_is_off_now_is_added(space) -> None:
@@ -481,7 +485,7 @@ def test_who_move_together_untick_and_go_back_together_are_off_the_list(space) -
             new = 3 - (world.seats[0] or (0, False))[0]
             for between in (typo, run(typo, rules)):
                 for unticked in choices(between, between.at(new)):
-                    if unticked.at(new).standing and not unticked.at(new).standing.subscribed:
+                    if unticked.at(new).preference and not unticked.at(new).preference.subscribed:
                         after = run(back_together(unticked), rules)
                         assert not after.roster & {seat[0] for seat in after.seats if seat}, (world, unticked)
                         tried += 1
@@ -489,12 +493,12 @@ def test_who_move_together_untick_and_go_back_together_are_off_the_list(space) -
 
 
 def leaves_by_itself(world: World, mailbox: Mailbox, rules: Rules) -> bool:
-    """Tell whether a departure ends off the list with a typo or without: runs know who was there, and nobody came."""
-    standing = mailbox.standing
-    if standing is None or standing.touched or standing.departed:
+    """Return True if a departure ends off the list with a typo or without: runs know who was there, and nobody came."""
+    preference = mailbox.preference
+    if preference is None or preference.touched or preference.departed:
         return False
-    is_known = standing.seen is (mailbox.address_id in world.roster)
-    return is_known and (rules.remove_on_departure or standing.moved_to is not None)
+    is_known = preference.seen is (mailbox.address_id in world.roster)
+    return is_known and (rules.remove_on_departure or preference.moved_to is not None)
 
 
 def test_a_typo_undone_after_a_run_leaves_the_list_as_it_would_be_without(space) -> None:
@@ -502,7 +506,7 @@ def test_a_typo_undone_after_a_run_leaves_the_list_as_it_would_be_without(space)
     for world in worlds:
         for person, typo in typos(world):
             other = world.at(3 - (world.seats[person - 1] or (0, False))[0])
-            if other.standing and not (other.holders or leaves_by_itself(world, other, rules)):
+            if other.preference and not (other.holders or leaves_by_itself(world, other, rules)):
                 continue
             undone = run(back(run(typo, rules), person), rules)
             plain = run(run(world, rules), rules)

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.domain.outlook import Detail, Known, State, outlook
+from portal.domain.outlook import Detail, KnownPreference, State, outlook
 
 AT = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
 EARLIER, LATER = AT - timedelta(days=3), AT + timedelta(hours=12)
 PROMISE = timedelta(hours=12)
 
-ON = Known(True, "user", AT, seen=True)
-OFF = Known(False, "user", AT, seen=False)
-TICKED = Known(True, "user", AT, seen=False)
-UNTICKED = Known(False, "user", AT, seen=True)
+ON = KnownPreference(True, "user", AT, seen=True)
+OFF = KnownPreference(False, "user", AT, seen=False)
+TICKED = KnownPreference(True, "user", AT, seen=False)
+UNTICKED = KnownPreference(False, "user", AT, seen=True)
 
 
 def look(known, *, now=AT, **values):
@@ -98,7 +98,7 @@ def test_what_another_holder_did_is_said_to_be_theirs(known):
 
 
 knowns = st.builds(
-    Known,
+    KnownPreference,
     subscribed=st.booleans(),
     source=st.sampled_from(["user", "superuser", "init", "list", "rule", "import"]),
     changed_at=st.just(AT),

@@ -14,8 +14,8 @@ import pytest
 
 from portal.domain import moves
 from portal.domain.merge import Action, Rules
-from portal.domain.moves import Displaced, Mailbox, Move, Stamp, Standing
-from portal.domain.several_addresses import Held, Own, ended_elsewhere, tick, untick
+from portal.domain.moves import Displaced, Mailbox, Move, Stamp, StoredPreference
+from portal.domain.several_addresses import OwnAddress, TickableAddress, ended_elsewhere, tick, untick
 from tests.domain.test_move_space import LONG_AGO, MAILBOXES, World, plan, run
 
 pytestmark = pytest.mark.slow
@@ -47,8 +47,8 @@ class Several(World):
         return [number for number in self.of(person) if not self.is_shared(number)]
 
     def wants(self, number: int) -> bool | None:
-        standing = self.at(number).standing
-        return None if standing is None else standing.subscribed
+        preference = self.at(number).preference
+        return None if preference is None else preference.subscribed
 
 
 def first_worlds() -> Iterator[Several]:
@@ -77,8 +77,8 @@ def events(world: Several) -> Iterator[Several]:
     yield run(world, RULES)
 
 
-def held(world: Several, person: int) -> list[Held]:
-    return [Held(number, world.is_shared(number), world.wants(number)) for number in world.of(person)]
+def held(world: Several, person: int) -> list[TickableAddress]:
+    return [TickableAddress(number, world.is_shared(number), world.wants(number)) for number in world.of(person)]
 
 
 def ticked(world: Several, person: int, number: int) -> Several:
@@ -98,8 +98,8 @@ def chosen(world: Several, person: int, wanted: dict[int, tuple[bool, str]]) -> 
         if world.wants(number) is is_on:
             continue
         is_choice = source == "user"
-        standing = replace(
-            mailbox.standing or Standing(is_on, source),
+        preference = replace(
+            mailbox.preference or StoredPreference(is_on, source),
             subscribed=is_on,
             source=source,
             touched=True,
@@ -109,26 +109,28 @@ def chosen(world: Several, person: int, wanted: dict[int, tuple[bool, str]]) -> 
             changed_by=person,
         )
         displaced = () if is_choice else mailbox.displaced
-        after = after.with_mailbox(replace(mailbox, standing=standing, displaced=displaced))
+        after = after.with_mailbox(replace(mailbox, preference=preference, displaced=displaced))
     return after
 
 
 def given(world: Several, person: int, number: int) -> Several:
     before = {each.address_id: each for each in world.mailboxes}
     was = before[number]
-    is_back = bool(was.standing and was.standing.left_by == person)
+    is_back = bool(was.preference and was.preference.left_by == person)
     found = moves.move(before, [Move(person, None, number)], Stamp(by=CLERK))
     if was.holders:
         found[number] = replace(found[number], guests=found[number].guests | {person})
     after = world.with_mailboxes(found).holding(person, (*world.of(person), number))
     own = [
-        Own(each, after.at(each).standing, index == 0, after.is_shared(each), is_found=each == number and not is_back)
+        OwnAddress(
+            each, after.at(each).preference, index == 0, after.is_shared(each), is_found=each == number and not is_back
+        )
         for index, each in enumerate(after.of(person))
     ]
-    for each, standing in ended_elsewhere(own, person, Stamp(by=CLERK)).items():
+    for each, preference in ended_elsewhere(own, person, Stamp(by=CLERK)).items():
         mailbox = after.at(each)
-        added = (Displaced(person, mailbox.standing),) if each == number else ()
-        after = after.with_mailbox(replace(mailbox, standing=standing, displaced=(*mailbox.displaced, *added)))
+        added = (Displaced(person, mailbox.preference),) if each == number else ()
+        after = after.with_mailbox(replace(mailbox, preference=preference, displaced=(*mailbox.displaced, *added)))
     return managed_again(after)
 
 
@@ -141,8 +143,8 @@ def removed(world: Several, person: int, number: int) -> Several:
 
 def managed_again(world: Several) -> Several:
     for mailbox in world.mailboxes:
-        if mailbox.standing is not None and mailbox.holders:
-            world = world.with_mailbox(replace(mailbox, standing=replace(mailbox.standing, departed=False)))
+        if mailbox.preference is not None and mailbox.holders:
+            world = world.with_mailbox(replace(mailbox, preference=replace(mailbox.preference, departed=False)))
     return world
 
 
@@ -163,8 +165,8 @@ def test_nobody_is_added_without_a_standing_yes_and_an_account() -> None:
         for each in plan(world, RULES):
             if each.action is Action.ADD:
                 mailbox = world.at(each.row.address_id)
-                assert mailbox.standing is not None
-                assert mailbox.standing.subscribed
+                assert mailbox.preference is not None
+                assert mailbox.preference.subscribed
                 assert mailbox.holders
 
 
@@ -186,15 +188,15 @@ def test_after_a_tick_a_list_is_sent_to_the_chosen_address_and_to_no_other_that_
         for person, number in product(PEOPLE, MAILBOXES):
             if number in world.of(person) and world.wants(number) is not True and not has_left(world, number):
                 after = run(ticked(world, person, number), RULES)
-                joined = {each for each in world.roster if world.at(each).standing and not world.wants(each)}
+                joined = {each for each in world.roster if world.at(each).preference and not world.wants(each)}
                 assert number in after.roster, (person, number, world)
                 assert set(after.alone(person)) & after.roster <= {number} | joined, (person, number, world)
 
 
 def has_left(world: Several, number: int) -> bool:
-    """Tell whether somebody left at the list with a mailbox, or with one that they had before: a leave counts."""
-    stood = [(each.address_id, each.standing) for each in world.mailboxes if each.standing is not None]
-    those = [each for each, standing in stood if standing.seen is True and number in {each, standing.moved_to}]
+    """Return True if somebody left at the list with a mailbox, or with one that they had before: a leave counts."""
+    stood = [(each.address_id, each.preference) for each in world.mailboxes if each.preference is not None]
+    those = [each for each, preference in stood if preference.seen is True and number in {each, preference.moved_to}]
     return any(each not in world.roster for each in those)
 
 
@@ -222,8 +224,8 @@ def test_an_address_given_by_mistake_and_taken_away_is_as_if_nothing_had_happene
     tried = 0
     for world in space():
         for person, number in product(PEOPLE, MAILBOXES):
-            standing = world.at(number).standing
-            is_back = standing is not None and standing.left_by == person
+            preference = world.at(number).preference
+            is_back = preference is not None and preference.left_by == person
             if world.of(person) and number not in world.of(person) and not is_back:
                 after = removed(given(world, person, number), person, number)
                 assert after.at(number) == world.at(number), (person, number, world)
@@ -238,13 +240,13 @@ def test_a_removed_address_leaves_the_list_and_the_main_one_is_on_it_instead() -
         for person in PEOPLE:
             for number in world.alone(person):
                 main = world.of(person)[0]
-                standing = world.at(number).standing
+                preference = world.at(number).preference
                 is_only = all(not world.wants(each) for each in world.of(person) if each != number)
-                if number == main or standing is None or not standing.subscribed or not is_only:
+                if number == main or preference is None or not preference.subscribed or not is_only:
                     continue
-                if world.is_shared(main) or world.at(main).standing is not None or world.at(number).displaced:
+                if world.is_shared(main) or world.at(main).preference is not None or world.at(number).displaced:
                     continue
-                if standing.seen and number not in world.roster:
+                if preference.seen and number not in world.roster:
                     continue  # they left at the list
                 after = run(run(removed(world, person, number), RULES), RULES)
                 assert after.roster & {number, main} == {main}, (person, number, world)

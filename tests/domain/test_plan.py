@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portal.domain.merge import Action, AddressState, Rules
-from portal.domain.plan import Decision, Plan, Reason, Row, decide_rows, expect
+from portal.domain.plan import Decision, Plan, Reason, Row, decide_rows, expected_counts
 
 HONOUR = Rules()
 PORTAL_WINS = Rules(honour_list_changes=False)
@@ -66,7 +66,7 @@ def test_an_add_uses_the_spelling_as_typed_and_a_removal_the_rosters():
         (row(1, replace(ON, is_managed=False)), [1], Action.REMOVE, Reason.DEPARTED),
         (row(1, ON), [], Action.LEFT, Reason.LIST),
         (row(1, AddressState(False, seen=False)), [1], Action.JOINED, Reason.LIST),
-        (row(1, TICKED, is_fresh_refusal=True), [], Action.ADD, Reason.REFUSED),
+        (row(1, TICKED, is_recent_refusal=True), [], Action.ADD, Reason.REFUSED),
         (row(1, replace(ON, has_moved=True, is_managed=False), moved_to=9), [1], Action.REMOVE, Reason.MOVED),
     ],
 )
@@ -109,14 +109,14 @@ def test_an_add_of_a_new_member_that_was_cut_short_is_ours():
 
 @pytest.mark.parametrize(("state", "on"), [(TICKED, []), (UNTICKED, [1])])
 def test_what_was_refused_less_than_a_day_ago_is_held_back(state, on):
-    (held,) = decide(row(1, state, is_fresh_refusal=True, has_refusal=True), on=on)
+    (held,) = decide(row(1, state, is_recent_refusal=True, has_refusal=True), on=on)
     assert (held.held_back, held.is_pushed) == (True, False)
     (tried,) = decide(row(1, state, has_refusal=True), on=on)
     assert (tried.held_back, tried.is_pushed) == (False, True)
 
 
 def test_a_take_over_is_never_held_back():
-    (left,) = decide(row(1, ON, is_fresh_refusal=True, has_refusal=True))
+    (left,) = decide(row(1, ON, is_recent_refusal=True, has_refusal=True))
     assert (left.action, left.held_back) == (Action.LEFT, False)
 
 
@@ -170,7 +170,7 @@ def test_the_old_address_is_removed_after_the_new_one_was_added():
 
 
 def test_the_old_address_waits_while_the_new_one_is_held_back():
-    old, _new = move(successor(TICKED, is_fresh_refusal=True))
+    old, _new = move(successor(TICKED, is_recent_refusal=True))
     assert (old.action, old.held_back, old.reason) == (Action.REMOVE, True, Reason.SUCCESSOR)
 
 
@@ -300,7 +300,7 @@ BY_HOLDER = {"by_holder": True}
         (decide(row(1, ON), on=[1])[0], (1, 1, 1)),
         (decide(row(1, ON))[0], (1, 0, 0)),
         (decide(row(1, replace(ON, is_managed=False)), on=[1])[0], (1, 1, 0)),
-        (decide(row(1, replace(ON, is_managed=False), is_fresh_refusal=True), on=[1])[0], (1, 1, 1)),  # held back
+        (decide(row(1, replace(ON, is_managed=False), is_recent_refusal=True), on=[1])[0], (1, 1, 1)),  # held back
         (decide(row(1, UNTICKED), on=[1])[0], (1, 1, 0)),  # a superuser chose
         (decide(row(1, UNTICKED, **BY_HOLDER), on=[1])[0], (0, 0, 0)),
         (decide(row(1, UNTICKED, **BY_HOLDER))[0], (0, 0, 0)),
@@ -310,8 +310,8 @@ BY_HOLDER = {"by_holder": True}
     ],
 )
 def test_a_believable_roster_holds_some_of_those_seen_on_that_no_holder_gave_up(decision, expected):
-    assert expect([decision], steady_on=0) == expected
-    assert expect([decision], steady_on=7) == tuple(7 + each for each in expected)
+    assert expected_counts([decision], steady_on=0) == expected
+    assert expected_counts([decision], steady_on=7) == tuple(7 + each for each in expected)
 
 
 # What waits.
@@ -341,14 +341,17 @@ def test_the_halves_of_a_move_do_not_count_and_are_carried_out_while_the_rest_wa
     departed = [row(number, replace(ON, is_managed=False)) for number in range(10, 20)]
     ids = [1, *range(10, 20), 30]
     plan = plan_of(decide(old, row(2, TICKED), *departed, row(30, ON), on=ids), on_roster=12, seen_on=12)
-    assert (plan.approval.waiting, {each.row.address_id for each in plan.unhindered}) == (set(range(10, 20)), {1, 2})
+    assert (plan.approval.waiting, {each.row.address_id for each in plan.needs_no_approval}) == (
+        set(range(10, 20)),
+        {1, 2},
+    )
 
 
 def test_what_is_held_back_is_not_carried_out_while_the_rest_waits():
     departed = [row(number, replace(ON, is_managed=False)) for number in range(10, 20)]
-    refused = row(1, TICKED, is_fresh_refusal=True, by_holder=True)
+    refused = row(1, TICKED, is_recent_refusal=True, by_holder=True)
     plan = plan_of(decide(refused, *departed, on=range(10, 20)), on_roster=10, seen_on=10)
-    assert (len(plan.approval.waiting), plan.unhindered) == (10, ())
+    assert (len(plan.approval.waiting), plan.needs_no_approval) == (10, ())
 
 
 @pytest.mark.parametrize(
@@ -358,9 +361,9 @@ def test_what_is_held_back_is_not_carried_out_while_the_rest_waits():
         (decide(row(1, AddressState(None)), on=[1])[0], True),
         (decide(row(1, AddressState(False, seen=False)), on=[1])[0], True),  # joined
         (decide(row(1, UNTICKED), on=[1])[0], False),
-        (decide(row(1, UNTICKED, is_fresh_refusal=True), on=[1])[0], False),  # wants to go
+        (decide(row(1, UNTICKED, is_recent_refusal=True), on=[1])[0], False),  # wants to go
         (decide(row(1, replace(ON, is_managed=False)), on=[1])[0], False),
-        (decide(row(1, replace(ON, is_managed=False), is_fresh_refusal=True), on=[1])[0], True),  # held back
+        (decide(row(1, replace(ON, is_managed=False), is_recent_refusal=True), on=[1])[0], True),  # held back
         (decide(row(1, ON))[0], False),
         (decide(row(1, TICKED))[0], False),
     ],

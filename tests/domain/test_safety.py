@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from portal.domain.mailinglist import SafetyLimits
 from portal.domain.merge import Action
-from portal.domain.safety import Earlier, Expected, Line, counts, judge, plan_id
+from portal.domain.safety import EarlierRuns, ExpectedCounts, Line, counts, judge, plan_id
 
 DEFAULTS = SafetyLimits()
 
@@ -20,10 +20,10 @@ def judged(found, *, seen_on=0, on_roster=1, expected=(0, 0, 0), limits=DEFAULTS
         "members",
         found,
         limits=limits,
-        expected=Expected(*expected),
+        expected=ExpectedCounts(*expected),
         seen_on=seen_on,
         on_roster=on_roster,
-        earlier=Earlier(**earlier),
+        earlier=EarlierRuns(**earlier),
         waits_as_whole=is_planned,
     )
 

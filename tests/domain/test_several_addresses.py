@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from portal.domain.moves import Stamp, Standing
-from portal.domain.several_addresses import Held, Own, ended_elsewhere, tick, untick
+from portal.domain.moves import Stamp, StoredPreference
+from portal.domain.several_addresses import OwnAddress, TickableAddress, ended_elsewhere, tick, untick
 
 ALICE, BOB = 1, 2
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -17,13 +17,13 @@ STAMP = Stamp(NOW, 7)
 MAIN, SECOND, THIRD = 1, 2, 3
 
 
-def all_held() -> Iterator[tuple[Held, ...]]:
+def all_held() -> Iterator[tuple[TickableAddress, ...]]:
     """Three addresses of a person, shared or not, subscribed, unsubscribed or nothing yet."""
     for shared, subscribed in product(product([False, True], repeat=3), product([None, False, True], repeat=3)):
-        yield tuple(Held(*each) for each in zip((MAIN, SECOND, THIRD), shared, subscribed, strict=True))
+        yield tuple(TickableAddress(*each) for each in zip((MAIN, SECOND, THIRD), shared, subscribed, strict=True))
 
 
-def after(held: tuple[Held, ...], wanted: dict[int, bool]) -> tuple[Held, ...]:
+def after(held: tuple[TickableAddress, ...], wanted: dict[int, bool]) -> tuple[TickableAddress, ...]:
     return tuple(each._replace(subscribed=wanted.get(each.address_id, each.subscribed)) for each in held)
 
 
@@ -60,14 +60,14 @@ def test_unticking_again_and_again_ends_a_list_for_every_address() -> None:
 # An address given.
 
 
-def standings() -> list[Standing | None]:
+def standings() -> list[StoredPreference | None]:
     days = {"init": 3, "rule": 4, "user": 1, "list": 2}
     chosen = [(source, by) for source in days for by in ((ALICE, BOB) if source == "user" else (None,))]
     return [
         None,
-        Standing(False, "user", changed_at=NOW, changed_by=ALICE),
+        StoredPreference(False, "user", changed_at=NOW, changed_by=ALICE),
         *(
-            Standing(
+            StoredPreference(
                 True,
                 source,
                 seen=seen,
@@ -80,25 +80,25 @@ def standings() -> list[Standing | None]:
     ]
 
 
-def all_own() -> Iterator[tuple[Own, ...]]:
+def all_own() -> Iterator[tuple[OwnAddress, ...]]:
     for stood, shared in product(product(standings(), repeat=2), product([False, True], repeat=2)):
         yield tuple(
-            Own(number, standing, is_main=number == MAIN, is_shared=is_shared)
-            for number, standing, is_shared in zip((MAIN, SECOND), stood, shared, strict=True)
+            OwnAddress(number, preference, is_main=number == MAIN, is_shared=is_shared)
+            for number, preference, is_shared in zip((MAIN, SECOND), stood, shared, strict=True)
         )
 
 
-def is_on(standing: Standing | None) -> bool:
-    return standing is not None and standing.subscribed
+def is_on(preference: StoredPreference | None) -> bool:
+    return preference is not None and preference.subscribed
 
 
 def test_a_list_sends_to_one_of_the_addresses_that_nobody_else_holds_if_it_did_to_any() -> None:
     for own in all_own():
         ended = ended_elsewhere(own, ALICE, STAMP)
-        left = [each for each in own if is_on(ended.get(each.address_id, each.standing)) and not each.is_shared]
-        was = [each for each in own if is_on(each.standing) and not each.is_shared]
+        left = [each for each in own if is_on(ended.get(each.address_id, each.preference)) and not each.is_shared]
+        was = [each for each in own if is_on(each.preference) and not each.is_shared]
         chosen_shared = [
-            each for each in own if each.is_shared and is_on(each.standing) and each.standing.changed_by == ALICE
+            each for each in own if each.is_shared and is_on(each.preference) and each.preference.changed_by == ALICE
         ]
         assert len(left) == (1 if was and not chosen_shared else len(left))
         assert len(left) <= 1
@@ -109,44 +109,48 @@ def test_what_others_hold_too_stays_and_what_ends_is_no_choice() -> None:
     ended: dict[str, Any] = {"subscribed": False, "source": "rule", "touched": True, "changed_at": NOW, "changed_by": 7}
     for own in all_own():
         was = {each.address_id: each for each in own}
-        for address_id, standing in ended_elsewhere(own, ALICE, STAMP).items():
+        for address_id, preference in ended_elsewhere(own, ALICE, STAMP).items():
             assert not was[address_id].is_shared
-            assert was[address_id].standing is None or is_on(was[address_id].standing), "what has ended stays so"
-            before = was[address_id].standing or Standing(False, "rule")
-            assert standing == replace(before, **ended), "what was seen and what waits stays"
+            assert was[address_id].preference is None or is_on(was[address_id].preference), "what has ended stays so"
+            before = was[address_id].preference or StoredPreference(False, "rule")
+            assert preference == replace(before, **ended), "what was seen and what waits stays"
 
 
 def test_nothing_ends_where_the_person_is_sent_nothing() -> None:
     for own in all_own():
-        if not any(is_on(each.standing) for each in own):
+        if not any(is_on(each.preference) for each in own):
             assert ended_elsewhere(own, ALICE, STAMP) == {}
 
 
 @pytest.mark.parametrize(
     ("main", "second", "kept"),
     [
-        (Standing(True, "user", changed_at=NOW), Standing(True, "init", seen=True, changed_at=NOW), MAIN),
-        (Standing(True, "init", seen=True), Standing(True, "user", changed_at=NOW), SECOND),
         (
-            Standing(True, "user", seen=True, changed_at=NOW - timedelta(days=1)),
-            Standing(True, "user", changed_at=NOW),
+            StoredPreference(True, "user", changed_at=NOW),
+            StoredPreference(True, "init", seen=True, changed_at=NOW),
+            MAIN,
+        ),
+        (StoredPreference(True, "init", seen=True), StoredPreference(True, "user", changed_at=NOW), SECOND),
+        (
+            StoredPreference(True, "user", seen=True, changed_at=NOW - timedelta(days=1)),
+            StoredPreference(True, "user", changed_at=NOW),
             SECOND,
         ),
-        (Standing(True, "init", seen=False), Standing(True, "init", seen=True), SECOND),
-        (Standing(True, "rule", seen=True), Standing(True, "init", seen=True), MAIN),
-        (Standing(True, "import"), Standing(True, "init", seen=True), MAIN),
+        (StoredPreference(True, "init", seen=False), StoredPreference(True, "init", seen=True), SECOND),
+        (StoredPreference(True, "rule", seen=True), StoredPreference(True, "init", seen=True), MAIN),
+        (StoredPreference(True, "import"), StoredPreference(True, "init", seen=True), MAIN),
     ],
 )
 def test_the_one_chosen_last_stays_else_one_on_the_roster_else_the_main_one(
-    main: Standing, second: Standing, kept: int
+    main: StoredPreference, second: StoredPreference, kept: int
 ) -> None:
-    own = (Own(MAIN, main, is_main=True), Own(SECOND, second))
+    own = (OwnAddress(MAIN, main, is_main=True), OwnAddress(SECOND, second))
     assert set(ended_elsewhere(own, ALICE, STAMP)) == {MAIN, SECOND} - {kept}
 
 
 def test_what_others_chose_at_a_shared_mailbox_is_no_choice_of_the_person() -> None:
-    own = Own(MAIN, Standing(True, "init", seen=True), is_main=True)
-    shared = Own(SECOND, Standing(True, "user", changed_at=NOW, changed_by=BOB), is_shared=True)
+    own = OwnAddress(MAIN, StoredPreference(True, "init", seen=True), is_main=True)
+    shared = OwnAddress(SECOND, StoredPreference(True, "user", changed_at=NOW, changed_by=BOB), is_shared=True)
     assert ended_elsewhere((own, shared), ALICE, STAMP) == {}
     assert set(ended_elsewhere((own, shared), BOB, STAMP)) == {MAIN}
 
@@ -154,21 +158,38 @@ def test_what_others_chose_at_a_shared_mailbox_is_no_choice_of_the_person() -> N
 @pytest.mark.parametrize(
     ("second", "kept"),
     [
-        (Own(SECOND, Standing(True, "user", seen=False, changed_at=NOW, changed_by=ALICE), is_found=True), MAIN),
-        (Own(SECOND, Standing(True, "user", seen=True, changed_at=NOW, changed_by=ALICE), is_found=True), SECOND),
-        (Own(SECOND, Standing(True, "user", changed_at=NOW, changed_by=ALICE), is_shared=True, is_found=True), MAIN),
-        (Own(SECOND, Standing(True, "init", changed_at=NOW, changed_by=ALICE), is_shared=True), MAIN),
-        (Own(SECOND, Standing(True, "user", changed_at=NOW, changed_by=ALICE), is_shared=True), SECOND),
+        (
+            OwnAddress(
+                SECOND, StoredPreference(True, "user", seen=False, changed_at=NOW, changed_by=ALICE), is_found=True
+            ),
+            MAIN,
+        ),
+        (
+            OwnAddress(
+                SECOND, StoredPreference(True, "user", seen=True, changed_at=NOW, changed_by=ALICE), is_found=True
+            ),
+            SECOND,
+        ),
+        (
+            OwnAddress(
+                SECOND, StoredPreference(True, "user", changed_at=NOW, changed_by=ALICE), is_shared=True, is_found=True
+            ),
+            MAIN,
+        ),
+        (OwnAddress(SECOND, StoredPreference(True, "init", changed_at=NOW, changed_by=ALICE), is_shared=True), MAIN),
+        (OwnAddress(SECOND, StoredPreference(True, "user", changed_at=NOW, changed_by=ALICE), is_shared=True), SECOND),
     ],
     ids=["found", "found on the roster", "found and shared", "nobody's choice", "their own choice"],
 )
-def test_what_is_found_at_a_mailbox_is_no_choice_of_who_was_given_it(second: Own, kept: int) -> None:
-    main = Own(MAIN, Standing(True, "init", seen=False, moved_from=9), is_main=True)
+def test_what_is_found_at_a_mailbox_is_no_choice_of_who_was_given_it(second: OwnAddress, kept: int) -> None:
+    main = OwnAddress(MAIN, StoredPreference(True, "init", seen=False, moved_from=9), is_main=True)
     ended = ended_elsewhere((main, second), ALICE, STAMP)
     assert set(ended) == {MAIN, SECOND} - {kept} - ({SECOND} if second.is_shared else set())
     assert all(each.moved_from is None for each in ended.values())
 
 
 def test_a_shared_mailbox_that_somebody_was_given_with_what_they_had_chosen_once_ends_nothing_elsewhere() -> None:
-    shared = Own(SECOND, Standing(True, "user", changed_at=NOW, changed_by=ALICE), is_shared=True, is_found=True)
-    assert ended_elsewhere((Own(MAIN, None, is_main=True), shared), ALICE, STAMP) == {}
+    shared = OwnAddress(
+        SECOND, StoredPreference(True, "user", changed_at=NOW, changed_by=ALICE), is_shared=True, is_found=True
+    )
+    assert ended_elsewhere((OwnAddress(MAIN, None, is_main=True), shared), ALICE, STAMP) == {}

@@ -106,14 +106,14 @@ _DOMAIN = (
         "tests/domain/test_moves.py tests/domain/test_move_space.py",
         (
             "moves: from X to Y to Z",
-            "            if _is_left_for(standing, each.account, each.old):\n",
+            "            if _has_left_for(preference, each.account, each.old):\n",
             "            if each.old == each.new:\n",
         ),
         ("moves: two together and the yes wins", "brought is None or brought.subscribed or", "brought is None or"),
         (
             "moves: a leaver leaves with the others",
-            "elif standing is not None and not holders:",
-            "elif standing is not None:",
+            "elif preference is not None and not holders:",
+            "elif preference is not None:",
         ),
     ),
     *_in(
@@ -121,8 +121,8 @@ _DOMAIN = (
         "tests/domain/test_plan.py",
         (
             "plan: refused removals sent again",
-            "if action in {Action.ADD, Action.REMOVE} and row.is_fresh_refusal",
-            "if action is Action.ADD and row.is_fresh_refusal",
+            "if action in {Action.ADD, Action.REMOVE} and row.is_recent_refusal",
+            "if action is Action.ADD and row.is_recent_refusal",
         ),
     ),
 )
@@ -376,7 +376,7 @@ _FORMS = (
         "tests/domain/test_several_addresses.py",
         ("form: a shared mailbox goes with the others", "if not (each.is_shared and subscribed) or", "if each or"),
         ("addresses: a shared mailbox is ended by a tick", " or not each.is_shared)\n", " or each.address_id)\n"),
-        ("addresses: what was found is a choice", "if standing is None or own.is_found:", "if standing is None:"),
+        ("addresses: what was found is a choice", "if preference is None or own.is_found:", "if preference is None:"),
     ),
     *_in(
         "web/api/bodies.py",
@@ -879,8 +879,8 @@ _SYNC = (
         ),
         (
             "preference: list-init over a choice",
-            "from_select(list(columns), firsts).on_conflict_do_nothing()",
-            "from_select(list(columns), firsts)",
+            "from_select(list(columns), first_preferences).on_conflict_do_nothing()",
+            "from_select(list(columns), first_preferences)",
         ),
     ),
     *_in(

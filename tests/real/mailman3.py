@@ -151,7 +151,7 @@ class Program(RealProgram):
         return str(self.call("GET", f"addresses/{quote(address)}")["original_email"])
 
     def knows_password(self, address: str, password: str) -> bool:
-        """Tell whether a user could log in with a password."""
+        """Return True if a user could log in with a password."""
         path = f"users/{quote(address)}/login"
         return self._request("POST", path, {"cleartext_password": password})[0] == 204
 

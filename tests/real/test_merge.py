@@ -12,7 +12,7 @@ from flask import Flask
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain.merge import Action, AddressState, Push, Rules, conclude, decide
+from portal.domain.merge import Action, AddressState, PushResult, Rules, conclude, decide
 from portal.extensions import Portal, db
 from portal.models import Address, Preference
 from portal.services.sync.run_steps import Request, SyncResult
@@ -55,7 +55,7 @@ class State:
         action = self.action(rules)
         push = None
         if action in {Action.ADD, Action.REMOVE}:
-            push = Push(self.ends_on(rules), is_refused=action is Action.ADD and self.is_banned)
+            push = PushResult(self.ends_on(rules), is_refused=action is Action.ADD and self.is_banned)
         state = replace(self.state, waiting=False) if self.is_withdrawn else self.state
         return conclude(state, action, on_roster=self.on_roster, push=push)
 

@@ -36,7 +36,7 @@ def test_a_first_preference_leaves_one_that_was_made_meanwhile(session, changes)
     alice, bob = changes
     make_preference(session, "members", "alice@example.org", False)
     with transaction(session):
-        made = preference_rows.write_firsts(session, changes, actor=COMMAND_LINE, now=LATER)
+        made = preference_rows.write_first_preferences(session, changes, actor=COMMAND_LINE, now=LATER)
     assert made == [bob]
     found = rows(session)
     assert (found[alice.address_id].subscribed, found[alice.address_id].source) == (False, "user")
@@ -53,7 +53,7 @@ def test_a_first_preference_passes_over_an_address_that_was_given_up(session, ch
     session.execute(delete(UserAddress).where(UserAddress.address_id == bob.address_id))
     session.commit()
     with transaction(session):
-        made = preference_rows.write_firsts(session, changes, actor=COMMAND_LINE, now=LATER, is_seen=True)
+        made = preference_rows.write_first_preferences(session, changes, actor=COMMAND_LINE, now=LATER, is_seen=True)
     assert made == [alice]
     assert {number: each.seen for number, each in rows(session).items()} == {alice.address_id: True}
 
@@ -107,6 +107,6 @@ def test_only_what_is_over_is_purged(session, columns, let_go, is_held, stays):
 def test_nothing_to_write_writes_nothing(session):
     with transaction(session):
         assert preference_rows.write_choices(session, [], actor=ALICE, now=NOW) == []
-        assert preference_rows.write_firsts(session, [], actor=ALICE, now=NOW) == []
+        assert preference_rows.write_first_preferences(session, [], actor=ALICE, now=NOW) == []
         assert preference_rows.settle(session, "members", [], now=NOW).ids == set()
     assert session.scalars(select(History)).all() == []

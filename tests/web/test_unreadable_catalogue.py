@@ -43,7 +43,7 @@ def superuser(misread: Flask) -> Visitor:
 
 
 def admits_it(page: Page) -> bool:
-    """Tell whether a page says that what happens to subscriptions is not known."""
+    """Return True if a page says that what happens to subscriptions is not known."""
     return any(each.get("data-lists") == "unknown" for _, each in page.tags)
 
 

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session, aliased
 
 from portal import database
 from portal.domain.mailinglist import MailingList
-from portal.domain.moves import Displaced, Mailbox, Move, Stamp, Standing, activate, deactivate, move
-from portal.domain.several_addresses import Own, ended_elsewhere
+from portal.domain.moves import Displaced, Mailbox, Move, Stamp, StoredPreference, activate, deactivate, move
+from portal.domain.several_addresses import OwnAddress, ended_elsewhere
 from portal.models import Address, DisplacedPreference, Preference, RunLine, User, UserAddress, UserGroup
 from portal.services import displaced_preferences, preference_rows
 from portal.services.history import Actor
@@ -53,8 +53,8 @@ def carry_out(session: Session, moves: Sequence[Move], *, actor: Actor, now: dat
 
     def decide(mailboxes: Mailboxes) -> Mailboxes:
         for each in moves:
-            standing = mailboxes[each.new].standing if each.new is not None else None
-            if standing is not None and standing.left_by == each.account:
+            preference = mailboxes[each.new].preference if each.new is not None else None
+            if preference is not None and preference.left_by == each.account:
                 returning.add((each.account, each.new))
         return move(mailboxes, moves, Stamp(now, actor.user_id))
 
@@ -102,31 +102,31 @@ def _settle(
 ) -> None:
     people = _people(session, {account for account, _number in given})
     numbers = sorted({number for each in people for number in each.held})
-    standings = preference_rows.load_standings(session, numbers)
+    preferences = preference_rows.load_preferences(session, numbers)
     displaced = displaced_preferences.load(session, numbers)
     names = dict(session.execute(select(Address.id, Address.canonical).where(Address.id.in_(numbers))).all())
     written: dict[tuple[str, int], Written] = {}
     redisplaced: dict[tuple[str, int], tuple[Displaced, ...]] = {}
     later: dict[tuple[int, int], list[str]] = {each: [] for each in given}
-    for handle, each in product(sorted({handle for handle, _number in standings}), people):
+    for handle, each in product(sorted({handle for handle, _number in preferences}), people):
         gifts = {
             number: gift.is_back
             for number in each.held
             if (gift := given.get((each.account, number))) and (gift.handles is None or handle in gift.handles)
         }
-        if not any((handle, number) in standings for number in each.held):
+        if not any((handle, number) in preferences for number in each.held):
             continue
         if not each.may_see(handle, lists):
             for number in gifts:
                 later[each.account, number].append(handle)
             continue
         own = [
-            Own(number, standings.get((handle, number)), *flags, is_found=not gifts.get(number, True))
+            OwnAddress(number, preferences.get((handle, number)), *flags, is_found=not gifts.get(number, True))
             for number, flags in each.held.items()
         ]
         ended = ended_elsewhere(own, each.account, Stamp(now, actor.user_id)) if gifts else {}
         for number, after in ended.items():
-            key, before = (handle, number), standings.get((handle, number))
+            key, before = (handle, number), preferences.get((handle, number))
             written[key] = Written(handle, number, names[number], before, after)
             if number in gifts:  # so that an address given by mistake leaves nothing behind
                 redisplaced[key] = (*displaced.get(key, ()), Displaced(each.account, before))
@@ -248,9 +248,9 @@ def _rewrite(
     now: datetime,
 ) -> None:
     """Read mailboxes list by list, decide about them, and write what became another."""
-    standings = preference_rows.load_standings(session, address_ids)
+    preferences = preference_rows.load_preferences(session, address_ids)
     displaced = displaced_preferences.load(session, address_ids)
-    handles = {handle for handle, _address_id in (*standings, *displaced)}
+    handles = {handle for handle, _address_id in (*preferences, *displaced)}
     if not handles:
         return
     seats = _seats(session, address_ids)
@@ -262,7 +262,7 @@ def _rewrite(
         before = {
             number: _mailbox(
                 number,
-                standings.get((handle, number)),
+                preferences.get((handle, number)),
                 displaced.get((handle, number), ()),
                 seats.get(number, ()),
                 is_being_removed=(handle, number) in removed,
@@ -270,8 +270,8 @@ def _rewrite(
             for number in address_ids
         }
         for number, after in decide(before).items():
-            if after.standing != before[number].standing:
-                written.append(Written(handle, number, names[number], before[number].standing, after.standing))
+            if after.preference != before[number].preference:
+                written.append(Written(handle, number, names[number], before[number].preference, after.preference))
             if after.displaced != before[number].displaced:
                 redisplaced[handle, number] = after.displaced
     preference_rows.write_moves(session, written, actor=actor, now=now)
@@ -280,7 +280,7 @@ def _rewrite(
 
 def _mailbox(
     number: int,
-    standing: Standing | None,
+    preference: StoredPreference | None,
     displaced: tuple[Displaced, ...],
     seats: Sequence[_Seat],
     *,
@@ -288,21 +288,21 @@ def _mailbox(
 ) -> Mailbox:
     return Mailbox(
         number,
-        standing,
+        preference,
         holders=frozenset(each.account for each in seats if each.is_active),
         guests=frozenset(each.account for each in seats if each.is_guest),
-        fresh=frozenset(each.account for each in seats if _is_fresh(standing, each)),
+        changed_since_move=frozenset(each.account for each in seats if _has_changed_since_move(preference, each)),
         displaced=displaced,
         is_being_removed=is_being_removed,
     )
 
 
-def _is_fresh(standing: Standing | None, seat: _Seat) -> bool:
+def _has_changed_since_move(preference: StoredPreference | None, seat: _Seat) -> bool:
     """Tell whether somebody chose, left or joined at a mailbox since an account moved there."""
-    if standing is None or seat.moved_in_at is None or standing.moved_from is not None:
+    if preference is None or seat.moved_in_at is None or preference.moved_from is not None:
         return False
-    is_later = standing.changed_at is not None and standing.changed_at >= seat.moved_in_at
-    return is_later and standing.source in _CHOSEN
+    is_later = preference.changed_at is not None and preference.changed_at >= seat.moved_in_at
+    return is_later and preference.source in _CHOSEN
 
 
 def _seats(session: Session, address_ids: Sequence[int]) -> dict[int, tuple[_Seat, ...]]:

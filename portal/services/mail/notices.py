@@ -54,7 +54,7 @@ def ask_for(session: Session, *, lists: Mapping[str, MailingList], tells_members
 
 
 def has_unread(session: Session) -> bool:
-    """Tell whether a history has lines that were not read yet."""
+    """Return True if a history has lines that were not read yet."""
     with reading(session):
         marks = {name: number for name, number in session.execute(select(NoticeMark.name, NoticeMark.number))}  # noqa: C416
         return any(

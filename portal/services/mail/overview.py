@@ -42,7 +42,7 @@ class Trouble(NamedTuple):
 
     @property
     def is_over(self) -> bool:
-        """Tell whether it is not tried again."""
+        """Whether it is not tried again."""
         return self.state in {MailState.REFUSED, MailState.GIVEN_UP}
 
 

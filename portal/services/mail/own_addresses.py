@@ -62,7 +62,7 @@ def unconfirmed(session: Session, user_id: int, *, now: datetime) -> tuple[str, 
 
 
 def is_used_by_others(session: Session, mailbox: str, *, but: int) -> bool:
-    """Tell whether another active account holds a mailbox."""
+    """Return True if another active account holds a mailbox."""
     with reading(session):
         return _is_used_by_others(session, mailbox, but=but)
 

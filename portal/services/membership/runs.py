@@ -113,7 +113,7 @@ def begin(session: Session, plan: Plan, origin: Origin, *, state: str, now: date
 
 
 def finish(session: Session, import_id: int, *, state: str, now: datetime, **columns: Any) -> None:
-    """Write how an import ended. Earlier ones that were interrupted are over with one that is done."""
+    """Write how an import ended. EarlierRuns ones that were interrupted are over with one that is done."""
     values = {"state": state, "finished_at": now, **columns}
     session.execute(update(MemberImport).where(MemberImport.id == import_id).values(values))
     if state == "done":

@@ -120,7 +120,7 @@ def _write(session: Session, changes: Iterable[Change], *, now: datetime) -> lis
     made: list[Change] = []
     for chunk in database.written_in_chunks(session, changes):
         with transaction(session):
-            made += preference_rows.write_firsts(session, chunk, actor=COMMAND_LINE, now=now)
+            made += preference_rows.write_first_preferences(session, chunk, actor=COMMAND_LINE, now=now)
     return made
 
 

@@ -15,9 +15,9 @@ from portal.database import ROSTER
 from portal.domain import usernames
 from portal.domain.address import printable
 from portal.domain.mailinglist import MailingList
-from portal.domain.outlook import Detail, Known, State, outlook
+from portal.domain.outlook import Detail, KnownPreference, State, outlook
 from portal.domain.promptness import SOON
-from portal.domain.several_addresses import Held, tick, untick
+from portal.domain.several_addresses import TickableAddress, tick, untick
 from portal.errors import BadInputError, NotOfferedError, UnknownUserError
 from portal.models import Address, MemberDelivery, Preference, User, UserAddress, UserGroup
 from portal.services import preference_rows
@@ -57,7 +57,7 @@ class Offer(NamedTuple):
 
     @property
     def is_locked(self) -> bool:
-        """Tell whether the box cannot be unticked."""
+        """Whether the box cannot be unticked."""
         return self.is_ticked and not self.mailing_list.can_leave
 
 
@@ -124,7 +124,7 @@ class Holder:
         return next((each for each in self.addresses if self.preference(handle, each)), None)
 
     def is_offered(self, mailing_list: MailingList) -> bool:
-        """Tell whether the member's page has a list: of those that are not listed, the ones that they are on."""
+        """Return True if the member's page has a list: of those that are not listed, the ones that they are on."""
         if not mailing_list.is_offered_to(self.groups):
             return False
         rows = (self.stored.get((mailing_list.handle, each)) for each in self.addresses)
@@ -316,8 +316,8 @@ def _offer(holder: Holder, mailing_list: MailingList, *, now: datetime, promise:
     )
 
 
-def _known(row: Any) -> Known:
-    return Known(
+def _known(row: Any) -> KnownPreference:
+    return KnownPreference(
         subscribed=row.subscribed,
         source=row.source,
         changed_at=row.changed_at,
@@ -400,15 +400,15 @@ class _Posted(NamedTuple):
         return self.is_ticked != bool(self.sent_to) or self.is_move
 
     def is_stale(self, sends_to: int | None) -> bool:
-        """Tell whether a list is to be moved from where it is no more."""
+        """Return True if a list is to be moved from where it is no more."""
         return self.is_move and sends_to not in {self.sent_to, self.address_id}
 
     def can_be_done(self, mailing_list: MailingList, holder: Holder) -> bool:
-        """Tell whether it is still as the form had shown it, and the list lets members do it."""
+        """Return True if it is still as the form had shown it, and the list lets members do it."""
         return not (self.is_refused_by(mailing_list) or self.is_stale(holder.sends_to(mailing_list.handle)))
 
     def is_refused_by(self, mailing_list: MailingList) -> bool:
-        """Tell whether a list does not let members do this."""
+        """Return True if a list does not let members do this."""
         return not (self.is_ticked or mailing_list.can_leave)
 
     def choice(
@@ -558,7 +558,7 @@ def wanted_by(holder: Holder, mailing_list: MailingList, *, ticked: bool, addres
     Raise BadInputError for a tick for the address of a mailing list. Source: SEMANTICS, Several addresses.
     """
     held = [
-        Held(each.id, each.is_shared, holder.preference(mailing_list.handle, each.id))
+        TickableAddress(each.id, each.is_shared, holder.preference(mailing_list.handle, each.id))
         for each in holder.addresses.values()
     ]
     if not ticked:

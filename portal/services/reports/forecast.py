@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from portal import database
 from portal.domain.mailinglist import MailingList
-from portal.domain.safety import Excess, Limited, most
+from portal.domain.safety import Excess, Limited, most_allowed
 from portal.models import Preference, Run, RunLine, User, UserAddress, UserGroup
 from portal.services.accounts import bulk
 from portal.services.accounts.addresses import unmanaged_ids
@@ -93,14 +93,24 @@ def _totals(
 def _excess(mailing_list: MailingList, total: _Total, seen_on: int) -> Excess | None:
     limits = mailing_list.safety_limits
     measured = (
-        Excess(Limited.REMOVALS, total.removed, most(limits.removals, limits.removals_percent, base=seen_on), seen_on),
-        Excess(Limited.ADDITIONS, total.added, most(limits.additions, limits.additions_percent, base=seen_on), seen_on),
+        Excess(
+            Limited.REMOVALS,
+            total.removed,
+            most_allowed(limits.removals, limits.removals_percent, base=seen_on),
+            seen_on,
+        ),
+        Excess(
+            Limited.ADDITIONS,
+            total.added,
+            most_allowed(limits.additions, limits.additions_percent, base=seen_on),
+            seen_on,
+        ),
     )
     return next((each for each in measured if each.number > each.limit), None)
 
 
 def _would_be_empty(total: _Total, seen_on: int) -> bool:
-    """Tell whether none would stay, which looks like a mistake."""
+    """Return True if none would stay, which looks like a mistake."""
     return total.removed > 1 and total.removed == seen_on
 
 

@@ -63,16 +63,16 @@ class RunReport(NamedTuple):
 
     @property
     def has_begun(self) -> bool:
-        """Tell whether it was more than asked for and shown."""
+        """Whether it was more than asked for and shown."""
         return self.state not in NEVER_BEGUN
 
     @property
     def is_shown(self) -> bool:
-        """Tell whether it ended with a plan that may be applied."""
+        """Whether it ended with a plan that may be applied."""
         return self.state in SHOWS_PLAN and self.kind != RunKind.PLANNED
 
     def is_overdue(self, now: datetime) -> bool:
-        """Tell whether it has waited for so long that no process seems to carry runs out."""
+        """Return True if it has waited for so long that no process seems to carry runs out."""
         return self.state == RunState.ASKED and now - self.started_at > OVERDUE
 
 
@@ -110,7 +110,7 @@ class ListReport(NamedTuple):
 
     @property
     def is_troubled(self) -> bool:
-        """Tell whether somebody must see to its runs: it is late, or the last one did not end well."""
+        """Whether somebody must see to its runs: it is late, or the last one did not end well."""
         run = self.last_run
         ended_badly = run is not None and run.state in {RunState.HELD, RunState.FAILED, RunState.UNFINISHED}
         return self.is_late or (ended_badly and not self.is_paused)
@@ -223,7 +223,7 @@ def conditions(session: Session, *, catalogue: Catalogue, now: datetime) -> tupl
 
 
 def _is_late(good_at: datetime | None, *, now: datetime, promise: timedelta) -> bool:
-    """Tell whether the last good run is too long ago; one that a clock has put far ahead says nothing."""
+    """Return True if the last good run is too long ago; one that a clock has put far ahead says nothing."""
     return good_at is None or abs(now - good_at) > promise
 
 

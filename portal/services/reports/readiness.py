@@ -13,7 +13,7 @@ VERSIONS = Path(__file__).parents[2] / "migrations" / "versions"
 
 
 def is_ready(session: Session) -> bool:
-    """Tell whether the database has been migrated to this version of the portal and can be written."""
+    """Return True if the database has been migrated to this version of the portal and can be written."""
     if not is_migrated(session):
         return False
     try:
@@ -24,7 +24,7 @@ def is_ready(session: Session) -> bool:
 
 
 def is_migrated(session: Session) -> bool:
-    """Tell whether the database answers and has been migrated to this version of the portal."""
+    """Return True if the database answers and has been migrated to this version of the portal."""
     try:
         with reading(session):
             found = session.execute(text("SELECT version_num FROM alembic_version")).scalars().all()

@@ -42,7 +42,7 @@ class RunFound(NamedTuple):
 
     @property
     def is_under_way(self) -> bool:
-        """Tell whether its page may say something else in a moment."""
+        """Whether its page may say something else in a moment."""
         return self.run.state in UNDER_WAY and not self.is_interrupted
 
     def changes(self, action: str | None = None) -> int:

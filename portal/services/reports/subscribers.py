@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain.address import canonical
 from portal.domain.mailinglist import MailingList
-from portal.domain.outlook import Detail, Known, State, outlook
+from portal.domain.outlook import Detail, KnownPreference, State, outlook
 from portal.domain.search_text import search_words
 from portal.errors import InvalidAddressError
 from portal.models import Address, Preference, User, UserAddress, UserGroup
@@ -54,7 +54,7 @@ class Filter(NamedTuple):
 
     @property
     def is_narrow(self) -> bool:
-        """Tell whether it asks for more than a state."""
+        """Whether it asks for more than a state."""
         return bool(self.text.strip() or self.group or self.address_ids)
 
 
@@ -307,7 +307,7 @@ def _rows(mailing_list: MailingList) -> Select[Any]:
 def _subscriber(row: Any, *, now: datetime, promise: timedelta) -> Subscriber:
     known = None
     if row.source is not None:
-        known = Known(**{name: getattr(row, name) for name in _KNOWN})
+        known = KnownPreference(**{name: getattr(row, name) for name in _KNOWN})
     return Subscriber(
         id=row.id,
         address=row.spelling,

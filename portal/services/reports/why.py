@@ -57,17 +57,17 @@ class Explanation:
 
     @property
     def may_be_put_on(self) -> bool:
-        """Tell whether a superuser can subscribe the address: an active user who may see the list holds it."""
+        """Whether a superuser can subscribe the address: an active user who may see the list holds it."""
         return not self.preference and any(each.is_active and each.may_see for each in self.holders)
 
     @property
     def may_be_taken_off(self) -> bool:
-        """Tell whether a superuser can unsubscribe the address."""
+        """Whether a superuser can unsubscribe the address."""
         return self.address_id is not None and (self.preference or (self.preference is None and bool(self.seen)))
 
     @property
     def is_of_concern(self) -> bool:
-        """Tell whether the address is on the list, may be, or will be: one of its holders may see it, or a run acts."""
+        """Whether the address is on the list, may be, or will be: one of its holders may see it, or a run acts."""
         is_offered = any(each.may_see for each in self.holders)
         return is_offered or not self.is_known or bool(self.seen) or self.next_action not in {None, Action.NOTHING}
 

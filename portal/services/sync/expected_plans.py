@@ -9,9 +9,9 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from portal.domain.mailinglist import MailingList
-from portal.domain.plan import Plan, Row, decide_rows, expect, rules_of
+from portal.domain.plan import Plan, Row, decide_rows, expected_counts, rules_of
 from portal.domain.run import RunKind, RunState
-from portal.domain.safety import Earlier, Excess
+from portal.domain.safety import EarlierRuns, Excess
 from portal.models import Address, Preference, Run
 from portal.services.history import Actor
 from portal.services.sync import plans, runs
@@ -88,10 +88,10 @@ def _plan(session: Session, mailing_list: MailingList, changes: Mapping[int, boo
         decisions=decisions,
         on_roster=max(_last_on_roster(session, handle), seen_on),
         seen_on=seen_on,
-        expected=expect(decisions, steady_on=steady_on),
+        expected=expected_counts(decisions, steady_on=steady_on),
         staying=steady_on + sum(each.stays for each in decisions),
         limits=mailing_list.safety_limits,
-        earlier=Earlier(
+        earlier=EarlierRuns(
             approved=plans.accepted_lines(session, handle),
             recent=plans.recent_lines(session, handle, now=now),
             is_first_after_restore=plans.is_first_after_restore(session, handle),
@@ -112,7 +112,7 @@ def _chosen(row: Row, changes: Mapping[int, bool]) -> Row:
         by_holder=False,
         did_not_take=False,
         has_refusal=False,
-        is_fresh_refusal=False,
+        is_recent_refusal=False,
     )
 
 

@@ -99,7 +99,7 @@ def pid_space() -> str:
 
 
 def is_gone(row: Any) -> bool:
-    """Tell whether the process that a row names by its pid and pid space has ended, as far as this process can see."""
+    """Return True if the process that a row names by pid and pid space is known to have ended."""
     if row.pid is None or not row.pid_space or row.pid_space != pid_space():
         return False
     try:
@@ -112,7 +112,7 @@ def is_gone(row: Any) -> bool:
 
 
 def is_held(session: Session, handle: str) -> bool:
-    """Tell whether a run holds a list; inside the caller's transaction."""
+    """Return True if a run holds a list; inside the caller's transaction."""
     held = exists().where(Lease.list_handle == handle, is_open(database.clock(session)))
     return bool(session.scalar(select(held)))
 

@@ -61,7 +61,7 @@ def _noted(name: str, *columns: Column[Any]) -> Table:
 
 # What there is to do, noted before anything is written, so that it can be done in chunks.
 _KNOWN = _noted("portal_known")  # the addresses of the roster that are ours
-_FIRSTS = _noted("portal_firsts", Column("on_roster", Boolean, nullable=False))  # first preferences
+_FIRST_PREFERENCES = _noted("portal_firsts", Column("on_roster", Boolean, nullable=False))  # first preferences
 _AGREED = _noted("portal_agreed", Column("on_roster", Boolean, nullable=False))  # preferences that the roster shares
 _ON_ROSTER = _KNOWN.c.address_id.is_not(None)
 
@@ -85,14 +85,16 @@ def list_init(
         with scratch(own):
             mark = preference_rows.mark_accounts(own)
             counts = _prepare(own, mailing_list, on_roster=on_roster, invalid=text.invalid)
-        _write_firsts(own, mailing_list, mark, now=now)
+        _write_first_preferences(own, mailing_list, mark, now=now)
         for ids in _chunks(own, _AGREED):
             with transaction(own):
                 preference_rows.write_noted_seen(own, mailing_list.handle, _AGREED, ids)
     return counts
 
 
-def write_firsts(session: Session, mailing_list: MailingList, roster: Iterable[str], *, now: datetime) -> None:
+def write_first_preferences(
+    session: Session, mailing_list: MailingList, roster: Iterable[str], *, now: datetime
+) -> None:
     """Give every managed address without a preference the one that a roster of canonical addresses says.
 
     For a run, which has planned it and holds the list.
@@ -102,14 +104,16 @@ def write_firsts(session: Session, mailing_list: MailingList, roster: Iterable[s
             database.load_roster(own.connection(), roster)
             mark = preference_rows.mark_accounts(own)
             _note(own, _KNOWN, _known())
-            _note(own, _FIRSTS, _first_preferences(mailing_list))
-        _write_firsts(own, mailing_list, mark, now=now)
+            _note(own, _FIRST_PREFERENCES, _first_preferences(mailing_list))
+        _write_first_preferences(own, mailing_list, mark, now=now)
 
 
-def _write_firsts(session: Session, mailing_list: MailingList, mark: AccountsMark, *, now: datetime) -> None:
-    for ids in _chunks(session, _FIRSTS):
+def _write_first_preferences(session: Session, mailing_list: MailingList, mark: AccountsMark, *, now: datetime) -> None:
+    for ids in _chunks(session, _FIRST_PREFERENCES):
         with transaction(session):
-            preference_rows.write_noted_firsts(session, mailing_list.handle, _FIRSTS, ids, mark=mark, now=now)
+            preference_rows.write_noted_first_preferences(
+                session, mailing_list.handle, _FIRST_PREFERENCES, ids, mark=mark, now=now
+            )
 
 
 def _require_believable(
@@ -141,14 +145,14 @@ def require_announced(text: RosterText, *, allow_empty: bool) -> None:
 def _prepare(session: Session, mailing_list: MailingList, *, on_roster: int, invalid: int) -> Counts:
     """Note what there is to do, and count it."""
     _note(session, _KNOWN, _known())
-    _note(session, _FIRSTS, _first_preferences(mailing_list))
+    _note(session, _FIRST_PREFERENCES, _first_preferences(mailing_list))
     _note(session, _AGREED, _newly_agreed(mailing_list))
-    by_roster = select(_FIRSTS.c.on_roster, func.count()).group_by(_FIRSTS.c.on_roster)
-    firsts: dict[bool, int] = dict(iter(session.execute(by_roster)))
+    by_roster = select(_FIRST_PREFERENCES.c.on_roster, func.count()).group_by(_FIRST_PREFERENCES.c.on_roster)
+    first_preferences: dict[bool, int] = dict(iter(session.execute(by_roster)))
     held = exists().where(UserAddress.address_id == _KNOWN.c.address_id)
     return Counts(
-        subscribed=firsts.get(True, 0),
-        unsubscribed=firsts.get(False, 0),
+        subscribed=first_preferences.get(True, 0),
+        unsubscribed=first_preferences.get(False, 0),
         kept=_count_managed(session, mailing_list),
         unknown=on_roster - session.execute(select(func.count()).select_from(_KNOWN).where(held)).scalar_one(),
         invalid=invalid,
@@ -164,10 +168,10 @@ def _note(session: Session, table: Table, query: Any) -> None:
 
 def counts_of_plan(session: Session, mailing_list: MailingList, plan: Plan, *, invalid: int) -> Counts:
     """Return what the first half of a planned run, which is a list-init too, did."""
-    firsts = plan.all_firsts
+    first_preferences = plan.all_first_preferences
     with reading(session):
-        kept = _count_managed(session, mailing_list) - sum(firsts)
-    return Counts(firsts.on_roster, firsts.off_roster, kept, plan.without_account, invalid)
+        kept = _count_managed(session, mailing_list) - sum(first_preferences)
+    return Counts(first_preferences.on_roster, first_preferences.off_roster, kept, plan.without_account, invalid)
 
 
 def _count_managed(session: Session, mailing_list: MailingList) -> int:

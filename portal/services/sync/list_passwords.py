@@ -129,7 +129,7 @@ def _versions(mailing_list: MailingList, addresses: Iterable[str]) -> Any:
 
 
 def takes(manager: ListManager, mailing_list: MailingList) -> TypeGuard[PasswordManager]:
-    """Tell whether a list manager keeps passwords and gets those of a list, whose ``syncpws`` is not false."""
+    """Return True if a list manager keeps passwords and gets those of a list, whose ``syncpws`` is not false."""
     return mailing_list.sync_passwords and isinstance(manager, TakesPasswords)
 
 

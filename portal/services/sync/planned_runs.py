@@ -37,7 +37,7 @@ from portal.services.sync.run_steps import (
     require_believable_after,
     subscribe_new_members,
     sync_result,
-    write_firsts,
+    write_first_preferences,
 )
 from portal.services.sync.runs import Begun, PushedLine
 from portal.services.sync.settlement import settle
@@ -78,7 +78,7 @@ def begin_planned_run(
         plan = subscribe_new_members(work, plan, plan.lines)
         run = begin(work, plan, is_accepted=is_accepted)
         with failure_recorded(work, run), _taken_back_on_failure(work, run):
-            write_firsts(work, plan, roster)
+            write_first_preferences(work, plan, roster)
             unpushed = [each for each in plan.decisions if not each.is_pushed]
             settled = settle(session, run, unpushed, never_added(plan), now=clock())
     except BaseException:

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from portal import database
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action, AddressState
-from portal.domain.plan import Firsts, Plan, Row, decide_rows, expect, rules_of
+from portal.domain.plan import FirstPreferences, Plan, Row, decide_rows, expected_counts, rules_of
 from portal.domain.run import NEVER_BEGUN, WAITS, RunState
-from portal.domain.safety import Act, Earlier
+from portal.domain.safety import Act, EarlierRuns
 from portal.models import Address, Preference, Restore, Run, RunLine, User, UserAddress
 from portal.services.accounts.addresses import is_held, is_managed, managed_ids
 from portal.services.sync import new_members
@@ -68,17 +68,17 @@ def make_plan(
         on_roster=len(roster),
         without_account=found.without_account,
         seen_on=found.steady_on + sum(row.state.seen is True for row in rows),
-        expected=expect(decisions, steady_on=found.steady_on),
-        staying=found.steady_on + found.firsts.on_roster + sum(each.stays for each in decisions),
-        firsts=found.firsts,
+        expected=expected_counts(decisions, steady_on=found.steady_on),
+        staying=found.steady_on + found.first_preferences.on_roster + sum(each.stays for each in decisions),
+        first_preferences=found.first_preferences,
         limits=mailing_list.safety_limits,
         earlier=_earlier(session, mailing_list.handle, now=now),
         is_planned_run=is_planned_run,
     )
 
 
-def _earlier(session: Session, handle: str, *, now: datetime) -> Earlier:
-    return Earlier(
+def _earlier(session: Session, handle: str, *, now: datetime) -> EarlierRuns:
+    return EarlierRuns(
         approved=accepted_lines(session, handle),
         recent=recent_lines(session, handle, now=now),
         is_first_after_restore=is_first_after_restore(session, handle),
@@ -128,7 +128,7 @@ def is_recent(now: datetime) -> ColumnElement[bool]:
 
 
 def is_first_after_restore(session: Session, handle: str) -> bool:
-    """Tell whether no plan of a list has been approved or carried out since a backup was put back."""
+    """Return True if no plan of a list has been approved or carried out since a backup was put back."""
     restored_at = session.scalar(select(func.max(Restore.at)))
     if restored_at is None:
         return False
@@ -153,7 +153,7 @@ class _Undecided(NamedTuple):
     ids: set[int]
     steady_on: int
     without_account: int
-    firsts: Firsts
+    first_preferences: FirstPreferences
 
 
 def _undecided(
@@ -171,12 +171,12 @@ def _undecided(
     unknown = set(roster)
     halves = halves_of_moves(session, mailing_list)
     ids, steady_on = _unsettled(session, mailing_list, unknown, our_acts)
-    bare, firsts = _bare(session, mailing_list, unknown, alone=halves.union(our_acts, new))
+    bare, first_preferences = _bare(session, mailing_list, unknown, alone=halves.union(our_acts, new))
     ids |= bare
     if mailing_list.audience is not None:  # accounts outside it have not been read
         unknown = _without_account(session, unknown)
     steady_on -= _count_seen_on(session, mailing_list, halves - ids)
-    return _Undecided(ids | halves, steady_on, len(unknown), firsts)
+    return _Undecided(ids | halves, steady_on, len(unknown), first_preferences)
 
 
 def _unsettled(
@@ -206,7 +206,7 @@ def _unsettled(
 
 def _bare(
     session: Session, mailing_list: MailingList, unknown: set[str], *, alone: Collection[int]
-) -> tuple[set[int], Firsts]:
+) -> tuple[set[int], FirstPreferences]:
     """Return the ids of managed addresses without a preference, or how many they are where they are many.
 
     Some are returned ``alone`` in any case. ``unknown`` is as in ``_unsettled``.
@@ -226,8 +226,8 @@ def _bare(
         if len(few) <= FEW:
             few.append(address_id)
     if len(few) <= FEW:
-        return found.union(few), Firsts()
-    return found, Firsts(on_roster=counts[True], off_roster=counts[False])
+        return found.union(few), FirstPreferences()
+    return found, FirstPreferences(on_roster=counts[True], off_roster=counts[False])
 
 
 def _without_account(session: Session, canonicals: Collection[str]) -> set[str]:
@@ -387,5 +387,5 @@ def _row(found: Any, *, now: datetime) -> Row:
         did_not_take=found.refusal is not None,
         has_refusal=found.refused_at is not None,
         has_waited_long=found.waiting_since is not None and abs(now - found.waiting_since) >= WAITING_ENDS,
-        is_fresh_refusal=found.refused_at is not None and abs(now - found.refused_at) < RETRY_AFTER,
+        is_recent_refusal=found.refused_at is not None and abs(now - found.refused_at) < RETRY_AFTER,
     )

@@ -101,7 +101,7 @@ def due(session: Session, handles: Collection[str], *, now: datetime) -> list[Du
 
 
 def _is_due(due_at: datetime, *, now: datetime) -> bool:
-    """Tell whether a time has come, or was set by a clock that was far ahead."""
+    """Return True if a time has come, or was set by a clock that was far ahead."""
     return due_at <= now or due_at > now + 2 * EVERY
 
 

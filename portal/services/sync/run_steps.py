@@ -128,7 +128,7 @@ def checked_plan(work: Work, roster: Roster, *, with_options: Callable[[Plan], P
         )
     is_accepted = plan.id in {request.accept, request.only}
     with refusals_recorded(work, plan):
-        if plan.warning and not (is_accepted or plan.unhindered):
+        if plan.warning and not (is_accepted or plan.needs_no_approval):
             raise needs_approval(plan)
     return plan, is_accepted
 
@@ -152,12 +152,12 @@ def begin(work: Work, plan: Plan, *, is_accepted: bool) -> Begun:
     return run
 
 
-def write_firsts(work: Work, plan: Plan, roster: Roster) -> None:
+def write_first_preferences(work: Work, plan: Plan, roster: Roster) -> None:
     """Write the first preferences that are not among the decisions of a plan."""
-    if any(plan.firsts):
+    if any(plan.first_preferences):
         from portal.services.sync import list_init  # most runs have none
 
-        list_init.write_firsts(work.session, work.mailing_list, roster, now=work.clock())
+        list_init.write_first_preferences(work.session, work.mailing_list, roster, now=work.clock())
 
 
 def subscribe_new_members(work: Work, plan: Plan, lines: Collection[Decision]) -> Plan:

@@ -167,7 +167,7 @@ def due(session: Session, *, now: datetime) -> list[AskedRun]:
 
 
 def _is_gone(row: Any) -> bool:
-    """Tell whether the process that took a run has ended.
+    """Return True if the process that took a run has ended.
 
     This one has taken nothing yet: where a row names its number, that was an earlier process with the same one.
     """

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy.orm import Session
 
 from portal import database
-from portal.domain.merge import Action, AddressState, Push, conclude
+from portal.domain.merge import Action, AddressState, PushResult, conclude
 from portal.domain.plan import Decision, Reason
 from portal.listmanagers.base import Outcome, Result
 from portal.services import history, preference_rows
@@ -74,11 +74,11 @@ def settle(
     if is_partial:
         endings = [_without_mark(each) for each in endings if each.pushed]
     settled = Settled()
-    firsts = [each for each in endings if each.decision.action is Action.INIT]  # rule 1
-    for chunk in database.written_in_chunks(session, firsts):
+    first_preferences = [each for each in endings if each.decision.action is Action.INIT]  # rule 1
+    for chunk in database.written_in_chunks(session, first_preferences):
         with transaction(session):
             changes = [_first(run, each) for each in chunk]
-            preference_rows.write_firsts(session, changes, actor=history.SYNC, now=now, is_seen=True)
+            preference_rows.write_first_preferences(session, changes, actor=history.SYNC, now=now, is_seen=True)
     known = [each for each in endings if each.decision.row.state.preference is not None and _differs(each)]
     # A leave with an old address is followed before it is forgotten: a crash in between must not lose it.
     known.sort(key=lambda each: each.decision.row.moved_to is not None)
@@ -91,7 +91,7 @@ def settle(
 
 
 def _ending(decision: Decision, pushed: Pushed | None) -> Ending:
-    push = Push(pushed.on_roster, pushed.outcome.result is Result.REJECTED) if pushed else None
+    push = PushResult(pushed.on_roster, pushed.outcome.result is Result.REJECTED) if pushed else None
     after = conclude(decision.state, decision.action, on_roster=decision.on_roster, push=push)
     words = None
     if pushed and not pushed.took:
@@ -120,7 +120,7 @@ _DONE = {Action.ADD: "added", Action.REMOVE: "removed"}
 
 
 def _differs(ending: Ending) -> bool:
-    """Tell whether there is anything to write: state, a refusal that came or went, or a line to settle."""
+    """Return True if there is anything to write: state, a refusal that came or went, or a line to settle."""
     row = ending.decision.row
     forgets_refusal = row.has_refusal and not ending.decision.held_back
     return ending.after != row.state or row.is_unread or forgets_refusal or ending.pushed is not None
@@ -160,7 +160,7 @@ def _finding(ending: Ending) -> Finding:
 
 
 def _is_over(ending: Ending) -> bool:
-    """Tell whether no account and no roster holds the address any more; the purge checks all that it depends on."""
+    """Return True if no account and no roster holds the address any more; the purge checks all that it depends on."""
     return not (ending.decision.row.is_held or ending.after.seen)
 
 

@@ -44,7 +44,7 @@ from portal.services.sync.run_steps import (
     subscribe_new_members,
     sync_result,
     tally,
-    write_firsts,
+    write_first_preferences,
 )
 from portal.services.sync.settlement import Pushed, settle
 from portal.services.transaction import reading
@@ -70,7 +70,7 @@ def sync_list(
             work, roster, with_options=lambda plan: with_options(session, manager, plan, clock=clock)
         )
         if plan.warning and not is_accepted:
-            _carry_out_unhindered(work, lease, manager, plan)
+            _carry_out_the_rest(work, lease, manager, plan)
             raise needs_approval(plan)
         plan = subscribe_new_members(work, plan, plan.lines)
         run = begin(work, plan, is_accepted=is_accepted)
@@ -78,17 +78,17 @@ def sync_list(
             plan = _withdraw(work, lease, manager, plan)
             pushed = _push(work, lease, manager, plan) | never_added(plan)
             leases.renew(session, lease)  # what another run has settled meanwhile must not be overwritten
-            write_firsts(work, plan, roster)
+            write_first_preferences(work, plan, roster)
             settled = settle(session, run, plan.decisions, pushed, now=clock())
             finish(work, run, pushed, settled)
     return sync_result(run, plan, pushed, settled, repaired)
 
 
-def _carry_out_unhindered(work: Work, lease: Held, manager: ListManager, plan: Plan) -> None:
+def _carry_out_the_rest(work: Work, lease: Held, manager: ListManager, plan: Plan) -> None:
     """Push what waits for no approval, and take in what became of that alone; the run is held."""
     session = work.session
-    plan = subscribe_new_members(work, plan, plan.unhindered)
-    lines = plan.unhindered
+    plan = subscribe_new_members(work, plan, plan.needs_no_approval)
+    lines = plan.needs_no_approval
     begun = runs.begin(session, work.origin, now=work.clock(), plan=plan, is_accepted=False, carried_out=lines)
     with failure_recorded(work, begun):
         pushed = _push(work, lease, manager, replace(plan, decisions=lines))

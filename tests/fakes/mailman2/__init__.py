@@ -151,7 +151,7 @@ class FakeMailman2:
         (self.root / "locks" / f"{name}.lock").touch()
 
     def is_locked(self, name: str) -> bool:
-        """Tell whether the list's lock is held, or was left behind."""
+        """Return True if the list's lock is held, or was left behind."""
         return (self.root / "locks" / f"{name}.lock").exists()
 
     def _members(self, name: str) -> dict[str, dict[str, Any]]:

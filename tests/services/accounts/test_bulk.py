@@ -103,21 +103,21 @@ def test_what_many_left_is_theirs_again_as_with_one(session: Session) -> None:
         make_user(session, name, f"{name}@example.org", "family@example.org")
     for address in ("alice@example.org", "dora@example.org", "family@example.org"):
         make_preference(session, "members", address, True, seen=True)
-    before = standings(session)
+    before = stored_preferences(session)
     done(session, Asked(Change.DEACTIVATE, Wanted()))
-    at_once = standings(session)
+    at_once = stored_preferences(session)
     assert len({each[2] for each in at_once}) == 3, "each mailbox knows who was the last to leave it"
     done(session, Asked(Change.ACTIVATE, Wanted()))
-    returned = standings(session)
+    returned = stored_preferences(session)
     for name in ("alice", "dora", "erin"):
         users.deactivate(session, name, now=NOW)
-    assert standings(session) == at_once
+    assert stored_preferences(session) == at_once
     for name in ("alice", "dora", "erin"):
         users.activate(session, name, now=NOW, lists=None)
-    assert standings(session) == returned == before
+    assert stored_preferences(session) == returned == before
 
 
-def standings(session: Session) -> list[tuple[Any, ...]]:
+def stored_preferences(session: Session) -> list[tuple[Any, ...]]:
     columns = (Preference.address_id, Preference.subscribed, Preference.left_by, Preference.moved_to, Preference.source)
     found = [tuple(row) for row in session.execute(select(*columns).order_by(Preference.address_id))]
     session.rollback()

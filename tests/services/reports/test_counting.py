@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from portal.config import Catalogue
 from portal.domain.mailinglist import MailingList
-from portal.domain.outlook import Known, State, outlook
+from portal.domain.outlook import KnownPreference, State, outlook
 from portal.models import Address, Base, Preference, Run
 from portal.services.accounts.addresses import departs, is_managed
 from portal.services.reports import counting
@@ -100,7 +100,7 @@ def counted_one_by_one(session: Session, mailing_list: MailingList) -> tuple[dic
     query = select(Address.id, Preference).outerjoin(Preference, of_list).where(is_managed(mailing_list))
     for _, row in session.execute(query):
         names = ("subscribed", "source", "changed_at", "seen", "push_result")
-        known = row and Known(**{name: getattr(row, name) for name in names})
+        known = row and KnownPreference(**{name: getattr(row, name) for name in names})
         state, _ = outlook(known, now=NOW, promise=timedelta(0))
         states[state] += 1
         if state in UNDER_WAY and row.push_result is None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, event, select
 
 from portal.config import Catalogue
-from portal.domain.outlook import Known, State, outlook
+from portal.domain.outlook import KnownPreference, State, outlook
 from portal.extensions import db
 from portal.models import Base, History, Run
 from portal.services.reports import lists as list_reports
@@ -85,7 +85,7 @@ def test_what_is_counted_is_what_members_are_told(session, report, found):
         known = None
         if columns is not None:
             make_preference(session, "members", f"user{number}@example.org", **columns)
-            known = Known(source="user", changed_at=NOW, **columns)
+            known = KnownPreference(source="user", changed_at=NOW, **columns)
         told[COUNTED[outlook(known, now=NOW, promise=timedelta(hours=12))[0]]] += 1
     counted = report()
     assert {name: getattr(counted, name) for name in COUNTED.values()} == {

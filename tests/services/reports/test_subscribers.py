@@ -12,7 +12,7 @@ from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from portal.domain.mailinglist import MailingList
-from portal.domain.outlook import Known, outlook
+from portal.domain.outlook import KnownPreference, outlook
 from portal.models import Base
 from portal.services.reports import lists as list_reports
 from portal.services.reports import subscribers
@@ -74,7 +74,7 @@ def test_the_state_is_the_one_that_members_are_told(session: Session, page: Any,
         known = None
         if columns is not None:
             make_preference(session, "members", f"user{number}@example.org", **columns)
-            known = Known(source="user", changed_at=NOW, **columns)
+            known = KnownPreference(source="user", changed_at=NOW, **columns)
         expected.append(outlook(known, now=NOW, promise=PROMISE)[0].value)
     shown = page()
     assert [each.state for each in shown.subscribers] == expected

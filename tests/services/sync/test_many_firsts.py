@@ -81,7 +81,7 @@ def test_many_are_what_few_are(
         assert left_behind(session, handle)[1:] == ([], [])  # a dry run writes nothing
         done = sync_list(session, this, manager, clock=portal.clock, request=Request())
         found.append((would, done.counts, sorted(manager.members), left_behind(session, handle)))
-        assert bool(done.plan.firsts.on_roster) is (few == 0)
+        assert bool(done.plan.first_preferences.on_roster) is (few == 0)
 
     assert found[0] == found[1]
     assert found[0][0]["initialised"] > 5

@@ -285,7 +285,7 @@ def test_new_members_among_a_thousand_first_preferences_are_found(
 ) -> None:
     monkeypatch.setattr("portal.services.sync.plans.FEW", 1)
     office.join("nina", NINA, OTHER, "third@example.org", "fourth@example.org")
-    assert office.sync().plan.firsts.off_roster == 3
+    assert office.sync().plan.first_preferences.off_roster == 3
     assert office.rosters.get("members") == {NINA}
     assert office.stored(OTHER) == (False, False, "init")
 

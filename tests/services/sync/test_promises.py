@@ -277,7 +277,7 @@ class Promises(MemberMoves, RuleBasedStateMachine):
             assert any(after.get(each) for each in own) is any(before[handle].get(each) for each in own)
 
     def _had_left(self, user_id: int, mailbox: str) -> bool:
-        """Tell whether an account would come back to a mailbox."""
+        """Return True if an account would come back to a mailbox."""
         with self.session.begin():
             left = select(func.count()).select_from(Preference).join(Address, Address.id == Preference.address_id)
             return bool(self.session.scalar(left.where(Address.canonical == mailbox, Preference.left_by == user_id)))
@@ -317,7 +317,7 @@ class Promises(MemberMoves, RuleBasedStateMachine):
             return self.session.scalar(mine.where(UserAddress.user_id == user_id, UserAddress.is_main))
 
     def _is_on_the_way(self, user_id: int) -> bool:
-        """Tell whether a move of an account could still be undone, or it holds more than one address."""
+        """Return True if a move of an account could still be undone, or it holds more than one address."""
         with self.session.begin():
             displaces = self.session.scalar(
                 select(func.count()).where(DisplacedPreference.taken_by == user_id).select_from(DisplacedPreference)
