@@ -1,4 +1,4 @@
-"""The bars: what is compared with what, and how fast it has to be at the least."""
+"""The bars: which tasks are compared, and how fast each must be at least."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ class Measured(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A line of the table. ``figure`` returns the figure at one size, or None where there is none to be had."""
+    """A line of the table. ``figure`` returns the figure at one size, or None where there is none."""
 
     number: int
     what: str
@@ -146,48 +146,54 @@ def _calls_too_many(measured: Measured, count: int) -> float:
     return float(extra + passed - calls["choices"])
 
 
-_MORE = "… its peak memory, more than at the smallest size"
+_MORE = "… growth of its peak memory from the smallest size"
 
 BARS = (
     Bar(
-        1, "get-subscribed, start-up aside ÷ the same SELECT", 2.0, 1.3, "times",
+        1, "get-subscribed without start-up ÷ the same SELECT", 2.0, 1.3, "times",
         ("help", "get-subscribed", "select"), _export_overhead,
     ),
     Bar(2, _MORE, 10, 5, "MB", ("get-subscribed",), _memory("get-subscribed")),
     Bar(
-        3, "list-init of all ÷ `.import` and INSERT … SELECT", 1.3, 1.0, "times",
+        3, "list-init of all members ÷ `.import` and INSERT … SELECT", 1.3, 1.0, "times",
         ("list-init-all", "import"), _ratio("list-init-all", "import"),
     ),
     Bar(4, _MORE, 130, 80, "MB", ("list-init-all",), _memory("list-init-all")),
     *(
-        Bar(5, f"growth of {task}, start-up aside: largest ÷ next", 15, 10.5, "times", ("help", task), _growth(task))
+        Bar(
+            5, f"growth of {task} without start-up: largest size ÷ next smaller one", 15, 10.5, "times",
+            ("help", task), _growth(task),
+        )
         for task in ("list-init", "get-subscribed", "get-unsubscribed", "sync")
     ),
-    Bar(6, "rows that a second list-init writes", 0, None, "rows", ("inside:second",), _inside("second", "rows")),
+    Bar(6, "rows written by a second list-init", 0, None, "rows", ("inside:second",), _inside("second", "rows")),
     Bar(
         7, "`flask mailinglist --help` ÷ importing Flask's extensions", 1.15, 1.05, "times",
         ("help", "extensions"), _ratio("help", "extensions", is_start=True),
     ),
     *(
         Bar(
-            9, f"a member's page with {lists} lists ÷ hello world, by gunicorn", 5.0, 3.3, "times",
+            9, f"a member's page with {lists} lists ÷ hello world, both in gunicorn", 5.0, 3.3, "times",
             ("web",), _page_at(lists),
         )
         for lists in (5, 20, 100)
     ),
-    Bar(10, "SQL statements of the subscriptions page", 2, 1, "", ("inside:page",), _inside("page", "page")),
-    Bar(10, "SQL statements of saving it, the commit aside", 4, 3, "", ("inside:page",), _inside("page", "save")),
-    Bar(13, "calls of the list manager and addresses beyond need", 0, None, "", ("inside:calls",), _calls_too_many),
+    Bar(10, "SQL statements to show the subscriptions page", 2, 1, "", ("inside:page",), _inside("page", "page")),
+    Bar(10, "SQL statements to save it, without the commit", 4, 3, "", ("inside:page",), _inside("page", "save")),
     Bar(
-        14, "sync without a difference ÷ reading what it reads", 1.5, 1.2, "times",
+        13, "unnecessary calls to the list manager, and addresses in calls", 0, None, "",
+        ("inside:calls",), _calls_too_many,
+    ),
+    Bar(
+        14, "sync without changes ÷ reading its input", 1.5, 1.2, "times",
         ("inside:sync",), _sync_overhead("sync"),
     ),
     Bar(
-        15, "list-init of all on PostgreSQL ÷ `\\copy` and INSERT … SELECT", 2.0, 1.1, "times",
+        15, "list-init of all members on PostgreSQL ÷ `\\copy` and INSERT … SELECT", 2.0, 1.1, "times",
         ("server:list-init", "server:copy"), _ratio_by_the_clock("server:list-init", "server:copy"),
     ),
     Bar(
-        16, "sync without a difference on Mailman 3, 10,000 on the list ÷ reading them by REST", 1.3, 1.1, "times",
+        16, "sync without changes of 10,000 subscribers on Mailman 3 ÷ reading them by REST", 1.3, 1.1, "times",
         ("rest",), _sync_overhead("rest"),
     ),
     Bar(
@@ -202,7 +208,7 @@ BARS = (
         ("minutely", "bare"), _ratio("minutely", "bare", is_start=True),
     ),
     Bar(
-        21, "the page that superusers begin with, 100,000 members on 20 lists", 500, 100, "ms",
+        21, "the superusers' home page, 100,000 members on 20 lists", 500, 100, "ms",
         ("grown",), _at(100_000, _found("grown", "home")),
     ),
     Bar(
@@ -210,26 +216,26 @@ BARS = (
     ),
     Bar(21, "… after five years of hourly runs ÷ before", 1.2, None, "times", ("grown", "years"), _years_of_runs),
     Bar(
-        22, "sync without a difference of a list of ten by its audience, start-up aside", 0.05, 0.01, "s",
+        22, "sync without changes of a list with an audience of ten, without start-up", 0.05, 0.01, "s",
         ("grown",), _found("committee", "seconds"),
     ),
     Bar(
-        23, "first sync of all ÷ list-init and a sync", 1.3, 1.0, "times",
+        23, "first sync of all members ÷ list-init and a sync", 1.3, 1.0, "times",
         ("first-sync", "init-and-sync"), _ratio("first-sync", "init-and-sync"),
     ),
     Bar(23, "… its peak memory", 250, None, "MB", ("first-sync",), _peak),
     Bar(
-        24, "an hour with 500 saves on 20 lists at once, 10,000 members: all runs", 180, 60, "s",
+        24, "an hour with 500 saves on 20 lists with runs at once, 10,000 members: all runs", 180, 60, "s",
         ("hour",), _found("hour", "seconds"),
     ),
     Bar(24, "… a save", 30, 15, "ms", ("hour",), _found("hour", "save")),
     *(
-        Bar(18, f"100,000 members, all new: {what}", limit, None, unit, ("imports",), _found("imports", name))
+        Bar(18, f"100,000 new members: {what}", limit, None, unit, ("imports",), _found("imports", name))
         for name, what, limit, unit in (
-            ("new", "`flask user import` ÷ validating their addresses alone", 4.0, "times"),
-            ("again", "the same file again, more than reading it", 1.5, "s"),
-            ("wait", "the longest wait of somebody who saves meanwhile", 500, "ms"),
-            ("peak", "its peak memory", 150, "MB"),
+            ("new", "`flask user import` ÷ only validating their addresses", 4.0, "times"),
+            ("again", "importing the same file again, minus reading it", 1.5, "s"),
+            ("wait", "the longest wait for a save in the meantime", 500, "ms"),
+            ("peak", "peak memory of the import", 150, "MB"),
         )
     ),
 )  # fmt: skip

@@ -37,7 +37,7 @@ HANDLE = "agreed"
 
 
 def sync_and_read(app: Flask, rounds: int) -> dict[str, float]:
-    """Return seconds of processor time, medians: a sync without a difference, and reading what it has to read."""
+    """Return seconds of processor time, medians: a sync without changes, and reading its input."""
     return _sync_and_read(app, rounds, time.process_time)
 
 
@@ -157,7 +157,7 @@ def slowest_and_home(app: Flask, rounds: int) -> dict[str, Any]:
 
 
 def sync_of_a_committee(app: Flask, rounds: int) -> dict[str, float]:
-    """Return the seconds of processor time that a sync without a difference takes of a list that ten may see."""
+    """Return the seconds of processor time that a sync without changes takes, of a list that ten may see."""
     portal: Portal = app.extensions["portal"]
     committee = portal.catalogue().get("committee")
     manager = portal.open_list_manager(committee)
