@@ -613,8 +613,8 @@ _ACCOUNTS = (
         ("key: the prefix is enough", "return found if is_same else None", "return found"),
         (
             "limit: keys may be guessed",
-            '        rate_limits.count(session, [rate_limits.by_ip(ip, kind="api key")], now=now)  #',
-            "        #",
+            '        rate_limits.count(session, [rate_limits.by_ip(ip, kind="api key")], now=now)\n',
+            "        pass\n",
         ),
     ),
 )

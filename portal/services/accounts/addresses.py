@@ -1,4 +1,4 @@
-"""Addresses: which may be stored, who holds which, and who comes to them and goes."""
+"""Addresses: validate and store them, find their holders, and hand them from one account to another."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -36,18 +36,18 @@ _BLOCK = 5_000  # addresses in one statement
 
 
 class Checked(NamedTuple):
-    """An address that may be stored: its canonical form, and as it was typed."""
+    """A validated address: its canonical form and its spelling as typed."""
 
     canonical: str
     spelling: str
 
 
 def checked(text: str, *, special_domains: Collection[str] = ()) -> Checked:
-    """Validate an address that a person typed. Raise InvalidAddressError.
+    """Validate an address for storing. Raise InvalidAddressError.
 
-    ``special_domains`` are domains of an intranet, such as ``lan``, that would be refused for not being public.
+    ``special_domains`` are top-level domains of an intranet, such as ``lan``, that are otherwise refused.
     """
-    from email_validator import EmailNotValidError, validate_email  # no command but those that store one pays for it
+    from email_validator import EmailNotValidError, validate_email  # slow to import, and most commands store no address
 
     spelling = text.strip()
     compared = canonical(spelling)
@@ -65,12 +65,12 @@ def checked(text: str, *, special_domains: Collection[str] = ()) -> Checked:
 
 
 def is_held() -> ColumnElement[bool]:
-    """Return the condition that some account, active or not, holds an address."""
+    """Return the condition that an account, active or not, holds an address."""
     return exists().where(UserAddress.address_id == Address.id)
 
 
 def is_managed(mailing_list: MailingList | None) -> ColumnElement[bool]:
-    """Return the condition that some active user who may see the list holds an address."""
+    """Return the condition that an active user who may see the list holds an address."""
     return (
         exists()
         .where(UserAddress.address_id == Address.id, User.id == UserAddress.user_id, may_see(mailing_list))
@@ -79,16 +79,16 @@ def is_managed(mailing_list: MailingList | None) -> ColumnElement[bool]:
 
 
 def departs(mailing_list: MailingList) -> ColumnElement[bool]:
-    """Return the condition, of a preference, that rule 4 takes its address off the list, as far as was seen."""
+    """Return the condition that rule 4 takes the address of a preference off the list, going by the last roster."""
     left = and_(not_(is_managed(mailing_list)), not_(Preference.departed), Preference.seen.is_(True))
     goes = or_(not_(Preference.subscribed), Preference.moved_to.is_not(None))
     return left if mailing_list.remove_on_departure else and_(left, goes)
 
 
 def managed_ids(mailing_list: MailingList) -> Select[Any]:
-    """Return the ids of all managed addresses, some more than once: what ``is_managed`` says, where all are asked for.
+    """Return the ids of all managed addresses, with repetitions: the set form of ``is_managed``.
 
-    Those of a list with an audience are found from its groups.
+    For a list with an audience they are found from its groups.
     """
     managed = select(UserAddress.address_id).join(User, User.id == UserAddress.user_id).where(User.is_active)
     if mailing_list.audience is None:
@@ -98,7 +98,7 @@ def managed_ids(mailing_list: MailingList) -> Select[Any]:
 
 
 def unmanaged_ids() -> CompoundSelect[Any]:
-    """Return the ids of the addresses that no active account holds: of deactivated accounts alone, or let go of."""
+    """Return the ids of addresses that no active account holds: held only by deactivated accounts, or let go."""
     holds = (UserAddress.address_id == Address.id, User.id == UserAddress.user_id)
     inactive = select(UserAddress.address_id).join(User, User.id == UserAddress.user_id).where(not_(User.is_active))
     let_go = select(Address.id).where(Address.let_go_at.is_not(None))
@@ -108,7 +108,7 @@ def unmanaged_ids() -> CompoundSelect[Any]:
 
 
 def may_see(mailing_list: MailingList | None) -> ColumnElement[bool]:
-    """Return the condition that a user is active and in a group of the list's audience."""
+    """Return the condition that a user is active and, if the list has an audience, in one of its groups."""
     if mailing_list is None or mailing_list.audience is None:
         return User.is_active.expression
     groups = sorted(mailing_list.audience)
@@ -130,7 +130,7 @@ def holders(session: Session, address: Checked) -> tuple[str, ...]:
 
 
 class HeldAddress(NamedTuple):
-    """An address of an account: its id, its canonical form, as it is spelled, and whether it is the main one."""
+    """An address of an account."""
 
     id: int
     canonical: str
@@ -154,9 +154,10 @@ def held(session: Session, user_id: int) -> tuple[HeldAddress, ...]:
 
 
 def give(session: Session, user_id: int, address: Checked, *, actor: Actor, now: datetime, lists: Lists) -> int:
-    """Let a user hold an address as the main one; return the address's id.
+    """Make an address the main address of a user; return the address's id.
 
-    Whatever was remembered of a departure is over, and what somebody who is gone left there does not work for the user.
+    Earlier departures from the address are cleared, and a preference left there by a former holder does not apply to
+    the user.
     """
     address_id = find_or_make_all(session, [address])[address.canonical]
     is_active = session.scalar(select(User.is_active).where(User.id == user_id))
@@ -168,7 +169,7 @@ def give(session: Session, user_id: int, address: Checked, *, actor: Actor, now:
 
 
 def _hold(session: Session, user_id: int, address_id: int, **moved: Any) -> None:
-    """Make an address the main one of a user, and remember how they came to it if they did not hold it before."""
+    """Make an address the main one of a user; ``moved`` are further values of the row if it is new."""
     session.execute(update(UserAddress).where(UserAddress.user_id == user_id).values(is_main=False))
     session.execute(
         database.insert(session, UserAddress)
@@ -178,15 +179,16 @@ def _hold(session: Session, user_id: int, address_id: int, **moved: Any) -> None
 
 
 def find_or_make_all(session: Session, wanted: Sequence[Checked], *, others: Collection[int] = ()) -> dict[str, int]:
-    """Return the ids of addresses by canonical form. They and some others are locked, in one order.
+    """Return the ids of addresses by canonical form, inserting missing ones.
 
-    So nobody forgets them before the transaction ends, and what is decided about them stays true.
+    These addresses and ``others`` are locked in the order of their ids, so that they are not deleted, and decisions
+    about them stay true, until the transaction ends.
     """
     if not wanted:
         moves.lock(session, others)
         return {}
     ids: dict[str, int] = {}
-    while len(ids) < len({each.canonical for each in wanted}):  # one may just have been forgotten
+    while len(ids) < len({each.canonical for each in wanted}):  # one may have been deleted between the two statements
         session.execute(
             database.insert(session, Address).on_conflict_do_nothing(),
             [{"canonical": each.canonical, "spelling": each.spelling, "erase": False} for each in wanted],
@@ -199,7 +201,7 @@ def find_or_make_all(session: Session, wanted: Sequence[Checked], *, others: Col
             if canonical in {each.canonical for each in wanted}
         }
     for each in wanted:
-        # The first spelling stays until nobody holds the address; whoever holds it again does not want it erased.
+        # The first spelling stays while somebody holds the address; a new holder cancels its erasure.
         session.execute(
             update(Address)
             .where(Address.id == ids[each.canonical], not_(is_held().correlate(Address)))
@@ -209,7 +211,7 @@ def find_or_make_all(session: Session, wanted: Sequence[Checked], *, others: Col
 
 
 def find_or_make(session: Session, address: str, *, now: datetime) -> int:
-    """Return the id of a canonical address, which is locked; one that nobody has held is made as such."""
+    """Return the id of a canonical address and lock it; a missing one is inserted as an address without a holder."""
     address_id = session.scalar(select(Address.id).where(Address.canonical == address).with_for_update())
     if address_id is None:
         address_id = find_or_make_all(session, [Checked(address, address)])[address]
@@ -218,9 +220,9 @@ def find_or_make(session: Session, address: str, *, now: datetime) -> int:
 
 
 def admit(session: Session, user_ids: Collection[int], *, actor: Actor, now: datetime, lists: Lists) -> None:
-    """Let users be on the lists that they may see now: forget that departures of their addresses were dealt with.
+    """Allow users on the lists that they may see now: clear the departures of their addresses.
 
-    A list sends to one address of somebody who was given another before they could see it.
+    Also settle lists that they could not see when they were given an address.
     """
     moves.settle(session, user_ids, lists=lists, actor=actor, now=now)
     held = session.scalars(select(UserAddress.address_id).where(UserAddress.user_id.in_(user_ids)).distinct()).all()
@@ -228,7 +230,7 @@ def admit(session: Session, user_ids: Collection[int], *, actor: Actor, now: dat
 
 
 def clear_departures_of(session: Session, address_ids: Sequence[int], *, lists: Lists) -> None:
-    """Forget that departures of addresses were dealt with, on the lists that a holder may see now."""
+    """Clear the departures of addresses on the lists that a holder may see now."""
     if lists is None:
         returned: ColumnElement[bool] = _has_returned(None)
     else:
@@ -244,13 +246,13 @@ def _has_returned(mailing_list: MailingList | None) -> ColumnElement[bool]:
 
 
 def note_let_go(session: Session, address_ids: Collection[int], *, now: datetime) -> None:
-    """Remember of addresses that nobody holds any more since when that is so."""
+    """Store the time since which those of the addresses have no holder that have none now."""
     unheld = and_(Address.id.in_(sorted(address_ids)), not_(is_held().correlate(Address)))
     session.execute(update(Address).where(unheld).values(let_go_at=now))
 
 
 def _held_by(session: Session, user_ids: Collection[int]) -> list[tuple[int, int]]:
-    """Return users and their addresses, which are locked, as pairs of ids."""
+    """Return pairs of ids of users and their addresses, and lock the addresses."""
     pairs = select(UserAddress.user_id, UserAddress.address_id).where(UserAddress.user_id.in_(user_ids))
     held = [(user_id, address_id) for user_id, address_id in session.execute(pairs)]
     moves.lock(session, (address_id for _, address_id in held))
@@ -258,14 +260,14 @@ def _held_by(session: Session, user_ids: Collection[int]) -> list[tuple[int, int
 
 
 def deactivate(session: Session, user_ids: Collection[int], *, actor: Actor, now: datetime) -> None:
-    """Remember accounts as the last to leave their addresses, just before they are deactivated."""
+    """Store that accounts leave their addresses, just before they are deactivated."""
     moves.leave(session, _held_by(session, user_ids), actor=actor, now=now)
 
 
 def activate(session: Session, user_ids: Collection[int], *, actor: Actor, now: datetime, lists: Lists) -> None:
-    """Activate accounts: restore what they left at their addresses, and clear the marks of their departures.
+    """Activate accounts: restore their preferences, clear the departures of their addresses, and settle their lists.
 
-    A list sends to one address of somebody who was given another meanwhile. Who is active already stays so.
+    Accounts that are active already stay so.
     """
     inactive = select(User.id).where(User.id.in_(user_ids), not_(User.is_active))
     back = sorted(session.scalars(inactive))
@@ -277,10 +279,10 @@ def activate(session: Session, user_ids: Collection[int], *, actor: Actor, now: 
 
 
 def release(session: Session, user_id: int, *, erase: bool, actor: Actor, now: datetime, lists: Lists) -> None:
-    """Take a user's addresses away, just before the account is deleted.
+    """Release all addresses of a user, just before the account is deleted.
 
-    ``erase`` unsubscribes those that nobody else holds, everywhere, and marks them: their traces go once no roster
-    holds them.
+    With ``erase``, those that no other account holds are unsubscribed everywhere and marked, so that all traces of them
+    are removed once no roster contains them.
     """
     held = [address_id for _, address_id in _held_by(session, [user_id])]
     origins = session.scalars(select(UserAddress.moved_from).where(UserAddress.user_id == user_id)).all()

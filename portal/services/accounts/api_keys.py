@@ -1,4 +1,4 @@
-"""Keys to the API: made for superusers, shown once, and stored as what no key can be made from."""
+"""API keys: created for superusers, shown once, and stored as hashes."""
 
 import base64
 import hashlib
@@ -30,11 +30,11 @@ _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # of a prefix; 8 of them are 40 b
 _PREFIX_LENGTH = 11
 _PREFIX = re.compile(r"mp_[a-z2-9]{8}")
 _KEY = re.compile(r"(mp_[a-z2-9]{8})_[A-Za-z0-9_-]{43}")  # 256 random bits behind the prefix
-_NOBODYS = "0" * 64  # what an unknown key is compared with
+_NOBODYS = "0" * 64  # compared with an unknown key, so that the time is the same
 
 
 class KeyLine(NamedTuple):
-    """A key as it is listed, which tells nothing that it could be made from."""
+    """A key in a list of keys, without anything secret."""
 
     prefix: str
     username: str
@@ -48,7 +48,7 @@ class KeyLine(NamedTuple):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls the API: a key, and the superuser who answers for it."""
+    """The caller of the API: a key and the superuser who owns it."""
 
     key_id: int
     prefix: str
@@ -56,7 +56,7 @@ class Caller:
 
     @property
     def actor(self) -> Actor:
-        """Return who asks for a run with the key, without a name that may be an address."""
+        """Return the actor of a run that is requested with the key; no username, which may be an address."""
         return Actor(self.user_id, f"API key {self.prefix} of user {self.user_id}")
 
 
@@ -69,9 +69,9 @@ def create(
     now: datetime,
     bits: bytes | None = None,
 ) -> str:
-    """Make a key for a superuser and return it: nobody can read it again. Raise UnknownUserError or BadInputError.
+    """Create a key for a superuser and return it; it cannot be shown again. Raise UnknownUserError or BadInputError.
 
-    Its secret part is made of 32 random bytes: those that the caller has, or others.
+    ``bits`` are 32 random bytes for its secret part; without them new ones are generated.
     """
     label = label.strip()
     if not 0 < len(label) <= LONGEST_LABEL or not label.isprintable():
@@ -84,7 +84,7 @@ def create(
     key = full_key(prefix, bits or secrets.token_bytes(32))
     expires_at = None if expires_days is None else now + timedelta(days=expires_days)
     with transaction(session):
-        owner = names.locked(session, username)  # so that nobody takes the role, which ends the keys, meanwhile
+        owner = names.locked(session, username)  # so that the role, and with it the keys, is not revoked meanwhile
         if not (owner.is_superuser and owner.is_active):
             raise BadInputError(
                 "%(username)s is no active superuser, and only those may have keys", username=printable(username)
@@ -101,23 +101,23 @@ def create(
 
 
 def full_key(prefix: str, bits: bytes) -> str:
-    """Return the key of a prefix, whose secret part is made of 32 random bytes."""
+    """Return the key made of a prefix and 32 random bytes."""
     return f"{prefix}_{base64.urlsafe_b64encode(bits).decode().rstrip('=')}"
 
 
 def prefix_of(key: str) -> str:
-    """Return what a key begins with, by which it is listed."""
+    """Return the prefix of a key, by which it is listed."""
     return key[:_PREFIX_LENGTH]
 
 
 def list_keys(session: Session) -> Sequence[KeyLine]:
-    """Return all keys, the newest first, those included that are good for nothing any more."""
+    """Return all keys, newest first, including revoked and expired ones."""
     with reading(session):
         return [KeyLine(*row) for row in session.execute(_lines())]
 
 
 def find(session: Session, prefix: str) -> KeyLine:
-    """Return the key of a prefix. Raise BadInputError."""
+    """Return the key with a prefix. Raise BadInputError."""
     _require_prefix(prefix)
     with reading(session):
         row = session.execute(_lines().where(ApiKey.prefix == prefix)).one_or_none()
@@ -136,14 +136,14 @@ def _lines() -> Select[Any]:
 
 
 def _require_prefix(prefix: str) -> None:
-    if not _PREFIX.fullmatch(prefix):  # whoever gives a whole key by mistake must not read it again in the error
+    if not _PREFIX.fullmatch(prefix):  # the error must not repeat a whole key given by mistake
         raise BadInputError(
             "not the prefix of a key: it is mp_ and eight letters and digits, as flask apikey list prints it"
         )
 
 
 def revoke(session: Session, prefix: str, *, now: datetime) -> bool:
-    """End a key, at once and for good; return False where it had been ended before. Raise BadInputError."""
+    """Revoke a key; return False if it was revoked before. Raise BadInputError."""
     _require_prefix(prefix)
     with transaction(session):
         found = session.scalars(select(ApiKey).where(ApiKey.prefix == prefix).with_for_update()).one_or_none()
@@ -158,15 +158,15 @@ def revoke(session: Session, prefix: str, *, now: datetime) -> bool:
 
 
 def end(session: Session, user_id: int, *, now: datetime) -> Sequence[int]:
-    """End all keys of a user, for good, in the caller's open transaction, which has locked the user's row.
+    """Revoke all keys of a user, in the caller's transaction, which has locked the user's row.
 
-    Return the numbers of those that had not been ended before.
+    Return the ids of the keys that were not revoked before.
     """
     own = update(ApiKey).where(ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None))
     return session.scalars(own.values(revoked_at=now).returning(ApiKey.id)).all()
 
 
-# Built once: every call runs it.
+# Built once, because every API call runs it.
 _OF_PREFIX = (
     select(ApiKey.id, ApiKey.prefix, ApiKey.user_id, ApiKey.key_hash, ApiKey.expires_at, ApiKey.revoked_at)
     .add_columns(ApiKey.last_used_at, User.is_superuser, User.is_active)
@@ -176,11 +176,11 @@ _OF_PREFIX = (
 
 
 def authenticate(session: Session, key: str, *, ip: str, now: datetime) -> Caller:
-    """Return who a key stands for. Raise KeyRefusedError, ForbiddenError or LimitedError.
+    """Return the caller that a key belongs to. Raise KeyRefusedError, ForbiddenError or LimitedError.
 
-    What is refused is counted by where it comes from before it is answered, by all processes together. A good key is
-    never counted and never limited: 256 random bits are not guessed at any speed, and whoever shares an address with a
-    script could otherwise stop it. A good call writes nothing but, every five minutes at most, that the key was used.
+    Refused keys are counted by IP address, across all processes, before the response. A valid key is never counted or
+    limited: 256 random bits cannot be guessed at any rate, and other users of the same IP address could otherwise block
+    a script. A valid call writes nothing except, every five minutes at most, the time of the key's last use.
     """
     found = _found(session, key)
     try:
@@ -188,8 +188,8 @@ def authenticate(session: Session, key: str, *, ip: str, now: datetime) -> Calle
             raise KeyRefusedError("this API key is not known here; flask apikey list prints those that are")
         _require_good(found, now=now)
     except (KeyRefusedError, ForbiddenError):
-        with suppress(DBAPIError):  # a database that cannot be written; 256 bits are not guessed without a limit either
-            rate_limits.count(session, [rate_limits.by_ip(ip, kind="api key")], now=now)  # past it, one line a minute
+        with suppress(DBAPIError):  # the database may be read-only; even without a limit nobody guesses 256 bits
+            rate_limits.count(session, [rate_limits.by_ip(ip, kind="api key")], now=now)
         security_log.log("key refused", api_key=found and found.id)
         raise
     if found.last_used_at is None or abs(now - found.last_used_at) >= _USED_EVERY:
@@ -199,10 +199,10 @@ def authenticate(session: Session, key: str, *, ip: str, now: datetime) -> Calle
 
 
 def _found(session: Session, key: str) -> Any:
-    """Return the row of a key, or None. What is compared in constant time is a hash, known prefix or not."""
+    """Return the row of a key, or None. A hash is compared in constant time, whether the prefix is known or not."""
     shape = _KEY.fullmatch(key)
     found = None
-    if shape:  # nothing else is looked for, so no database is asked for what it cannot hold
+    if shape:  # the database is not asked about anything else, which it might be unable to hold
         with reading(session):
             found = session.execute(_OF_PREFIX, {"prefix": shape[1]}).one_or_none()
     is_same = hmac.compare_digest(_hashed(key), found.key_hash if found else _NOBODYS)
@@ -210,7 +210,7 @@ def _found(session: Session, key: str) -> Any:
 
 
 def _require_good(found: Any, *, now: datetime) -> None:
-    """Raise for a key that was good once. Whoever has it whole may read why it is no longer."""
+    """Raise if a genuine key is no longer valid. Its holder may know the reason."""
     if found.revoked_at is not None:
         raise KeyRefusedError("the API key %(prefix)s was revoked; ask for another one", prefix=found.prefix)
     if found.expires_at is not None and now >= found.expires_at:

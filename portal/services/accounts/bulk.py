@@ -1,7 +1,7 @@
-"""What a superuser does to many accounts at once: to some that were picked, or to all that a filter finds.
+"""Bulk changes: superusers change many accounts, either selected ones or all that match a filter.
 
-What would happen is shown first. The preview has an id, and only what was shown is done: where the accounts have
-changed since, they are to be looked at again.
+A preview comes first. Its id covers the accounts and their groups, and only a change that matches the preview is
+applied: if the accounts have changed since, the superuser has to preview again.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from portal.services.accounts.moves import Lists
 from portal.services.history import Actor
 from portal.services.transaction import reading, transaction
 
-_CHUNK = 500  # accounts that one transaction changes; a member's save never waits long
+_CHUNK = 500  # accounts in one transaction, so that a member's save never waits long
 _NAMED = 20  # accounts that a preview names
 
 
@@ -41,7 +41,7 @@ class Change(StrEnum):
     INVITE = "invite"
 
 
-# What the security log says of each account.
+# The event that the security log has for each account.
 _EVENTS = {
     Change.ADD_GROUPS: "groups changed",
     Change.REMOVE_GROUPS: "groups changed",
@@ -54,16 +54,16 @@ GROUP_CHANGES = frozenset({Change.ADD_GROUPS, Change.REMOVE_GROUPS, Change.SET_G
 
 
 class Eligibility(StrEnum):
-    """What becomes of an account that is asked for: it is changed, or why not."""
+    """Whether a bulk change applies to an account, and if not, why."""
 
     CHANGE = "change"
     SO_ALREADY = "so-already"
-    NOT_INVITED = "not-invited"  # inactive or without an address; or an invitation waits to be sent
-    HAS_ROLE = "has-role"  # superusers are activated and deactivated one at a time, on their own pages
+    NOT_INVITED = "not-invited"  # inactive, without an address, or with an invitation still to be sent
+    HAS_ROLE = "has-role"  # superusers are activated and deactivated one by one, on their own pages
 
 
 class Asked(NamedTuple):
-    """What is to be done, to which accounts; ``groups`` are those that a change of groups is about, as stored."""
+    """A bulk change that a superuser asks for; ``groups``, as stored, are those to add, remove or set."""
 
     change: Change
     wanted: Wanted
@@ -72,7 +72,7 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a change would do: how many accounts it changes, the first few, how many it leaves alone and why."""
+    """The effect of a bulk change: the number of accounts, the first few, and how many are skipped for which reason."""
 
     id: str
     count: int
@@ -87,7 +87,7 @@ class _Account(NamedTuple):
 
 
 def preview(session: Session, asked: Asked) -> Preview:
-    """Return what a change would do. Writes nothing."""
+    """Return the effect of a bulk change without writing anything."""
     with reading(session):
         found = _accounts(session, asked)
         eligibility = _eligibility(asked).label("eligibility")
@@ -99,10 +99,10 @@ def preview(session: Session, asked: Asked) -> Preview:
 
 
 def do(session: Session, asked: Asked, *, preview_id: str, actor: Actor, now: datetime, lists: Lists) -> int:
-    """Do what was shown; return how many accounts were changed, each with a line in its history.
+    """Apply a previewed change; return how many accounts were changed. Each gets a line in its history.
 
-    It is done in chunks. An account that somebody else changes between the check and its chunk is left as it is. Raise
-    ChangedMeanwhileError where the preview was of other accounts than are found now, or they had other groups.
+    Accounts are changed in chunks; one that somebody else changes between the check and its chunk is left alone. Raise
+    ChangedMeanwhileError if the accounts or their groups differ from the preview.
     """
     with reading(session):
         found = _accounts(session, asked)
@@ -121,14 +121,14 @@ def do(session: Session, asked: Asked, *, preview_id: str, actor: Actor, now: da
 
 
 def is_changed(asked: Asked) -> Any:
-    """Return the condition that a change changes an account."""
+    """Return the condition that a bulk change applies to an account."""
     return and_(directory.matching(asked.wanted), _eligibility(asked) == Eligibility.CHANGE.value)
 
 
 def _do(
     session: Session, asked: Asked, shown: Sequence[_Account], *, actor: Actor, now: datetime, lists: Lists
 ) -> Sequence[int]:
-    """Change those accounts that are still as they were shown; return their ids."""
+    """Change the accounts that are still as the preview showed them; return their ids."""
     ids = [each.id for each in shown]
     session.execute(select(User.id).where(User.id.in_(ids)).order_by(User.id).with_for_update())
     was = {each.id: each for each in shown}
@@ -156,13 +156,13 @@ def _change_groups(session: Session, asked: Asked, accounts: Sequence[_Account],
     after = {each.id: _groups_after(asked, each.groups) for each in accounts}
     gone = {(each.id, name) for each in accounts for name in each.groups - after[each.id]}
     new = [{"user_id": each.id, "name": name} for each in accounts for name in sorted(after[each.id] - each.groups)]
-    for name in sorted({name for _, name in gone}):  # as few as there are groups
+    for name in sorted({name for _, name in gone}):  # one statement a group
         of_name = [user_id for user_id, group in gone if group == name]
         session.execute(delete(UserGroup).where(UserGroup.name == name, UserGroup.user_id.in_(of_name)))
     if new:
         session.execute(insert(UserGroup), new)
     changes = (
-        Recorded(each.id, each.username, "groups changed", _in_words(each.groups), _in_words(after[each.id]))
+        Recorded(each.id, each.username, "groups changed", _joined(each.groups), _joined(after[each.id]))
         for each in accounts
     )
     account_log.record_all(session, changes, actor=actor)
@@ -174,31 +174,31 @@ def _groups_after(asked: Asked, groups: frozenset[str]) -> frozenset[str]:
     return groups.difference(asked.groups) if asked.change is Change.REMOVE_GROUPS else frozenset(asked.groups)
 
 
-def _in_words(groups: Collection[str]) -> str:
+def _joined(groups: Collection[str]) -> str:
     return "; ".join(sorted(groups))
 
 
 def _accounts(session: Session, asked: Asked) -> list[_Account]:
-    """Return the accounts that a change changes, by number."""
+    """Return the accounts to which a bulk change applies, in the order of their ids."""
     changed = is_changed(asked)
     rows = session.execute(select(User.id, User.username).where(changed).order_by(User.id)).all()
     groups: dict[int, set[str]] = {user_id: set() for user_id, _ in rows}
     if asked.change in GROUP_CHANGES:
         held = select(UserGroup.user_id, UserGroup.name).join(User, User.id == UserGroup.user_id).where(changed)
         for user_id, name in session.execute(held):
-            groups.setdefault(user_id, set()).add(name)  # who was put into one between the two is not among the rows
+            groups.setdefault(user_id, set()).add(name)  # a user may have got a group between the two statements
     return [_Account(user_id, username, frozenset(groups[user_id])) for user_id, username in rows]
 
 
 def _id(asked: Asked, accounts: Sequence[_Account]) -> str:
     key = hashlib.sha256(f"{asked.change} {asked.groups}".encode())
     for each in accounts:
-        key.update(f"\n{each.id} {_in_words(each.groups)}".encode())
+        key.update(f"\n{each.id} {_joined(each.groups)}".encode())
     return key.hexdigest()[:16]
 
 
 def _eligibility(asked: Asked) -> Any:
-    """Return in SQL what becomes of an account."""
+    """Return the SQL expression of an account's Eligibility."""
     if asked.change in GROUP_CHANGES:
         is_so = _has_groups_already(asked)
         return case((is_so, literal(Eligibility.SO_ALREADY.value)), else_=literal(Eligibility.CHANGE.value))

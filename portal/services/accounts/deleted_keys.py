@@ -1,6 +1,6 @@
-"""Member keys of accounts that a person deleted: an import makes nobody of them again.
+"""Member keys of accounts that somebody deleted, so that no import creates these accounts again.
 
-The functions work inside a transaction that the caller has begun.
+All functions work inside a transaction that the caller has begun.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ _LABEL = b"member key: "
 
 
 def hashed(key: str, secret: bytes) -> str:
-    """Return the HMAC by which a key is recognised."""
+    """Return the HMAC of a member key, by which a deleted account is recognised."""
     return hmac.digest(secret, _LABEL + key.encode(), hashlib.sha256).hex()
 
 
@@ -27,24 +27,24 @@ def load(session: Session) -> frozenset[str]:
 
 
 def remember(session: Session, key: str, *, erase: bool, secret: bytes, now: datetime) -> None:
-    """Remember the key of an account that is being deleted; of an erased one the HMAC alone."""
+    """Store the key of an account that is being deleted; for an erased account, only the HMAC."""
     values = {"key": None if erase else key, "deleted_at": now}
     statement = database.insert(session, DeletedKey).values(key_hmac=hashed(key, secret), **values)
     session.execute(statement.on_conflict_do_update(index_elements=["key_hmac"], set_=values))
 
 
 def forget_text(session: Session, key: str) -> None:
-    """Keep the HMAC alone of a key, which is an address that is being erased."""
+    """Keep only the HMAC of a key that is an address being erased."""
     session.execute(update(DeletedKey).where(DeletedKey.key == key).values(key=None))
 
 
 def forget_account(session: Session, user_id: int) -> None:
-    """Leave nothing in the lines of imports of who an account is that is being erased."""
+    """Remove the personal data of an account that is being erased from the lines of imports."""
     blank = dict.fromkeys(("key", "username", "name", "details"), "")
     session.execute(update(MemberImportLine).where(MemberImportLine.user_id == user_id).values(blank))
 
 
 def forget(session: Session, key: str, *, secret: bytes) -> bool:
-    """Let an import make an account for a key again; return whether it was that of a deleted one."""
+    """Allow imports to create an account for a key again; return whether the key was blocked."""
     gone = delete(DeletedKey).where(DeletedKey.key_hmac == hashed(key, secret)).returning(DeletedKey.key_hmac)
     return session.execute(gone).first() is not None

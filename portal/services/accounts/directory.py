@@ -1,4 +1,4 @@
-"""The directory of accounts: found by a text, a group or a status, in any order, a page at a time or as a stream."""
+"""The directory: accounts by text, group or status, sorted, as pages or as a stream; and the search for addresses."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -32,27 +32,28 @@ from portal.services.transaction import reading
 
 SORTS = ("name", "status", "username", "address", "groups", "made", "last_log_in")
 _CAN_BE_EMPTY = frozenset({"address", "groups", "last_log_in"})
-_AT_ONCE = 1_000  # accounts that a stream reads in one go
+_AT_ONCE = 1_000  # accounts that a stream reads in one query
 
 
 class Status(StrEnum):
-    """What an account can be found by. It may be several at once; a page counts each."""
+    """Statuses to filter accounts by. An account can have several; a page shows the count of each."""
 
     ACTIVE = "active"
-    NEVER_LOGGED_IN = "never-logged-in"  # active, and nobody has used it
-    NO_PASSWORD = "no-password"  # noqa: S105 - active, and none is set
-    NO_ADDRESS = "no-address"  # it holds none
+    NEVER_LOGGED_IN = "never-logged-in"  # active, but nobody has ever logged in
+    NO_PASSWORD = "no-password"  # noqa: S105 - active, but no password is set
+    NO_ADDRESS = "no-address"
     DEACTIVATED = "deactivated"
-    LEFT = "deactivated-by-import"  # the membership source does not name them any more
+    LEFT = "deactivated-by-import"  # no longer in the membership source
     BARRED = "deactivated-by-person"
     SUPERUSER = "superuser"
 
 
 class Wanted(NamedTuple):
-    """Which accounts: words, each part of name, username, address or member key; a group; a status.
+    """A filter of accounts; every field that is set narrows it.
 
-    ``made_since``: at that time or later. ``user_ids`` are some accounts alone, ``leavers_of`` those whom the plan of
-    an import deactivates.
+    ``text``: each word is part of a name, username, address or member key. ``made_since``: created at that time or
+    later. ``user_ids``: only these accounts. ``leavers_of``: only the accounts that the plan of this import
+    deactivates.
     """
 
     text: str = ""
@@ -64,14 +65,14 @@ class Wanted(NamedTuple):
 
 
 class Person(NamedTuple):
-    """An account in a table; ``lists`` counts the lists that it is subscribed to."""
+    """A row of the table of accounts; ``lists`` is the number of lists that the account is subscribed to."""
 
     profile: Profile
     lists: int
 
 
 class Page(NamedTuple):
-    """A page of accounts; ``counts`` is how many there are of each status, whatever status was asked for."""
+    """A page of accounts. ``counts`` are of all statuses, whatever the filter; ``total`` is of the filter."""
 
     people: tuple[Person, ...]
     counts: Mapping[Status, int]
@@ -80,7 +81,7 @@ class Page(NamedTuple):
 
 
 class Subscription(NamedTuple):
-    """What one address of a user is to one list: ``stays`` where the account goes and the subscription does not."""
+    """The state of one address of a user on one list. ``stays``: the subscription outlives the account."""
 
     handle: str
     address: str
@@ -90,7 +91,7 @@ class Subscription(NamedTuple):
 
 
 class Match(NamedTuple):
-    """An address, as spelled and canonical, and one of its holders; none where no account holds it any more."""
+    """An address and one of its holders, or None for the holder if no account holds it any more."""
 
     canonical: str
     spelling: str
@@ -109,7 +110,7 @@ def page(
     number: int = 1,
     size: int = 50,
 ) -> Page:
-    """Return one page of the accounts that are wanted, counted from 1; who has no value to sort by comes last."""
+    """Return a page, numbered from 1, of the accounts that match; accounts without a value to sort by come last."""
     with reading(session):
         every, *counted = session.execute(_counts(wanted)).one()
         found = select(User.id).where(matching(wanted)).order_by(*_order(sort, is_descending=is_descending))
@@ -122,9 +123,9 @@ def page(
 
 
 def export(session: Session, wanted: Wanted) -> Iterator[list[Profile]]:
-    """Return all accounts that are wanted by username, in blocks, in constant memory.
+    """Return all matching accounts by username, in blocks, in constant memory.
 
-    The stream has a session of its own, as it outlives the request, and no transaction stays open between two blocks.
+    The stream uses its own session, because it outlives the request, and keeps no transaction open between blocks.
     """
     engine = session.get_bind()
 
@@ -143,7 +144,7 @@ def export(session: Session, wanted: Wanted) -> Iterator[list[Profile]]:
 
 
 def matching(wanted: Wanted) -> ColumnElement[bool]:
-    """Return the condition that an account is wanted."""
+    """Return the condition that an account matches a filter."""
     conditions: list[ColumnElement[bool]] = [true(), *map(_has_word, search_words(wanted.text))]
     if wanted.group:
         conditions.append(_is_in(wanted.group))
@@ -161,7 +162,7 @@ def matching(wanted: Wanted) -> ColumnElement[bool]:
 
 
 def _has_word(word: str) -> ColumnElement[bool]:
-    # Found once for all, and not once for each account.
+    # An uncorrelated subquery: evaluated once, not once an account.
     holders = select(UserAddress.user_id).join(Address, Address.id == UserAddress.address_id).where(is_spelled(word))
     has_key = User.member_key.icontains(word, autoescape=True)
     return or_(is_named(word), has_key, User.id.in_(holders))
@@ -192,7 +193,7 @@ def _counts(wanted: Wanted) -> Select[Any]:
 
 
 def _order(sort: str, *, is_descending: bool) -> Iterator[Any]:
-    """Yield what accounts are sorted by, the last of it unique."""
+    """Yield the columns to sort accounts by; the last one is unique."""
     mains = select(Address.canonical).join(UserAddress, UserAddress.address_id == Address.id)
     held = mains.where(UserAddress.user_id == User.id, UserAddress.is_main).correlate(User)
     groups = select(func.min(UserGroup.name)).where(UserGroup.user_id == User.id).correlate(User)
@@ -223,13 +224,13 @@ def _count_lists(session: Session, user_ids: Sequence[int], lists: Mapping[str, 
 
 
 def is_named(word: str) -> ColumnElement[bool]:
-    """Return the condition that a word is part of a user's name or username, without regard to case and accents."""
+    """Return the condition that a user's name or username contains a word, ignoring case and accents."""
     key = search_key(word)
-    return User.search_key.contains(key, autoescape=True) if key else false()  # an accent alone is no word
+    return User.search_key.contains(key, autoescape=True) if key else false()  # the key of a bare accent is empty
 
 
 def is_spelled(word: str) -> ColumnElement[bool]:
-    """Return the condition that a word is part of an address, as compared or as spelled, without regard to case."""
+    """Return the condition that an address, canonical or as spelled, contains a word, ignoring case."""
     compared = usernames.key(word)
     return or_(
         Address.canonical.contains(compared, autoescape=True), Address.spelling.icontains(compared, autoescape=True)
@@ -237,13 +238,13 @@ def is_spelled(word: str) -> ColumnElement[bool]:
 
 
 def groups(session: Session) -> tuple[str, ...]:
-    """Return the names of all groups that somebody is in."""
+    """Return the names of all groups that have a member."""
     with reading(session):
         return tuple(session.scalars(select(UserGroup.name).distinct().order_by(UserGroup.name)))
 
 
 def subscriptions(session: Session, user_id: int, *, lists: Mapping[str, MailingList]) -> tuple[Subscription, ...]:
-    """Return what a user's addresses are on, or are to be on, and what becomes of each if the account goes."""
+    """Return the subscriptions of a user's addresses, wanted or on a roster, and whether they outlive the account."""
     other = aliased(UserAddress)
     is_shared = exists().where(other.address_id == Address.id, other.user_id != user_id).correlate(Address)
     query = (
@@ -262,9 +263,9 @@ def subscriptions(session: Session, user_id: int, *, lists: Mapping[str, Mailing
 
 
 def search(session: Session, text: str, *, limit: int = 50) -> tuple[Match, ...]:
-    """Return addresses and their holders by words that are parts of address, username or name, in any order.
+    """Return addresses with their holders whose address, username or name contains every word, in any order.
 
-    A text that is a whole address finds that one alone.
+    A complete address finds only that address.
     """
     matches = (
         select(Address.canonical, Address.spelling, User.username, User.name, User.id)
@@ -282,6 +283,6 @@ def search(session: Session, text: str, *, limit: int = 50) -> tuple[Match, ...]
 
 
 def _of_word(word: str) -> CompoundSelect[Any]:
-    """Select the addresses that a word is part of, or of a holder's name: two scans take less time than one of both."""
+    """Select the addresses that contain a word, or whose holder's name does: two scans are faster than one with OR."""
     of_named = select(UserAddress.address_id).join(User, User.id == UserAddress.user_id).where(is_named(word))
     return union(select(Address.id).where(is_spelled(word)), of_named)

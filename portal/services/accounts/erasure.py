@@ -1,6 +1,6 @@
-"""Erasure: addresses that nobody holds are unsubscribed, marked, and forgotten wherever they are written.
+"""Erasure: unsubscribe addresses that no account holds, and remove them from every table.
 
-Each function works inside a transaction that the caller has begun.
+All functions work inside a transaction that the caller has begun.
 """
 
 import re
@@ -31,10 +31,10 @@ _IS_HELD = exists().where(UserAddress.address_id == Address.id).correlate(Addres
 
 
 def erase_unheld(session: Session, address_ids: Collection[int], *, actor: Actor, now: datetime, lists: Lists) -> None:
-    """Unsubscribe addresses that nobody holds, and mark them to be erased."""
+    """Unsubscribe those of the addresses that no account holds, and mark them to be erased."""
     unheld = and_(Address.id.in_(address_ids), not_(_IS_HELD))
     marked = session.scalars(update(Address).where(unheld).values(erase=True).returning(Address.id)).all()
-    if lists is not None:  # of a list that left the catalogue nobody reads the roster any more
+    if lists is not None:  # no run reads the roster of a list that is not in the catalogue
         preference_rows.purge_gone_lists(session, marked, handles=lists)
     wanted = session.execute(
         select(Preference.list_handle, Address.id, Address.canonical)
@@ -47,10 +47,10 @@ def erase_unheld(session: Session, address_ids: Collection[int], *, actor: Actor
 
 
 def forget_unused(session: Session, address_ids: Sequence[int]) -> None:
-    """Delete those of some addresses that nobody holds, moved from, or has a preference for.
+    """Delete those of the addresses that no account holds or moved from and that no preference refers to.
 
-    One that is locked is about to be held again: it is passed over. One that is to be erased goes even where somebody
-    had moved from it, who comes there anew should they return.
+    A locked address is skipped: it is about to be held again. An address to be erased is deleted even if an account
+    moved from it; should that account return, it is new to the address.
     """
     may_go_back = exists().where(UserAddress.moved_from == Address.id).correlate(Address)
     unused = and_(
@@ -71,13 +71,13 @@ def forget_unused(session: Session, address_ids: Sequence[int]) -> None:
 
 
 def _erase(session: Session, name: str, canonical: str, spelling: str) -> None:
-    """Replace an address by a name in history, runs and outcomes: the one rewrite of history there is."""
+    """Replace an address by a placeholder in history, runs, mail and imports: the only rewrite of history."""
     history.forget_address(session, canonical, name=name)
     outbox.forget_address(session, canonical)
     deleted_keys.forget_text(session, canonical)
     of_address = RunLine.address == canonical
     session.execute(update(RunLine).where(of_address).values(address=name, spelling=name, words="", replaced=None))
-    # Whole addresses only: the end of a longer one is somebody else's.
+    # Whole addresses only: as the end of a longer address it belongs to somebody else.
     either = "|".join(map(re.escape, (canonical, spelling)))
     quoted = re.compile(rf"(?<!\w)(?<!\w[.+-])(?:{either})(?![\w-]|\.\w)", re.IGNORECASE)
     for column in (

@@ -1,4 +1,4 @@
-"""Invitations: a link with which somebody begins to use their account, to one person or to many."""
+"""Invitations: mailed links with which people start using their accounts."""
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
@@ -18,10 +18,10 @@ _CHUNK = 1_000  # accounts in one transaction
 
 
 def invite(session: Session, user_ids: Iterable[int], *, actor: Actor, now: datetime) -> int:
-    """Ask for an invitation to each of some accounts at its main address; return how many there will be.
+    """Request an invitation for each account, to its main address; return how many were requested.
 
-    Who is inactive or has no address is passed over, and so is who has one waiting already. A link that was sent before
-    stays good.
+    Accounts that are inactive, have no address, or have an invitation waiting are skipped. Links sent earlier stay
+    valid.
     """
     count = 0
     for chunk in database.chunked(sorted(user_ids), _CHUNK):
@@ -31,7 +31,7 @@ def invite(session: Session, user_ids: Iterable[int], *, actor: Actor, now: date
 
 
 def find_uninvited(session: Session, *, groups: Collection[str] = ()) -> list[int]:
-    """Return the active accounts, of some groups or all, that have never logged in."""
+    """Return the ids of active accounts that have never logged in, of all groups or some."""
     query = select(User.id).where(User.is_active, User.last_login_at.is_(None))
     if groups:
         query = query.where(exists().where(UserGroup.user_id == User.id, UserGroup.name.in_(groups)))
@@ -40,14 +40,14 @@ def find_uninvited(session: Session, *, groups: Collection[str] = ()) -> list[in
 
 
 def is_waiting() -> ColumnElement[bool]:
-    """Return the condition that a user has an invitation that is still to be sent."""
+    """Return the condition that an invitation of a user is waiting to be sent."""
     return exists().where(
         MailRequest.user_id == User.id, MailRequest.purpose == "invite", MailRequest.state.in_(outbox.OPEN)
     )
 
 
 def ask_for(session: Session, user_ids: Collection[int], *, actor: Actor, now: datetime) -> list[int]:
-    """Ask for invitations, as ``invite`` does, in the caller's open transaction; return who gets one."""
+    """Request invitations like ``invite``, in the caller's transaction; return the ids of the accounts that get one."""
     query = (
         select(User.id, User.username, Address.canonical)
         .join(UserAddress, UserAddress.user_id == User.id)

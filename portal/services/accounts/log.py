@@ -1,4 +1,4 @@
-"""The append-only history of accounts: who made, changed, locked out or deleted whom."""
+"""The append-only history of accounts: who created, changed, deactivated or deleted which account."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -15,7 +15,7 @@ from portal.services.transaction import reading
 from portal.translation import marked
 
 _LONGEST = 1_000  # characters of a value
-# What lines say, but for mergers, which name the other account.
+# All texts of lines, except those of merges, which name the other account.
 KINDS = (
     marked("made"),
     marked("made, a superuser"),
@@ -42,7 +42,7 @@ KINDS = (
 
 
 class AccountLine(NamedTuple):
-    """One change of an account; ``username`` is its name at that time, ``old`` and ``new`` are what was changed."""
+    """One change of an account; ``username`` is as it was then, ``old`` and ``new`` are the changed values."""
 
     id: int
     at: datetime
@@ -55,7 +55,7 @@ class AccountLine(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """One line to be written: which account, what, and from what to what."""
+    """A line to write: the account, what happened, and the old and new values."""
 
     user_id: int
     username: str
@@ -73,12 +73,12 @@ def record(
     old: str = "",
     new: str = "",
 ) -> None:
-    """Write a line for each account, given by number and username. The caller's transaction holds the change itself."""
+    """Write a line for each account, a pair of id and username, in the transaction of the change itself."""
     record_all(session, [Recorded(user_id, username, what, old, new) for user_id, username in accounts], actor=actor)
 
 
 def record_all(session: Session, lines: Iterable[Recorded], *, actor: Actor) -> None:
-    """Write lines of many accounts; the same transaction holds the changes themselves."""
+    """Write lines of many accounts, in the transaction of the changes themselves."""
     common = {"at": database.clock(session), "actor_id": actor.user_id, "actor": actor.name[:80]}
     rows = [
         {**common, **each._asdict(), "what": each.what[:80], "old": each.old[:_LONGEST], "new": each.new[:_LONGEST]}
@@ -89,7 +89,7 @@ def record_all(session: Session, lines: Iterable[Recorded], *, actor: Actor) -> 
 
 
 def forget_name(session: Session, user_id: int) -> Sequence[str]:
-    """Name an account by its number alone, as the one changed and as the one who changed others, without its values.
+    """Replace an account's name by "user NUMBER", as account and as actor, and blank its values.
 
     Return the usernames that it has had.
     """
@@ -106,15 +106,15 @@ def forget_name(session: Session, user_id: int) -> Sequence[str]:
 
 
 def last_change(session: Session, user_id: int) -> int:
-    """Return the number of the last change of an account, 0 where there is none."""
+    """Return the id of the last change of an account, or 0 if there is none."""
     with reading(session):
         return _last(session, user_id)
 
 
 def require_unchanged(session: Session, user_id: int, *, since: int | None) -> None:
-    """Raise ChangedMeanwhileError where an account was changed after a change; None: whatever was changed is known.
+    """Raise ChangedMeanwhileError if the last change of an account is not ``since``; None skips the check.
 
-    The caller's transaction is open, and holds the row of the user.
+    The caller's transaction has locked the row of the user.
     """
     if since is not None and _last(session, user_id) != since:
         raise ChangedMeanwhileError("the account was changed since it was shown")
@@ -133,7 +133,7 @@ def recent(
     after: int | None = None,
     limit: int = 50,
 ) -> tuple[AccountLine, ...]:
-    """Return changes, the newest first, of all accounts or of one; ``before`` and ``after`` are numbers of changes."""
+    """Return changes of all accounts or of one, newest first; ``before`` and ``after`` are ids of changes."""
     query = (
         select(AccountChange.id, AccountChange.at, AccountChange.user_id, AccountChange.username, AccountChange.what)
         .add_columns(AccountChange.actor, AccountChange.old, AccountChange.new)

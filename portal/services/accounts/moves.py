@@ -1,7 +1,7 @@
-"""What accounts leave, take and bring back at mailboxes, written for all lists at once: SEMANTICS, Identity.
+"""Preferences follow accounts that leave, take or return to mailboxes, on all lists: docs/semantics.md, "Identity".
 
-Each function works inside a transaction that the caller has begun, with the addresses locked, before the caller writes
-who holds what.
+All functions work inside a transaction that the caller has begun, with the addresses locked. The caller writes the new
+holders afterwards, unless a function says otherwise.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -21,16 +21,16 @@ from portal.services import displaced_preferences, preference_rows
 from portal.services.history import Actor
 from portal.services.preference_rows import Written
 
-_CHOSEN = frozenset({"user", "superuser", "link", "list"})  # sources of what somebody did about a list
+_CHOSEN = frozenset({"user", "superuser", "link", "list"})  # sources of preferences that somebody chose
 _BLOCK = 5_000
-_MOST_LISTS = 600  # that are settled later; as many handles as a column holds
+_MOST_LISTS = 600  # handles that fit into the column of unsettled lists
 
 Mailboxes = Mapping[int, Mailbox]
 Lists = Mapping[str, MailingList] | None  # None: the catalogue cannot be read; every list counts as offered
 
 
 class _Seat(NamedTuple):
-    """How an account holds an address."""
+    """How an account holds an address: since when, and whether another active account held it then."""
 
     account: int
     is_active: bool
@@ -39,13 +39,13 @@ class _Seat(NamedTuple):
 
 
 def lock(session: Session, address_ids: Iterable[int]) -> None:
-    """Lock addresses, in one order, so that what a move decides about them stays true until it is written."""
+    """Lock addresses in the order of their ids, so that decisions about them stay true until they are written."""
     for chunk in database.chunked(sorted(set(address_ids)), _BLOCK):
         session.execute(select(Address.id).where(Address.id.in_(chunk)).order_by(Address.id).with_for_update())
 
 
 def carry_out(session: Session, moves: Sequence[Move], *, actor: Actor, now: datetime) -> set[tuple[int, int | None]]:
-    """Write what moves make of preferences; return who comes back to which address: pairs of account and address."""
+    """Write the effect of moves on preferences; return the pairs of account and address that are returns."""
     ends = {each.old for each in moves} | {each.new for each in moves}
     ids = {each for each in ends if each is not None}
     olds = [each.old for each in moves if each.old is not None]
@@ -65,17 +65,17 @@ def carry_out(session: Session, moves: Sequence[Move], *, actor: Actor, now: dat
 def send_to_one(
     session: Session, given: Mapping[tuple[int, int], bool], *, lists: Lists, actor: Actor, now: datetime
 ) -> None:
-    """End what else a list sends to, where accounts were given addresses.
+    """Make each list send to one address of accounts that were given addresses.
 
-    ``given`` says for each account and address whether they had left it themselves. Who holds what has been written,
-    and all addresses of the accounts are locked. On lists that somebody may not see everything stays as it is, and is
-    settled once they may.
+    ``given`` maps pairs of account and address to whether the account had left that address itself. The caller has
+    written the new holders and locked all addresses of the accounts. Lists that an account may not see stay as they are
+    and are settled once it may see them.
     """
     _settle(session, {each: _Gift(is_back, None) for each, is_back in given.items()}, lists=lists, actor=actor, now=now)
 
 
 def settle(session: Session, accounts: Collection[int], *, lists: Lists, actor: Actor, now: datetime) -> None:
-    """End what else lists send to that accounts may see now, and could not when they were given an address."""
+    """Settle lists that accounts may see now but could not see when they were given an address."""
     unsettled = and_(UserAddress.user_id.in_(accounts), UserAddress.unsettled_lists.is_not(None))
     query = select(UserAddress.user_id, UserAddress.address_id, UserAddress.given_back, UserAddress.unsettled_lists)
     rows = session.execute(query.where(unsettled)).all()
@@ -91,7 +91,7 @@ def settle(session: Session, accounts: Collection[int], *, lists: Lists, actor: 
 
 
 class _Gift(NamedTuple):
-    """An address that an account was given, or given back, and the lists that this is still to settle; None: all."""
+    """An address given to an account, or given back, and the lists still to settle for it; None means all."""
 
     is_back: bool
     handles: frozenset[str] | None
@@ -128,7 +128,7 @@ def _settle(
         for number, after in ended.items():
             key, before = (handle, number), preferences.get((handle, number))
             written[key] = Written(handle, number, names[number], before, after)
-            if number in gifts:  # so that an address given by mistake leaves nothing behind
+            if number in gifts:  # taking back an address given by mistake restores the preference
                 redisplaced[key] = (*displaced.get(key, ()), Displaced(each.account, before))
     preference_rows.write_moves(session, written.values(), actor=actor, now=now)
     displaced_preferences.replace(session, redisplaced)
@@ -138,7 +138,7 @@ def _settle(
 def _note_unsettled(
     session: Session, given: Mapping[tuple[int, int], _Gift], later: Mapping[tuple[int, int], Sequence[str]]
 ) -> None:
-    """Remember of addresses that were given which lists are to be settled later."""
+    """Store for each given address which lists are to be settled later."""
     changed = [each for each, gift in sorted(given.items()) if later[each] or gift.handles is not None]
     for account, address_id in changed:
         handles = later[account, address_id]
@@ -151,7 +151,7 @@ def _note_unsettled(
 
 
 def rename_list(session: Session, old: str, new: str) -> None:
-    """Carry over to its new handle what is to be settled of a list later."""
+    """Replace the handle of a renamed list among the lists to be settled later."""
     lines = func.replace("\n" + UserAddress.unsettled_lists + "\n", f"\n{old}\n", f"\n{new}\n")
     renamed = func.substr(lines, 2, func.length(lines) - 2)
     holds = UserAddress.unsettled_lists.contains(old, autoescape=True)
@@ -159,7 +159,7 @@ def rename_list(session: Session, old: str, new: str) -> None:
 
 
 class _Person(NamedTuple):
-    """An account, its groups and its addresses: by id whether it is the main one, and whether it is shared."""
+    """An account, its groups, and its addresses: ``held`` maps ids to (is the main one, is shared)."""
 
     account: int
     is_active: bool
@@ -203,12 +203,12 @@ def _people(session: Session, accounts: Collection[int]) -> list[_Person]:
 
 
 def leave(session: Session, held: Collection[tuple[int, int]], *, actor: Actor, now: datetime) -> None:
-    """Write that accounts are deactivated, which still hold their addresses: pairs of account and address."""
+    """Write the effect of deactivating accounts; ``held`` are pairs of account and address."""
     _for_each(session, held, deactivate, actor=actor, now=now)
 
 
 def return_to(session: Session, held: Collection[tuple[int, int]], *, actor: Actor, now: datetime) -> None:
-    """Write that accounts, which hold addresses, are active again: pairs of account and address."""
+    """Write the effect of activating accounts again; ``held`` are pairs of account and address."""
     _for_each(session, held, activate, actor=actor, now=now)
 
 
@@ -220,7 +220,7 @@ def _for_each(
     actor: Actor,
     now: datetime,
 ) -> None:
-    """Write what one account after the other does at the addresses that it holds."""
+    """Apply ``act`` to each pair of account and address in order, and write the result."""
 
     def decide(mailboxes: Mailboxes) -> Mailboxes:
         after = dict(mailboxes)
@@ -232,7 +232,7 @@ def _for_each(
 
 
 def _moved_to(session: Session, olds: Sequence[int]) -> set[int]:
-    """Return the addresses that somebody moved from to one of some, now or before another came."""
+    """Return the addresses from which somebody moved to one of ``olds``, in current or displaced preferences."""
     if not olds:
         return set()
     tables = (Preference, DisplacedPreference)
@@ -247,7 +247,7 @@ def _rewrite(
     actor: Actor,
     now: datetime,
 ) -> None:
-    """Read mailboxes list by list, decide about them, and write what became another."""
+    """Load the mailboxes of each list, apply ``decide``, and write what it changed."""
     preferences = preference_rows.load_preferences(session, address_ids)
     displaced = displaced_preferences.load(session, address_ids)
     handles = {handle for handle, _address_id in (*preferences, *displaced)}
@@ -298,7 +298,7 @@ def _mailbox(
 
 
 def _has_changed_since_move(preference: StoredPreference | None, seat: _Seat) -> bool:
-    """Tell whether somebody chose, left or joined at a mailbox since an account moved there."""
+    """Return whether somebody chose, left or joined at a mailbox after the account had moved there."""
     if preference is None or seat.moved_in_at is None or preference.moved_from is not None:
         return False
     is_later = preference.changed_at is not None and preference.changed_at >= seat.moved_in_at

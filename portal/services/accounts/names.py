@@ -1,4 +1,4 @@
-"""Usernames of accounts: looked up, and given anew by a person or because they are an address that has changed."""
+"""Usernames: look them up, and change them, also when they are an address that has changed."""
 
 from collections.abc import Mapping
 
@@ -16,14 +16,14 @@ from portal.services.history import Actor
 
 
 def key(username: str) -> str:
-    """Return a username as it is compared. Raise UnknownUserError for what none can be."""
-    if not username.isprintable():  # no database stores a NUL or a lone surrogate, so none is asked for one
+    """Return the key that a username is compared by. Raise UnknownUserError if no username can look like this."""
+    if not username.isprintable():  # databases cannot store NUL or lone surrogates, nor look for them
         raise unknown(username)
     return usernames.key(username)
 
 
 def unknown(username: str) -> UnknownUserError:
-    """Return the error that says that nobody is called so."""
+    """Return the error for a username that no account has."""
     return UnknownUserError("no user is called %(username)s", username=printable(username))
 
 
@@ -31,7 +31,7 @@ def unknown(username: str) -> UnknownUserError:
 
 
 def locked(session: Session, username: str) -> User:
-    """Return a user's row, which nobody else changes until the transaction ends. Raise UnknownUserError."""
+    """Return a user's row, locked until the transaction ends. Raise UnknownUserError."""
     rows = select(User).where(User.username_key == key(username)).with_for_update()
     user = session.scalars(rows).one_or_none()
     if user is None:
@@ -40,7 +40,7 @@ def locked(session: Session, username: str) -> User:
 
 
 def give(session: Session, user: User, username: str, *, actor: Actor) -> bool:
-    """Give a user a username, which has been checked; return whether it was free."""
+    """Change a user's username to a checked one; return False if another user has it."""
     before, taken = user.username, User.username_key == usernames.key(username)
     if session.scalar(select(exists().where(taken, User.id != user.id))):
         return False
@@ -55,14 +55,14 @@ def give(session: Session, user: User, username: str, *, actor: Actor) -> bool:
 
 
 def give_all(session: Session, wanted: Mapping[int, str], *, actor: Actor) -> None:
-    """Give users usernames, which have been checked, at once: they may trade theirs.
+    """Change the usernames of several users together, so that they can swap them.
 
-    Nobody else has one of them, which the caller has seen to.
+    The usernames are checked, and the caller has made sure that no other user has one of them.
     """
     users = session.scalars(select(User).where(User.id.in_(wanted)).order_by(User.id)).all()
     changed = [each for each in users if each.username_key != usernames.key(wanted[each.id])]
     for user in changed:
-        user.username_key = f"between {user.id}"  # white space: it is nobody's
+        user.username_key = f"between {user.id}"  # no username contains a space
     session.flush()
     for user in changed:
         before, username = user.username, wanted[user.id]
@@ -73,9 +73,9 @@ def give_all(session: Session, wanted: Mapping[int, str], *, actor: Actor) -> No
 
 
 def follow(session: Session, user_id: int, *, old: str, new: str, spelling: str, actor: Actor) -> None:
-    """Let a username that is the old main address be the new one, where that is free and can be a username.
+    """Change a username that is the old main address to the new one, if it is free and can be a username.
 
-    ``old`` and ``new`` are canonical. Where it stays as it is, it logs nobody in: see ``sessions.log_in``.
+    ``old`` and ``new`` are canonical. If the username stays, nobody can log in with it: see ``sessions.log_in``.
     """
     user = session.get_one(User, user_id)
     if usernames.is_address(user.username, old):

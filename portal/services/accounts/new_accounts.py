@@ -1,4 +1,4 @@
-"""Accounts made many at once, in a few statements: what ``users.create`` and ``addresses.give`` do for one."""
+"""Create many accounts in a few statements, like ``users.create`` and ``addresses.give`` for one."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -21,7 +21,7 @@ _BLOCK = 5_000  # rows in one statement
 
 
 class NewAccount(NamedTuple):
-    """An account to be made, all of it checked. ``from_source``: groups and address come from the membership source."""
+    """An account to create, already checked. ``from_source``: groups and address are from the membership source."""
 
     username: str
     address: Checked
@@ -36,7 +36,7 @@ class NewAccount(NamedTuple):
 def make_all(
     session: Session, accounts: Sequence[NewAccount], *, actor: Actor, now: datetime, lists: Lists
 ) -> dict[str, int]:
-    """Make accounts that hold addresses, in the caller's transaction; return their ids by ``username_key``.
+    """Create accounts with their main addresses in the caller's transaction; return their ids by ``username_key``.
 
     Raise DuplicateError.
     """
@@ -66,7 +66,7 @@ def _insert(session: Session, held: Iterable[tuple[int, int, bool]], made: Itera
         for user_id, each in made
         for name in each.groups
     )
-    # Tables, not classes, in one executemany each: a quarter of the time, measured on PostgreSQL.
+    # Tables, not classes, with one executemany each: this takes a quarter of the time, measured on PostgreSQL.
     for statement, values in (
         (database.insert(session, UserAddress.__table__), seats),
         (database.insert(session, UserGroup.__table__), groups),

@@ -1,4 +1,4 @@
-"""Passwords: hashed with bcrypt behind an HMAC, compared at one cost on every path, refused where they are weak."""
+"""Passwords: hashed with bcrypt over an HMAC, compared in the same time on every path, and refused if weak."""
 
 import base64
 import hashlib
@@ -14,34 +14,34 @@ from typing import NamedTuple
 
 from portal.errors import WeakPasswordError
 
-# bcrypt is imported inside functions: the commands that cron starts never need it.
+# bcrypt is imported inside functions, because commands that cron starts do not need it.
 
-UNUSABLE = "!"  # a stored hash that no password opens
+UNUSABLE = "!"  # stored instead of a hash while there is no password
 LEAST = 12  # characters
-MOST = 1024  # characters; more is no password but a file
+MOST = 1024  # characters
 
-VERSION = "v1$"  # what our own hashes begin with
-_LABEL = b"member portal: password, version 1"  # changing it makes every stored hash worthless
+VERSION = "v1$"  # prefix of hashes made here
+_LABEL = b"member portal: password, version 1"  # changing it invalidates all stored hashes
 _BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|1[0-7])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
-_BCRYPT_BYTES = 72  # what bcrypt looks at; the library raises for more, the systems we import from cut
-_COST = 12  # of a comparison where no other is given
-# What is compared where there is no hash to compare with: well formed, and the hash of no known password.
+_BCRYPT_BYTES = 72  # bcrypt ignores the rest: the library raises for more, other systems truncate
+_COST = 12  # default cost of a comparison
+# Compared with if there is no stored hash: well formed, but the hash of no known password.
 _NOBODYS = "$2b${:02d}$lrM3AZ48UuPaSQBOloOilu20pRX8kWFEYhbous./IJpPtJnSXDqVa"
 _LETTERS = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
-_TAIL = 8  # a well-known password, or an own word, with at most so many characters around it is no better
+_TAIL = 8  # at most this many characters around a well-known password or own word do not make it strong
 
 
 class PasswordCheck(NamedTuple):
-    """What a comparison says; ``needs_rehash``: the stored hash is not what ``hash_password`` would make now."""
+    """The result of a comparison; ``needs_rehash``: ``hash_password`` would make another kind of hash now."""
 
     is_right: bool
     needs_rehash: bool
 
 
 def hash_password(password: str, *, rounds: int) -> str:
-    """Return what is stored for a password: ``v1$`` and bcrypt of base64 of the HMAC-SHA-384 of its NFC.
+    """Return the hash to store: ``v1$`` and the bcrypt of the base64 of the HMAC-SHA-384 of the password in NFC.
 
-    bcrypt sees 64 bytes whatever the password is, so that no part of a long one is ignored.
+    bcrypt always gets 64 bytes, so no part of a long password is ignored.
     """
     import bcrypt
 
@@ -49,17 +49,17 @@ def hash_password(password: str, *, rounds: int) -> str:
 
 
 def verify(password: str, stored: str | None, *, rounds: int | None = None, cost: int | None = None) -> PasswordCheck:
-    """Compare a password with a stored hash, in NFC and, where that differs, as typed.
+    """Compare a password with a stored hash, in NFC and, if that differs, as typed.
 
-    ``stored`` is a hash of ours, an imported ``$2a$``, ``$2b$`` or ``$2y$`` one, or anything else (None: there is no
-    such user), with which no password is right. ``rounds`` is the cost that hashes are made with now.
+    ``stored`` is a hash made here, an imported ``$2a$``, ``$2b$`` or ``$2y$`` hash, or anything else (None: no such
+    user), which no password matches. ``rounds`` is the cost of new hashes.
 
-    A comparison takes the CPU of one bcrypt at ``cost`` (without it, at ``rounds``) for each form of what was typed,
-    whatever is stored: one with a cheaper hash is topped up, unless it is right and the caller makes another hash.
+    A comparison takes the CPU time of one bcrypt at ``cost`` (default: ``rounds``) for each form of the password,
+    whatever is stored: for a cheaper hash the difference is added, unless it matches and the caller makes a new hash.
     """
     cost = max(cost or 0, rounds or _COST)
     forms = list(dict.fromkeys((_nfc(password), password)))
-    compared = [_compare(form, stored or "", cost=cost) for form in forms]  # all of them: none must save time
+    compared = [_compare(form, stored or "", cost=cost) for form in forms]  # always both forms, for the same time
     is_dated = not (stored or "").startswith(VERSION) or not compared[0].is_right
     if rounds is not None and any(each.cost != rounds for each in compared):
         is_dated = True
@@ -82,14 +82,14 @@ def _compare(form: str, stored: str, *, cost: int) -> _Compared:
     bare = stored.removeprefix(VERSION)
     found = _BCRYPT.fullmatch(bare)
     text = _shortened(form) if is_ours else _bytes(form)[:_BCRYPT_BYTES]
-    if found is None or b"\0" in text:  # to bcrypt "a" and "a, NUL, a" are one password
+    if found is None or b"\0" in text:  # bcrypt stops at a NUL
         bcrypt.checkpw(_shortened(form), _NOBODYS.format(cost).encode("ascii"))
         return _Compared(is_right=False, cost=cost)
     return _Compared(bcrypt.checkpw(text, bare.encode("ascii")), int(found[1]))
 
 
 def _top_up(spent: int, cost: int) -> None:
-    """Run bcrypt until as much is spent as a comparison at a cost takes: each step of the cost doubles it."""
+    """Run bcrypt for the rest of the time that a comparison at ``cost`` takes: each step of the cost doubles it."""
     import bcrypt
 
     for each in range(spent, cost):
@@ -97,15 +97,14 @@ def _top_up(spent: int, cost: int) -> None:
 
 
 def is_hash(text: str) -> bool:
-    """Tell whether a text is a hash that ``verify`` can compare with: what an import may bring along."""
+    """Return whether ``verify`` can compare with a hash, so that an import may contain it."""
     return _BCRYPT.fullmatch(text.removeprefix(VERSION)) is not None
 
 
 def check_strength(password: str, *, own: Iterable[str]) -> None:
-    """Refuse a new password that is short, well known, or little more than one of the user's ``own`` words.
+    """Raise WeakPasswordError if a new password is too short, well known, or mostly one of the user's ``own`` words.
 
-    ``own`` are the username, the name and the addresses. There are no rules about kinds of characters. Raise
-    WeakPasswordError.
+    ``own`` are the username, the name and the addresses. There are no rules about kinds of characters.
     """
     password = _nfc(password)
     if len(password) < LEAST:
@@ -124,9 +123,9 @@ def check_strength(password: str, *, own: Iterable[str]) -> None:
 
 
 def random_password(bits: bytes | None = None) -> str:
-    """Return a password of 20 letters and digits that cannot be mistaken for each other: 115 bits.
+    """Return a password of 20 unambiguous letters and digits, with 115 bits of entropy.
 
-    It is made of 32 random bytes: those that the caller has, or others.
+    ``bits`` are 32 random bytes to derive it from; without them new ones are generated.
     """
     number, letters = int.from_bytes(bits or secrets.token_bytes(32)), []
     for _ in range(20):
@@ -140,12 +139,12 @@ def _shortened(password: str) -> bytes:
 
 
 def _nfc(password: str) -> str:
-    """Return the form in which passwords are stored: keyboards and systems send an é as one character or as two."""
+    """Return a password in NFC: keyboards send an é as one character or as two."""
     return unicodedata.normalize("NFC", password)
 
 
 def _bytes(password: str) -> bytes:
-    # A lone surrogate cannot be typed, but it can be sent: it is a wrong password, not a fault.
+    # A lone surrogate cannot be typed but can be sent: it is a wrong password, not an error.
     return password.encode("utf-8", "surrogatepass")
 
 

@@ -1,4 +1,4 @@
-"""Tries that are limited: each is counted before it is looked at, in rows that all worker processes share."""
+"""Rate limits: each attempt is counted before it is checked, in rows that all worker processes share."""
 
 import hashlib
 import ipaddress
@@ -20,13 +20,13 @@ from portal.translation import gettext, ngettext
 
 
 class Limit(NamedTuple):
-    """At most so many tries within so many seconds."""
+    """At most ``tries`` attempts within ``seconds``."""
 
     tries: int
     seconds: int
 
 
-# What is limited, and how. A new kind of try is a line here.
+# The limits by kind of attempt.
 LIMITS: dict[str, tuple[Limit, ...]] = {
     "account and ip": (Limit(5, 60), Limit(20, 3600)),
     "ip": (Limit(60, 3600),),
@@ -38,15 +38,15 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
     "refusal": (Limit(1, 60),),  # lines of the security log about refusals past a limit
 }
 _KEPT = timedelta(seconds=max(limit.seconds for limits in LIMITS.values() for limit in limits))
-_AHEAD = timedelta(minutes=1)  # clocks of several hosts differ; a row from further ahead was made by a wrong one
+_AHEAD = timedelta(minutes=1)  # tolerance for the clocks of several hosts; rows further ahead come from a wrong clock
 
-# A row that counts nothing. Who counts writes it first, and so waits until nobody else is counting: on SQLite the
-# transaction does that by itself, other databases lock the row. Its time never comes, so that no purge takes it.
+# A row that serialises counting: each count writes it first and so waits for concurrent counts. On SQLite the
+# transaction alone does that; other databases lock the row. Its time is so late that it is never purged.
 _TURN = {"id": 0, "key": "0" * 64, "at": datetime(9999, 1, 1, tzinfo=UTC)}
 
 
 class Key(NamedTuple):
-    """Whose tries are counted together, and their limits; ``digest`` is a hash from which nobody can be read."""
+    """A subject whose attempts are counted together, with its limits; ``digest`` is a hash, so it names nobody."""
 
     kind: str
     digest: str
@@ -54,31 +54,31 @@ class Key(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """One try, counted: its keys, and the rows that it made."""
+    """A counted attempt: its keys and the ids of its rows."""
 
     keys: tuple[Key, ...]
     rows: tuple[int, ...]
 
 
 def key(kind: str, *parts: str) -> Key:
-    """Return the key of a kind of LIMITS for what tells its subjects apart."""
+    """Return the key of a kind of LIMITS; ``parts`` identify the subject."""
     text = "\0".join((kind, *parts))
     return Key(kind, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(), LIMITS[kind])
 
 
 def account_and_ip(account: int | str, ip: str) -> Key:
-    """Return the key of one account tried from one place: its number, or a name that no account has."""
+    """Return the key for one account, by its id or a name that no account has, and one place."""
     return key("account and ip", "number" if isinstance(account, int) else "name", str(account), place(ip))
 
 
 def by_ip(ip: str, *, kind: str = "ip", per_hour: int | None = None) -> Key:
-    """Return the key of everything tried from one place; ``per_hour`` tries, where that is a setting."""
+    """Return the key for all attempts from one place; ``per_hour`` overrides the limit."""
     found = key(kind, place(ip))
     return found if per_hour is None else found._replace(limits=(Limit(per_hour, 3600),))
 
 
 def place(ip: str) -> str:
-    """Return what counts as one place: an IPv4 address, or the /64 of an IPv6 one, which is one customer's."""
+    """Return the place of an IP address: an IPv4 address itself, or the /64 network of an IPv6 address."""
     try:
         address = ipaddress.ip_address(_without_port(ip))
     except ValueError:
@@ -91,16 +91,16 @@ def place(ip: str) -> str:
 
 
 def _without_port(ip: str) -> str:
-    """Return the address alone: some web servers put the port behind it, which is another one each time."""
+    """Return an IP address without the port that some web servers append, which differs each time."""
     found = re.fullmatch(r"\[(.+)\](?::[0-9]+)?|([0-9.]+):[0-9]+", ip)
     return (found[1] or found[2]) if found else ip
 
 
 def count(session: Session, keys: Sequence[Key], *, now: datetime) -> Counted:
-    """Count one try under each of its keys, or refuse it without counting; in a transaction of its own.
+    """Count an attempt under each of its keys, or raise LimitedError without counting; in its own transaction.
 
-    Call it before what is tried is looked at. No two are let through on the same count, in whatever processes they
-    run. The last key is the place: of what is refused there, the security log has a line a minute. Raise LimitedError.
+    Call it before checking the attempt. Counts are exact across processes. The last key is the place; the security log
+    gets at most one line a minute about attempts refused there.
     """
     try:
         return _count(session, keys, now)
@@ -111,7 +111,7 @@ def count(session: Session, keys: Sequence[Key], *, now: datetime) -> Counted:
 
 def _count(session: Session, keys: Sequence[Key], now: datetime) -> Counted:
     with reading(session):
-        _refuse(session, keys, now)  # a flood is turned away without waiting for a turn, and without a write
+        _refuse(session, keys, now)  # a flood is refused without waiting and without writing
     with transaction(session):
         _take_turn(session)
         _refuse(session, keys, now)
@@ -128,9 +128,9 @@ def _add(session: Session, keys: Sequence[Key], now: datetime) -> Counted:
 
 
 def is_within(session: Session, keys: Sequence[Key], *, now: datetime) -> bool:
-    """Count one try as ``count`` does, and return whether it is below its limits, after the same work for both answers.
+    """Count an attempt like ``count``; return whether it is within its limits, after the same work either way.
 
-    For what is refused without a word: how long it takes must not say it either.
+    For attempts that are refused silently: the time must not show it either.
     """
     try:
         count(session, keys, now=now)
@@ -151,10 +151,11 @@ def _log_refusal(session: Session, place: Key, now: datetime) -> None:
 
 
 def forgive(session: Session, counted: Counted, *, cleared: Sequence[Key]) -> None:
-    """Take back a try that succeeded, and every earlier one of the ``cleared`` keys. The caller's transaction is open.
+    """Delete a successful attempt and all attempts of the ``cleared`` keys, in the caller's transaction.
 
-    Clear what belongs to the account that was opened. A place is never cleared: who has one account there could
-    otherwise try the others without end. Its own try is taken back, so that an office may log in as often as it likes.
+    Clear the keys of the account that was opened, never that of the place: otherwise the owner of one account could
+    guess the passwords of others without limit. Only the attempt itself is deleted there, so that everybody in an
+    office can log in as often as they like.
     """
     session.execute(
         delete(Attempt).where(Attempt.id.in_(counted.rows) | Attempt.key.in_({each.digest for each in cleared}))
@@ -176,7 +177,7 @@ def _refuse(session: Session, keys: Sequence[Key], now: datetime) -> None:
 
 
 def _wait(session: Session, digest: str, limit: Limit, now: datetime) -> int:
-    """Return the seconds until another try fits below a limit; 0 where one fits now."""
+    """Return the seconds until another attempt is within a limit; 0 if one is now."""
     window = timedelta(seconds=limit.seconds)
     last_that_fits = session.execute(
         select(Attempt.at)

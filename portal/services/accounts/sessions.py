@@ -1,4 +1,4 @@
-"""Log-ins: a random token in the cookie, its SHA-256 in a row, so that ending a session is deleting a row."""
+"""Log-in sessions: the cookie holds a random token and a row its SHA-256, so deleting the row ends the session."""
 
 import hashlib
 import secrets
@@ -23,18 +23,18 @@ from portal.translation import marked
 
 IDLE = timedelta(hours=12)
 ABSOLUTE = timedelta(hours=24)
-REMEMBERED = timedelta(days=30)  # instead of both, where the member asked for it; never for superusers
-BY_LINK = timedelta(minutes=20)  # for so long a log-in by a mailed link may choose a password
-CONFIRMED = timedelta(minutes=15)  # for so long a typed password is good for a superuser's changes of access
+REMEMBERED = timedelta(days=30)  # replaces both for "stay logged in"; never for superusers
+BY_LINK = timedelta(minutes=20)  # how long a password can be chosen after a log-in with a mailed link
+CONFIRMED = timedelta(minutes=15)  # how long a typed password allows sensitive changes
 _SEEN_EVERY = timedelta(minutes=5)
 _LONGEST_NAME = 254  # an address
 
-REFUSAL = marked("the name or the password is not right")  # unknown, inactive and wrong alike
+REFUSAL = marked("the name or the password is not right")  # the same for unknown, inactive and wrong
 
 
 @dataclass(frozen=True)
 class Member:
-    """Who is logged in, with the attributes that flask-login asks for; ``token`` names the session."""
+    """The logged-in user, with the attributes that flask-login needs; ``token`` is that of the session."""
 
     id: int
     username: str
@@ -47,7 +47,7 @@ class Member:
     is_anonymous: bool = False
 
     def get_id(self) -> str:
-        """Return what the cookie holds."""
+        """Return the content of the cookie."""
         return self.token
 
 
@@ -59,7 +59,7 @@ class _Account(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where a log-in comes from: its IP address, its User-Agent, and whether it came with X-Forwarded-For."""
+    """The origin of a log-in: IP address, User-Agent, and whether the request had X-Forwarded-For."""
 
     ip: str
     user_agent: str = ""
@@ -67,7 +67,7 @@ class Origin(NamedTuple):
 
 
 def _compared(name: str) -> str:
-    """Return a log-in name as its tries are counted: an address has many spellings, whoever holds it."""
+    """Return the form of a log-in name under which attempts are counted: an address has many spellings."""
     try:
         return canonical(name)
     except InvalidAddressError:
@@ -85,12 +85,12 @@ def log_in(
     rounds: int,
     tries_per_hour: int | None = None,
 ) -> str:
-    """Compare a password and open a session; return its token.
+    """Check a password and open a session; return its token.
 
-    ``name`` is a username, or an address that only one account holds. The try is counted before the password is looked
-    at, for the account whatever name of it was typed, and each refusal takes the same CPU. ``rounds`` is the cost of
-    bcrypt; a hash that was imported or made at another cost is replaced. ``tries_per_hour`` limits one place. Raise
-    LimitedError, or LogInFailedError, which is the same for unknown, inactive and wrong.
+    ``name`` is a username, or an address that only one account holds. The attempt is counted before the password is
+    checked, for the account whichever of its names was typed, and every refusal takes the same CPU time. ``rounds`` is
+    the cost of bcrypt; hashes that were imported or made at another cost are replaced. ``tries_per_hour`` limits
+    attempts from one place. Raise LimitedError, or LogInFailedError, which is the same for unknown, inactive and wrong.
     """
     name = name.strip()
     with reading(session):
@@ -98,7 +98,7 @@ def log_in(
     account_and_ip = rate_limits.account_and_ip(account.id if account else _compared(name), origin.ip)
     by_ip = rate_limits.by_ip(origin.ip, per_hour=tries_per_hour)
     counted = rate_limits.count(session, [account_and_ip, by_ip], now=now)
-    for _ in range(2):  # again where another log-in of theirs replaced an imported hash in the meantime
+    for _ in range(2):  # a second time if a concurrent log-in has replaced an imported hash
         account, kept_hash = _verify(session, name, password, rounds=rounds)
         if account is None or kept_hash is None:
             break
@@ -117,10 +117,10 @@ def log_in(
 
 
 def open_by_link(session: Session, user_id: int, *, password_hash: str, origin: Origin, now: datetime) -> str | None:
-    """Open a session for somebody who has used a mailed link; return its token. The caller's transaction is open.
+    """Open a session for a user of a mailed link, in the caller's transaction; return its token.
 
-    None where the account is not active any more, or has another password than ``password_hash`` is of. No password was
-    typed: what needs one asks for it, and one may be chosen for 20 minutes.
+    Return None if the account is no longer active or its password has changed from ``password_hash``. No password was
+    typed, so sensitive changes ask for it, and a new one can be chosen for 20 minutes.
     """
     account = _Account(user_id, password_hash, True, False)
     if not _stamp(session, account, password_hash=password_hash, now=now):
@@ -133,14 +133,14 @@ def open_by_link(session: Session, user_id: int, *, password_hash: str, origin: 
 
 
 def may_choose_password(session: Session, token: str, *, now: datetime) -> bool:
-    """Tell whether a session began by a mailed link a short time ago, and no password was chosen in it yet."""
+    """Return whether a session was opened with a mailed link recently and no password has been chosen in it."""
     with reading(session):
         by_link_at = session.scalar(select(LoginSession.by_link_at).where(LoginSession.token_hash == _hashed(token)))
     return by_link_at is not None and abs(now - by_link_at) < BY_LINK
 
 
 def _verify(session: Session, name: str, password: str, *, rounds: int) -> tuple[_Account | None, str | None]:
-    """Return the account of a log-in name and, where the password opens it, the hash to keep of it."""
+    """Return the account of a log-in name and, if the password is right, the hash to store."""
     with reading(session):
         account, cost = _account(session, name), _cost(session, rounds)
     stored = account.password_hash if account and account.is_active else None
@@ -160,10 +160,10 @@ _OF_TOKEN = database.Question(
 
 
 def member(session: Session, token: str, *, now: datetime) -> Member | None:
-    """Return who a token stands for, or None where its session has ended.
+    """Return the user of a session's token, or None if the session has ended.
 
-    One SELECT; no transaction is left open. That the session was used is written down every five minutes at most, in a
-    transaction of its own, where the database can be written.
+    This takes one SELECT and leaves no transaction open. The time of use is stored every five minutes at most, in a
+    separate transaction, and not at all while the database is read-only.
     """
     found = next(iter(_OF_TOKEN.ask(session, token_hash=_hashed(token))), None)
     if found is None:
@@ -178,16 +178,15 @@ def member(session: Session, token: str, *, now: datetime) -> Member | None:
 
 
 def log_out(session: Session, token: str) -> None:
-    """End the session of a token; nothing happens where it has ended already."""
+    """End the session of a token, if it has not ended yet."""
     with transaction(session):
         session.execute(delete(LoginSession).where(LoginSession.token_hash == _hashed(token)))
 
 
 class OpenLogIn(NamedTuple):
-    """A log-in that has not ended; ``is_this``: the one that asks. ``seen_at`` is five minutes late at most.
+    """An open log-in; ``is_this`` marks the current one. ``seen_at`` lags by five minutes at most.
 
-    ``browser`` and ``system`` are families, ``place`` is an IP address; all empty where a log-in is from before they
-    were kept.
+    ``browser`` and ``system`` are families such as "Firefox", ``place`` is an IP address; each may be empty.
     """
 
     id: int
@@ -200,7 +199,7 @@ class OpenLogIn(NamedTuple):
 
 
 def log_ins(session: Session, member: Member, *, now: datetime) -> tuple[OpenLogIn, ...]:
-    """Return a member's log-ins that have not ended: the one that asks, then the ones seen last."""
+    """Return a member's open log-ins: first the current one, then the others by time of last use."""
     table = LoginSession
     query = (
         select(table.id, table.created_at, table.seen_at, table.remembered, table.token_hash)
@@ -223,22 +222,22 @@ def log_ins(session: Session, member: Member, *, now: datetime) -> tuple[OpenLog
 
 
 def end_one(session: Session, user_id: int, log_in_id: int) -> None:
-    """End one of a user's log-ins; nothing happens where it has ended already, or is somebody else's."""
+    """End one of a user's log-ins, if it has not ended yet and is theirs."""
     with transaction(session):
         session.execute(delete(LoginSession).where(LoginSession.id == log_in_id, LoginSession.user_id == user_id))
 
 
 def end_others(session: Session, user_id: int, *, keep_token: str | None) -> None:
-    """End every session of a user but one: "log out everywhere else"."""
+    """End all sessions of a user except one ("log out everywhere else")."""
     with transaction(session):
         end(session, user_id, keep_token=keep_token)
 
 
 def end(session: Session, user_id: int, *, keep_token: str | None = None) -> None:
-    """End a user's sessions, all or all but one, in the caller's open transaction.
+    """End a user's sessions, all or all except one, in the caller's transaction.
 
-    The caller has written to the user's row before: a log-in that is under way waits for that, and then finds that it
-    compared with what is no longer so.
+    The caller must have written the user's row before: a concurrent log-in then waits for that row and fails, because
+    the password or the status that it checked has changed.
     """
     statement = delete(LoginSession).where(LoginSession.user_id == user_id)
     if keep_token is not None:
@@ -247,21 +246,22 @@ def end(session: Session, user_id: int, *, keep_token: str | None = None) -> Non
 
 
 def end_of_all(session: Session, user_ids: Collection[int]) -> None:
-    """End all sessions of users, as ``end`` does for one."""
+    """End all sessions of several users, like ``end``."""
     session.execute(delete(LoginSession).where(LoginSession.user_id.in_(user_ids)))
 
 
 def end_all(session: Session) -> int:
-    """End every log-in of everybody; inside the caller's transaction. Return how many they were."""
+    """End the sessions of all users in the caller's transaction; return their number."""
     ended: Any = session.execute(delete(LoginSession))
     count: int = ended.rowcount
     return count
 
 
 def _account(session: Session, name: str) -> _Account | None:
-    """Return the account that a log-in name stands for: the user of that name, or the only holder of that address.
+    """Return the account of a log-in name: the user with that username, or the only holder of that address.
 
-    A username that is an address counts while its user holds it: the next holder logs in with it, not the last one.
+    A username that is an address works only while its user holds the address; afterwards the next holder logs in with
+    it.
     """
     if len(name) > _LONGEST_NAME or not name.isprintable():
         return None
@@ -285,9 +285,9 @@ def _account(session: Session, name: str) -> _Account | None:
 
 
 def _cost(session: Session, rounds: int) -> int:
-    """Return the cost that every comparison takes: one more than ``rounds`` while a stored hash has a higher one.
+    """Return the cost of every comparison: ``rounds``, or one more while any stored hash has a higher cost.
 
-    No log-in takes longer than that for the sake of being alike: each step doubles it.
+    Never two more: each step doubles the time of all log-ins.
     """
     bare = func.replace(User.password_hash, passwords.VERSION, "")
     is_higher = func.substr(bare, 5, 2) > f"{rounds:02}"  # $2b$12$…
@@ -295,9 +295,9 @@ def _cost(session: Session, rounds: int) -> int:
 
 
 def _stamp(session: Session, account: _Account, *, password_hash: str, now: datetime) -> bool:
-    """Write a log-in on the user's row, if that is still what the password was compared with; tell whether it is.
+    """Store a log-in in the user's row; return False if the user has changed since the password was compared.
 
-    It is not where the user was deactivated, or given another password, while bcrypt was at work.
+    This happens if the user is deactivated, or gets another password, while bcrypt is running.
     """
     stamped = session.execute(
         update(User)
@@ -329,7 +329,7 @@ def _begin(session: Session, user_id: int, *, token: str, origin: Origin, is_rem
 
 
 def renew(session: Session, token: str, *, now: datetime) -> str:
-    """Give a session another token, as its password was just typed; return it. The caller's transaction is open."""
+    """Replace a session's token after its password was typed; return the new one. The caller's transaction is open."""
     renewed = secrets.token_urlsafe(32)
     own = LoginSession.token_hash == _hashed(token)
     session.execute(
@@ -339,7 +339,7 @@ def renew(session: Session, token: str, *, now: datetime) -> str:
 
 
 def renew_without_password(session: Session, token: str) -> str:
-    """Give a session another token and leave all else of it; return it. The caller's transaction is open."""
+    """Replace only the token of a session; return the new one. The caller's transaction is open."""
     renewed = secrets.token_urlsafe(32)
     own = LoginSession.token_hash == _hashed(token)
     session.execute(update(LoginSession).where(own).values(token_hash=_hashed(renewed)))
@@ -347,7 +347,7 @@ def renew_without_password(session: Session, token: str) -> str:
 
 
 def confirm(session: Session, token: str, *, now: datetime) -> bool:
-    """Write down that a session's password was just typed, and return whether it is there still.
+    """Store that the password was just typed in a session; return False if the session has ended.
 
     The caller's transaction is open.
     """
@@ -356,7 +356,7 @@ def confirm(session: Session, token: str, *, now: datetime) -> bool:
 
 
 def is_confirmed(session: Session, token: str, *, now: datetime) -> bool:
-    """Tell whether a session's password was typed within the last 15 minutes."""
+    """Return whether the password was typed in a session within the last 15 minutes."""
     with reading(session):
         query = select(LoginSession.confirmed_at).where(LoginSession.token_hash == _hashed(token))
         confirmed_at = session.execute(query).scalar()
@@ -371,8 +371,8 @@ class _LogIn(NamedTuple):
 
 
 def _is_over(login: _LogIn, *, is_superuser: bool, now: datetime) -> bool:
-    is_remembered = login.remembered and not is_superuser  # whoever was granted the role since is so no longer
-    # Both ways: a clock that was years ahead must not leave log-ins that last for years.
+    is_remembered = login.remembered and not is_superuser  # the role may have been granted since
+    # abs(): a clock that was years ahead must not leave sessions that last for years.
     if abs(now - login.created_at) >= (REMEMBERED if is_remembered else ABSOLUTE):
         return True
     return not is_remembered and abs(now - login.seen_at) >= IDLE
