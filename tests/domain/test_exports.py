@@ -1,4 +1,7 @@
-"""Files as the programs write them in which organisations keep their members: their shapes, with invented people."""
+"""Exports of the programs in which organisations keep their members: the shapes of the files, with invented people.
+
+Those of CiviCRM, hitobito and Admidio follow the source code of their exports.
+"""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +14,7 @@ ZOE = ("12", "zoe", ("zoe@example.org",), "Zoë Müller", ("Associate",))
 
 
 class Export(NamedTuple):
-    """What a program writes, which columns of it are read, and what its members are where it is not ADA and ZOE."""
+    """The file that a program writes, the columns to read, and the members in it, if they are not ADA and ZOE."""
 
     content: bytes
     columns: Columns
@@ -28,6 +31,7 @@ def without_usernames(*people: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 GERMAN = Columns("E-Mail", "Login", "Nr.", "{Vorname} {Nachname}", ("Status",))
+ADMIDIO = Columns("E-Mail", "Benutzername", "Mitgliedsnummer", "{Vorname} {Nachname}", ("Full", "Board", "Associate"))
 EXPORTS = {
     # A line break in a cell is LF there, at the end of a line CRLF; columns that once were used leave commas behind.
     "Excel, CSV UTF-8": Export(
@@ -67,12 +71,13 @@ EXPORTS = {
         ),
         GERMAN,
     ),
+    # Empty cells are not quoted, all others are; groups come from one column, without spaces after the commas.
     "CiviCRM": Export(
         of(
             '"Contact ID","Contact Type","First Name","Last Name","Email","Home-Email","Group(s)","Phone"',
-            '"7","Individual","Ada","Lovelace","ada@example.org","","Full, Board",""',
-            '"12","Individual","Zoë","Müller","zoe@example.org","","Associate","+43 1 000"',
-            encoding="utf-8-sig",
+            '"7","Individual","Ada","Lovelace","ada@example.org",,"Full,Board",',
+            '"12","Individual","Zoë","Müller","zoe@example.org",,"Associate","+43 1 000"',
+            end="\r\n",
         ),
         Columns("Email", None, "Contact ID", "{First Name} {Last Name}", ("Group(s)",), ","),
         without_usernames((*ADA[:2], ADA[2][:1], *ADA[3:]), ZOE),
@@ -88,24 +93,38 @@ EXPORTS = {
         Columns("Email", None, "User ID", "{First name} {Last name}", ("Membership level", "Board")),
         without_usernames((*ADA[:2], ADA[2][:1], *ADA[3:]), ZOE),
     ),
+    # There is no column with an id, so the address is the key; a role comes with its group and layer.
     "hitobito": Export(
         of(
-            "Id;Vorname;Nachname;Übername;Firmenname;Firma;Haupt-E-Mail;Adresse;PLZ;Ort;Land;Rollen",
-            "7;Ada;Lovelace;ada;;nein;ada@example.org;;3000;Bern;CH;Full, Board",
-            "12;Zoë;Müller;zoe;;nein;zoe@example.org;;;;;Associate",
-            encoding="utf-8-sig",
+            "Vorname;Nachname;Übername;Firmenname;Firma;Haupt-E-Mail;Adresse;PLZ;Ort;Land;Hauptebene;Rollen",
+            "Ada;Lovelace;ada;;nein;ada@example.org;;3000;Bern;CH;Verband;Full Verband, Board Vorstand / Verband",
+            "Zoë;Müller;zoe;;nein;zoe@example.org;;;;;Verband;Associate Verband",
+            encoding="iso-8859-1",
         ),
-        Columns("Haupt-E-Mail", "Übername", "Id", "{Vorname} {Nachname}", ("Rollen",), ","),
+        Columns("Haupt-E-Mail", "Übername", "Haupt-E-Mail", "{Vorname} {Nachname}", ("Rollen",), ","),
+        (
+            ("ada@example.org", "ada", ADA[2][:1], "Ada Lovelace", ("Full Verband", "Board Vorstand / Verband")),
+            ("zoe@example.org", "zoe", *ZOE[2:4], ("Associate Verband",)),
+        ),
+    ),
+    # "Nr." counts the rows of the list and is not a member's number.
+    "Admidio up to 4, for Excel": Export(
+        of(
+            '"Nr.";"Mitgliedsnummer";"Nachname";"Vorname";"Benutzername";"E-Mail";"Full";"Board";"Associate"',
+            '"1";"7";"Lovelace";"Ada";"ada";"ada@example.org";"Ja";"1";"Nein"',
+            '"2";"12";"Müller";"Zoë";"zoe";"zoe@example.org";"Nein";"0";"Ja"',
+            end="\r\n", encoding="cp1252",
+        ),
+        ADMIDIO,
         ((*ADA[:2], ADA[2][:1], *ADA[3:]), ZOE),
     ),
-    "Admidio, for Excel": Export(
+    "Admidio 5": Export(
         of(
-            '"Nr.";"Nachname";"Vorname";"Benutzername";"E-Mail";"Full";"Board";"Associate"',
-            '"7";"Lovelace";"Ada";"ada";"ada@example.org";"Ja";"1";"Nein"',
-            '"12";"Müller";"Zoë";"zoe";"zoe@example.org";"Nein";"0";"Ja"',
-            encoding="cp1252",
+            '"Mitgliedsnummer","Nachname","Vorname","Benutzername","E-Mail","Full","Board","Associate"',
+            '"7","Lovelace","Ada","ada","ada@example.org","Ja","1","Nein"',
+            '"12","Müller","Zoë","zoe","zoe@example.org","Nein","0","Ja"',
         ),
-        Columns("E-Mail", "Benutzername", "Nr.", "{Vorname} {Nachname}", ("Full", "Board", "Associate")),
+        ADMIDIO,
         ((*ADA[:2], ADA[2][:1], *ADA[3:]), ZOE),
     ),
     # mysql --batch: tabs, no quotes, and \\n, \\t and \\\\ for what would break a line.
