@@ -23,22 +23,28 @@ from portal.web.api.parameters import (
 
 PROBLEM = "application/problem+json"
 _INTRODUCTION = (
-    "What scripts need of the portal: the steps of `flask mailinglist`, from another host. "
-    "A key goes into the header Authorization, as Bearer, or into X-API-Key, never into an address."
+    "The steps of `flask mailinglist`, for scripts on any host. "
+    "Send an API key in the header `Authorization: Bearer KEY` or `X-API-Key: KEY`, and never in a URL."
 )
 _ERRORS = {
-    400: "A parameter that is unknown, given twice or not as it should be.",
-    401: "No key, or one that is unknown, revoked or expired.",
-    403: "The owner of the key is no active superuser.",
-    404: "The catalogue has no list of that handle.",
-    409: "Refused: by the safety limits, by a doubtful roster, by another run, or since no planned run is open.",
-    413: "The body is larger than `max_roster` allows.",
-    415: "The body is of a type that is not read here.",
-    422: "The body cannot be used: no address, a line that cannot be read, no file of members. The detail says where.",
+    400: "A parameter is unknown, given twice or invalid, or the body was cut off.",
+    401: "The key is missing, unknown, revoked or expired.",
+    403: "The owner of the key is not an active superuser.",
+    404: "The catalogue has no list with this handle.",
+    409: (
+        "The plan needs approval (safety limits), the roster may be wrong, another run holds the list, the list is "
+        "paused, or no planned run is open."
+    ),
+    413: "The body is larger than `max_roster`.",
+    415: "The call does not accept this type of body, or a roster is not in UTF-8.",
+    422: (
+        "The body has no address or has a line that cannot be read, or it is not a JSON array or a file of members. "
+        "`detail` says where."
+    ),
     428: "The list has `syncpws = false`.",
-    429: "Too many tries with bad keys.",
-    500: "Something went wrong.",
-    503: "Not enabled, not configured, or the database is unavailable.",
+    429: "Too many requests with bad keys from this address. `Retry-After` says for how many seconds to wait.",
+    500: "An unexpected error; the portal's log describes it.",
+    503: "Mailing lists are not enabled, `mailinglists.toml` is invalid, or the database is unavailable.",
 }
 _ALWAYS = (400, 401, 403, 429, 500, 503)
 _PRIMITIVES: dict[Any, dict[str, Any]] = {
@@ -48,9 +54,9 @@ _PRIMITIVES: dict[Any, dict[str, Any]] = {
     datetime: {"type": "string", "format": "date-time"},
     type(None): {"type": "null"},
 }
-_LINES = {"type": "string", "description": "One address a line; as text/plain the last one ends with a line end, too."}
+_LINES = {"type": "string", "description": "One address per line. As text/plain, the last line must have a line end."}
 _ADDRESSES = {"type": "array", "items": {"type": "string"}}
-_TEXT_COUNTS = {"type": "string", "description": "The same counts, `name: count` a line."}
+_TEXT_COUNTS = {"type": "string", "description": "The same counts, as `name: count` lines."}
 
 
 class Call(NamedTuple):
@@ -92,8 +98,8 @@ _ROSTER = {
     PLAIN: _LINES,
     JSON: _ADDRESSES,
 }
-_MEMBERS = {CSV: {"type": "string", "description": "The file; its first line names the columns."}}
-_PASSWORDS = {"type": "string", "description": "An address, a tab and a password on each line."}
+_MEMBERS = {CSV: {"type": "string", "description": "The file. Its first line names the columns."}}
+_PASSWORDS = {"type": "string", "description": "One address, a tab and its password per line."}
 
 
 def _imported() -> dict[str, Any]:
@@ -120,22 +126,22 @@ def calls() -> dict[tuple[str, str], Call]:
     """Return every call by its path below /api/v1 and its method."""
     export = {PLAIN: _LINES, JSON: _ADDRESSES}
     return {
-        ("/lists", "get"): Call("The catalogue, with counts", {JSON: _array(CatalogueLine)}),
+        ("/lists", "get"): Call("Get the lists of the catalogue, with counts", {JSON: _array(CatalogueLine)}),
         ("/lists/{handle}/init", "post"): Call(
-            "Take a roster in: list-init, or one half of a planned run",
+            "Take over a roster, or begin or end a planned run",
             {JSON: _INITIATED, PLAIN: _TEXT_COUNTS},
             InitQuery,
             _ROSTER,
             (404, 409, 413, 415, 422),
         ),
         ("/lists/{handle}/subscribed", "get"): Call(
-            "The addresses that should be on the list", export, ExportQuery, None, (404, 409)
+            "Get the addresses that should be on the list", export, ExportQuery, None, (404, 409)
         ),
         ("/lists/{handle}/unsubscribed", "get"): Call(
-            "The addresses that should not be on the list", export, ExportQuery, None, (404, 409)
+            "Get the addresses that should not be on the list", export, ExportQuery, None, (404, 409)
         ),
         ("/lists/{handle}/passwords", "get"): Call(
-            "The list passwords that are to be set", {PLAIN: _PASSWORDS}, PasswordsQuery, None, (404, 428)
+            "Get the list passwords that have to be set", {PLAIN: _PASSWORDS}, PasswordsQuery, None, (404, 428)
         ),
         ("/lists/{handle}/passwords", "post"): Call(
             "Mark list passwords as set",
@@ -145,13 +151,17 @@ def calls() -> dict[tuple[str, str], Call]:
             (404, 413, 415, 422, 428),
         ),
         ("/lists/{handle}/report", "get"): Call(
-            "The list in numbers, and its last run", {JSON: schema(ListReport)}, errors=(404,)
+            "Get the counts of a list, and its last run", {JSON: schema(ListReport)}, errors=(404,)
         ),
         ("/members", "post"): Call(
-            "Import a file of today's members", {JSON: _imported()}, MembersQuery, _MEMBERS, (409, 413, 415, 422)
+            "Import a file of members: create, link and change accounts",
+            {JSON: _imported()},
+            MembersQuery,
+            _MEMBERS,
+            (409, 413, 415, 422),
         ),
-        ("/runs", "get"): Call("The last runs, the newest first", {JSON: _array(RunReport)}, RunsQuery, None, (404,)),
-        ("/openapi.json", "get"): Call("This document", {JSON: {"type": "object"}}, is_open=True),
+        ("/runs", "get"): Call("Get the latest runs, newest first", {JSON: _array(RunReport)}, RunsQuery, None, (404,)),
+        ("/openapi.json", "get"): Call("Get this document", {JSON: {"type": "object"}}, is_open=True),
     }
 
 
@@ -186,7 +196,7 @@ def document(below: str = "") -> dict[str, Any]:
 
 
 def _operation(path: str, call: Call) -> dict[str, Any]:
-    answers: dict[str, Any] = {"200": {"description": "Done.", "content": _content(call.answers)}}
+    answers: dict[str, Any] = {"200": {"description": "The call succeeded.", "content": _content(call.answers)}}
     for status in sorted({*_ALWAYS, *call.errors} if not call.is_open else {400, 500}):
         answers[str(status)] = _problem(status)
     operation: dict[str, Any] = {"summary": call.summary, "responses": answers}

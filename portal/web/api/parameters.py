@@ -15,7 +15,7 @@ _HANDLE = f"^{HANDLE.pattern}$"
 
 Flag = Literal["0", "1", "false", "true"]
 Form = Literal["json", "text"]
-_form = Meta(description="How to answer; it wins over the header Accept.")
+_form = Meta(description="The form of the answer. It takes precedence over the header `Accept`.")
 
 
 class Query(Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,17 +29,20 @@ class Query(Struct, frozen=True, forbid_unknown_fields=True):
 class InitQuery(Query, frozen=True):
     """What a roster is for, as the options of ``list-init``."""
 
-    plan: Annotated[Flag, Meta(description="1: begin a planned run, push nothing.")] = "0"
-    confirm: Annotated[Flag, Meta(description="1: end the planned run by the roster read after pushing.")] = "0"
-    abandon: Annotated[Flag, Meta(description="1: give the planned run up; the body is not read.")] = "0"
-    allow_empty: Annotated[Flag, Meta(description="1: believe a roster without a single address.")] = "0"
-    skip_invalid: Annotated[Flag, Meta(description="1: pass over the lines that cannot be read.")] = "0"
+    plan: Annotated[Flag, Meta(description="1: begin a planned run, and change nothing on the list.")] = "0"
+    confirm: Annotated[Flag, Meta(description="1: end the planned run; the body is the roster after the changes.")] = (
+        "0"
+    )
+    abandon: Annotated[Flag, Meta(description="1: abandon the planned run; the body is not read.")] = "0"
+    allow_empty: Annotated[Flag, Meta(description="1: accept a roster without any address.")] = "0"
+    skip_invalid: Annotated[Flag, Meta(description="1: skip the lines that cannot be read.")] = "0"
     accept: (
         Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="With plan: approve exactly this plan.")] | None
     ) = None
     token: (
         Annotated[
-            str, Meta(pattern="^[0-9a-f]{32}$", description="With confirm or abandon: end the run of this token alone.")
+            str,
+            Meta(pattern="^[0-9a-f]{32}$", description="With confirm or abandon: end only the run with this token."),
         ]
         | None
     ) = None
@@ -49,14 +52,14 @@ class InitQuery(Query, frozen=True):
 class ExportQuery(Query, frozen=True):
     """Which addresses, and how."""
 
-    planned: Annotated[Flag, Meta(description="1: those of the planned run that is open instead.")] = "0"
+    planned: Annotated[Flag, Meta(description="1: return only the addresses of the open planned run.")] = "0"
     format: Annotated[Form, _form] | None = None
 
 
 class PasswordsQuery(Query, frozen=True):
     """Which passwords."""
 
-    all: Annotated[Flag, Meta(description="1: those too that have been marked as set already.")] = "0"
+    all: Annotated[Flag, Meta(description="1: also return those that are marked as set.")] = "0"
 
 
 class FormatQuery(Query, frozen=True):
@@ -68,28 +71,32 @@ class FormatQuery(Query, frozen=True):
 class RunsQuery(Query, frozen=True):
     """Which runs."""
 
-    list: Annotated[str, Meta(max_length=64, pattern=_HANDLE, description="Of this list alone.")] | None = None
-    limit: Annotated[int, Meta(ge=1, le=1000, description="The most runs.")] = 50
-    before: Annotated[int, Meta(ge=1, le=MAX_ID, description="Only runs older than the one of this number.")] | None = (
-        None
-    )
+    list: Annotated[str, Meta(max_length=64, pattern=_HANDLE, description="Only runs of this list.")] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000, description="The maximum number of runs.")] = 50
+    before: (
+        Annotated[int, Meta(ge=1, le=MAX_ID, description="Only runs older than the run with this number.")] | None
+    ) = None
 
 
 class MembersQuery(Query, frozen=True):
     """What an import of members is to do, as the options of ``user import``."""
 
-    dry_run: Annotated[Flag, Meta(description="1: answer with the plan, change nothing.")] = "0"
+    dry_run: Annotated[Flag, Meta(description="1: return the plan and change nothing.")] = "0"
     accept: (
-        Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="Approve exactly the plan of this id.")] | None
+        Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="Approve exactly the plan with this id.")] | None
     ) = None
     leavers: (
         Annotated[
             Literal["deactivate", "keep"],
-            Meta(description="What happens to linked accounts that are not in the file any more; keep without it."),
+            Meta(
+                description="What happens to linked accounts that are no longer in the file; without it, they are kept."
+            ),
         ]
         | None
     ) = None
-    key: Annotated[str, Meta(min_length=1, max_length=120, description="The column of member keys.")] | None = None
+    key: Annotated[str, Meta(min_length=1, max_length=120, description="The column with the member keys.")] | None = (
+        None
+    )
 
 
 _Kind = TypeVar("_Kind", bound=Query)
