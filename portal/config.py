@@ -40,12 +40,12 @@ _WORDS = {
     _NO_CONTROLS: "without control characters",
     _NO_CONTROLS_BUT_LINES: "without control characters",
     _WEB_ADDRESS: "that starts with http:// or https:// and a host",
-    _LIST_NAME: "that is no option and no path: no white space, no slash, and neither dash nor dot at its start",
-    _DATABASE: "that starts with sqlite:/// or postgresql+psycopg://, with %40 for each @ in a password",
+    _LIST_NAME: "without white space or slashes, and without a dash or a dot at the start",
+    _DATABASE: "that starts with sqlite:/// or postgresql+psycopg:// (write %40 for each @ in the password)",
 }
 
 _HOST = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_]([A-Za-z0-9_.:-]*[A-Za-z0-9_])?)\Z"
-_WORDS[_HOST] = "that is the name or the address of a host"
+_WORDS[_HOST] = "that is a host name or an IP address"
 
 Line = Annotated[str, Meta(min_length=1, max_length=120, pattern=_NO_CONTROLS)]
 Text = Annotated[str, Meta(max_length=1000, pattern=_NO_CONTROLS_BUT_LINES)]
@@ -68,9 +68,9 @@ class SmtpSettings(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         """Check what a pattern cannot. Raise ValueError, which names the setting."""
         if (self.user is None) != (self.password_file is None):
-            raise ValueError("`user` and `password_file` need each other")
+            raise ValueError("`user` and `password_file` must be set together")
         if self.user is not None and self.security == "none" and self.host not in _LOOPBACK:
-            raise ValueError('`security` is "none", which would send the password unencrypted')
+            raise ValueError('`security = "none"` would send the password unencrypted; use "starttls" or "tls"')
 
     @property
     def port_in_use(self) -> int:
@@ -93,7 +93,7 @@ class MailSettings(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         """Check what a pattern cannot. Raise ValueError, which names the setting."""
         if [self.smtp, self.sendmail, self.folder].count(None) != 2:
-            raise ValueError("`mail` needs one of `smtp`, `sendmail` and `folder`")
+            raise ValueError("`mail` needs exactly one of `smtp`, `sendmail` and `folder`")
         for name, address in [
             ("sender", self.sender),
             *([("reply_to", self.reply_to)] if self.reply_to else []),
@@ -105,7 +105,7 @@ class MailSettings(Struct, frozen=True, forbid_unknown_fields=True):
         except ValueError:
             has_command = False
         if not has_command:
-            raise ValueError("`sendmail` is not a command: a quotation mark is missing, or there is no word in it")
+            raise ValueError("`sendmail` is not a valid command: it is empty, or a closing quotation mark is missing")
 
     @property
     def sendmail_argv(self) -> list[str]:
@@ -133,7 +133,7 @@ class MembershipColumns(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         """Check what a pattern would. Raise ValueError, which names the setting."""
         if isinstance(self.groups, str) and not (1 <= len(self.groups) <= 120 and re.search(_NO_CONTROLS, self.groups)):
-            raise ValueError("`groups` is not one line of 1 to 120 characters")
+            raise ValueError("`groups` must be one line of 1 to 120 characters")
 
 
 class MembershipLimits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -162,19 +162,21 @@ class MembershipSettings(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         """Check what a pattern cannot. Raise ValueError, which names the setting."""
         if self.file is not None and self.command is not None:
-            raise ValueError("`membership` has both a `file` and a `command`: give one of them")
+            raise ValueError("`membership` has both `file` and `command`; set only one of them")
         if self.command is not None:
             try:
                 argv = shlex.split(self.command)
             except ValueError as error:
-                raise ValueError(f"`membership.command` cannot be split as a shell would: {error}") from None
+                raise ValueError(f"`membership.command` is not a valid shell command: {error}") from None
             if not argv or ("/" in argv[0] and not argv[0].startswith("/")):
-                raise ValueError("`membership.command` needs a program, by its name or its whole path")
+                raise ValueError(
+                    "`membership.command` must begin with a program, given by its name or its absolute path"
+                )
         if self.encoding is not None:
             try:
                 codecs.lookup(self.encoding)
             except LookupError:
-                raise ValueError(f"`membership.encoding` is not one that is known: {_cut(self.encoding)}") from None
+                raise ValueError(f"`membership.encoding` is not a known encoding: {_cut(self.encoding)}") from None
 
     @property
     def has_source(self) -> bool:
@@ -235,27 +237,32 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         """Check what a pattern cannot. Raise ValueError, which names the setting."""
         if self.membership is not None and self.membership.invite and self.mail is None:
-            raise ValueError("`membership.invite` needs a table [mail]")
+            raise ValueError("`membership.invite` needs mail; add a table [mail]")
         there = translation.available()
         unknown = [each for each in self.languages if each not in there]
         if unknown:
             raise ValueError(
-                f"`languages` has {_cut(unknown[0])}, which has no catalogue; there are: {', '.join(there)}"
+                f"`languages` has {_cut(unknown[0])}, which is not available; the available languages are: "
+                f"{', '.join(there)}"
             )
         try:
             port = urlsplit(self.base_url).port
         except ValueError:
             port = 0
         if port == 0:
-            raise ValueError("`base_url` has a host or a port that cannot be")
+            raise ValueError("`base_url` has an invalid host or port")
         if self.is_https and ":" in (urlsplit(self.base_url).hostname or ""):
-            raise ValueError("`base_url` has an IPv6 address for its host; with https the host needs a name")
+            raise ValueError("`base_url` has an IPv6 address as its host; with https, use a host name")
         if not _PATH.fullmatch(urlsplit(self.base_url).path) or {"?", "#"} & set(self.base_url):
-            raise ValueError("`base_url` has a path of something else than letters, digits, dashes and underscores")
+            raise ValueError(
+                "`base_url` may have only letters, digits, dashes and underscores in its path, and no ? or #"
+            )
         try:
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError("`timezone` is not one of the IANA database, such as Europe/Dublin") from None
+            raise ValueError(
+                "`timezone` is not in the IANA time zone database; use a name such as Europe/Dublin"
+            ) from None
 
     @property
     def is_https(self) -> bool:
@@ -335,7 +342,7 @@ class _ListEntry(Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"expected text {_WORDS[pattern]} - at `{setting}`")
         place, braces, rest = (self.settings_url or "").partition("{address}")
         if {"{", "}"} & set(place + rest) or (braces and place.count("/") < 3):
-            raise ValueError("`settings_url` may hold {address} after its host, and no other braces")
+            raise ValueError("`settings_url` may contain {address} once, after the host, and no other braces")
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -375,7 +382,7 @@ class Catalogue:
             return self.lists[handle]
         except KeyError:
             known = ", ".join(self.lists) or "none"
-            raise UnknownListError(f"unknown list: {_cut(handle)} (in mailinglists.toml: {known})") from None
+            raise UnknownListError(f"unknown list: {_cut(handle)} (lists in mailinglists.toml: {known})") from None
 
     def in_language(self, language: str) -> "Catalogue":
         """Return the catalogue with the names and descriptions that lists have in a language."""
@@ -417,7 +424,7 @@ def load_catalogue(
         applied_within_hours=file.applied_within_hours,
         lists=lists,
         managers=managers,
-        where=f"{path}, which is not there" if found is None else str(path),
+        where=f"{path}, which does not exist" if found is None else str(path),
     )
 
 
@@ -431,8 +438,8 @@ def _require_one_handle_each(path: Path, lists: Mapping[str, MailingList], manag
         for other in known:
             if other.list_name == each.list_name and managers[other.manager] == managers[each.manager]:
                 raise ConfigurationError(
-                    f"{path}: lists.{other.handle} and lists.{each.handle} lead to one list, {_cut(each.list_name)} at "
-                    f"{_cut(each.manager)}; take one of them out, or give it another `list`"
+                    f"{path}: lists.{other.handle} and lists.{each.handle} are the same list, {_cut(each.list_name)} "
+                    f"at {_cut(each.manager)}; remove one of them, or give it a different `list`"
                 )
         known.append(each)
 
@@ -441,7 +448,7 @@ def _manager(path: Path, name: str, table: Any, read_manager: Callable[[str, Map
     where = f"{path}: managers.{_cut(name)}"
     kind = table.get("kind") if isinstance(table, dict) else None
     if not isinstance(kind, str):
-        raise ConfigurationError(f'{where}: it needs a kind, for example kind = "mailman2"')
+        raise ConfigurationError(f'{where}: set `kind`, for example kind = "mailman2"')
     try:
         return read_manager(kind, {key: value for key, value in table.items() if key != "kind"})
     except ConfigurationError as error:
@@ -452,8 +459,8 @@ def _mailing_list(path: Path, file: _File, handle: str, table: Any) -> MailingLi
     where = f"{path}: lists.{_cut(handle)}"
     if not HANDLE.fullmatch(handle):
         raise ConfigurationError(
-            f"{where}: a handle is made of a-z, 0-9, dot, dash and underscore, starts with a letter or digit, "
-            "and is at most 64 characters long"
+            f"{where}: a handle may contain a-z, 0-9, dots, dashes and underscores, must start with a letter or a "
+            "digit, and may have at most 64 characters"
         )
     entry = _convert(where, table, _ListEntry)
     try:
@@ -491,9 +498,11 @@ def _manager_of(where: str, file: _File, named: str | None) -> str:
         return next(iter(file.managers))
     known = ", ".join(map(_cut, file.managers)) or "none"
     if named is None:
-        raise ConfigurationError(f"{where}: it needs a `manager`, one of those under [managers]: {known}")
+        raise ConfigurationError(f"{where}: set `manager` to one of those under [managers]: {known}")
     if named not in file.managers:
-        raise ConfigurationError(f"{where}: `manager` is {_cut(named)}, which is not under [managers]: {known}")
+        raise ConfigurationError(
+            f"{where}: `manager` is {_cut(named)}, which is not defined under [managers]; defined: {known}"
+        )
     return named
 
 
@@ -521,7 +530,7 @@ def _convert(where: Path | str, table: Any, kind: type[_Struct], *, strict: bool
     """Read a table into a Struct. Raise ConfigurationError, which names the place and the key."""
     for old, new in _RENAMED.items():
         if isinstance(table, dict) and old in table:
-            raise ConfigurationError(f"{where}: `{old}` is now called `{new.partition(' ')[0]}`: write {new}")
+            raise ConfigurationError(f"{where}: `{old}` is now called `{new.partition(' ')[0]}`; write {new}")
     try:
         return msgspec.convert(table, kind, strict=strict)
     except msgspec.ValidationError as error:
@@ -534,8 +543,8 @@ def _told(words: str) -> str:
         words = words.replace(f"matching regex {pattern!r}", meaning)
     for theirs, ours in (
         (" | null`", "`"),
-        ("Object contains unknown field", "there is no setting"),
-        ("Object missing required field", "it needs"),
+        ("Object contains unknown field", "unknown setting"),
+        ("Object missing required field", "missing setting"),
         ("Expected", "expected"),
         ("`$.", "`"),
         ("`object`", "a table"),

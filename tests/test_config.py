@@ -101,28 +101,35 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
         ("bcrypt_rounds = 3", "expected a whole number >= 4 - at `bcrypt_rounds`"),
         ("bcrypt_rounds = true", "expected a whole number, got true or false - at `bcrypt_rounds`"),
         ("max_body = 1", "expected a whole number >= 1024 - at `max_body`"),
-        ("site_nam = 'x'", "there is no setting `site_nam`"),
+        ("site_nam = 'x'", "unknown setting `site_nam`"),
         ("site_name = ''", "expected text of length >= 1 - at `site_name`"),
         ('site_name = "two\\nlines"', "expected text without control characters - at `site_name`"),
         ('site_name = "a line\\n"', "expected text without control characters - at `site_name`"),
-        ("timezone = 'Europe/Atlantis'", "`timezone` is not one of the IANA database, such as Europe/Dublin"),
-        ("timezone = 'Europe'", "`timezone` is not one of the IANA database, such as Europe/Dublin"),
-        ("timezone = '../../etc/passwd'", "`timezone` is not one of the IANA database, such as Europe/Dublin"),
+        (
+            "timezone = 'Europe/Atlantis'",
+            "`timezone` is not in the IANA time zone database; use a name such as Europe/Dublin",
+        ),
+        ("timezone = 'Europe'", "`timezone` is not in the IANA time zone database; use a name such as Europe/Dublin"),
+        (
+            "timezone = '../../etc/passwd'",
+            "`timezone` is not in the IANA time zone database; use a name such as Europe/Dublin",
+        ),
         ("base_url = 'portal.example.org'", "that starts with http:// or https:// and a host - at `base_url`"),
         ("base_url = 'ftp://portal.example.org'", "that starts with http:// or https:// and a host - at `base_url`"),
         ("base_url = 'https://'", "that starts with http:// or https:// and a host - at `base_url`"),
         ("base_url = 'https://me:pw@host'", "that starts with http:// or https:// and a host - at `base_url`"),
         ("base_url = 'https://host?x'", "that starts with http:// or https:// and a host - at `base_url`"),
-        ("base_url = 'https://host:99999'", "`base_url` has a host or a port that cannot be"),
-        ("base_url = 'https://[::1'", "`base_url` has a host or a port that cannot be"),
+        ("base_url = 'https://host:99999'", "`base_url` has an invalid host or port"),
+        ("base_url = 'https://[::1'", "`base_url` has an invalid host or port"),
         (
             "base_url = 'https://[2001:db8::7]:8443'",
-            "has an IPv6 address for its host; with https the host needs a name",
+            "has an IPv6 address as its host; with https, use a host name",
         ),
         ("allowed_special_domains = 'local'", "expected a list, got text - at `allowed_special_domains`"),
         (
             "sqlalchemy_database_uri = 'mysql://portal:geheim@db/portal'",
-            "expected text that starts with sqlite:/// or postgresql+psycopg://, with %40 for each @ in a password - at `sqlalchemy_database_uri`",
+            "expected text that starts with sqlite:/// or postgresql+psycopg:// (write %40 for each @ in the "
+            "password) - at `sqlalchemy_database_uri`",
         ),
         ("site_name = ", "not valid TOML: Invalid value (at end of document)"),
         ("site_name = 'a'\nsite_name = 'b'", "not valid TOML: Cannot overwrite a value (at end of document)"),
@@ -142,13 +149,18 @@ def test_a_fault_in_the_file_names_file_and_key(tmp_path: Path, text: str, words
         ("PORTAL_BCRYPT_ROUNDS", "many", "expected a whole number, got text - at `bcrypt_rounds`"),
         ("PORTAL_BCRYPT_ROUNDS", "", "expected a whole number, got text - at `bcrypt_rounds`"),
         ("PORTAL_MAX_BODY", "-1", "expected a whole number >= 1024 - at `max_body`"),
-        ("PORTAL_TIMEZONE", "Berlin", "`timezone` is not one of the IANA database, such as Europe/Dublin"),
+        (
+            "PORTAL_TIMEZONE",
+            "Berlin",
+            "`timezone` is not in the IANA time zone database; use a name such as Europe/Dublin",
+        ),
         ("PORTAL_BASE_URL", "12", "expected text that starts with http:// or https:// and a host - at `base_url`"),
         ("PORTAL_SITE_NAME", "", "expected text of length >= 1 - at `site_name`"),
         (
             "PORTAL_SQLALCHEMY_DATABASE_URI",
             "null",
-            "expected text that starts with sqlite:/// or postgresql+psycopg://, with %40 for each @ in a password - at `sqlalchemy_database_uri`",
+            "expected text that starts with sqlite:/// or postgresql+psycopg:// (write %40 for each @ in the "
+            "password) - at `sqlalchemy_database_uri`",
         ),
     ],
 )
@@ -208,7 +220,7 @@ def test_a_missing_catalogue_means_disabled(tmp_path: Path) -> None:
 
     assert not catalogue.enabled
     assert not catalogue.lists
-    with pytest.raises(DisabledError, match=r"set enabled = true in /.*/mailinglists\.toml, which is not there$"):
+    with pytest.raises(DisabledError, match=r"set enabled = true in /.*/mailinglists\.toml, which does not exist$"):
         catalogue.require_enabled()
 
 
@@ -272,7 +284,7 @@ def test_a_list_overrides_what_stands_above_and_what_is_absent_keeps_its_value(t
 def test_an_unknown_list_is_told_with_those_that_there_are(tmp_path: Path) -> None:
     catalogue = catalogue_from(tmp_path, f"enabled = true\n{A_LIST}{A_MANAGER}")
 
-    with pytest.raises(UnknownListError, match=r"unknown list: membrs \(in mailinglists\.toml: members\)"):
+    with pytest.raises(UnknownListError, match=r"unknown list: membrs \(lists in mailinglists\.toml: members\)"):
         catalogue.get("membrs")
     with pytest.raises(UnknownListError) as raised:
         catalogue.get("x\x1b" * 5000)
@@ -288,25 +300,25 @@ def _list(**entries: str) -> str:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("enabld = true", "FILE: there is no setting `enabld`"),
+        ("enabld = true", "FILE: unknown setting `enabld`"),
         ("applied_within_hours = 0", "FILE: expected a whole number >= 1 - at `applied_within_hours`"),
         ('honour_list_changes = "no"', "FILE: expected true or false, got text - at `honour_list_changes`"),
         ('on_departure = "drop"', "FILE: Invalid enum value 'drop' - at `on_departure`"),
         ("safety_limits = { removals_percent = 101 }", "FILE: expected a whole number <= 100 - at `safety_limits.removals_percent`"),
         ("safety_limits = { removals = -1 }", "FILE: expected a whole number >= 0 - at `safety_limits.removals`"),
-        ("safety_limits = { count = 1 }", "FILE: there is no setting `count` - at `safety_limits`"),
+        ("safety_limits = { count = 1 }", "FILE: unknown setting `count` - at `safety_limits`"),
         ("safety_limits = 5", "FILE: expected a table, got a whole number - at `safety_limits`"),
         ("lists = []", "FILE: expected a table, got a list - at `lists`"),
         ("[lists]\nmembers = 1\n" + A_MANAGER, "FILE: lists.members: expected a table, got a whole number"),
-        ("[managers]\nmailman = 1", 'FILE: managers.mailman: it needs a kind, for example kind = "mailman2"'),
-        ("[managers.mailman]", 'FILE: managers.mailman: it needs a kind, for example kind = "mailman2"'),
-        (_list(name=""), "FILE: lists.members: it needs `name`"),
-        (_list(email=""), "FILE: lists.members: it needs `email`"),
+        ("[managers]\nmailman = 1", 'FILE: managers.mailman: set `kind`, for example kind = "mailman2"'),
+        ("[managers.mailman]", 'FILE: managers.mailman: set `kind`, for example kind = "mailman2"'),
+        (_list(name=""), "FILE: lists.members: missing setting `name`"),
+        (_list(email=""), "FILE: lists.members: missing setting `email`"),
         (_list(email='"members"'), "FILE: lists.members: `email`: not an e-mail address: members"),
         (_list(name='"two\\nlines"'), "FILE: lists.members: expected text without control characters - at `name`"),
         (_list(desc='"a\\u0000b"'), "FILE: lists.members: expected text without control characters - at `desc`"),
         (_list(syncpws='"no"'), "FILE: lists.members: expected true or false, got text - at `syncpws`"),
-        (_list(sync_pws="false"), "FILE: lists.members: there is no setting `sync_pws`"),
+        (_list(sync_pws="false"), "FILE: lists.members: unknown setting `sync_pws`"),
         (_list(audience='"full"'), "FILE: lists.members: expected a list, got text - at `audience`"),
         (_list(safety_limits="{ additions_percent = 1.5 }"), "FILE: lists.members: expected a whole number, got a fraction - at `safety_limits.additions_percent`"),
         (
@@ -314,16 +326,16 @@ def _list(**entries: str) -> str:
             "FILE: lists.members: expected text that starts with http:// or https:// and a host - at `archive`",
         ),
         *(
-            (_list(settings_url=f'"{url}"'), "FILE: lists.members: `settings_url` may hold {address} after its host, and no other braces")
+            (_list(settings_url=f'"{url}"'), "FILE: lists.members: `settings_url` may contain {address} once, after the host, and no other braces")
             for url in ("https://{address}.example.org/", "https://example.org/{handle}", "https://example.org/{address}/{address}")
         ),
         (_list(settings_url='"lists.example.org/{address}"'), "FILE: lists.members: expected text that starts with http:// or https:// and a host - at `settings_url`"),
-        (_list(manager='"mailman"'), "FILE: lists.members: `manager` is mailman, which is not under [managers]: files"),
+        (_list(manager='"mailman"'), "FILE: lists.members: `manager` is mailman, which is not defined under [managers]; defined: files"),
         (
             _list() + "[managers.mailman]\nkind = 'mailman2'\n",
-            "FILE: lists.members: it needs a `manager`, one of those under [managers]: files, mailman",
+            "FILE: lists.members: set `manager` to one of those under [managers]: files, mailman",
         ),
-        (A_LIST, "FILE: lists.members: it needs a `manager`, one of those under [managers]: none"),
+        (A_LIST, "FILE: lists.members: set `manager` to one of those under [managers]: none"),
     ],
 )  # fmt: skip
 def test_a_fault_in_the_catalogue_names_file_and_key(tmp_path: Path, text: str, fault: str) -> None:
@@ -335,7 +347,7 @@ def test_a_bad_handle_is_refused_by_name(tmp_path: Path, handle: str) -> None:
     fault = fault_of_catalogue(tmp_path, A_LIST.replace("members]", f'"{handle}"]') + A_MANAGER)
 
     assert fault.startswith("FILE: lists.")
-    assert "a handle is made of a-z, 0-9, dot, dash and underscore" in fault
+    assert "a handle may contain a-z, 0-9, dots, dashes and underscores" in fault
     assert fault.isprintable()
 
 
@@ -345,7 +357,7 @@ def test_a_bad_handle_is_refused_by_name(tmp_path: Path, handle: str) -> None:
 def test_a_list_name_that_is_an_option_or_a_path_is_refused(tmp_path: Path, name: str) -> None:
     fault = fault_of_catalogue(tmp_path, _list(list=f'"{name}"'))
 
-    assert fault.startswith("FILE: lists.members: expected text that is no option and no path")
+    assert fault.startswith("FILE: lists.members: expected text without white space or slashes, and without a dash")
     assert fault.endswith("- at `list`")
 
 
@@ -385,7 +397,7 @@ manager = "{other}"
 """
     assert set(catalogue_from(tmp_path, lists + managers).lists) == {"members", "everybody"}
     fault = fault_of_catalogue(tmp_path, f'{lists}list = "members"\n{managers}')
-    assert "lists.members and lists.everybody lead to one list" in fault
+    assert "lists.members and lists.everybody are the same list" in fault
 
 
 # --- the documentation
@@ -416,21 +428,21 @@ sender = "portal@example.org"
 @pytest.mark.parametrize(
     ("more", "fault"),
     [
-        ("", "`mail` needs one of `smtp`, `sendmail` and `folder`"),
-        ('sendmail = "s"\nsmtp = { host = "h" }', "`mail` needs one of `smtp`, `sendmail` and `folder`"),
-        ('sendmail = "\'"', "`sendmail` is not a command"),
-        ('sendmail = " "', "`sendmail` is not a command"),
+        ("", "`mail` needs exactly one of `smtp`, `sendmail` and `folder`"),
+        ('sendmail = "s"\nsmtp = { host = "h" }', "`mail` needs exactly one of `smtp`, `sendmail` and `folder`"),
+        ('sendmail = "\'"', "`sendmail` is not a valid command"),
+        ('sendmail = " "', "`sendmail` is not a valid command"),
         ('sendmail = "s"\nreply_to = "nobody"', "`reply_to` is not an e-mail address"),
         (
             'sendmail = "s"\noperators = ["a@example.org", "Bob <b@example.org>"]',
             "`operators` is not an e-mail address",
         ),
         ('sendmail = "s"\nmails_per_minute = 0', "`mail.mails_per_minute`"),
-        ('smtp = { host = "a b" }', "the name or the address of a host"),
-        ('smtp = { host = "h", user = "u" }', "`user` and `password_file` need each other"),
+        ('smtp = { host = "a b" }', "a host name or an IP address"),
+        ('smtp = { host = "h", user = "u" }', "`user` and `password_file` must be set together"),
         ('smtp = { host = "h", security = "none", user = "u", password_file = "p" }', "send the password unencrypted"),
         ('smtp = { host = "h", security = "ssl" }', "`mail.smtp.security`"),
-        ('smtp = { host = "h", password = "canary" }', "there is no setting `password`"),
+        ('smtp = { host = "h", password = "canary" }', "unknown setting `password`"),
     ],
 )
 def test_a_fault_in_how_mail_is_sent_is_named(tmp_path: Path, more: str, fault: str) -> None:
@@ -474,7 +486,9 @@ def test_what_was_read_can_be_let_go_of(table: dict[str, object], kind: str) -> 
 
 def test_nobody_is_invited_without_mail(tmp_path: Path) -> None:
     (tmp_path / "portal.toml").write_text("[membership]\ninvite = true\n")
-    with pytest.raises(ConfigurationError, match=r"portal\.toml: `membership\.invite` needs a table \[mail\]"):
+    with pytest.raises(
+        ConfigurationError, match=r"portal\.toml: `membership\.invite` needs mail; add a table \[mail\]"
+    ):
         load_settings(tmp_path, {})
 
 

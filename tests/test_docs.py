@@ -250,7 +250,7 @@ def test_every_message_of_the_errors_is_a_real_one_in_the_section_of_its_error()
     }.items():
         kinds = [kind.__name__ for kind, fault in FAULTS.items() if fault.title == title]
         real = {message for kind in kinds for message in messages.get(kind, ())}
-        listed = [row[2:].partition("` | ")[0].strip("`") for row in rows(told) if row.startswith("| `")]
+        listed = [row[2:].partition("` | ")[0].strip("`").strip() for row in rows(told) if row.startswith("| `")]
         assert not kinds or [each for each in listed if each not in real] == [], title
 
 

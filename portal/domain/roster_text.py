@@ -72,7 +72,9 @@ class RosterText:
         for number, raw in enumerate(self._lines, start=1):
             text = raw.decode("utf-8", "surrogateescape") if isinstance(raw, bytes) else raw
             if self._ends_with_newline and not text.endswith("\n"):
-                self._note(number, text, "the last line has no line end, so the input may have been cut off")
+                self._note(
+                    number, text, "the last line does not end with a newline, so the input may have been cut off"
+                )
                 continue
             try:
                 line = read_line(text)

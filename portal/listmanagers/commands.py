@@ -43,7 +43,7 @@ class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def __post_init__(self) -> None:
         for key in ("list_members", "check", "changepw"):
             if "{address}" in (getattr(self.cmds, key) or ""):
-                raise ValueError(f"cmds.{key} is not called for an address, so it cannot hold {{address}}")
+                raise ValueError(f"cmds.{key} is not called for a single address, so it cannot contain {{address}}")
         for key in ("add_members", "remove_members"):
             _check_address_place(key, getattr(self.cmds, key), is_wanted=self.one_address_per_call)
 
@@ -61,11 +61,11 @@ class ThreeCommands(Paced):
         for command in (cmds.add_members, cmds.remove_members):
             process.require_program(process.split(command)[0])
         if cmds.check is None:
-            return f"commands: {self.list_name} is there, subscribers: {len(self.roster())}"
+            return f"commands: {self.list_name} found, subscribers: {len(self.roster())}"
         finished = self._run("check", process.with_list(cmds.check, self.list_name))
         process.require_success(finished)
         said = finished.stdout.decode("utf-8", "replace").strip().partition("\n")[0]
-        return one_line(said) or f"commands: {self.list_name} is there"
+        return one_line(said) or f"commands: {self.list_name} found"
 
     def roster(self) -> Sequence[str]:
         """Return what the list command prints, without the lines to skip."""
@@ -74,7 +74,7 @@ class ThreeCommands(Paced):
         lines = finished.stdout.split(b"\n", self.settings.skip_lines)
         if len(lines) <= self.settings.skip_lines:
             raise ListManagerUnavailableError(
-                f"{finished.name}: printed fewer lines than the {self.settings.skip_lines} of skip_lines"
+                f"{finished.name}: printed fewer lines than `skip_lines` skips: {self.settings.skip_lines}"
             )
         return printed_roster(lines[-1], source=finished.name)
 
@@ -135,7 +135,9 @@ class ThreeCommands(Paced):
             call = [part.replace("{address}", address) for part in argv]
             left = deadline - time.monotonic()
             if left <= 0:
-                raise ListManagerUnavailableError(f"{self.list_name}: {key}: too slow; raise timeout_per_address")
+                raise ListManagerUnavailableError(
+                    f"{self.list_name}: {key}: did not finish in time; raise `timeout_per_address`"
+                )
             finished = self._run(key, call, seconds=left)
             if finished.exit_code in self.settings.ok_exit_codes:
                 outcomes[address] = Outcome(Result.DONE)
@@ -195,16 +197,17 @@ def _check_address_place(key: str, command: str, *, is_wanted: bool) -> None:
     argv = process.split(command)
     places = [part for part in argv if "{address}" in part]
     if is_wanted != bool(places):
-        raise ValueError(f"one_address_per_call = true and {{address}} go together, see cmds.{key}")
+        raise ValueError(f"cmds.{key}: one_address_per_call = true and {{address}} must be used together")
     if not all(re.fullmatch(r"(-[^\s={}]+=)?\{address\}", place) for place in places):
-        raise ValueError(f"{{address}} must be a word of its own, or --option={{address}}, in cmds.{key}")
+        raise ValueError(f"cmds.{key}: {{address}} must be a separate argument, or --option={{address}}")
     if places and PurePath(argv[0]).name == "ssh":
         raise ValueError(
-            f"ssh has words read again by a shell on the other host: send addresses on stdin, in cmds.{key}"
+            f"cmds.{key}: ssh passes its arguments to a shell on the other host; send the addresses on standard input "
+            "instead"
         )
 
 
 def _why_option(argv: tuple[str, ...], address: str) -> str:
     """Return why an address would be taken for an option, unless it stands behind one, or behind ``--``."""
     bare = any(part == "{address}" and not argv[index - 1].startswith("-") for index, part in enumerate(argv))
-    return "the command would take it for an option" if bare and address.startswith("-") else ""
+    return "the command would treat it as an option" if bare and address.startswith("-") else ""

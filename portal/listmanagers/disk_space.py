@@ -15,4 +15,6 @@ def require_room(folder: Path) -> None:
     except OSError as error:
         raise ListManagerUnavailableError(f"{folder}: cannot be read: {os.strerror(error.errno or 0)}") from None
     if disk.f_blocks and disk.f_bavail * disk.f_frsize < _ROOM:
-        raise ListManagerUnavailableError(f"{folder}: its disk is full, and the list manager would not notice")
+        raise ListManagerUnavailableError(
+            f"{folder}: the disk is full, which the list manager does not check; free some space"
+        )

@@ -99,8 +99,8 @@ class TextFile:
         count = len(self.roster())
         folder = Path(os.path.realpath(self.path)).parent
         if not os.access(folder, os.W_OK, effective_ids=True):
-            raise ListManagerUnavailableError(f"{folder}: the portal's user may not write there")
-        return f"text file: {self.path} is there, subscribers: {count}"
+            raise ListManagerUnavailableError(f"{folder}: the portal's user may not write to this folder")
+        return f"text file: {self.path} found, subscribers: {count}"
 
     def identity(self) -> str:
         """Return the file behind all links."""
@@ -151,8 +151,8 @@ class TextFile:
                 lines.append(_line(text))
             except InvalidAddressError:
                 raise ListManagerUnavailableError(
-                    f"{self.path}: it is not certain whom line {number} reaches: {one_line(text)}; "
-                    "write addresses alone, with commas in between, or put a # in front of the line"
+                    f"{self.path}: line {number} is not a plain list of addresses: {one_line(text)}; write only "
+                    "addresses, separated by commas, or put a # at the start of the line"
                 ) from None
         return lines
 
@@ -166,12 +166,19 @@ class TextFile:
                 content = stream.read(limit + 1)
         except FileNotFoundError:
             if not self.settings.directory.is_dir():
-                raise ListManagerUnavailableError(f"{self.settings.directory}: there is no such folder") from None
-            raise NoSuchListError(f"{self.path}: no such file; make an empty one to begin the list") from None
+                raise ListManagerUnavailableError(
+                    f"{self.settings.directory}: the folder does not exist; create it, or correct `directory` in "
+                    "mailinglists.toml"
+                ) from None
+            raise NoSuchListError(
+                f"{self.path}: the file does not exist; to start the list, create an empty file"
+            ) from None
         except OSError as error:
             raise _unavailable(self.path, "cannot be read", error) from None
         if len(content) > limit:
-            raise ListManagerUnavailableError(f"{self.path}: larger than {limit} bytes; raise max_size if it should be")
+            raise ListManagerUnavailableError(
+                f"{self.path}: larger than {limit} bytes; if the list is that large, raise `max_size`"
+            )
         return content
 
     @contextmanager
@@ -214,8 +221,8 @@ def open_list(settings: Settings, list_name: str) -> TextFile:
     """Return the roster of one list. Raise ConfigurationError where its name would leave the folder."""
     if not list_name or list_name[0] in ".-" or "/" in list_name or not list_name.isprintable():
         raise ConfigurationError(
-            "a list's name becomes a file's name, so it must not be empty, start with a dot or a dash, "
-            f"or hold a slash: {one_line(list_name)}"
+            "the list name is used as a file name, so it must not be empty, start with a dot or a dash, or contain a "
+            f"slash: {one_line(list_name)}"
         )
     return TextFile(settings, list_name)
 
@@ -255,7 +262,7 @@ def _refusal(address: str) -> Outcome | None:
     if not reason and address[0] == "#":
         reason = "a line that starts with # is a comment"
     if not reason and address.startswith(_NO_MAILBOX):
-        reason = "Postfix and Exim take what starts with / or | for a file or a command"
+        reason = "Postfix and Exim treat an entry that starts with / or | as a file or a command"
     return Outcome(Result.REJECTED, reason) if reason else None
 
 
@@ -267,7 +274,8 @@ def _wait_for_lock(descriptor: int, folder: Path, seconds: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 raise ListManagerUnavailableError(
-                    f"{folder}: another program has held its lock for {seconds:.3g} seconds"
+                    f"{folder}: another program has held the lock for {seconds:.3g} seconds; find that program and end "
+                    "it"
                 ) from None
             time.sleep(0.02)
         except OSError as error:

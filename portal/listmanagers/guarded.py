@@ -67,5 +67,5 @@ def _translated(kind: str) -> Iterator[None]:
         raise
     except BaseException as error:
         raise ListManagerUnavailableError(
-            f'kind = "{kind}" failed with {place_of(error)}; its words are not shown, since they may hold a secret'
+            f'kind = "{kind}" failed with {place_of(error)}; the message is not shown, because it may contain a secret'
         ) from None

@@ -64,10 +64,10 @@ class _Request(NamedTuple):
     is_secret: bool
 
 
-_SERVER_ADVICE = "see that the list manager runs, and that url in mailinglists.toml leads to it"
+_SERVER_ADVICE = "check that the list manager is running, and that `url` in mailinglists.toml is its address"
 _CERTIFICATE_ADVICE = (
-    "see that url names the host that the certificate is for, and where the certificate is one of your own, name its "
-    "file, or its issuer's, with ca_file in mailinglists.toml"
+    "check that `url` has the host name that the certificate is for; if the certificate is self-signed or from a "
+    "private issuer, set `ca_file` in mailinglists.toml to its file or the issuer's"
 )
 
 
@@ -123,7 +123,7 @@ class Client:
         if isinstance(found, Refused):
             raise ListManagerUnavailableError(f"{call}: {found.why}; {found.what_to_do}")
         if is_transient(found):
-            said = "" if is_secret else f", saying: {described(found)}"
+            said = "" if is_secret else f": {described(found)}"
             message = f"{call}: answered with status {found.status} twice{said}"
             if is_server_error(found):
                 raise CallFailedError(message, words="" if is_secret else described(found))
@@ -176,8 +176,8 @@ class Client:
             content += chunk
             if len(content) > self.max_output:
                 raise ListManagerUnavailableError(
-                    f"{call}: answered with more than {self.max_output} bytes, so it was cut off; "
-                    "raise max_output if the list is that large"
+                    f"{call}: answered with more than {self.max_output} bytes, so reading was stopped; if the list is "
+                    "that large, raise `max_output`"
                 )
         return bytes(content)
 
@@ -218,7 +218,8 @@ def described(answer: Answer) -> str:
 def unusable(answer: Answer, what: str) -> ListManagerUnavailableError:
     """Return the error for an answer that is not what was asked for."""
     return ListManagerUnavailableError(
-        f"{answer.call}: {what}: {one_line(json.dumps(answer.data))}; see that url leads to the list manager's REST API"
+        f"{answer.call}: {what}: {one_line(json.dumps(answer.data))}; check that `url` is the address of the list "
+        "manager's REST API"
     )
 
 
@@ -227,11 +228,13 @@ def _understood(request: _Request, status: int, content: bytes) -> Answer:
     call = request.call
     if 300 <= status < 400:
         raise ListManagerUnavailableError(
-            f"{call}: answered with a redirect ({status}), which is not followed; correct url in mailinglists.toml"
+            f"{call}: answered with a redirect ({status}), which the portal does not follow; correct `url` in "
+            "mailinglists.toml"
         )
     if status in {401, 403}:
         raise ListManagerUnavailableError(
-            f"{call}: refused the log-in ({status}); see user and password of the manager in mailinglists.toml"
+            f"{call}: refused the log-in ({status}); check `user` and the password of this list manager in "
+            "mailinglists.toml"
         )
     if not content:
         return Answer(call, status, None)
@@ -241,13 +244,13 @@ def _understood(request: _Request, status: int, content: bytes) -> Answer:
         if status >= 500:  # a server in trouble, or a proxy before it, speaks as it can
             return Answer(call, status, None)
         said = "" if request.is_secret else f": {one_line(content[:400].decode('utf-8', 'replace'))}"
-        raise ListManagerUnavailableError(f"{call}: answered with what is no JSON{said}") from None
+        raise ListManagerUnavailableError(f"{call}: answered with something that is not JSON{said}") from None
 
 
 def _too_slow(call: str, until: Deadline) -> ListManagerUnavailableError:
     return ListManagerUnavailableError(
-        f"{call}: not done within {until.seconds:.3g} seconds, so it was given up; "
-        "look for what blocks the list manager, or raise timeout"
+        f"{call}: no complete answer within {until.seconds:.3g} seconds; find out what is blocking the list manager, "
+        "or raise `timeout`"
     )
 
 
@@ -255,7 +258,7 @@ def _reason_of(error: BaseException | None) -> str:
     """Return the reason of a failure, without the names of Python's and urllib3's objects."""
     while error is not None:
         if isinstance(error, socket.gaierror):
-            return "its host has no address"
+            return "the host name cannot be resolved"
         if isinstance(error, TimeoutError) and error.errno is None:  # only connecting has a time of its own
             return f"no connection within {CONNECT_SECONDS:.3g} seconds"
         words = getattr(error, "verify_message", "") or getattr(error, "reason", "")
@@ -264,7 +267,7 @@ def _reason_of(error: BaseException | None) -> str:
         if isinstance(error, OSError) and error.strerror:
             return one_line(error.strerror)
         error = error.__cause__ or error.__context__
-    return "the answer broke off"
+    return "the connection was closed before the answer was complete"
 
 
 def _certificate_advice(error: BaseException | None) -> str:

@@ -32,8 +32,8 @@ def printed_roster(output: bytes, *, source: str) -> list[str]:
     except UnreadableRosterError:
         number, line, problem = text.unreadable[0]
         raise ListManagerUnavailableError(
-            f"{source}: line {number} of its output cannot be read: {problem}: {line}; "
-            "run it by hand to see what it prints"
+            f"{source}: line {number} of the output cannot be read: {problem}: {line}; run the command by hand to see "
+            "what it prints"
         ) from None
 
 
@@ -47,8 +47,8 @@ def subscribers(output: bytes, *, source: str) -> list[str]:
     found = [subscriber(line) for line in lines if line]
     if found and all(isinstance(each, OddSubscriber) for each in found):
         raise ListManagerUnavailableError(
-            f"{source}: its output holds no address, it begins with: {one_line(found[0])}; "
-            "run it by hand to see what it prints"
+            f"{source}: the output contains no address; it begins with: {one_line(found[0])}; run the command by hand "
+            "to see what it prints"
         )
     return found
 

@@ -86,20 +86,21 @@ class Mailman2(Paced):
         """List the members, and find the programs that add and remove."""
         for command in (self.settings.cmds.add_members, self.settings.cmds.remove_members):
             process.require_program(process.split(command)[0])
-        return f"Mailman 2: {self.list_name} is there, subscribers: {len(self.roster())}"
+        return f"Mailman 2: {self.list_name} found, subscribers: {len(self.roster())}"
 
     def warnings(self, *, sets_passwords: bool) -> Iterable[str]:
         """Look for the helpers that the portal prints, beside the ``withlist`` that loads them."""
         cmds = self.settings.cmds
         if sets_passwords and (helper := _missing_helper(cmds.changepw, "changepw.py")):
             yield (
-                f"{helper} is missing, which sets list passwords; make it: flask mailinglist changepw-script > {helper}"
+                f"{helper}, which sets list passwords, is missing; create it with: flask mailinglist changepw-script > "
+                f"{helper}"
                 " (or set syncpws = false)"
             )
         if helper := _missing_helper(cmds.memberoptions, "memberoptions.py"):
             yield (
-                f"{helper} is missing, which lets members who change their address keep digests, or no mail; make it: "
-                f"flask mailinglist memberoptions-script > {helper}"
+                f"{helper}, which keeps digest and no-mail settings when members change their address, is missing; "
+                f"create it with: flask mailinglist memberoptions-script > {helper}"
             )
 
     def roster(self) -> Sequence[str]:
@@ -162,8 +163,8 @@ class Mailman2(Paced):
         if finished.stdout.startswith(b"Error opening list"):
             self.roster()  # raises NoSuchListError where that is the reason
             raise ListManagerUnavailableError(
-                f"{finished.name}: {_text(finished.stdout)[0]} Mailman can list its members, so see Mailman's own "
-                "logs/error"
+                f"{finished.name}: {_text(finished.stdout)[0]} Mailman can still list its members, so look for the "
+                "reason in Mailman's own logs/error"
             )
         return refused | _removed(finished, sendable)
 
@@ -213,8 +214,8 @@ class Mailman2(Paced):
             finished = process.without_secrets(finished, secrets)
         if finished.exit_code == 1 and any(words in finished.stderr for words in _NO_SUCH_LIST):
             raise NoSuchListError(
-                f"{finished.name}: Mailman has no list of that name; "
-                "set list in mailinglists.toml if its name there is not the handle"
+                f"{finished.name}: Mailman has no list of that name; if the list has another name there, set `list` in "
+                "mailinglists.toml"
             )
         return finished
 
@@ -251,11 +252,11 @@ def _missing_helper(command: str, name: str) -> Path | None:
 
 def _why_misread(address: str) -> str:
     if not address.isascii():
-        return "Mailman 2 takes only ASCII"
+        return "Mailman 2 accepts only ASCII addresses"
     if found := _MISREAD.search(address):
-        return f"Mailman 2 does not take the character {found[0]}"
+        return f"Mailman 2 does not accept the character {found[0]}"
     if not _DOMAIN.fullmatch(address.partition("@")[2]):
-        return "Mailman 2 takes only domains with a dot, made of letters, digits and dashes"
+        return "Mailman 2 accepts only domains of letters, digits and dashes, with at least one dot"
     return ""
 
 
@@ -295,6 +296,6 @@ def _without(line: str, address: str) -> str:
 
 def _unreadable(finished: process.Finished, line: str) -> ListManagerUnavailableError:
     return ListManagerUnavailableError(
-        f"{finished.name}: answered what cannot be understood: {one_line(line)}; "
-        "check its options in mailinglists.toml against docs/list-managers/mailman2.md"
+        f"{finished.name}: unexpected output: {one_line(line)}; compare the options of the command in "
+        "mailinglists.toml with docs/list-managers/mailman2.md"
     )

@@ -89,7 +89,7 @@ class Mailman3(Paced):
         answer = self._client.request("GET", "system", "versions", until=until)
         version = one_line(str(_table(answer, 200).get("mailman_version")))
         found = _table(self._of_list("GET", until=until), 200)
-        return f"{version}: {found.get('list_id')} is there, subscribers: {found.get('member_count')}"
+        return f"{version}: {found.get('list_id')} found, subscribers: {found.get('member_count')}"
 
     def identity(self) -> str:
         """Return Mailman's id of the list, and where it is."""
@@ -250,8 +250,8 @@ class Mailman3(Paced):
         if answer.status == 204:
             return Outcome(Result.DONE)
         if answer.status == 404:
-            odd = ", or cannot find one with a slash in it" if "/" in address else ""
-            return Outcome(Result.REJECTED, f"Mailman knows no such user{odd}")
+            odd = ", or cannot find the user because of the slash" if "/" in address else ""
+            return Outcome(Result.REJECTED, f"Mailman has no such user{odd}")
         if answer.status == 400:
             return Outcome(Result.REJECTED, "Mailman refuses this password")  # its own words may hold it
         raise ListManagerUnavailableError(f"{answer.call}: answered with status {answer.status}")
@@ -277,10 +277,10 @@ class Mailman3(Paced):
                     break
             if is_still and totals == {len(entries)}:
                 return entries
-        changed = "" if is_still else ", and it changes while it is read"
+        changed = "" if is_still else ", and the roster changed while it was read"
         raise ListManagerUnavailableError(
-            f"{answer.call}: answered with {len(entries)} entries and says that there are {total}{changed}; "
-            "run again when the list is quiet"
+            f"{answer.call}: answered with {len(entries)} entries, but reports {total}{changed}; run again when nobody "
+            "is joining or leaving"
         )
 
     def _asked_page(
@@ -311,8 +311,9 @@ class Mailman3(Paced):
 
     def _no_such_list(self) -> NoSuchListError:
         return NoSuchListError(
-            f"{self.settings.url}: Mailman has no list {' nor '.join(self.names)}; "
-            "set list in mailinglists.toml to its address there, and see that url ends with the version of the API"
+            f"{self.settings.url}: Mailman has no list {' or '.join(self.names)}; "
+            "set `list` in mailinglists.toml to the list's address there, and check that `url` ends with the API "
+            "version"
         )
 
     def _deadline(self, count: int) -> Deadline:
@@ -328,7 +329,7 @@ def open_list(settings: Settings, list_name: str, *, email: str = "") -> Mailman
     """Return the list manager bound to one list, known by its name or by its address. Raise ConfigurationError."""
     if not list_name or list_name[0] in ".-" or "/" in list_name or not list_name.isprintable():
         raise ConfigurationError(
-            f"a list's name must not be empty, start with a dot or a dash, or hold a slash: {one_line(list_name)}"
+            f"a list name must not be empty, start with a dot or a dash, or contain a slash: {one_line(list_name)}"
         )
     names = [email, f"{list_name}@{email.rpartition('@')[2]}"] if email else []
     if not email or "." in list_name:
@@ -343,7 +344,7 @@ def _password(settings: Settings) -> str:
     if settings.password_env is not None:
         if not (found := os.environ.get(settings.password_env)):
             raise ConfigurationError(
-                f"password_env: there is no environment variable {one_line(settings.password_env)}"
+                f"password_env: the environment variable {one_line(settings.password_env)} is missing or empty"
             )
         return found
     return _password_in(settings.password_file) if settings.password_file else ""
@@ -357,7 +358,7 @@ def _password_in(path: Path) -> str:
     except OSError as error:
         raise ConfigurationError(f"password_file: {path}: {os.strerror(error.errno or 0)}") from None
     if not found:
-        raise ConfigurationError(f"password_file: {path}: it is empty; put the password on its only line")
+        raise ConfigurationError(f"password_file: {path}: the file is empty; write the password on its first line")
     return found
 
 
@@ -371,18 +372,18 @@ def _check_url(url: str) -> None:
     if not has_host or parts.scheme not in {"http", "https"} or not url.isprintable() or " " in url:
         raise ValueError("`url` must start with http:// or https:// and a host, such as http://127.0.0.1:8001/3.1")
     if "@" in parts.netloc:
-        raise ValueError("`url` must not hold a user or a password: those have settings of their own")
+        raise ValueError("`url` must not contain a user or a password; they have their own settings")
     if "?" in url or "#" in url or url.endswith("/"):
-        raise ValueError("`url` must end with the version of the API, without a slash: http://127.0.0.1:8001/3.1")
+        raise ValueError("`url` must end with the API version, without a slash after it: http://127.0.0.1:8001/3.1")
 
 
 def _why_refused(address: str) -> str:
     if not address.isascii():
-        return "Mailman 3 takes only ASCII"
+        return "Mailman 3 accepts only ASCII addresses"
     if found := _REFUSED.search(address):
-        return f"Mailman 3 does not take the character {found[0]}"
+        return f"Mailman 3 does not accept the character {found[0]}"
     if not _DOMAIN.fullmatch(address.partition("@")[2]):
-        return "Mailman 3 takes only domains with a dot, made of letters, digits and dashes"
+        return "Mailman 3 accepts only domains of letters, digits and dashes, with at least one dot"
     return ""
 
 
@@ -414,4 +415,4 @@ def _text(entry: Any, key: str) -> str:
 
 
 def _unusable(answer: Answer) -> ListManagerUnavailableError:
-    return unusable(answer, f"answered with status {answer.status} and what cannot be understood")
+    return unusable(answer, f"answered with status {answer.status} and unexpected content")

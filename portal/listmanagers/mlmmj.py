@@ -84,7 +84,7 @@ class Mlmmj(Paced):
         finished = self._run("mlmmj-list", "-V", deadline=deadline)
         process.require_success(finished)
         version = one_line(finished.stdout.decode("utf-8", "replace")).rpartition(" ")[2]
-        return f"mlmmj {version}: {self.folder} is there, subscribers: {count}"
+        return f"mlmmj {version}: {self.folder} found, subscribers: {count}"
 
     def identity(self) -> str:
         """Return the list's folder behind all links."""
@@ -167,8 +167,8 @@ class Mlmmj(Paced):
         failed = [address for address in pushed if (canonical(address) in after) is not adds]
         if 1 < len(failed) == len(pushed):
             raise ListManagerUnavailableError(
-                f"{self.list_name}: {program}: changed nothing for any of {len(failed)} addresses; run it by hand: "
-                f"is the disk of {self.folder} full?"
+                f"{self.list_name}: {program}: changed none of {len(failed)} addresses; run the program by hand, and "
+                f"check whether the disk of {self.folder} is full"
             )
         outcomes |= dict.fromkeys(pushed, Outcome(Result.DONE))
         return outcomes | {each: Outcome(Result.REJECTED, failures.get(each) or _SILENCE[adds]) for each in failed}
@@ -202,7 +202,7 @@ class Mlmmj(Paced):
         left = deadline - time.monotonic()
         if left <= 0:
             raise ListManagerUnavailableError(
-                f"{self.list_name}: {program}: not done within the seconds that it has; raise timeout_per_address"
+                f"{self.list_name}: {program}: did not finish in time; raise `timeout_per_address`"
             )
         # the whole path: mlmmj refuses to run without it
         return process.run(
@@ -221,16 +221,19 @@ class Mlmmj(Paced):
         A line that is cut off is what a full disk leaves. mlmmj would write the next address right behind it.
         """
         if not _is_there(self.settings.spool):
-            raise ListManagerUnavailableError(f"{self.settings.spool}: there is no such folder; see spool")
+            raise ListManagerUnavailableError(
+                f"{self.settings.spool}: the folder does not exist; correct `spool` in mailinglists.toml"
+            )
         if not _is_there(self.folder / "subscribers.d"):
             raise NoSuchListError(
-                f"{self.folder}: mlmmj has no list there; "
-                "set list in mailinglists.toml if its name there is not the handle"
+                f"{self.folder}: mlmmj has no list in this folder; if the list has another name there, set `list` in "
+                "mailinglists.toml"
             )
         for path in self._files():
             if _last_byte(path) not in {b"", b"\n"} and path.suffix != ".new":  # one that mlmmj is just writing
                 raise ListManagerUnavailableError(
-                    f"{path}: its last line is cut off, as by a full disk; complete or remove that line by hand"
+                    f"{path}: the last line is cut off, perhaps because the disk was full; complete or remove that "
+                    "line by hand"
                 )
 
     def _require_writable(self) -> None:
@@ -241,8 +244,8 @@ class Mlmmj(Paced):
             raise _unreadable(self.folder, error) from None
         if os.geteuid() not in {0, owner}:
             raise ListManagerUnavailableError(
-                f"{self.folder}: belongs to user {owner}, and mlmmj lets nobody else but root change it; "
-                "run the sync as that user"
+                f"{self.folder}: belongs to user {owner}, and mlmmj lets only that user and root change the list; run "
+                "the sync as that user"
             )
         require_room(self.folder)
 
@@ -256,8 +259,8 @@ class Mlmmj(Paced):
 
 
 _SILENCE = {
-    True: "mlmmj said yes, but the address is not on the list",
-    False: "mlmmj said yes, but the address is still on the list",
+    True: "mlmmj reported success, but the address is not on the list",
+    False: "mlmmj reported success, but the address is still on the list",
 }
 
 
@@ -265,8 +268,8 @@ def open_list(settings: Settings, list_name: str) -> Mlmmj:
     """Return the list manager bound to one list. Raise ConfigurationError where its name would leave the spool."""
     if not list_name or list_name[0] in ".-" or "/" in list_name or not list_name.isprintable():
         raise ConfigurationError(
-            "a list's name is that of its folder in the spool, so it must not be empty, start with a dot or a dash, "
-            f"or hold a slash: {one_line(list_name)}"
+            "the list name is the name of a folder in `spool`, so it must not be empty, start with a dot or a dash, "
+            f"or contain a slash: {one_line(list_name)}"
         )
     return Mlmmj(settings, list_name)
 
@@ -278,11 +281,11 @@ def _canonical(roster: Sequence[str]) -> set[str]:
 def _why_misread(address: str) -> str:
     """Return why mlmmj, which stores nearly anything, would fail at an address or never reach it by mail."""
     if not address.isascii():
-        return "mlmmj takes only ASCII"
+        return "mlmmj accepts only ASCII addresses"
     if address.startswith("/"):
-        return "mlmmj does not take an address that starts with /"
+        return "mlmmj does not accept an address that starts with /"
     if "." not in address.rpartition("@")[2]:
-        return "mlmmj takes only domains with a dot"
+        return "mlmmj accepts only domains with at least one dot"
     return ""
 
 

@@ -50,12 +50,12 @@ def split(command: str) -> tuple[str, ...]:
     import shlex  # only the reading of settings needs it
 
     if "\0" in command:
-        raise ValueError("it holds a NUL")
+        raise ValueError("it contains a NUL character")
     argv = tuple(shlex.split(command))
     if not argv:
         raise ValueError("it is empty")
     if "/" in argv[0] and not argv[0].startswith("/"):
-        raise ValueError(f"give the whole path of the program: {argv[0]}")
+        raise ValueError(f"give the absolute path of the program: {argv[0]}")
     return argv
 
 
@@ -66,14 +66,14 @@ def check_commands(commands: Mapping[str, str | None]) -> None:
             if command is not None:
                 split(command)
         except ValueError as error:
-            raise ValueError(f"{key} is no command: {error}") from None
+            raise ValueError(f"{key} is not a valid command: {error}") from None
 
 
 def with_list(command: str, list_name: str) -> tuple[str, ...]:
     """Return a command as argv for one list: its name replaces ``{list}``, or is appended. Raise ConfigurationError."""
     if not list_name or list_name.startswith("-") or not list_name.isprintable():
         raise ConfigurationError(
-            f"a list's name must not be empty, start with a dash or hold control characters: {one_line(list_name)}"
+            f"a list name must not be empty, start with a dash or contain control characters: {one_line(list_name)}"
         )
     argv = split(command)
     if any("{list}" in part for part in argv):
@@ -91,7 +91,7 @@ def quoted(argv: Sequence[str]) -> str:
 def require_program(program: str) -> None:
     """Raise ListManagerUnavailableError where a program is missing or may not be run."""
     if shutil.which(program, path=PATH) is None:
-        raise ListManagerUnavailableError(f"{program}: not found, or not executable for the portal's user")
+        raise ListManagerUnavailableError(f"{program}: not found, or the portal's user may not run it")
 
 
 def run(
@@ -116,8 +116,8 @@ def run(
     try:
         if not streams.read_until(deadline):
             raise ListManagerUnavailableError(
-                f"{name}: no answer within {timeout:.3g} seconds, so it was stopped; "
-                "look for what blocks it, such as a lock, or raise its timeout"
+                f"{name}: did not finish within {timeout:.3g} seconds, so it was stopped; find out what is blocking "
+                "it, such as a lock, or raise its timeout"
             )
     except BaseException:
         _stop(child, streams, grace)
@@ -132,10 +132,10 @@ def require_success(finished: Finished, *, ok: Sequence[int] = (0,)) -> None:
     if finished.exit_code in ok:
         return
     code = finished.exit_code
-    how = f"ended with exit code {code}" if code >= 0 else f"was ended by signal {-code}"
+    how = f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
     said = complaint(finished)
     raise CallFailedError(
-        f"{finished.name}: {how}, saying: {said}" if said else f"{finished.name}: {how}, without a word",
+        f"{finished.name}: {how}: {said}" if said else f"{finished.name}: {how}, with no error message",
         words=said or f"the command {how}",
     )
 
@@ -236,8 +236,8 @@ class _Streams:
             for kept in self._read(left):
                 if len(kept) > self._limit:
                     raise ListManagerUnavailableError(
-                        f"{self._name}: printed more than {self._limit} bytes, so it was stopped; "
-                        "raise max_output if the list is that large"
+                        f"{self._name}: printed more than {self._limit} bytes, so it was stopped; if the list is that "
+                        "large, raise `max_output`"
                     )
         try:
             self._child.wait(max(0.0, deadline - time.monotonic()))

@@ -95,7 +95,7 @@ def _module(kind: str) -> Any:
     foreign = {point.name: point for point in entry_points(group=GROUP)}
     if kind not in foreign:
         known = ", ".join(sorted({*BUILT_IN, *foreign}))
-        raise ConfigurationError(f'there is no kind "{kind}"; there are: {known}')
+        raise ConfigurationError(f'unknown kind "{kind}"; known kinds: {known}')
     try:
         module = foreign[kind].load()
     except (ImportError, AttributeError) as error:
@@ -123,5 +123,5 @@ def _path(value: Any, folder: Path | None) -> Path:
 
 def _problem(error: msgspec.ValidationError) -> str:
     words = str(error).replace("`$.", "`").replace(" - at `$`", "")
-    words = words.replace("Object contains unknown field", "there is no setting")
-    return words.replace("Object missing required field", "it needs the setting")
+    words = words.replace("Object contains unknown field", "unknown setting")
+    return words.replace("Object missing required field", "missing setting")

@@ -91,7 +91,7 @@ class Sympa(Paced):
         finished = self._run(("version",), deadline=deadline)
         process.require_success(finished)
         version = one_line(finished.stdout.decode("utf-8", "replace"))
-        return f"{version}: {self.list_name} is there, subscribers: {len(self._read(deadline))}"
+        return f"{version}: {self.list_name} found, subscribers: {len(self._read(deadline))}"
 
     def roster(self) -> Sequence[str]:
         """Return all subscribers, those who conceal themselves and those without mail too."""
@@ -151,13 +151,15 @@ class Sympa(Paced):
         unwanted = [address for address, found in subscribers if found.is_mail_off and address.lower() in mailed]
         if unwanted:
             self._push("del", dict.fromkeys(unwanted, ""))
-        return dict.fromkeys(unwanted, Outcome(Result.REJECTED, f"{_NO_MAIL}, and this list allows that no more"))
+        return dict.fromkeys(unwanted, Outcome(Result.REJECTED, f"{_NO_MAIL}, and this list no longer allows that"))
 
     def _add_without_options(
         self, path: Path, subscribers: Sequence[tuple[str, SubscriberOptions]]
     ) -> dict[str, Outcome]:
         """Subscribe who gets digests as everybody else; nobody who had switched mail off."""
-        refusal = Outcome(Result.REJECTED, f"{_NO_MAIL}, and {path}, which carries that over, cannot be written")
+        refusal = Outcome(
+            Result.REJECTED, f"{_NO_MAIL}, and this cannot be carried over, because {path} cannot be written"
+        )
         refused = {address: refusal for address, found in subscribers if found.is_mail_off}
         others = [address for address, found in subscribers if not found.is_mail_off]
         return refused | (self.add(others) if others else {})
@@ -199,8 +201,8 @@ class Sympa(Paced):
         )
         said = {answer.address: answer.outcome for answer in _answers(finished)}
         if not any(each.lower() in said for each in sendable) or finished.exit_code not in {0, 1}:
-            raise _failure(finished, "it said nothing about any address")
-        silence = Outcome(Result.REJECTED, "Sympa said nothing about this address")
+            raise _failure(finished, "it reported nothing about any address")
+        silence = Outcome(Result.REJECTED, "Sympa reported nothing about this address")
         return outcomes | {each: said.get(each.lower(), silence) for each in sendable}
 
     def _read(self, deadline: float) -> list[str]:
@@ -216,7 +218,7 @@ class Sympa(Paced):
             ("del", "--force", "--quiet", self.list_name), stdin=as_lines([self.list_name]), deadline=deadline
         )
         if not any(answer.address == self.list_name for answer in _answers(finished)):
-            raise _failure(finished, "its roster is empty, and it does not say whether its database works")
+            raise _failure(finished, "the roster is empty, and Sympa does not report whether its database works")
         return self._dump(deadline)
 
     def _dump(self, deadline: float) -> list[str]:
@@ -230,17 +232,17 @@ class Sympa(Paced):
         finished = self._run(("dump", self.list_name), deadline=deadline)
         done = f"{self.list_name}: Dumped list users (member)"
         if finished.exit_code or done not in _text(finished.stderr):
-            raise _failure(finished, "the roster was not dumped; is the list open?")
+            raise _failure(finished, "the roster was not dumped; check whether the list is open")
         fresh = [dump.path for dump in self._dumps() if dump.identity not in {None, before.get(dump.path)}]
         if not fresh:
             raise ListManagerUnavailableError(
-                f"{finished.name}: Sympa wrote no new member.dump for {self.list_name} below {self.settings.data}; "
-                "set data to its list_data"
+                f"{finished.name}: Sympa wrote no new member.dump for {self.list_name} below {self.settings.data}; set "
+                "`data` to Sympa's folder list_data"
             )
         content = self._content(fresh[0])
         require_room(fresh[0].parent)
         if content and not (b"email " in content and content.endswith(b"\n\n")):
-            raise ListManagerUnavailableError(f"{fresh[0]}: not a whole roster; is its disk full?")
+            raise ListManagerUnavailableError(f"{fresh[0]}: the roster is incomplete; check whether the disk is full")
         return fresh[0], content
 
     def _dumps(self) -> list[Dump]:
@@ -257,7 +259,7 @@ class Sympa(Paced):
             raise _unreadable(path, error) from None
         if len(content) > self.settings.max_output:
             raise ListManagerUnavailableError(
-                f"{path}: larger than {self.settings.max_output} bytes; raise max_output if the list is that large"
+                f"{path}: larger than {self.settings.max_output} bytes; if the list is that large, raise `max_output`"
             )
         return content
 
@@ -271,8 +273,8 @@ class Sympa(Paced):
         )
         if finished.exit_code and _NO_SUCH_LIST.search(finished.stderr):
             raise NoSuchListError(
-                f"{finished.name}: Sympa has no list of that name; "
-                "set list in mailinglists.toml if its name there is not the handle"
+                f"{finished.name}: Sympa has no list of that name; if the list has another name there, set `list` in "
+                "mailinglists.toml"
             )
         return finished
 
@@ -288,7 +290,8 @@ def open_list(settings: Settings, list_name: str) -> Sympa:
     name = list_name if "@" in list_name or not settings.domain else f"{list_name}@{settings.domain}"
     if not _NAME.fullmatch(name.lower()):
         raise ConfigurationError(
-            f"Sympa calls a list LIST@DOMAIN: set list for it, or domain for all in mailinglists.toml: {one_line(name)}"
+            f"a list name at Sympa has the form LIST@DOMAIN: {one_line(name)}; set `list` for this list, or `domain` "
+            "for all, in mailinglists.toml"
         )
     return Sympa(settings, name.lower())
 
@@ -309,8 +312,8 @@ def _answers(finished: process.Finished) -> Iterator[Answer]:
 
 def _why_misread(address: str) -> str:
     if not address.isascii():
-        return "Sympa takes only ASCII"
-    return "Sympa takes a line that starts with # for a comment" if address[0] == "#" else ""
+        return "Sympa accepts only ASCII addresses"
+    return "Sympa treats a line that starts with # as a comment" if address[0] == "#" else ""
 
 
 def _text(output: bytes) -> list[str]:
@@ -323,7 +326,7 @@ def _failure(finished: process.Finished, otherwise: str) -> CallFailedError:
     told = [line for line in words if "[intern]" in line] or words
     said = one_line(told[0]) if told else ""
     how = f"{finished.name}: ended with exit code {finished.exit_code}"
-    return CallFailedError(f"{how}, saying: {said}; {otherwise}" if said else f"{how}; {otherwise}", words=said)
+    return CallFailedError(f"{how}: {said}; {otherwise}" if said else f"{how}; {otherwise}", words=said)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -128,7 +128,7 @@ def test_it_prints_a_table_that_a_tired_person_can_read(make_app, check: Check, 
     assert lines[0].split() == ["LIST", "WHAT", "STATE", "IN", "WORDS"]
     (bad,) = (line for line in lines if " WRONG " in line)
     assert bad.split()[:4] == ["tech", "list", "manager", "WRONG"]
-    assert "tech.txt: no such file; make an empty one to begin the list" in bad
+    assert "tech.txt: the file does not exist; to start the list, create an empty file" in bad
     assert all(" ok " in line for line in lines[1:] if line != bad)
 
 
@@ -155,7 +155,8 @@ def test_a_run_too_long_ago_is_78(check: Check, synced: None, clock: Clock):
     code, told = check()
     assert code == 78
     assert told["tech", "runs"] == (
-        "the last run was 13 hours ago, and members are promised 12 hours; check that cron still calls it, and run: flask mailinglist sync tech"
+        "the last run was 13 hours ago, and members are promised 12 hours; check that cron still calls it, and run: "
+        "flask mailinglist sync tech"
     )
 
 
@@ -167,7 +168,7 @@ def test_a_run_that_failed_or_was_refused_is_69_with_its_words(make_app, check: 
     assert code == 69
     assert set(wrong(told)) == {("tech", "runs")}
     assert "failed: " in told["tech", "runs"]
-    assert "tech.txt: no such file" in told["tech", "runs"]
+    assert "tech.txt: the file does not exist" in told["tech", "runs"]
 
 
 def test_a_plan_that_waits_for_a_yes_is_told_with_its_id(make_app, check: Check, synced: None, session, rosters):

@@ -86,7 +86,7 @@ def test_the_table_of_commands_is_complete(app):  # commands of other files join
 def test_an_unknown_list_is_78(refused, session, command):
     make_user(session, "alice")
     told = refused(78, command, *(each.replace("LIST", "nope") for each in COMMANDS[command]))
-    assert "unknown list: nope (in mailinglists.toml: members, tech, board)" in told
+    assert "unknown list: nope (lists in mailinglists.toml: members, tech, board)" in told
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"check"}))  # which tells it in its table
@@ -97,7 +97,7 @@ def test_a_facility_that_is_not_enabled_is_78(make_app, instance, command, catal
     arguments = [each.replace("LIST", "members") for each in COMMANDS[command]]
     result = make_app(for_a_command=True).test_cli_runner().invoke(args=["mailinglist", command, *arguments])
     assert (result.exit_code, result.stdout) == (78, "")
-    where = f"{path}, which is not there" if catalogue is None else path
+    where = f"{path}, which does not exist" if catalogue is None else path
     assert (
         result.stderr
         == f"error: mailing lists are not enabled: set enabled = true in {where} (docs/errors.md#mailing-lists-are-not-enabled)\n"

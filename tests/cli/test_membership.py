@@ -154,7 +154,7 @@ def test_new_people_of_the_source_are_invited_where_it_says_so(make_app: Callabl
     [
         ('file = "missing.csv"', 69, "No such file"),
         ('command = "/bin/false"', 69, "exit code 1"),
-        ('command = "/bin/sleep 30"\ntimeout = 0.2', 69, "no answer within 0.2 seconds"),
+        ('command = "/bin/sleep 30"\ntimeout = 0.2', 69, "did not finish within 0.2 seconds"),
         ("command = \"printf 'no,username,email,name,groups'\"", 69, "ends in the middle of a line"),
         ('command = "/bin/true"', 65, "empty"),
         ("", 78, "no membership source"),

@@ -118,4 +118,4 @@ def test_members_come_from_a_directory(example: Example, tmp_path: Path) -> None
     }
     (tmp_path / "answer.ldif").unlink()
     (error,) = example.run("### LDAP", places)
-    assert error.startswith("error: membership.command: ended with exit code 1, saying: ")
+    assert error.startswith("error: membership.command: ended with exit code 1: ")

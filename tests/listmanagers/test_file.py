@@ -104,7 +104,7 @@ def test_a_line_of_which_it_is_not_certain_whom_it_reaches_is_unavailable_and_st
     content = f"first@example.org\n{line}\n".encode()
     (folder / "ants.txt").write_bytes(content)
     arguments = [["first@example.org"]] if call in {"add", "remove"} else []
-    with pytest.raises(ListManagerUnavailableError, match=r"ants\.txt: .* line 2 "):
+    with pytest.raises(ListManagerUnavailableError, match=r"ants\.txt: line 2 "):
         getattr(_open(folder), call)(*arguments)
     assert (folder / "ants.txt").read_bytes() == content
 
@@ -231,7 +231,7 @@ def test_a_missing_folder_is_a_failure_and_no_missing_list(tmp_path):
 
 @pytest.mark.parametrize("name", ["../ants", "a/b", "..", ".", ".hidden", "", "a\0b", "-ants", "a\nb", "/etc/passwd"])
 def test_the_name_of_a_list_cannot_leave_the_folder(folder, name):
-    with pytest.raises(ConfigurationError, match="file's name"):
+    with pytest.raises(ConfigurationError, match="used as a file name"):
         _open(folder, name)
 
 

@@ -107,10 +107,10 @@ def test_each_answer_of_remove_members_is_an_outcome(fake):
     [
         ("jörg@example.org", "ASCII"),
         ("joe@bücher.example", "ASCII"),
-        ("joe@localhost", "a dot"),
+        ("joe@localhost", "at least one dot"),
         ("joe@-x.example", "not an e-mail address"),
         ("joe@x..example", "not an e-mail address"),
-        ("joe@x_y.example", "a dot"),
+        ("joe@x_y.example", "at least one dot"),
         ("joe@[127.0.0.1]", "not an e-mail address"),
         ("a:joe@example.org", "not an e-mail address"),
         ("$(touch)@example.org", "not an e-mail address"),
@@ -186,7 +186,7 @@ def test_an_answer_that_fits_no_address_is_a_failure_though_the_exit_code_is_0(f
 
 def test_a_command_that_prints_all_and_then_fails_has_failed(fake):
     fake.fail("list_members", exit_code=1, stdout="alice@example.org\n", stderr="IOError: disk\n")
-    with pytest.raises(ListManagerUnavailableError, match="exit code 1, saying: IOError: disk"):
+    with pytest.raises(ListManagerUnavailableError, match="exit code 1: IOError: disk"):
         _open(fake).roster()
 
 
@@ -205,7 +205,7 @@ def test_addresses_never_stand_in_the_command_line(fake):
 
 def test_a_time_out_leaves_nothing_changed_and_the_next_call_works(fake):
     fake.hang("add_members", locked=True)
-    with pytest.raises(ListManagerUnavailableError, match="look for what blocks it, such as a lock"):
+    with pytest.raises(ListManagerUnavailableError, match="find out what is blocking it, such as a lock"):
         _open(fake, timeout=1).add(["bob@example.org"])
     assert fake.roster("ants") == {"alice@example.org", "Dora@example.org"}
     fake.repair()
@@ -214,7 +214,7 @@ def test_a_time_out_leaves_nothing_changed_and_the_next_call_works(fake):
 
 def test_a_lock_left_behind_ends_as_a_time_out_and_stays(fake):
     fake.leave_lock("ants")
-    with pytest.raises(ListManagerUnavailableError, match="no answer within"):
+    with pytest.raises(ListManagerUnavailableError, match="did not finish within"):
         _open(fake, timeout=0.6).add(["bob@example.org"])
     assert list(_open(fake).roster()) == ["alice@example.org", "dora@example.org"]
     assert fake.is_locked("ants")
@@ -370,9 +370,9 @@ def test_without_the_helper_nothing_is_known_of_options(fake):
     ("exit_code", "stdout", "stderr", "told"),
     [
         (1, "", "ImportError: No module named paths\n", "No module named paths"),
-        (0, "<html>\n", "", "cannot be understood"),
-        (0, "alice@example.org\n", "", "cannot be understood"),
-        (0, "eve@example.org\tdigest\n", "", "cannot be understood"),
+        (0, "<html>\n", "", "unexpected output"),
+        (0, "alice@example.org\n", "", "unexpected output"),
+        (0, "eve@example.org\tdigest\n", "", "unexpected output"),
     ],
 )
 def test_a_helper_that_fails_or_answers_something_else_ends_the_run(fake, exit_code, stdout, stderr, told):

@@ -65,7 +65,7 @@ def test_two_names_of_one_folder_are_one_list(fake):
 
 
 def test_a_check_says_which_mlmmj_answered(fake):
-    assert _open(fake).check() == f"mlmmj 1.3.0: {fake.spool}/ants is there, subscribers: 3"
+    assert _open(fake).check() == f"mlmmj 1.3.0: {fake.spool}/ants found, subscribers: 3"
 
 
 @pytest.mark.slow
@@ -112,14 +112,20 @@ def test_a_removal_takes_somebody_off_in_every_variant_and_a_stranger_costs_no_c
 def test_an_add_that_did_not_take_is_found_out_though_mlmmj_said_yes(fake):
     fake.act(lie=["liar@example.org"])
     outcomes = _open(fake).add(["liar@example.org", "bob@example.org"])
-    assert outcomes["liar@example.org"] == (Result.REJECTED, "mlmmj said yes, but the address is not on the list")
+    assert outcomes["liar@example.org"] == (
+        Result.REJECTED,
+        "mlmmj reported success, but the address is not on the list",
+    )
     assert outcomes["bob@example.org"].result is Result.DONE
 
 
 def test_a_removal_that_did_not_take_is_found_out_though_mlmmj_said_yes(fake):
     fake.act(lie=["alice@example.org"])
     outcomes = _open(fake).remove(["alice@example.org", "dora@example.org"])
-    assert outcomes["alice@example.org"] == (Result.REJECTED, "mlmmj said yes, but the address is still on the list")
+    assert outcomes["alice@example.org"] == (
+        Result.REJECTED,
+        "mlmmj reported success, but the address is still on the list",
+    )
     assert outcomes["dora@example.org"].result is Result.DONE
 
 
@@ -134,7 +140,7 @@ def test_an_exit_code_for_one_address_is_its_refusal_and_the_others_go_on(fake):
 def test_several_of_which_none_took_are_mlmmjs_failure(fake, how):
     who = ["bob@example.org", "charlie@example.org"]
     fake.act(**{how: who})
-    with pytest.raises(ListManagerUnavailableError, match="changed nothing for any of 2 addresses"):
+    with pytest.raises(ListManagerUnavailableError, match="changed none of 2 addresses"):
         _open(fake).add(who)
 
 
@@ -146,7 +152,7 @@ def test_a_program_that_is_killed_ends_the_call(fake):
 
 def test_all_calls_of_a_batch_share_one_time_out(fake):
     manager = _open(fake, timeout=0.3, timeout_per_address=0.001)
-    with pytest.raises(ListManagerUnavailableError, match=r"no answer within|timeout_per_address"):
+    with pytest.raises(ListManagerUnavailableError, match=r"did not finish within|timeout_per_address"):
         manager.add([f"user{number}@example.org" for number in range(100)])
     assert len(fake.calls("mlmmj-sub")) < 90
 
@@ -158,7 +164,7 @@ def test_all_calls_of_a_batch_share_one_time_out(fake):
         ("bob@exämple.org", "ASCII"),
         ("/etc@example.org", "starts with /"),
         (".bob@example.org", "not an e-mail address"),
-        ("bob@localhost", "with a dot"),
+        ("bob@localhost", "with at least one dot"),
         ("bob@example..org", "not an e-mail address"),
         ("bob@example.org.", "not an e-mail address"),
         ("Joe <joe@example.org>", "not an e-mail address"),
@@ -183,7 +189,7 @@ def test_a_folder_that_is_no_list_is_no_such_list_and_a_missing_spool_is_a_failu
     for name in ("empty", "file", "nolist"):
         with pytest.raises(NoSuchListError, match=name):
             _open(fake, name).roster()
-    with pytest.raises(ListManagerUnavailableError, match="no such folder; see spool"):
+    with pytest.raises(ListManagerUnavailableError, match="the folder does not exist; correct `spool`"):
         _open(fake, spool=str(fake.root / "elsewhere")).roster()
 
 
@@ -197,7 +203,7 @@ def test_a_roster_of_which_a_variant_is_missing_is_a_failure(fake):
 
 @pytest.mark.parametrize("name", ["", "-ants", "..", "../ants", "a/b", "a\nb"])
 def test_a_name_that_would_leave_the_spool_is_refused(fake, name):
-    with pytest.raises(ConfigurationError, match="a list's name"):
+    with pytest.raises(ConfigurationError, match="the list name"):
         _open(fake, name)
 
 
@@ -219,7 +225,7 @@ def test_files_that_mlmmj_is_just_working_with_disturb_nobody(fake):
 def test_nothing_is_written_to_a_disk_that_is_full(fake, monkeypatch):
     full = SimpleNamespace(f_blocks=1000, f_bavail=10, f_frsize=4096)
     monkeypatch.setattr(os, "statvfs", lambda path: full)
-    with pytest.raises(ListManagerUnavailableError, match="its disk is full"):
+    with pytest.raises(ListManagerUnavailableError, match="the disk is full"):
         _open(fake).add(["bob@example.org"])
     assert fake.calls("mlmmj-sub") == []
     assert len(_open(fake).roster()) == 3
@@ -228,7 +234,7 @@ def test_nothing_is_written_to_a_disk_that_is_full(fake, monkeypatch):
 def test_a_disk_that_fills_up_stops_the_list_before_the_next_address(fake, monkeypatch):
     room = [SimpleNamespace(f_blocks=1000, f_bavail=each, f_frsize=4096) for each in (1000, 10)]
     monkeypatch.setattr(os, "statvfs", lambda path: room[bool(fake.calls("mlmmj-sub"))])
-    with pytest.raises(ListManagerUnavailableError, match="its disk is full"):
+    with pytest.raises(ListManagerUnavailableError, match="the disk is full"):
         _open(fake).add(["bob@example.org", "charlie@example.org", "dora@example.org"])
     assert len(fake.calls("mlmmj-sub")) == 1
 
@@ -238,9 +244,7 @@ def test_a_disk_that_fills_up_stops_the_list_before_the_next_address(fake, monke
 
 @pytest.mark.slow
 def test_the_real_one_says_its_version(program):
-    assert (
-        _open(program).check() == f"mlmmj {program.version.split()[-1]}: {program.folder}/ants is there, subscribers: 0"
-    )
+    assert _open(program).check() == f"mlmmj {program.version.split()[-1]}: {program.folder}/ants found, subscribers: 0"
 
 
 @pytest.mark.slow
@@ -296,7 +300,7 @@ def test_the_real_one_that_waits_for_a_lock_is_ended_in_time_and_nothing_is_lost
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"held\n"
         for call, address in (("add", "ben@example.org"), ("remove", "bob@example.org")):
-            with pytest.raises(ListManagerUnavailableError, match=r"ants: mlmmj-\w+: no answer within"):
+            with pytest.raises(ListManagerUnavailableError, match=r"ants: mlmmj-\w+: did not finish within"):
                 getattr(_open(program, timeout=0.5), call)([address])
         holder.stdin.close()
     assert program.roster("ants") == {"bob@example.org"}

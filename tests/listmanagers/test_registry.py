@@ -53,15 +53,15 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_kind_is_refused_with_the_kinds_that_there_are():
-    with pytest.raises(ConfigurationError, match=r'there is no kind "majordomo"; there are: .*file, .*mailman2'):
+    with pytest.raises(ConfigurationError, match=r'unknown kind "majordomo"; known kinds: .*file, .*mailman2'):
         registry.read_settings("majordomo", {})
 
 
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ({"directory": "/x", "colour": "red"}, "there is no setting `colour`"),
-        ({}, "it needs the setting `directory`"),
+        ({"directory": "/x", "colour": "red"}, "unknown setting `colour`"),
+        ({}, "missing setting `directory`"),
         ({"directory": 3}, "the name of a folder - at `directory`"),
         ({"directory": ""}, "the name of a folder - at `directory`"),
         ({"directory": "a\0b"}, "the name of a folder - at `directory`"),

@@ -29,7 +29,7 @@ def opened(mailman: Program, **settings) -> Mailman3:
 
 def test_the_version_is_known(mailman):
     assert "Mailman 3" in mailman.version
-    assert opened(mailman).check() == f"{mailman.version}: ants.lists.example.org is there, subscribers: 0"
+    assert opened(mailman).check() == f"{mailman.version}: ants.lists.example.org found, subscribers: 0"
 
 
 def test_an_address_is_kept_as_it_was_typed(mailman):
