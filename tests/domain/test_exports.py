@@ -3,6 +3,8 @@
 Those of CiviCRM, hitobito and Admidio follow the source code of their exports.
 """
 
+import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -147,3 +149,25 @@ def test_what_a_program_exports_is_read_as_its_members_are(program: str) -> None
     records = [(each.key, each.username, each.addresses, each.name, each.groups) for each in found.records]
     assert records == list(export.people)
     assert [each.problem for each in found.records] == ["", ""]
+
+
+DOCUMENTED = (
+    ("CiviCRM", "CiviCRM"),
+    ("Wild Apricot", "Wild Apricot"),
+    ("hitobito", "hitobito"),
+    ("Admidio", "Admidio 5"),
+    ("IXP Manager", "IXP Manager's database"),
+)
+
+
+@pytest.mark.parametrize(("name", "program"), DOCUMENTED)
+def test_the_documented_columns_of_a_program_are_those_of_its_export(name: str, program: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "people.md").read_text(encoding="utf-8")
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| {name}"))
+    _, email, key, username, full_name, groups, separator = (
+        cell.strip(" `") for cell in re.split(r"(?<!\\)\|", row)[1:-1]
+    )
+    columns = EXPORTS[program].columns
+    assert (email, key, username or None, full_name) == (columns.email, columns.key, columns.username, columns.name)
+    assert groups in {"", columns.groups[0]}
+    assert (separator.strip("\\") or ";") == columns.group_separator
