@@ -313,6 +313,15 @@ def test_a_page_can_be_reached_from_the_readme(path: Path) -> None:
     assert path in reached
 
 
+def test_the_pages_and_sections_that_the_sources_name_exist() -> None:
+    for path in (*(ROOT / "portal").rglob("*.py"), *(ROOT / "tests").rglob("*.py")):
+        text = " ".join(path.read_text(encoding="utf-8").split())
+        for page, heading in re.findall(r'\b(docs/[\w/-]+\.md)(?:, "([^"]+)")?', text):
+            headings = re.findall(r"^#+ (.*)", READ.get(ROOT / page, ""), re.MULTILINE)
+            assert headings, (path.name, page)
+            assert heading in {"", *headings}, (path.name, page, heading)
+
+
 ORDER = ["install", "go-live", "operate", "errors", "people", "superusers", "members", "commands", "configuration", "api",
          "pages", "languages", "semantics", "list-managers", "migrating-from-ixp-manager"]  # fmt: skip
 

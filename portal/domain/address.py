@@ -1,7 +1,8 @@
 """The canonical form of an e-mail address, by which the portal compares addresses.
 
 Two spellings are one address if their canonical forms are equal: NFC, lower case, the domain in its ASCII form by IDNA
-2008. Never casefold, which would make groß@ and gross@ one address. Source: SEMANTICS, Matching; RFC 5321, RFC 5891.
+2008. Never casefold, which would make groß@ and gross@ one address. Source: RFC 5321, RFC 5891, and docs/semantics.md,
+"How addresses are compared".
 """
 
 import re
@@ -23,7 +24,7 @@ def canonical(spelling: str) -> str:
 
     An address is a dot-atom, one @ and a domain of labels, with nothing around them. This one definition applies to
     rosters from all sources; what a person types is checked more strictly by ``services.accounts.addresses.checked``.
-    Source: SEMANTICS, list-init, rule 5.
+    Source: docs/semantics.md, "How addresses are compared".
     """
     text = spelling.strip()
     if len(text) > MAX_LENGTH:

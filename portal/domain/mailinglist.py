@@ -15,7 +15,8 @@ class SafetyLimits:
     """How much one plan may do without approval: the larger of a count and a percentage, for each direction.
 
     ``removals`` and ``removals_percent`` limit removals and take-overs as "they left", out of the addresses seen on;
-    ``additions`` and ``additions_percent`` limit adds, out of the roster. Source: docs/semantics.md, "Safety".
+    ``additions`` and ``additions_percent`` limit adds, out of the roster. Source: docs/semantics.md, "What a run does
+    not trust".
     """
 
     removals: int = 5
@@ -35,7 +36,7 @@ def in_language(text: str | Mapping[str, str], language: str) -> str:
 class MailingList:
     """A list as the catalogue describes it, with inherited settings filled in.
 
-    ``is_listed`` and ``can_leave`` only affect members' pages, never who is managed. Source: SEMANTICS, Audience.
+    ``is_listed`` and ``can_leave`` only affect members' pages, never who is managed. Source: docs/configuration.md.
     """
 
     handle: str

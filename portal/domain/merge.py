@@ -1,6 +1,6 @@
 """The merge: what a sync decides about one address on one list, and what it stores afterwards.
 
-Pure functions over small values. Source of every rule: docs/semantics.md, "The merge".
+Pure functions over small values. Source of every rule: docs/semantics.md, "The rules".
 """
 
 from dataclasses import dataclass, replace

@@ -1,6 +1,6 @@
 """Moves: the effect on a mailbox's preference for one list when accounts move in, move out, return or swap.
 
-Pure functions over small values. Source of every rule: docs/semantics.md, "Identity".
+Pure functions over small values. Source of every rule: docs/semantics.md, "Address changes".
 """
 
 from collections.abc import Collection, Iterable, Mapping

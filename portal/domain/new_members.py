@@ -1,6 +1,6 @@
 """New members, whom a list may subscribe once for each person.
 
-Pure functions over small values. Source: docs/semantics.md, "The merge", rule 1.
+Pure functions over small values. Source: docs/semantics.md, "The rules", rule 1.
 """
 
 from collections.abc import Collection, Iterable

@@ -57,8 +57,8 @@ class RosterText:
 
     A line that cannot be read puts the whole input in doubt: reading to the end raises UnreadableRosterError, which
     reports the first such lines. With ``skip_invalid``, which says that a person has checked them, they are counted and
-    skipped. ``ends_with_newline``: a last line without a line end has been cut off. Source: SEMANTICS, list-init, rules
-    4 and 5.
+    skipped. ``ends_with_newline``: a last line without a line end has been cut off. Source: docs/semantics.md,
+    "list-init".
     """
 
     def __init__(self, lines: Lines, *, ends_with_newline: bool = False, skip_invalid: bool = False) -> None:

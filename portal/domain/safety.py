@@ -1,6 +1,6 @@
 """The safety limits, which guard against mistakes in bulk: which lines of a plan count, and which need approval.
 
-Pure functions over small values. Source of every rule: docs/semantics.md, "Safety".
+Pure functions over small values. Source of every rule: docs/semantics.md, "What a run does not trust".
 """
 
 import hashlib

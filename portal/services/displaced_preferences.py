@@ -1,4 +1,6 @@
-"""What stood at addresses before accounts moved there: the one writer of that table. Source: SEMANTICS, Identity.
+"""What stood at addresses before accounts moved there: the one writer of that table.
+
+Source: docs/semantics.md, "Address changes".
 
 Each function works inside a transaction that the caller has begun.
 """

@@ -135,7 +135,7 @@ def write_first_preferences(
 def write_new_members(session: Session, changes: Iterable[Change], *, now: datetime) -> list[Change]:
     """Write that a list subscribes new members, none of whom is on it; return the changes that were made.
 
-    Who chose meanwhile, or gave the address up, is passed over. Source: SEMANTICS, The merge, rule 1.
+    Who chose meanwhile, or gave the address up, is passed over. Source: docs/semantics.md, "The rules", rule 1.
     """
     ordered = sorted(changes)
     there = _locked_where_held(session, ordered)
@@ -377,7 +377,7 @@ def mark_passwords(session: Session, handle: str, versions: Mapping[int, int]) -
 def try_again(session: Session, handle: str, address_ids: Sequence[int]) -> None:
     """End the wait after a refusal. Nobody chose anything, so neither version nor history is touched.
 
-    The list manager's words stay until a run has tried. Source: SEMANTICS, Never without confirmation.
+    The list manager's words stay until a run has tried. Source: docs/semantics.md, "What a run does not trust".
     """
     _locked(session, handle, address_ids)
     of_ids = and_(Preference.list_handle == handle, Preference.address_id.in_(address_ids))

@@ -49,7 +49,7 @@ def change_many(
     """Change the addresses of several users together; return the ids of those whose addresses changed.
 
     All removals happen before all additions, so users can swap addresses. Preferences move with their holders, and a
-    list keeps sending to one address of a user who gets another. Source: docs/semantics.md, "Identity". With
+    list keeps sending to one address of a user who gets another. Source: docs/semantics.md, "Address changes". With
     ``may_share`` an address that another active account holds is allowed. Raise UnknownUserError, SharedMailboxError,
     or BadInputError if a main address would be removed without a replacement.
     """

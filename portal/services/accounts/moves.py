@@ -1,4 +1,6 @@
-"""Preferences follow accounts that leave, take or return to mailboxes, on all lists: docs/semantics.md, "Identity".
+"""Preferences follow accounts that leave, take or return to mailboxes, on all lists.
+
+Source: docs/semantics.md, "Address changes".
 
 All functions work inside a transaction that the caller has begun, with the addresses locked. The caller writes the new
 holders afterwards, unless a function says otherwise.

@@ -1,6 +1,6 @@
 """Preferences from IXP Manager: what is missing is filled in, and what is stored stays.
 
-What the file says of a user is wanted as the user's own tick would want it. Source: docs/semantics.md, "Identity".
+What the file says of a user is wanted as the user's own tick would want it. Source: docs/migrating-from-ixp-manager.md.
 """
 
 from collections import Counter

@@ -555,7 +555,7 @@ def _can_be_taken_off(holder: Holder, mailing_list: MailingList) -> bool:
 def wanted_by(holder: Holder, mailing_list: MailingList, *, ticked: bool, address_id: int | None) -> dict[int, bool]:
     """Return what a tick or an untick wants of each address of a user.
 
-    Raise BadInputError for a tick for the address of a mailing list. Source: SEMANTICS, Several addresses.
+    Raise BadInputError for a tick for the address of a mailing list. Source: docs/semantics.md, "Several addresses".
     """
     held = [
         TickableAddress(each.id, each.is_shared, holder.preference(mailing_list.handle, each.id))

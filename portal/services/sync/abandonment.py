@@ -1,6 +1,6 @@
 """Runs that came to no end: they are marked, and what a planned run took over from the list is taken back.
 
-Source: SEMANTICS, "A planned run".
+Source: docs/semantics.md, "list-init".
 """
 
 from collections.abc import Sequence

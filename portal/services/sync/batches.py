@@ -1,6 +1,7 @@
 """Batches of addresses for a list manager; one that makes it fail is sent again, an address at a time.
 
-So one address that the list manager fails at keeps no other waiting. Source: docs/semantics.md, "Safety".
+So one address that the list manager fails at keeps no other waiting.
+Source: docs/semantics.md, "What a run does not trust".
 """
 
 from collections.abc import Callable, Mapping, Sequence

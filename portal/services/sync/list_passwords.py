@@ -1,6 +1,6 @@
 """List passwords: what the list manager asks its subscribers for, derived, never stored, and no form of the portal's.
 
-Source: docs/semantics.md, "Passwords of the list manager".
+Source: docs/list-passwords.md.
 """
 
 import hashlib

@@ -1,4 +1,7 @@
-"""New members of a list that subscribes them: who they are, before a run has read that. Source: SEMANTICS, rule 1."""
+"""New members of a list that subscribes them: who they are, before a run has read that.
+
+Source: docs/semantics.md, "The rules", rule 1.
+"""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence

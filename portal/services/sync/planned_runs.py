@@ -1,6 +1,6 @@
 """A planned run: the two halves of a sync, with the pushing left to a shell script or another host in between.
 
-Source: docs/semantics.md, "A planned run".
+Source: docs/semantics.md, "list-init".
 """
 
 from collections.abc import Callable, Iterator

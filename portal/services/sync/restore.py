@@ -1,6 +1,6 @@
 """What follows a backup that was put back: nothing that had ended since goes on, and nothing large happens unseen.
 
-Source: docs/semantics.md, "Safety", and docs/operate.md, "Backup and restore".
+Source: docs/semantics.md, "What a run does not trust", and docs/operate.md, "Backup and restore".
 """
 
 from collections.abc import Sequence

@@ -68,7 +68,7 @@ def settle(
     """Write what a run found, in chunks; only rows that differ, and only where no choice was made meanwhile.
 
     ``is_partial``: the run was good for these decisions alone, and the rest waits for approval, so that no departure is
-    dealt with and nothing is purged. Source: SEMANTICS, Safety.
+    dealt with and nothing is purged. Source: docs/semantics.md, "What a run does not trust".
     """
     endings = [_ending(each, pushed.get(each.row.address_id)) for each in decisions]
     if is_partial:
@@ -165,7 +165,10 @@ def _is_over(ending: Ending) -> bool:
 
 
 def _purge(session: Session, run: Begun, address_ids: list[int], *, now: datetime) -> None:
-    """Delete the preferences that outlived their account for long enough; SEMANTICS, The merge."""
+    """Delete the preferences that outlived their account for long enough.
+
+    Source: docs/semantics.md, "Users who are deleted".
+    """
     for chunk in database.chunked(address_ids, 5_000):
         with transaction(session):
             preference_rows.purge(session, run.handle, chunk, let_go_before=now - KEPT)

@@ -1,6 +1,6 @@
 """The sync: read the roster, plan, push the difference, read the roster again, settle.
 
-Source: docs/semantics.md, "Safety".
+Source: docs/semantics.md, "What a run does not trust".
 """
 
 from collections.abc import Collection, Iterable, Iterator

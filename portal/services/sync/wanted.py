@@ -36,7 +36,7 @@ def subscribed(session: Session, mailing_list: MailingList) -> Iterator[list[str
 def unsubscribed(session: Session, mailing_list: MailingList) -> Iterator[list[str]]:
     """Yield blocks of the managed addresses that are unsubscribed, and those that a departure would remove.
 
-    Which of the latter are on the roster is judged by what was seen. Source: SEMANTICS, list-init.
+    Which of the latter are on the roster is judged by what was seen. Source: docs/semantics.md, "list-init".
     """
     return _spellings(
         session, mailing_list, or_(and_(not_(Preference.subscribed), is_managed(mailing_list)), departs(mailing_list))
