@@ -56,6 +56,7 @@ _PRIMITIVES: dict[Any, dict[str, Any]] = {
 }
 _LINES = {"type": "string", "description": "One address per line. As text/plain, the last line must have a line end."}
 _ADDRESSES = {"type": "array", "items": {"type": "string"}}
+_EXPORT = {PLAIN: _LINES, JSON: _ADDRESSES}
 _TEXT_COUNTS = {"type": "string", "description": "The same counts, as `name: count` lines."}
 
 
@@ -124,7 +125,6 @@ def _imported() -> dict[str, Any]:
 @cache
 def calls() -> dict[tuple[str, str], Call]:
     """Return every call by its path below /api/v1 and its method."""
-    export = {PLAIN: _LINES, JSON: _ADDRESSES}
     return {
         ("/lists", "get"): Call("Get the lists of the catalogue, with counts", {JSON: _array(CatalogueLine)}),
         ("/lists/{handle}/init", "post"): Call(
@@ -135,10 +135,10 @@ def calls() -> dict[tuple[str, str], Call]:
             (404, 409, 413, 415, 422),
         ),
         ("/lists/{handle}/subscribed", "get"): Call(
-            "Get the addresses that should be on the list", export, ExportQuery, None, (404, 409)
+            "Get the addresses that should be on the list", _EXPORT, ExportQuery, None, (404, 409)
         ),
         ("/lists/{handle}/unsubscribed", "get"): Call(
-            "Get the addresses that should not be on the list", export, ExportQuery, None, (404, 409)
+            "Get the addresses that should not be on the list", _EXPORT, ExportQuery, None, (404, 409)
         ),
         ("/lists/{handle}/passwords", "get"): Call(
             "Get the list passwords that have to be set", {PLAIN: _PASSWORDS}, PasswordsQuery, None, (404, 428)
