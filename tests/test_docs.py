@@ -275,6 +275,27 @@ def test_every_message_that_cron_mails_is_explained() -> None:
     assert missing == []
 
 
+def advice() -> set[str]:
+    """Return the texts of list managers and runs that end a message, with … for each value."""
+    folders = (ROOT / "portal" / "listmanagers", ROOT / "portal" / "services" / "sync")
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for folder in folders for path in folder.glob("*.py")]
+    texts = {with_gaps(node) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.expr)}
+    return {text for text in texts if len(text.replace("…", "")) > 25}
+
+
+def test_the_messages_on_the_pages_of_list_managers_are_real_ones() -> None:
+    known = [re.compile(re.escape(text).replace("…", ".*?") + "$") for text in advice()]
+    quoted = [
+        (path.name, line)
+        for path in PAGES
+        if path.parent.name == "list-managers"
+        for line in re.findall(r"^ *(?:error: |ants: |/)(.*; .*?)(?: \(docs/errors.*)?$", READ[path], re.MULTILINE)
+    ]
+
+    assert len(quoted) > 8
+    assert [(name, line) for name, line in quoted if not any(each.search(line) for each in known)] == []
+
+
 # --- links, pictures, paths
 
 
