@@ -42,7 +42,7 @@ _ERRORS = {
         "`detail` says where."
     ),
     428: "The list has `syncpws = false`.",
-    429: "Too many requests with bad keys from this address. `Retry-After` says for how many seconds to wait.",
+    429: "Too many requests with bad keys from this IP address. `Retry-After` says for how many seconds to wait.",
     500: "An unexpected error; the portal's log describes it.",
     503: "Mailing lists are not enabled, `mailinglists.toml` is invalid, or the database is unavailable.",
 }
