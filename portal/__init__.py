@@ -12,13 +12,13 @@ from portal.application import Application
 from portal.config import load_catalogue, load_settings
 from portal.errors import ConfigurationError
 from portal.listmanagers import registry
-from portal.running import Catalogues, Portal
+from portal.running import CatalogueLoader, Portal
 from portal.secrets import read_or_make
 from portal.services import security_log
 
 
 def create_app(config: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] = os.environ) -> Application:
-    """Compose the application; ``config`` overrides Flask's own settings, for tests. Raise ConfigurationError."""
+    """Create the application; ``config`` overrides Flask's own settings, for tests. Raise ConfigurationError."""
     try:
         return _compose(config or {}, environ)
     except ConfigurationError as error:
@@ -40,7 +40,7 @@ def _compose(config: Mapping[str, Any], environ: Mapping[str, str]) -> Applicati
 
     read_manager = partial(registry.read_settings, folder=instance)
     path = instance / "mailinglists.toml"
-    catalogue = Catalogues(partial(load_catalogue, path, read_manager, is_paused=settings.paused))
+    catalogue = CatalogueLoader(partial(load_catalogue, path, read_manager, is_paused=settings.paused))
     app.extensions["portal"] = Portal(
         settings=settings,
         catalogue=catalogue,

@@ -1,7 +1,7 @@
-"""Flask's application, which attaches the database and the pages when something first needs them.
+"""The Flask application, which attaches the database and the pages when they are first needed.
 
-A server has both from the start. A command that prints a list's addresses needs no page, and one that finds nothing to
-do needs no database either: importing the two is most of what its start would cost.
+A server attaches both at start. A command that prints a list's addresses needs no pages, and one that finds nothing to
+do needs no database either; importing the two would take most of its start.
 """
 
 from typing import Any
@@ -14,12 +14,12 @@ from portal.running import Portal
 
 
 class Application(Flask):
-    """A Flask application that knows what it has attached."""
+    """A Flask application that remembers what it has attached."""
 
     has_database = has_pages = False
 
     def use_database(self) -> None:
-        """Attach the database, if it is not there yet."""
+        """Attach the database, unless it already is."""
         if self.has_database:
             return
         self.has_database = True
@@ -31,11 +31,11 @@ class Application(Flask):
             database.prepare(db.engine)
 
     def use_pages(self) -> None:
-        """Attach all URLs and what templates know, if they are not there yet."""
+        """Attach all URLs and template globals, unless they already are."""
         if self.has_pages:
             return
         self.has_pages = True
-        from portal import web  # forms and all that pages ask for
+        from portal import web  # forms and everything else that pages need
 
         self.use_database()
         portal: Portal = self.extensions["portal"]
@@ -44,11 +44,11 @@ class Application(Flask):
 
     @property
     def jinja_env(self) -> Environment:  # type: ignore[override]
-        """The environment of templates; letters and scripts are made from them too."""
+        """The environment of templates, which letters and scripts are rendered from too."""
         self.use_pages()
         return super().jinja_env
 
     def url_for(self, *arguments: Any, **values: Any) -> str:
-        """Return a page's URL."""
+        """Return the URL of a page."""
         self.use_pages()
         return super().url_for(*arguments, **values)

@@ -1,4 +1,4 @@
-"""Configuration: ``portal.toml``, ``PORTAL_*`` variables and ``mailinglists.toml`` as frozen, checked values."""
+"""The configuration: ``portal.toml``, ``PORTAL_*`` variables and ``mailinglists.toml`` as frozen, checked values."""
 
 import codecs
 import os
@@ -21,21 +21,21 @@ from portal.domain.address import canonical, printable
 from portal.domain.mailinglist import HANDLE, MailingList, SafetyLimits, in_language
 from portal.errors import ConfigurationError, DisabledError, InvalidAddressError, UnknownListError
 
-if TYPE_CHECKING:  # only imports of members need them
+if TYPE_CHECKING:  # only members' imports need them
     from portal.domain.membership import Limits
     from portal.domain.membership_file import Columns
 
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
 _NO_CONTROLS_BUT_LINES = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*\Z"
 _WEB_ADDRESS = r"^https?://[^\s/?#@]+(/[^\s\x00-\x1f\x7f]*)?\Z"
-# Whatever of a password would be taken for the host or the port is told in errors, so neither can hold an @.
+# Errors show the host and the port. Neither may hold an @, or part of a password could be taken for them.
 _SERVER = r"([^@\s]*@)?(\[[0-9A-Fa-f:.]+\]|[^@/?:\[\s]*)(:[0-9]+)?(?=[/?]|\Z)"
 _DATABASE = rf"^(sqlite:///|postgresql\+psycopg://{_SERVER})[^\s\x00-\x1f\x7f]*\Z"
-_LIST_NAME = r"^[^-./\s\x00-\x1f\x7f-\x9f][^/\s\x00-\x1f\x7f-\x9f]*\Z"  # no option, no path
+_LIST_NAME = r"^[^-./\s\x00-\x1f\x7f-\x9f][^/\s\x00-\x1f\x7f-\x9f]*\Z"  # neither an option nor a path
 
-_PATH = re.compile(r"(/[A-Za-z0-9_~-]+)*/?")  # nothing that browsers and web servers write in more ways than one
+_PATH = re.compile(r"(/[A-Za-z0-9_~-]+)*/?")  # only characters that all browsers and web servers write in the same way
 
-# How a pattern is told to an operator.
+# How an error message describes a pattern.
 _WORDS = {
     _NO_CONTROLS: "without control characters",
     _NO_CONTROLS_BUT_LINES: "without control characters",
@@ -57,7 +57,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class SmtpSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """The mail server, and who the portal is to it. ``docs/configuration.md`` explains each setting."""
+    """The mail server and the credentials for it. ``docs/configuration.md`` explains each setting."""
 
     host: Annotated[str, Meta(max_length=253, pattern=_HOST)]
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
@@ -74,12 +74,12 @@ class SmtpSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def port_in_use(self) -> int:
-        """Return the port, which is the usual one of the kind of security where none is set."""
+        """The port, or the usual one for the kind of security if none is set."""
         return self.port or _PORTS[self.security]
 
 
 class MailSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """How mail is sent, and to whom without being asked for. ``docs/configuration.md`` explains each setting."""
+    """How mail is sent, and which mails go out unrequested. ``docs/configuration.md`` explains each setting."""
 
     sender: Line
     smtp: SmtpSettings | None = None
@@ -109,7 +109,7 @@ class MailSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def sendmail_argv(self) -> list[str]:
-        """Return the words of the command, split as a shell would."""
+        """The arguments of the command, split as a shell would split them."""
         return shlex.split(self.sendmail or "")
 
 
@@ -121,13 +121,13 @@ def _require_address(name: str, text: str) -> None:
 
 
 class MembershipColumns(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which columns of the membership source are read; ``name`` and ``username`` may be made of several."""
+    """The columns of the membership source that are read; ``name`` and ``username`` may combine several."""
 
     key: Line | None = None
     username: Line | None = None
     email: Line = "email"
     name: Line | None = None
-    groups: str | tuple[Line, ...] = ()  # msgspec 0.22 frees memory twice where such a text has a pattern
+    groups: str | tuple[Line, ...] = ()  # with a pattern here, msgspec 0.22 frees memory twice
     password_hash: Line | None = None
 
     def __post_init__(self) -> None:
@@ -146,7 +146,7 @@ class MembershipLimits(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MembershipSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where today's members are, and what follows from it. ``timeout`` is in seconds."""
+    """The membership source, and what an import does. ``timeout`` is in seconds."""
 
     file: Line | None = None
     command: Annotated[str, Meta(min_length=1, max_length=1000, pattern=_NO_CONTROLS)] | None = None
@@ -185,11 +185,11 @@ class MembershipSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def months_of_leavers(self) -> int | None:
-        """Return after how many months the accounts of leavers are deleted; None: never."""
+        """The number of months after which leavers' accounts are deleted; None for never."""
         return int(self.delete_leavers_after.split()[0]) if self.delete_leavers_after else None
 
     def file_columns(self, *, key: str | None = None) -> "Columns":
-        """Return the columns as a file is read by them; ``key`` overrides the one that is configured."""
+        """Return the columns to read a file by; ``key`` overrides the configured one."""
         from portal.domain.membership_file import Columns
 
         wanted = self.columns
@@ -206,7 +206,7 @@ class MembershipSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def limits(self) -> "Limits":
-        """Return the safety limits as a plan is judged by them."""
+        """The safety limits for judging a plan."""
         from portal.domain.membership import Limits
 
         return Limits(**msgspec.structs.asdict(self.safety_limits))
@@ -266,21 +266,21 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def is_https(self) -> bool:
-        """Whether browsers reach the portal by HTTPS."""
+        """Whether browsers reach the portal over HTTPS."""
         return urlsplit(self.base_url).scheme == "https"
 
     def security_log_in(self, instance: Path) -> Path | None:
-        """Return the file of the security log, in the instance folder unless its path is absolute; None: stderr."""
+        """Return the path of the security log, relative to the instance folder; None for stderr."""
         return None if self.security_log == "-" else instance / self.security_log
 
     @property
     def path(self) -> str:
-        """Return the path that the portal is below on its host; empty where it has the host for itself."""
+        """The path of the portal on its host; empty if it is at the root."""
         return urlsplit(self.base_url).path.rstrip("/")
 
 
 def load_settings(folder: Path, environ: Mapping[str, str]) -> Settings:
-    """Read ``portal.toml`` in a folder, overlaid by PORTAL_* variables. Raise ConfigurationError, which names both."""
+    """Read ``portal.toml`` in a folder; PORTAL_* variables override it. Raise ConfigurationError."""
     path = folder / "portal.toml"
     settings = _convert(path, _read_toml(path) or {}, Settings)
     for key in Settings.__struct_fields__:
@@ -291,7 +291,7 @@ def load_settings(folder: Path, environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-_TABLES = frozenset({"mail", "membership"})  # settings that the file alone can have
+_TABLES = frozenset({"mail", "membership"})  # settings that only the file can have
 
 
 def _from_variable(key: str, text: str) -> object:
@@ -315,7 +315,7 @@ _Departure = Literal["remove", "keep"]
 
 
 class _ListEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    # msgspec 0.22 frees memory twice where a text with a pattern may also be a table.
+    # With a pattern on a text that may also be a table, msgspec 0.22 frees memory twice.
     name: Annotated[str, Meta(min_length=1, max_length=120)] | Annotated[dict[str, Line], Meta(min_length=1)]
     email: Line
     desc: Annotated[str, Meta(max_length=1000)] | Annotated[dict[str, Text], Meta(min_length=1)] = ""
@@ -358,10 +358,10 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Catalogue:
-    """``mailinglists.toml``: the lists on offer and the list managers that keep them.
+    """The contents of ``mailinglists.toml``: the lists, and the list managers that own them.
 
-    ``managers`` maps a manager's name to what ``read_manager`` made of its table, ``lists`` a handle to its list;
-    ``where`` says which file it was.
+    ``managers`` maps a manager's name to the settings that ``read_manager`` returned for its table, ``lists`` a handle
+    to its list; ``where`` is the path of the file.
     """
 
     enabled: bool
@@ -371,12 +371,12 @@ class Catalogue:
     where: str = "mailinglists.toml"
 
     def require_enabled(self) -> None:
-        """Raise DisabledError where the facility is not enabled."""
+        """Raise DisabledError if the facility is not enabled."""
         if not self.enabled:
             raise DisabledError(f"mailing lists are not enabled: set enabled = true in {self.where}")
 
     def get(self, handle: str) -> MailingList:
-        """Return the list of a handle. Raise DisabledError or UnknownListError."""
+        """Return the list with a handle. Raise DisabledError or UnknownListError."""
         self.require_enabled()
         try:
             return self.lists[handle]
@@ -385,7 +385,7 @@ class Catalogue:
             raise UnknownListError(f"unknown list: {_cut(handle)} (lists in mailinglists.toml: {known})") from None
 
     def in_language(self, language: str) -> "Catalogue":
-        """Return the catalogue with the names and descriptions that lists have in a language."""
+        """Return the catalogue with the lists' names and descriptions in a language."""
         if language not in self._in_languages:
             lists = {handle: each.in_language(language) for handle, each in self.lists.items()}
             self._in_languages[language] = replace(self, lists=lists)
@@ -397,7 +397,7 @@ class Catalogue:
 
     @cached_property
     def audiences(self) -> frozenset[str]:
-        """Return every group that some list names."""
+        """All groups in the audience of any list."""
         return frozenset().union(*(each.audience or frozenset() for each in self.lists.values()))
 
 
@@ -406,7 +406,7 @@ def load_catalogue(
 ) -> Catalogue:
     """Read the catalogue; a missing file means that the facility is disabled.
 
-    ``read_manager(kind, table)`` checks one manager's table and returns its settings. ``is_paused``: every list is,
+    ``read_manager(kind, table)`` checks one manager's table and returns its settings. ``is_paused`` pauses every list,
     whatever the file says. Raise ConfigurationError, which names the file and the key.
     """
     found = _read_toml(path)
@@ -429,9 +429,9 @@ def load_catalogue(
 
 
 def _require_one_handle_each(path: Path, lists: Mapping[str, MailingList], managers: Mapping[str, Any]) -> None:
-    """Raise ConfigurationError where two handles lead to one list at one list manager: each undoes what the other does.
+    """Raise ConfigurationError if two handles mean one list at one list manager: each would undo the other's changes.
 
-    Two managers with the same settings are one.
+    Two managers with the same settings count as one.
     """
     known: list[MailingList] = []
     for each in lists.values():
@@ -507,12 +507,12 @@ def _manager_of(where: str, file: _File, named: str | None) -> str:
 
 
 def _read_toml(path: Path) -> dict[str, Any] | None:
-    """Return what is in a file; None where there is none."""
+    """Return the contents of a file, or None if it is missing."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return None
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so is a number beyond Python's
+    except (ValueError, RecursionError) as error:  # includes TOMLDecodeError, and integers with too many digits
         raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}") from None
@@ -520,25 +520,25 @@ def _read_toml(path: Path) -> dict[str, Any] | None:
 
 _Struct = TypeVar("_Struct", bound=Struct)
 
-# Settings that had another name before the first release, and what to write instead.
+# Settings that were renamed before the first release, and what to write instead.
 _RENAMED = {
     "brake": "safety_limits = { removals = 5, removals_percent = 10, additions = 25, additions_percent = 25 }",
 }
 
 
 def _convert(where: Path | str, table: Any, kind: type[_Struct], *, strict: bool = True) -> _Struct:
-    """Read a table into a Struct. Raise ConfigurationError, which names the place and the key."""
+    """Convert a table to a Struct. Raise ConfigurationError, which names the file and the key."""
     for old, new in _RENAMED.items():
         if isinstance(table, dict) and old in table:
             raise ConfigurationError(f"{where}: `{old}` is now called `{new.partition(' ')[0]}`; write {new}")
     try:
         return msgspec.convert(table, kind, strict=strict)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{where}: {_told(str(error))}") from None
+        raise ConfigurationError(f"{where}: {_in_toml_words(str(error))}") from None
 
 
-def _told(words: str) -> str:
-    """Return msgspec's words in those of TOML and of this portal."""
+def _in_toml_words(words: str) -> str:
+    """Return a message of msgspec in the words of TOML and of this portal."""
     for pattern, meaning in _WORDS.items():
         words = words.replace(f"matching regex {pattern!r}", meaning)
     for theirs, ours in (

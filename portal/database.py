@@ -42,26 +42,26 @@ from portal import ownership
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql
 
-WRITING = "portal_writing"  # execution option of a transaction that is going to write
+WRITING = "portal_writing"  # execution option of a transaction that will write
 
 ENGINE_OPTIONS = {
-    "hide_parameters": True,  # values are no business of logs and error lines
-    "pool_pre_ping": True,  # a connection that a restart of the database ended is replaced before it is used
+    "hide_parameters": True,  # logs and error lines must not show values
+    "pool_pre_ping": True,  # replaces connections that a restart of the database has closed
 }
 
-# Chunks keep the transactions of bulk work short, so that a member's save never waits long; on SQLite, which has one
-# writer at a time, a pause between them lets the save in. Measured: PERFORMANCE, known traps.
+# Chunks keep bulk transactions short, so that a member's save never waits long. SQLite has only one writer at a time,
+# so a pause between chunks lets the save in. Measured: PERFORMANCE, known traps.
 _CHUNK = {"sqlite": 5_000, "postgresql": 10_000}
 _PAUSE = {"sqlite": 0.010, "postgresql": 0.0}  # seconds
-_LONG_PAUSE = {"sqlite": 0.110, "postgresql": 0.0}  # who waits for SQLite looks every 100 ms, after the first 228
-_LONG_EACH = 4  # of so many pauses one is long
+_LONG_PAUSE = {"sqlite": 0.110, "postgresql": 0.0}  # a waiting writer retries every 100 ms after the first 228
+_LONG_EACH = 4  # one in so many pauses is long
 
 
 def prepare(engine: Engine) -> None:
-    """Open SQLite as several processes need it; other databases are left as they are.
+    """Configure SQLite for use by several processes; other databases are left as they are.
 
-    WAL, a busy time-out, foreign keys, and BEGIN IMMEDIATE for what writes: SQLAlchemy's default loses updates
-    between processes. A new file is its owner's alone, and what is deleted is overwritten.
+    WAL, a busy timeout, foreign keys, and BEGIN IMMEDIATE for transactions that write: SQLAlchemy's default loses
+    updates between processes. A new file is readable by its owner only, and deleted data is overwritten.
     """
     if engine.dialect.name != "sqlite":
         return
@@ -70,19 +70,19 @@ def prepare(engine: Engine) -> None:
     def keep_private(_dialect: object, _record: object, arguments: list[Any], _keywords: object) -> None:
         file = Path(arguments[0])
         if file.is_absolute():  # else it is in memory
-            # Never open one that is there: closing it would drop the locks that SQLite holds on it in this process.
+            # Never open an existing file: closing it would drop this process's SQLite locks on it.
             with suppress(OSError):
                 os.close(ownership.create(file))
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # the driver begins nothing by itself
+        connection.isolation_level = None  # so that the driver begins no transaction
         cursor = connection.cursor()
         cursor.execute("PRAGMA busy_timeout = 30000")
         cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")  # what a page calls saved outlives a power cut; 4 ms a transaction
+        cursor.execute("PRAGMA synchronous = FULL")  # saved data survives a power cut; costs 4 ms a transaction
         cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.execute("PRAGMA main.secure_delete = ON")  # an erased address is not left in the file
+        cursor.execute("PRAGMA main.secure_delete = ON")  # erased addresses do not remain in the file
         cursor.close()
 
     @event.listens_for(engine, "begin")
@@ -92,7 +92,7 @@ def prepare(engine: Engine) -> None:
 
 
 def clock(session: Session) -> datetime:
-    """Return the database's own time in UTC, which processes on several hosts share."""
+    """Return the database's own time in UTC, which is the same for all hosts."""
     if session.get_bind().dialect.name == "postgresql":
         now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
         return now.astimezone(UTC)
@@ -100,27 +100,27 @@ def clock(session: Session) -> datetime:
 
 
 def insert(session: Session | Connection, table: FromClause | type[Any]) -> "sqlite.Insert | postgresql.Insert":
-    """Return an INSERT that knows ON CONFLICT; both dialects spell it alike."""
+    """Return an INSERT that supports ON CONFLICT, which both dialects spell alike."""
     if _dialect(session) == "sqlite":
         return sqlite.insert(table)  # type: ignore[arg-type]
-    from sqlalchemy.dialects import postgresql  # a tenth of what a command's start costs
+    from sqlalchemy.dialects import postgresql  # takes a tenth of a command's start
 
     return postgresql.insert(table)  # type: ignore[arg-type]
 
 
 def chunk_size(session: Session | Connection) -> int:
-    """Return how many rows one transaction of bulk work writes."""
+    """Return how many rows one bulk transaction writes."""
     return _CHUNK[_dialect(session)]
 
 
 def pause(session: Session | Connection, *, place: int = 1) -> None:
-    """Let other writers in between two chunks; at some places for so long that nobody who waits misses it."""
+    """Let other writers in between two chunks; every fourth place pauses long enough for any waiting writer."""
     lengths = _PAUSE if place % _LONG_EACH else _LONG_PAUSE
     time.sleep(lengths[_dialect(session)])
 
 
 def written_in_chunks(session: Session, items: Iterable[Any]) -> Iterator[list[Any]]:
-    """Yield what one transaction of bulk work writes, and let other writers in between two of them."""
+    """Yield the items for one transaction at a time, and let other writers in between two of them."""
     for number, chunk in enumerate(chunked(items, chunk_size(session))):
         if number:
             pause(session)
@@ -128,16 +128,16 @@ def written_in_chunks(session: Session, items: Iterable[Any]) -> Iterator[list[A
 
 
 class IdRange(NamedTuple):
-    """The first and the last id of what one transaction writes.
+    """The first and the last id that one transaction writes.
 
-    Named for every table that a statement joins, so that none is searched from one end to the other for each chunk.
+    The condition is applied to every table in a join, so that no table is scanned from end to end for each chunk.
     """
 
     first: int
     last: int
 
     def holds(self, *columns: Any) -> ColumnElement[bool]:
-        """Return the condition that all of some columns are within."""
+        """Return the condition that all given columns are within the range."""
         return and_(*(column.between(self.first, self.last) for column in columns))
 
 
@@ -151,15 +151,15 @@ def chunked(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 def stream(
     connection: Connection, statement: Select[Any], *, size: int = 10_000
 ) -> Iterator[Sequence[tuple[Any, ...]]]:
-    """Yield blocks of rows as the driver gives them, in constant memory.
+    """Yield blocks of rows from the driver's cursor, in constant memory.
 
-    No type is converted: a boolean is 0 or 1 on SQLite, a time is text there. Read only what is alike in both.
+    Types are not converted: on SQLite a boolean is 0 or 1 and a time is text. Read only columns that are alike in both.
     """
     compiled = statement.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
     values = compiled.construct_params()
     driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "postgresql":
-        cursor = driver.cursor(name="portal_stream")  # a cursor with a name is kept at the server
+        cursor = driver.cursor(name="portal_stream")  # a named cursor is kept at the server
         bound: object = values
     else:
         cursor = driver.cursor()
@@ -172,18 +172,18 @@ def stream(
         cursor.close()
 
 
-class Question:
-    """A SELECT that every request runs: compiled once, and then sent on the driver's cursor.
+class CompiledQuery:
+    """A SELECT that every request runs: it is compiled once and then executed on the driver's cursor.
 
-    SQLAlchemy takes longer to find a compiled statement again than the database takes to answer it.
+    SQLAlchemy takes longer to look up a compiled statement than the database takes to answer it.
     """
 
     def __init__(self, statement: Select[Any]) -> None:
         self._statement = statement
         self._compiled: dict[str, _Compiled] = {}
 
-    def ask(self, session: Session, **values: object) -> list[Any]:
-        """Return the rows by the names of their columns; values are those of its bindparams. It is a transaction."""
+    def rows(self, session: Session, **values: object) -> list[Any]:
+        """Return the rows, for the given values of the bind parameters. This runs in a transaction of its own."""
         engine: Any = session.get_bind().engine
         compiled = self._compiled.get(engine.dialect.name)
         if compiled is None:
@@ -192,7 +192,7 @@ class Question:
 
 
 class _Compiled:
-    """The text of a statement in one dialect, the values that are bound in it, and how columns become Python's."""
+    """A statement compiled for one dialect, with its bound values and the converters of its columns."""
 
     def __init__(self, statement: Select[Any], dialect: Dialect) -> None:
         compiled: Any = statement.compile(dialect=dialect)
@@ -200,7 +200,7 @@ class _Compiled:
         state = compiled.construct_expanded_state(dict.fromkeys(asked))
         self._text, self._order, self._bound = state.statement, state.positiontup, state.parameters
         columns = statement.selected_columns
-        make_row: Any = namedtuple  # not a type that could be known before
+        make_row: Any = namedtuple  # not a type that could be declared
         self._row = make_row("Row", columns.keys())
         converters = [each.type.dialect_impl(dialect).result_processor(dialect, None) for each in columns]
         self._converters = [(number, each) for number, each in enumerate(converters) if each]
@@ -212,7 +212,7 @@ class _Compiled:
         pooled = engine.raw_connection()
         try:
             cursor = pooled.cursor()
-            for listener in engine.dispatch.before_cursor_execute:  # who counts statements counts this one too
+            for listener in engine.dispatch.before_cursor_execute:  # statements are counted here too
                 listener(None, cursor, self._text, parameters, None, False)
             cursor.execute(self._text, parameters)
             found = cursor.fetchall()
@@ -234,9 +234,9 @@ ROSTER = Table("portal_roster", MetaData(), Column("canonical", String(254), pri
 
 
 def load_roster(connection: Connection, canonicals: Iterable[str]) -> int:
-    """Fill the connection's temporary table ROSTER with addresses, each once; return how many it holds.
+    """Fill the connection's temporary table ROSTER with distinct addresses; return how many it holds.
 
-    Writes nothing that other connections could wait for. The caller is in a transaction that does not write.
+    It writes nothing that other connections could wait for. The caller is in a transaction that does not write.
     """
     driver: Any = connection.connection.driver_connection
     connection.exec_driver_sql("DROP TABLE IF EXISTS portal_roster")
@@ -262,19 +262,19 @@ def _dialect(session: Session | Connection) -> str:
 
 @contextmanager
 def dedicated(session: Session) -> Iterator[Session]:
-    """Yield a session on a connection of its own, which keeps its temporary tables from one transaction to the next."""
+    """Yield a session on its own connection, which keeps its temporary tables across transactions."""
     engine: Any = session.get_bind()
     with engine.connect() as connection, Session(connection) as own:
         yield own
 
 
 def drop_temporary(table: Table) -> TextClause:
-    """Return the statement that drops a temporary table if an earlier piece of work on the connection left it."""
+    """Return the statement that drops a temporary table left on the connection by earlier work."""
     return text(f"DROP TABLE IF EXISTS {table.name}")
 
 
 def analyze(session: Session, table: Table) -> None:
-    """Let PostgreSQL know how large a temporary table has become; SQLite plans well without."""
+    """Update PostgreSQL's statistics of a temporary table; SQLite plans well without."""
     if _dialect(session) == "postgresql":
         session.execute(text(f"ANALYZE {table.name}"))
 
@@ -282,7 +282,7 @@ def analyze(session: Session, table: Table) -> None:
 def table_of(
     session: Session | Connection, name: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
 ) -> Subquery:
-    """Return some rows of texts as a table that a query can join: one parameter, however many rows there are."""
+    """Return rows of texts as a table that a query can join: one parameter, however many rows."""
     values = bindparam(None, json.dumps([list(row) for row in rows]), String)
     if _dialect(session) == "postgresql":
         each = func.json_array_elements(cast(values, JSON)).table_valued("value")
@@ -295,5 +295,5 @@ def table_of(
 
 
 def code_points(session: Session | Connection) -> str:
-    """Return the collation that sorts text by code points."""
+    """Return the collation that sorts text by code point."""
     return "C" if _dialect(session) == "postgresql" else "BINARY"

@@ -1,7 +1,7 @@
-"""A question to the database by its driver alone.
+"""A database query that uses the driver alone.
 
-For the command that cron runs each minute and that mostly finds nothing to do: importing SQLAlchemy would cost it more
-than all else together. The other place that knows the dialect is ``database.py``.
+Cron runs one command every minute, which mostly finds nothing to do, and importing SQLAlchemy would take longer than
+everything else that it does. The only other module that knows the dialect is ``database.py``.
 """
 
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from typing import Any
 from urllib.parse import unquote
 
 _SQLITE = "sqlite:///"
-_SECONDS = 5  # that a database is waited for
+_SECONDS = 5  # to wait for the database
 
 
 def has_any(uri: str, queries: Sequence[tuple[str, Sequence[datetime]]]) -> bool:
-    """Return True if any of some queries finds a row; each has a ``{}`` for each of its times.
+    """Return True if any of the queries finds a row; each has a ``{}`` for each of its times.
 
-    ``uri`` is as SQLAlchemy takes it. Raise whatever the driver raises.
+    ``uri`` is in SQLAlchemy's format. Raise whatever the driver raises.
     """
     is_sqlite = uri.startswith(_SQLITE)
     mark = "?" if is_sqlite else "%s"
@@ -32,7 +32,7 @@ def _ask_sqlite(uri: str, statement: str, values: Sequence[datetime]) -> Any:
     path = unquote(uri.removeprefix(_SQLITE).partition("?")[0])
     connection = sqlite3.connect(path, timeout=_SECONDS)
     try:
-        # As SQLAlchemy writes them.
+        # in SQLAlchemy's format
         texts = [f"{at:%Y-%m-%d %H:%M:%S.%f}" for at in values]
         return connection.execute(statement, texts).fetchone()[0]
     finally:

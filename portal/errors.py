@@ -1,15 +1,15 @@
-"""The vocabulary of refusal: every error that a service, an adapter or the configuration raises on purpose.
+"""The errors that services, adapters and the configuration raise on purpose.
 
-What each means to a browser, to the API and to a shell stands in one table, in ``portal.faults``.
+``portal.faults`` maps each to an HTTP status and an exit code.
 """
 
 from collections.abc import Sequence
 
 
 class PortalError(Exception):
-    """Say what is wrong, where, and what to do, in one line.
+    """An error whose message says in one line what is wrong, where, and what to do.
 
-    ``words`` may have ``%(name)s`` for each of ``values``, so that a page can say it in another language.
+    ``words`` may contain ``%(name)s`` for each of ``values``, so that a page can translate it.
     """
 
     def __init__(self, words: str = "", /, **values: object) -> None:
@@ -22,11 +22,11 @@ class BadInputError(PortalError):
 
 
 class InvalidAddressError(BadInputError):
-    """A text that is no e-mail address."""
+    """A text that is not an e-mail address."""
 
 
 class NoAddressesError(BadInputError):
-    """Roster input without a single address, which a broken pipe looks like."""
+    """Roster input without a single address, as a broken pipe gives."""
 
 
 class UnreadableRosterError(BadInputError):
@@ -38,11 +38,11 @@ class UnknownUserError(BadInputError):
 
 
 class DuplicateError(BadInputError):
-    """A name that somebody has already."""
+    """A name that is already taken."""
 
 
 class SharedMailboxError(DuplicateError):
-    """Another account uses an address that is to be taken; ``holders`` are the usernames of all that do."""
+    """An address that another account uses; ``holders`` are the usernames of all such accounts."""
 
     def __init__(self, spelling: str, holders: Sequence[str]) -> None:
         super().__init__(
@@ -58,15 +58,15 @@ class NotOfferedError(BadInputError):
 
 
 class WeakPasswordError(BadInputError):
-    """A new password that is too short, too long or too well known."""
+    """A new password that is too short, too long or too common."""
 
 
 class WrongPasswordError(BadInputError):
-    """The current password, asked for before a change, does not match."""
+    """The current password, required before a change, does not match."""
 
 
 class NoPlannedRunError(BadInputError):
-    """There is no open planned run for the list to print or to end."""
+    """The list has no open planned run to print or confirm."""
 
 
 class UnknownRunError(BadInputError):
@@ -74,27 +74,27 @@ class UnknownRunError(BadInputError):
 
 
 class StaleFormError(BadInputError):
-    """The signed state in a form was altered, or belongs to somebody else."""
+    """The signed state in a form was altered or belongs to another user."""
 
 
 class ChangedMeanwhileError(BadInputError):
-    """What was looked at before it is done is no longer what would be done."""
+    """The change would no longer do what its preview showed."""
 
 
 class LogInFailedError(PortalError):
-    """Unknown, inactive and wrong are one answer."""
+    """A failed log-in: unknown, inactive and wrong password give the same message."""
 
 
 class LinkRefusedError(PortalError):
-    """A mailed link that is used, expired or unknown, or whose account may not use it any more: one answer."""
+    """A mailed link that is used, expired, unknown or no longer allowed for its account: one message for all."""
 
 
 class KeyRefusedError(PortalError):
-    """A call of the API without a key, or with one that is unknown, expired or revoked."""
+    """An API call without a key, or with one that is unknown, expired or revoked."""
 
 
-class LimitedError(PortalError):
-    """Too many tries; ``retry_after`` says for how many seconds."""
+class RateLimitedError(PortalError):
+    """Too many attempts; ``retry_after`` is in seconds."""
 
     def __init__(self, message: str, *, retry_after: int, **values: object) -> None:
         super().__init__(message, **values)
@@ -102,21 +102,21 @@ class LimitedError(PortalError):
 
 
 class ForbiddenError(PortalError):
-    """The account may not do that."""
+    """The account is not allowed to do that."""
 
 
 class UnavailableError(PortalError):
-    """Something outside the portal did not do its part."""
+    """Something outside the portal failed."""
 
 
 class ListManagerUnavailableError(UnavailableError):
-    """The list manager failed, timed out, or answered something that cannot be read."""
+    """The list manager failed, timed out, or gave an unreadable answer."""
 
 
 class CallFailedError(ListManagerUnavailableError):
-    """The list manager failed at a call, which one of the addresses of that call may have caused.
+    """A call to the list manager failed, possibly because of one of its addresses.
 
-    ``words`` are its own, as one line.
+    ``words`` is the list manager's message, as one line.
     """
 
     def __init__(self, message: str, *, words: str) -> None:
@@ -125,13 +125,13 @@ class CallFailedError(ListManagerUnavailableError):
 
 
 class NoSuchListError(UnavailableError):
-    """The list manager answers, but has no list of that name."""
+    """The list manager works, but has no list of that name."""
 
 
 class MailUnavailableError(UnavailableError):
-    """The mail server cannot be used, or takes no mail from the portal.
+    """The mail server cannot be reached, or accepts no mail from the portal.
 
-    ``may_have_arrived``: it had the whole letter, and its answer was lost.
+    ``may_have_arrived``: it had received the whole letter, but its answer was lost.
     """
 
     def __init__(self, message: str, *, may_have_arrived: bool = False) -> None:
@@ -139,12 +139,12 @@ class MailUnavailableError(UnavailableError):
         self.may_have_arrived = may_have_arrived
 
 
-class MailPutOffError(UnavailableError):
-    """The mail server takes a letter to this mailbox later, but not now."""
+class MailDeferredError(UnavailableError):
+    """The mail server does not accept mail to this mailbox now, but may later."""
 
 
 class MailRefusedError(UnavailableError):
-    """The mail server will never take this letter to this mailbox."""
+    """The mail server permanently refuses this letter to this mailbox."""
 
 
 class DatabaseUnavailableError(UnavailableError):
@@ -152,7 +152,7 @@ class DatabaseUnavailableError(UnavailableError):
 
 
 class RosterInDoubtError(UnavailableError):
-    """A roster that is empty where it should not be; ``plan_id`` names the plan that would follow from it."""
+    """A roster that is empty although it should not be; ``plan_id`` names the plan that would follow from it."""
 
     def __init__(self, message: str, *, plan_id: str) -> None:
         super().__init__(message)
@@ -164,7 +164,7 @@ class LeaseHeldError(PortalError):
 
 
 class PausedError(PortalError):
-    """The list is paused: nothing is read or pushed until an operator says otherwise."""
+    """The list is paused: nothing is read or pushed until an operator changes that."""
 
 
 class SafetyLimitError(PortalError):
@@ -176,7 +176,7 @@ class SafetyLimitError(PortalError):
 
 
 class PlanChangedError(PortalError):
-    """The plan is not any more the one that was looked at and approved; ``plan_id`` names what it is now."""
+    """The plan is no longer the one that was approved; ``plan_id`` names the new plan."""
 
     def __init__(self, message: str, *, plan_id: str) -> None:
         super().__init__(message)
@@ -184,7 +184,7 @@ class PlanChangedError(PortalError):
 
 
 class ConfigurationError(PortalError):
-    """A setting, a file or a database that must be put right by an operator."""
+    """A setting, a file or a database that an operator must fix."""
 
 
 class DisabledError(ConfigurationError):
@@ -192,8 +192,8 @@ class DisabledError(ConfigurationError):
 
 
 class UnknownListError(ConfigurationError):
-    """The catalogue has no list of that handle."""
+    """The catalogue has no list with that handle."""
 
 
 class NotMigratedError(ConfigurationError):
-    """The database has no tables, or old ones."""
+    """The database has no tables, or outdated ones."""

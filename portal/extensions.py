@@ -1,4 +1,4 @@
-"""The database as a Flask extension, and what the composition root leaves for views and commands to find."""
+"""The database as a Flask extension, and access to the running portal for views and commands."""
 
 from flask_sqlalchemy import SQLAlchemy
 

@@ -1,4 +1,4 @@
-"""What each refusal is to a browser, to the API and to a shell: the only such table, and its three renderers."""
+"""The status, exit code and title of every error: the only such table, and its three renderers."""
 
 import logging
 import re
@@ -15,7 +15,7 @@ from portal.translation import marked
 
 
 class Fault(NamedTuple):
-    """How one kind of refusal ends: a shell's exit code, a request's status, and a title for both."""
+    """The exit code, the HTTP status and the title for a kind of error."""
 
     exit_code: int
     status: int
@@ -23,11 +23,11 @@ class Fault(NamedTuple):
 
     @property
     def help(self) -> str:
-        """Where it is explained: the section of the documentation that has its title."""
+        """The section of the documentation that explains it."""
         return f"docs/errors.md#{re.sub(r'[^a-z0-9]+', '-', self.title.lower())}"
 
 
-# The first class of an error's ancestry that stands here decides.
+# An error is looked up by its class, then by its parents.
 FAULTS: dict[type[BaseException], Fault] = {
     errors.NoAddressesError: Fault(65, 422, "No address in the input"),
     errors.UnreadableRosterError: Fault(65, 422, "Roster that cannot be read"),
@@ -46,14 +46,14 @@ FAULTS: dict[type[BaseException], Fault] = {
     errors.LogInFailedError: Fault(65, 401, "Log in"),
     errors.LinkRefusedError: Fault(65, 410, "Link not valid"),
     errors.KeyRefusedError: Fault(77, 401, "API key needed"),
-    errors.LimitedError: Fault(75, 429, "Too many tries"),
+    errors.RateLimitedError: Fault(75, 429, "Too many tries"),
     errors.ForbiddenError: Fault(77, 403, "Not allowed"),
     errors.RosterInDoubtError: Fault(69, 409, "Roster in doubt"),
     errors.CallFailedError: Fault(69, 503, "List manager unavailable"),
     errors.ListManagerUnavailableError: Fault(69, 503, "List manager unavailable"),
     errors.NoSuchListError: Fault(69, 503, "No such list at the list manager"),
     errors.MailUnavailableError: Fault(69, 503, "Mail server unavailable"),
-    errors.MailPutOffError: Fault(69, 503, "Mail put off"),
+    errors.MailDeferredError: Fault(69, 503, "Mail put off"),
     errors.MailRefusedError: Fault(69, 503, "Mail refused"),
     errors.DatabaseUnavailableError: Fault(69, 503, "Database unavailable"),
     errors.UnavailableError: Fault(69, 503, "Unavailable"),
@@ -68,9 +68,9 @@ FAULTS: dict[type[BaseException], Fault] = {
     errors.PortalError: Fault(1, 500, "Refused"),
 }
 UNFORESEEN = Fault(1, 500, "Something went wrong")
-_LOGGED = marked("It has been written to the log. Try again, or tell the help desk.")
+_WAS_LOGGED = marked("It has been written to the log. Try again, or tell the help desk.")
 
-# What people read where Werkzeug's own words would not help them.
+# Texts for people where Werkzeug's would not help them.
 _WORDS = {
     400: (
         Fault(1, 400, "That did not work"),
@@ -82,35 +82,36 @@ _WORDS = {
 }
 
 
-_EXIT_CODES = {400: 65, 404: 78, 413: 65, 415: 65, 428: 78}  # of what ends a call before a service is asked
-_WATCHED = {403: "forbidden"}  # what the security log has of every request; limits have a line a minute of their own
+_EXIT_CODES = {400: 65, 404: 78, 413: 65, 415: 65, 428: 78}  # of API calls that fail before a service is called
+# Written to the security log for every request; rate limits log once a minute by themselves.
+_SECURITY_EVENTS = {403: "forbidden"}
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Return what an error is in the table."""
+    """Return the entry of the table for an error."""
     return next((FAULTS[kind] for kind in type(error).__mro__ if kind in FAULTS), UNFORESEEN)
 
 
 def status_and_headers(error: BaseException) -> tuple[int, dict[str, str]]:
-    """Return the status of an answer to an error, and the headers that say what to do."""
+    """Return the HTTP status for an error, and the headers that tell the client what to do."""
     headers = {}
-    if isinstance(error, errors.LimitedError):
+    if isinstance(error, errors.RateLimitedError):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, errors.KeyRefusedError):
         headers["WWW-Authenticate"] = 'Bearer realm="API"'
     return fault_of(error).status, headers
 
 
-# What SQLite leaves unsaid.
+# advice that SQLite's messages lack
 _OWNER = "; run this as the user whom the database's file and folder belong to"
 _REMEDIES = {"unable to open database file": _OWNER, "attempt to write a readonly database": _OWNER}
-_READ_ONLY = "25006"  # what PostgreSQL answers to writing where it follows another one
+_READ_ONLY = "25006"  # PostgreSQL's SQLSTATE for a write to a read-only standby
 _DAMAGED = ("file is not a database", "database disk image is malformed")
 
 
-def translated(error: Exception) -> Exception:
-    """Return a database error as one of ours where an operator can do something about it."""
-    from sqlalchemy.exc import DatabaseError, InternalError, OperationalError, ProgrammingError  # a start needs none
+def as_portal_error(error: Exception) -> Exception:
+    """Return a database error as a PortalError if an operator can do something about it."""
+    from sqlalchemy.exc import DatabaseError, InternalError, OperationalError, ProgrammingError  # not needed at start
 
     if isinstance(error, DatabaseError) and str(error.orig) in _DAMAGED:
         return errors.DatabaseUnavailableError(f"the database is damaged, put a backup in its place: {error.orig}")
@@ -124,7 +125,7 @@ def translated(error: Exception) -> Exception:
 
 
 def register(app: Flask) -> None:
-    """Render every error of a request: a page for people, ``application/problem+json`` below /api/."""
+    """Render every error of a request as a page, or as ``application/problem+json`` below /api/."""
     from sqlalchemy.exc import InternalError, OperationalError, ProgrammingError  # as above
 
     app.register_error_handler(HTTPException, _http)
@@ -133,12 +134,12 @@ def register(app: Flask) -> None:
 
 
 def _refusal(error: Exception) -> Response:
-    known = translated(error)
+    known = as_portal_error(error)
     fault = fault_of(known)
     if not isinstance(known, errors.PortalError):
         logging.getLogger("portal").exception("unforeseen", exc_info=known)
-        return _answer(fault, _LOGGED)
-    # What an operator must put right is not for members' eyes.
+        return _answer(fault, _WAS_LOGGED)
+    # Members do not see what an operator must fix.
     private = isinstance(known, errors.ConfigurationError | errors.UnavailableError) and not request.path.startswith(
         ("/api/", "/admin/")
     )
@@ -148,16 +149,16 @@ def _refusal(error: Exception) -> Response:
     message = marked("Please try again later, or tell the help desk.") if private else known
     response = _answer(fault, message, plan=getattr(known, "plan_id", ""))
     response.headers.update(status_and_headers(known)[1])
-    if fault.status in _WATCHED:
-        security_log.log(_WATCHED[fault.status], endpoint=request.endpoint)
+    if fault.status in _SECURITY_EVENTS:
+        security_log.log(_SECURITY_EVENTS[fault.status], endpoint=request.endpoint)
     return response
 
 
 def _http(error: HTTPException) -> Response:
     code = error.code or 500
     if isinstance(error, InternalServerError) and error.original_exception is not None:
-        return _answer(UNFORESEEN, _LOGGED)
-    if isinstance(error, SecurityError | BadHost):  # no page can be built for a host that is not ours, or none
+        return _answer(UNFORESEEN, _WAS_LOGGED)
+    if isinstance(error, SecurityError | BadHost):  # no page can be built for a host that is missing or not ours
         return Response("This host is not served here.\n", code, mimetype="text/plain")
     plain = (Fault(_EXIT_CODES.get(code, 1), code, HTTPStatus(code).phrase), error.description or "")
     response = _answer(*(plain if request.path.startswith("/api/") else _WORDS.get(code, plain)))
@@ -170,7 +171,7 @@ def _http(error: HTTPException) -> Response:
 def _answer(fault: Fault, message: str | errors.PortalError, *, plan: str = "") -> Response:
     if request.path.startswith("/api/"):
         body = {"type": "about:blank", "title": fault.title, "status": fault.status, "detail": str(message)}
-        body["exit_code"] = fault.exit_code  # as a shell would see it: generated scripts end with it
+        body["exit_code"] = fault.exit_code  # generated scripts exit with it
         body["help"] = fault.help
         if plan:
             body["plan"] = plan
@@ -187,7 +188,7 @@ def _json(body: object) -> bytes:
 
 
 class StartError(errors.ConfigurationError, click.ClickException):
-    """A configuration error at start: `flask` prints it as one line and leaves with 78."""
+    """A configuration error at start, which `flask` prints as one line before it exits with 78."""
 
     exit_code = FAULTS[errors.ConfigurationError].exit_code
 
@@ -197,8 +198,8 @@ class StartError(errors.ConfigurationError, click.ClickException):
 
 
 def exit_with(error: Exception) -> NoReturn:
-    """Print an error as one line on stderr and leave with its exit code."""
-    known = translated(error)
+    """Print an error as one line on stderr and exit with its code."""
+    known = as_portal_error(error)
     if not isinstance(known, errors.PortalError):
         logging.getLogger("portal").debug("unforeseen", exc_info=known)
     print_error(known)
@@ -206,7 +207,7 @@ def exit_with(error: Exception) -> NoReturn:
 
 
 def print_error(error: Exception, words: str | None = None) -> None:
-    """Print an error as one line on stderr, by other words where they are given, and where it is explained."""
+    """Print an error, or ``words`` instead, as one line on stderr with a reference to the documentation."""
     click.echo(f"error: {one_line(error) if words is None else words} ({fault_of(error).help})", err=True)
 
 

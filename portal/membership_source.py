@@ -1,4 +1,4 @@
-"""The membership source: a file, or a command whose standard output is the list of today's members."""
+"""The membership source: a file, or a command that prints the list of current members."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ MAX_BYTES = 256 * 1024**2
 
 
 class SourceText(NamedTuple):
-    """What a membership source said, and which one it was."""
+    """The content of a membership source, and a description of the source."""
 
     content: bytes
     source: str
@@ -20,7 +20,7 @@ class SourceText(NamedTuple):
 def read(settings: MembershipSettings | None, *, folder: Path) -> SourceText:
     """Read the configured source; a path is in the instance folder unless it is absolute.
 
-    Raise ConfigurationError where none is configured, or UnavailableError where it cannot be read whole.
+    Raise ConfigurationError if none is configured, or UnavailableError if it cannot be read completely.
     """
     if settings is None or not settings.has_source:
         raise ConfigurationError("no membership source: name a file, or set `file` or `command` under [membership]")
@@ -34,7 +34,7 @@ def read(settings: MembershipSettings | None, *, folder: Path) -> SourceText:
 
 
 def _output(command: str, timeout: float) -> bytes:
-    """Return what a command prints. Raise UnavailableError where it fails, or may have been cut off."""
+    """Return the output of a command. Raise UnavailableError if it failed or may have been cut off."""
     from portal.errors import ListManagerUnavailableError
     from portal.listmanagers import process
 

@@ -1,4 +1,4 @@
-"""The tables. Times are UTC; ``canonical`` is what addresses are compared by."""
+"""The tables. Times are UTC; addresses are compared by ``canonical``."""
 
 from datetime import UTC, datetime
 
@@ -27,13 +27,13 @@ NAMES = {
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC time; SQLite, which keeps no zone, gets and gives it without."""
+    """An aware time in UTC. SQLite has no time zones, so it stores and returns naive times."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse a time without a zone, which could be anybody's local one."""
+        """Reject a time without a zone, which could be a local one."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -48,22 +48,22 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    """What all tables share: names for constraints, one type for times."""
+    """The base of all tables: it names constraints and maps datetime to one type."""
 
     registry = registry(metadata=MetaData(naming_convention=NAMES), type_annotation_map={datetime: UtcDateTime()})
 
 
-# History outlives users and addresses and names them by number: SQLite must not give a number out again.
+# History outlives users and addresses and keeps their ids, so SQLite must not reuse an id.
 _NUMBERED_ONCE = {"sqlite_autoincrement": True}
 
 
 class User(Base):
     """A person's account.
 
-    ``username_key`` is the username as it is compared, without case; ``search_key`` name and username as they are
-    searched, and as people are sorted. ``member_key`` is what the membership source calls the person by; an account
-    without one is local. ``language`` is None where the user chose none. ``deactivated_by_import``: and by nobody
-    since. ``was_unlinked``: a person took its key away.
+    ``username_key`` is the username in the form that is compared, without case. ``search_key`` is the form of name and
+    username that is searched and sorted by. ``member_key`` identifies the person in the membership source; an account
+    without one is local. ``language`` is None if the user has chosen none. ``deactivated_by_import``: and nobody has
+    changed that since. ``was_unlinked``: a person removed its key.
     """
 
     __tablename__ = "users"
@@ -86,7 +86,7 @@ class User(Base):
 
 
 class UserGroup(Base):
-    """One group that a user is in. ``from_source``: the membership source gave it, and may take it again."""
+    """A group that a user is in. ``from_source``: the membership source gave it, and may take it away."""
 
     __tablename__ = "user_groups"
     __table_args__ = (Index(None, "name"), {"sqlite_with_rowid": False})
@@ -97,10 +97,10 @@ class UserGroup(Base):
 
 
 class Address(Base):
-    """A mailbox. ``spelling`` is how the first of its holders typed it; ``erase`` asks the purge to forget it.
+    """A mailbox. ``spelling`` is the one that its first holder typed; ``erase`` asks the purge to delete it.
 
-    ``let_go_at`` is when the last account that held it let go: none holds it since.
-    ``password_version`` is the one that its list password is derived from; replacing the password raises it.
+    ``let_go_at`` is when its last holder let go of it; None while an account holds it. The list password is derived
+    from ``password_version``, which rises when the password is replaced.
     """
 
     __tablename__ = "addresses"
@@ -115,13 +115,13 @@ class Address(Base):
 
 
 class UserAddress(Base):
-    """Who holds which address: several accounts may hold one, a user may hold several, one of them the main one.
+    """Which user holds which address. Several may hold one; a user may hold several, one of them the main one.
 
-    Of an account that moved here it says when, from which address, and whether another account held this one then.
-    ``from_source``: the membership source gave it, and may take it again.
-    ``unsettled_lists``: handles, one a line, of lists that the account could not see when it was given the address, and
-    that send to one address once it can; ``given_back``: it had left the address before, so that what is there is its
-    own.
+    For an account that moved in, ``moved_in_at`` and ``moved_from`` say when and from where, and ``is_guest`` that
+    another account held the address then. ``from_source``: the membership source gave it, and may take it away.
+    ``unsettled_lists`` are handles, one a line, of lists that the account could not see when it was given the address;
+    each will send to only one of its addresses once it can. ``given_back``: the account had left the address before, so
+    the preferences there are its own.
     """
 
     __tablename__ = "user_addresses"
@@ -135,7 +135,7 @@ class UserAddress(Base):
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     is_main: Mapped[bool] = mapped_column(default=True)
     moved_in_at: Mapped[datetime | None]
-    moved_from: Mapped[int | None]  # an address's id
+    moved_from: Mapped[int | None]  # the id of an address
     is_guest: Mapped[bool] = mapped_column(default=False, server_default=false())
     from_source: Mapped[bool] = mapped_column(default=False, server_default=false())
     given_back: Mapped[bool | None]
@@ -143,20 +143,19 @@ class UserAddress(Base):
 
 
 class Preference(Base):
-    """What the portal wants for one address on one list, and what it knows of the list manager. Source: SEMANTICS.
+    """What the portal wants for one address on one list, and the last known state at the list manager.
 
-    ``left_by`` is the account that was the last active one to leave the address, ``moved_to`` the address that it moved
-    to, ``moved_from`` the address that a move brought this preference from. They are numbers without a foreign key:
-    the account or the address may be gone.
-    ``push_result`` says what became of the last add or removal where it did not take, ``refusal`` in the list manager's
-    words, ``refused_at`` when.
+    ``left_by`` is the last active account to leave the address, ``moved_to`` the address that it moved to, and
+    ``moved_from`` the address that a move brought this preference from. These are ids without a foreign key, since the
+    account or the address may be gone. ``push_result`` is the result of the last add or removal if it did not take,
+    ``refusal`` the list manager's message, ``refused_at`` the time. Source: SEMANTICS.
     """
 
     __tablename__ = "preferences"
     __table_args__ = (
         CheckConstraint("source IN ('user', 'superuser', 'link', 'init', 'list', 'rule', 'import')", name="source"),
         Index(None, "address_id"),
-        # Whole on PostgreSQL: making it partial there would import that dialect at the start of every command.
+        # Not partial on PostgreSQL: that would import its dialect at the start of every command.
         Index(None, "moved_to", sqlite_where=text("moved_to IS NOT NULL")),
         {"sqlite_with_rowid": False},
     )
@@ -166,8 +165,8 @@ class Preference(Base):
     subscribed: Mapped[bool]
     source: Mapped[str] = mapped_column(String(9))
     changed_at: Mapped[datetime]
-    changed_by: Mapped[int | None]  # a user's id; no foreign key, the user may go
-    version: Mapped[int] = mapped_column(default=0)  # every choice raises it
+    changed_by: Mapped[int | None]  # the id of a user; no foreign key, the user may be deleted
+    version: Mapped[int] = mapped_column(default=0)  # rises with every choice
     touched: Mapped[bool] = mapped_column(default=False)
     seen: Mapped[bool | None]
     waiting_since: Mapped[datetime | None]
@@ -175,16 +174,16 @@ class Preference(Base):
     moved_to: Mapped[int | None]
     refusal: Mapped[str | None] = mapped_column(String(200))
     refused_at: Mapped[datetime | None]
-    password_pushed: Mapped[int | None]  # the version of the list password that the list manager has
+    password_pushed: Mapped[int | None]  # the version of the list password that was pushed to the list manager
     left_by: Mapped[int | None]
     moved_from: Mapped[int | None]
     push_result: Mapped[str | None] = mapped_column(String(8))
 
 
 class DisplacedPreference(Base):
-    """What stood at an address for a list before an account moved there; ``subscribed`` is NULL where nothing did.
+    """The preference of an address before an account moved in; ``subscribed`` is NULL if there was none.
 
-    It is kept until a person chooses there, or a run plans to add the address: up to then the move can be undone.
+    It is kept, so that the move can be undone, until a person chooses there or a run plans to add the address.
     """
 
     __tablename__ = "displaced_preferences"
@@ -193,7 +192,7 @@ class DisplacedPreference(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     list_handle: Mapped[str] = mapped_column(String(64))
     address_id: Mapped[int] = mapped_column(ForeignKey("addresses.id", ondelete="CASCADE"))
-    taken_by: Mapped[int]  # an account
+    taken_by: Mapped[int]  # the id of an account
     version: Mapped[int] = mapped_column(default=0)
     subscribed: Mapped[bool | None]
     source: Mapped[str | None] = mapped_column(String(9))
@@ -209,9 +208,9 @@ class DisplacedPreference(Base):
 
 
 class KnownOptions(Base):
-    """How a subscriber gets the mail of a list, as the list manager said last: for whoever moves from that address.
+    """A subscriber's options as last read from the list manager, to be carried along when the subscriber moves.
 
-    ``words`` are empty where that is the list's default.
+    ``words`` is empty if they are the list's defaults.
     """
 
     __tablename__ = "known_options"
@@ -225,10 +224,10 @@ class KnownOptions(Base):
 
 
 class ListReading(Base):
-    """What is to be read of a list beside its runs, and when: how it delivers to members, at ``due_at``.
+    """A list's schedule for what is read outside its runs: how it delivers to members, at ``due_at``.
 
-    ``asked_at``: a page asked who is on it without an account, which was read last at ``unknown_read_at``; ``message``
-    says what went wrong since.
+    ``asked_at``: a page requested the subscribers without an account, which were last read at ``unknown_read_at``.
+    ``message`` says what has failed since.
     """
 
     __tablename__ = "list_readings"
@@ -242,13 +241,13 @@ class ListReading(Base):
 
 
 class MemberDelivery(Base):
-    """How a list delivers to a member, where that is not as usual; ``asked_at``: a page asks for it."""
+    """How a list delivers to a member, if not as usual; ``asked_at``: a page requested it."""
 
     __tablename__ = "member_deliveries"
     __table_args__ = (
         CheckConstraint("mail_off IN ('chosen', 'bounces')", name="mail_off"),
         Index(None, "address_id"),
-        Index(None, "asked_at"),  # each minute asks what is to be read
+        Index(None, "asked_at"),  # queried every minute
         {"sqlite_with_rowid": False},
     )
 
@@ -262,7 +261,7 @@ class MemberDelivery(Base):
 
 
 class UnknownSubscriber(Base):
-    """Somebody who is on a list without an account, as a superuser asked for; kept for a day."""
+    """A subscriber without an account, read at a superuser's request and kept for a day."""
 
     __tablename__ = "unknown_subscribers"
     __table_args__ = {"sqlite_with_rowid": False}
@@ -274,7 +273,7 @@ class UnknownSubscriber(Base):
 
 
 class History(Base):
-    """One change of a preference. Append-only: erasing an address is the one permitted rewrite."""
+    """A change of a preference. Append-only: erasing an address is the only permitted rewrite."""
 
     __tablename__ = "history"
     __table_args__ = (Index(None, "address_id", "list_handle"), Index(None, "at"))
@@ -287,16 +286,16 @@ class History(Base):
     subscribed: Mapped[bool]
     source: Mapped[str] = mapped_column(String(9))
     actor_id: Mapped[int | None]
-    actor: Mapped[str] = mapped_column(String(80), default="")  # the user's name at that time, or the command line
+    actor: Mapped[str] = mapped_column(String(80), default="")  # the user's name at the time, or the command line
     reason: Mapped[str] = mapped_column(String(200), default="")
 
 
 class Run(Base):
-    """A run for one list, from when it is asked for to what became of it.
+    """A run for one list, from its request to its result.
 
     ``left``, ``joined``, ``initialised`` and ``held`` count lines of its plan; ``added``, ``removed``, ``refused``,
-    ``waiting`` and ``no_effect`` what became of the others. ``slot`` names what a run that waits is to do, so that two
-    who ask for the same ask for one.
+    ``waiting`` and ``no_effect`` count the results of the others. ``slot`` is unique for a waiting run's task, so that
+    two requests for the same thing share one run.
     """
 
     __tablename__ = "runs"
@@ -308,24 +307,24 @@ class Run(Base):
             name="state",
         ),
         Index(None, "list_handle", "id"),
-        Index(None, "list_handle", "started_at"),  # which run of a list was the last
-        Index(None, "list_handle", "state", "started_at"),  # … and the last good one
-        Index(None, "state", "asked_at"),  # what waits, and what is forgotten
+        Index(None, "list_handle", "started_at"),  # for the last run of a list
+        Index(None, "list_handle", "state", "started_at"),  # for its last good run
+        Index(None, "state", "asked_at"),  # for runs that wait, and old ones to delete
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     list_handle: Mapped[str] = mapped_column(String(64))
     kind: Mapped[str] = mapped_column(String(8))
-    asked_by: Mapped[str] = mapped_column(String(80))  # the user's name at that time, an API key, or the command line
+    asked_by: Mapped[str] = mapped_column(String(80))  # the user's name at the time, an API key, or the command line
     host: Mapped[str] = mapped_column(String(120), default="")
-    started_at: Mapped[datetime]  # or last tried, or asked for: whichever came last
+    started_at: Mapped[datetime]  # or when it was last tried or requested, whichever is latest
     finished_at: Mapped[datetime | None]
     state: Mapped[str] = mapped_column(String(10), default="open")
     message: Mapped[str] = mapped_column(String(400), default="")
-    plan_id: Mapped[str | None] = mapped_column(String(16))  # until there is a plan, the one plan that may be applied
+    plan_id: Mapped[str | None] = mapped_column(String(16))  # before there is a plan: the only plan that may be applied
     accepted: Mapped[bool] = mapped_column(default=False)
     on_roster: Mapped[int | None]
-    without_account: Mapped[int | None]  # on the roster, and held by no account
+    without_account: Mapped[int | None]  # on the roster but held by no account
     initialised: Mapped[int] = mapped_column(default=0)
     left: Mapped[int] = mapped_column(default=0)
     joined: Mapped[int] = mapped_column(default=0)
@@ -333,22 +332,22 @@ class Run(Base):
     removed: Mapped[int] = mapped_column(default=0)
     held: Mapped[int] = mapped_column(default=0)
     refused: Mapped[int] = mapped_column(default=0)
-    asked_by_id: Mapped[int | None]  # a user's id; no foreign key, the user may go
-    asked_at: Mapped[datetime | None]  # none of a run that did not wait
+    asked_by_id: Mapped[int | None]  # the id of a user; no foreign key, the user may be deleted
+    asked_at: Mapped[datetime | None]  # None if the run did not wait
     slot: Mapped[str | None] = mapped_column(String(96), unique=True)
-    pid: Mapped[int | None]  # the process that has taken it; ``pid_space`` as in Lease
+    pid: Mapped[int | None]  # the process that runs it; for ``pid_space`` see Lease
     pid_space: Mapped[str] = mapped_column(String(64), default="", server_default=text("''"))
     waiting: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     no_effect: Mapped[int] = mapped_column(default=0, server_default=text("0"))
 
 
 class RunLine(Base):
-    """One line of a run's plan and what became of it.
+    """A line of a run's plan, and its result.
 
-    ``settled``: the preference has taken it in. A line that is not settled explains, at the next run, a difference
-    between roster and preference as our own act; lines of a plan that is not carried out are settled from the start.
-    ``counts``: in the safety limits, since no person asked for it one by one. ``result`` is "waits" while it waits for
-    approval.
+    ``settled``: the preference reflects the result. Until then the line explains, at the next run, a difference between
+    roster and preference as our own action. Lines of a plan that is not carried out are settled from the start.
+    ``counts``: in the safety limits, since no person asked for it one by one. ``result`` is "waits" while the line
+    waits for approval.
     """
 
     __tablename__ = "run_lines"
@@ -367,16 +366,16 @@ class RunLine(Base):
     action: Mapped[str] = mapped_column(String(6))
     reason: Mapped[str] = mapped_column(String(12))
     held: Mapped[bool] = mapped_column(default=False)
-    version: Mapped[int]  # the preference's, as the plan read it
+    version: Mapped[int]  # of the preference that the plan was made from
     result: Mapped[str | None] = mapped_column(String(8))
     words: Mapped[str] = mapped_column(String(200), default="")
     settled: Mapped[bool] = mapped_column(default=False)
-    replaced: Mapped[str | None] = mapped_column(String(1000))  # of a take-over: the preference before it, as JSON
+    replaced: Mapped[str | None] = mapped_column(String(1000))  # the preference before a take-over, as JSON
     counts: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class Restore(Base):
-    """A backup was put back: the first plan of every list since then waits for approval as a whole."""
+    """The time at which a backup was restored. The first plan of every list after it needs approval as a whole."""
 
     __tablename__ = "restores"
 
@@ -385,7 +384,7 @@ class Restore(Base):
 
 
 class Lease(Base):
-    """Who syncs a list at the moment. ``pid_space`` is the boot and the namespace in which ``pid`` means a process."""
+    """The run that holds a list. ``pid_space`` names the boot and the namespace to which ``pid`` belongs."""
 
     __tablename__ = "leases"
 
@@ -393,16 +392,16 @@ class Lease(Base):
     token: Mapped[str] = mapped_column(String(32))
     holder: Mapped[str] = mapped_column(String(160))
     host: Mapped[str] = mapped_column(String(120))
-    pid: Mapped[int | None]  # none: a planned run, which outlives the processes of its steps
+    pid: Mapped[int | None]  # None for a planned run, which outlives the processes of its steps
     expires_at: Mapped[datetime]
     pid_space: Mapped[str] = mapped_column(String(64), default="", server_default=text("''"))
 
 
 class LoginSession(Base):
-    """A log-in. The cookie holds the token, the row its SHA-256.
+    """A log-in session. The cookie holds the token, the row its SHA-256.
 
-    ``is_forwarded``: it came with X-Forwarded-For. ``confirmed_at``: when the password was typed last. ``by_link_at``:
-    when it began by a mailed link, after which a password may be chosen.
+    ``is_forwarded``: the request came with X-Forwarded-For. ``confirmed_at``: when the password was last typed.
+    ``by_link_at``: when the session began by a mailed link, after which the user may choose a password.
     """
 
     __tablename__ = "login_sessions"
@@ -423,9 +422,9 @@ class LoginSession(Base):
 
 
 class AccountChange(Base):
-    """One change of an account, from ``old`` to ``new`` where it is one of values. Append-only.
+    """A change of an account, from ``old`` to ``new`` if it has values. Append-only.
 
-    It outlives the account: who is erased is named by number, without values.
+    It outlives the account. After an erasure only the id is left, without values.
     """
 
     __tablename__ = "account_changes"
@@ -443,9 +442,9 @@ class AccountChange(Base):
 
 
 class LastSaid(Base):
-    """What the membership source said of an account last, in the shape of ``domain.membership.Said``.
+    """An account's data as the membership source last gave them, in the shape of ``domain.membership.Said``.
 
-    ``further`` and ``groups`` hold texts one a line, sorted: addresses are canonical.
+    ``further`` and ``groups`` hold one sorted item a line; addresses are canonical.
     """
 
     __tablename__ = "last_said"
@@ -461,7 +460,7 @@ class LastSaid(Base):
 
 
 class DeletedKey(Base):
-    """The member key of an account that a person deleted, as an HMAC; ``key`` itself unless the account was erased."""
+    """The member key of a deleted account, as an HMAC; ``key`` itself is stored unless the account was erased."""
 
     __tablename__ = "deleted_keys"
 
@@ -471,10 +470,11 @@ class DeletedKey(Base):
 
 
 class MemberImport(Base):
-    """An import of members: what it was made from, what it did, and by whom.
+    """An import of members: its source, its result and who ran it.
 
-    ``rows`` counts members in the source, ``unchanged`` those of whom nothing was written; ``linked_accounts`` the
-    linked active accounts before it, ``named`` those of them that the source named. ``column`` is the column of keys.
+    ``rows`` counts members in the source, ``unchanged`` those for whom nothing was written. ``linked_accounts`` counts
+    the linked active accounts before the import, ``named`` those of them in the source. ``column`` is the column of
+    keys.
     """
 
     __tablename__ = "member_imports"
@@ -487,7 +487,7 @@ class MemberImport(Base):
     source: Mapped[str] = mapped_column(String(200))
     column: Mapped[str] = mapped_column(String(120), default="")
     asked_by: Mapped[str] = mapped_column(String(80))
-    asked_by_id: Mapped[int | None]  # a user's id; no foreign key, the user may go
+    asked_by_id: Mapped[int | None]  # the id of a user; no foreign key, the user may be deleted
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     state: Mapped[str] = mapped_column(String(8))
@@ -509,10 +509,10 @@ class MemberImport(Base):
 
 
 class MemberImportLine(Base):
-    """One line of an import's plan. ``line`` is that of the source, ``text`` names the decision.
+    """A line of an import's plan. ``line`` is its line in the source, ``text`` names the decision.
 
-    ``details`` holds what it writes, as JSON; ``fingerprint`` names the account as the plan saw it. ``done``: it has
-    been written, or there is nothing to write.
+    ``details`` is the data to write, as JSON. ``fingerprint`` identifies the state of the account when it was planned.
+    ``done``: it has been written, or there is nothing to write.
     """
 
     __tablename__ = "member_import_lines"
@@ -533,7 +533,7 @@ class MemberImportLine(Base):
 
 
 class ApiKey(Base):
-    """A superuser's key to the API. The key is shown once; the row holds its first letters and its SHA-256."""
+    """A superuser's API key. It is shown once; the row holds its prefix and its SHA-256."""
 
     __tablename__ = "api_keys"
 
@@ -549,7 +549,7 @@ class ApiKey(Base):
 
 
 class Attempt(Base):
-    """One try that a limit counts. ``key`` is a hash, so that no address or IP can be read from it."""
+    """An attempt that a rate limit counts. ``key`` is a hash, so that no address or IP can be read from it."""
 
     __tablename__ = "attempts"
     __table_args__ = (Index(None, "key", "at"),)
@@ -560,10 +560,11 @@ class Attempt(Base):
 
 
 class MailRequest(Base):
-    """A mail that is to be sent: to which mailbox, for what. Who gets it, and the letter, are made when it is sent.
+    """A mail to send: the mailbox and the purpose. The recipient and the text are decided when it is sent.
 
-    ``priority`` is 0 where a person waits for it, 1 for many at once. ``due_at`` is when it may be tried next: while it
-    is being sent, when the claim on it ends. ``may_be_twice``: it was sent again although it may have arrived.
+    ``priority`` is 0 if a person is waiting for the mail, 1 for bulk mail. ``due_at`` is the time of the next try;
+    while the mail is being sent, the end of the claim on it. ``may_be_twice``: it was sent again although it may have
+    arrived.
     """
 
     __tablename__ = "outbox"
@@ -571,7 +572,7 @@ class MailRequest(Base):
         CheckConstraint("state IN ('waiting', 'sending', 'sent', 'refused', 'given up', 'dropped')", name="state"),
         Index(None, "state", "priority", "due_at"),
         Index(None, "priority", "tried_at"),
-        Index(None, "ended_at"),  # each minute asks what is out of date
+        Index(None, "ended_at"),  # queried every minute
         Index(None, "mailbox"),
         Index(None, "user_id"),
         _NUMBERED_ONCE,
@@ -580,7 +581,7 @@ class MailRequest(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     mailbox: Mapped[str] = mapped_column(String(254))  # canonical
     purpose: Mapped[str] = mapped_column(String(16))
-    user_id: Mapped[int | None]  # whom it is about; no foreign key, the user may go
+    user_id: Mapped[int | None]  # the user whom it is about; no foreign key, the user may be deleted
     details: Mapped[str] = mapped_column(String(2000), default="", server_default=text("''"))  # JSON
     place: Mapped[str] = mapped_column(String(45), default="", server_default=text("''"))  # an IP address
     priority: Mapped[int]
@@ -596,9 +597,9 @@ class MailRequest(Base):
 
 
 class MailedLink(Base):
-    """A link that was mailed for one purpose. The letter has the token, the row its SHA-256.
+    """A link mailed for one purpose. The mail holds the token, the row its SHA-256.
 
-    ``bound_to`` is a hash of the password hash that the account had then; ``details`` are those of the request.
+    ``bound_to`` is a hash of the account's password hash at that time; ``details`` are those of the request.
     """
 
     __tablename__ = "mailed_links"
@@ -622,7 +623,7 @@ class MailedLink(Base):
 
 
 class NoticeMark(Base):
-    """How far a history has been read for changes that people get a mail about; ``number`` is the last line's."""
+    """How far a history has been read for changes to notify people of; ``number`` is the id of the last line."""
 
     __tablename__ = "notice_marks"
 
@@ -631,7 +632,7 @@ class NoticeMark(Base):
 
 
 class KnownTrouble(Base):
-    """A trouble of a list that operators know of by mail, and that is not over; ``mailed_at`` is the last mail."""
+    """A problem with a list that operators were notified of and that persists; ``mailed_at`` is the last mail."""
 
     __tablename__ = "known_troubles"
     __table_args__ = (CheckConstraint("kind IN ('failed', 'held', 'overdue')", name="kind"),)

@@ -1,14 +1,14 @@
-"""New files belong to the user whom their folder belongs to, also where root makes them."""
+"""The ownership of new files: the owner of the folder, even if root creates them."""
 
 import os
 from pathlib import Path
 
 
 def create(path: Path, *, folder: Path | None = None) -> int:
-    """Make a file that its owner alone can read, and return it open for appending. Raise FileExistsError.
+    """Create a file with mode 0600 and return it open for appending. Raise FileExistsError.
 
-    Root makes it for the owner of ``folder``, its own folder unless another is given: a command that root's cron runs
-    must not leave files that the pages cannot write.
+    If root creates it, it belongs to the owner of ``folder``, by default its own folder: a command that root's cron
+    runs must not leave files that the web server cannot write.
     """
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     hand_over(file, folder=folder or path.parent)
@@ -16,7 +16,7 @@ def create(path: Path, *, folder: Path | None = None) -> int:
 
 
 def hand_over(file: int, *, folder: Path) -> None:
-    """Give an open file of root's to the owner of a folder; where another user asks, it stays that user's."""
+    """Give an open file to the owner of a folder, if this process runs as root."""
     if os.geteuid() == 0:
         owner = folder.stat()
         os.fchown(file, owner.st_uid, owner.st_gid)

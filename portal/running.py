@@ -1,4 +1,4 @@
-"""The running portal: what the composition root leaves for views and commands to find."""
+"""The running portal: the objects that the composition root provides for views and commands."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from portal.listmanagers.base import ListManager
 from portal.membership_source import SourceText
 
 
-class Catalogues:
-    """Reads ``mailinglists.toml`` on the first call; each call returns it in the language in use."""
+class CatalogueLoader:
+    """Loads ``mailinglists.toml`` on the first call; each call returns it in the current language."""
 
     def __init__(self, load: Callable[[], Catalogue]) -> None:
         self._load = cache(load)
@@ -26,17 +26,17 @@ class Catalogues:
         return self._load().in_language(translation.in_use())
 
     def cache_clear(self) -> None:
-        """Read the file again at the next call."""
+        """Forget the file, so that the next call reads it again."""
         self._load.cache_clear()
 
 
 @dataclass(frozen=True)
 class Portal:
-    """What a service is handed: settings, catalogue, clock, list managers and the key of the list passwords.
+    """The arguments of services: settings, catalogue, clock, list managers and the key of the list passwords.
 
-    ``catalogue`` reads ``mailinglists.toml`` on the first call and raises ConfigurationError where it is invalid.
-    ``list_password_key`` reads its file at each call, and makes it at the first. ``membership_source`` returns what the
-    configured source says now, ``leave_address`` a list's own way out.
+    ``catalogue`` reads ``mailinglists.toml`` on the first call and raises ConfigurationError if it is invalid.
+    ``list_password_key`` reads its file at each call, and creates it at the first. ``membership_source`` reads the
+    configured source. ``leave_address`` returns the address to unsubscribe from a list by mail, if it has one.
     """
 
     settings: Settings
@@ -48,19 +48,19 @@ class Portal:
     leave_address: Callable[[MailingList], str | None]
 
     def readable_catalogue(self) -> Catalogue | None:
-        """Return the catalogue, or None where ``mailinglists.toml`` is invalid: accounts can be managed without it."""
+        """Return the catalogue, or None if ``mailinglists.toml`` is invalid: accounts can be managed without it."""
         try:
             return self.catalogue()
         except ConfigurationError:
             return None
 
     def known_lists(self) -> Mapping[str, MailingList] | None:
-        """Return the lists of the catalogue, or None where it cannot be read or has none."""
+        """Return the lists of the catalogue, or None if it is invalid or empty."""
         catalogue = self.readable_catalogue()
         return catalogue.lists or None if catalogue else None
 
 
 def portal() -> Portal:
-    """Return the running application's Portal."""
+    """Return the Portal of the current application."""
     found: Portal = current_app.extensions["portal"]
     return found

@@ -1,4 +1,4 @@
-"""Secrets that the portal makes for itself at its first start."""
+"""Secrets that the portal creates at its first start."""
 
 import os
 import secrets
@@ -9,15 +9,15 @@ from portal import ownership
 from portal.errors import ConfigurationError
 
 _LEAST = 32  # characters
-_LEAST_VARIETY = 8  # different ones
+_LEAST_VARIETY = 8  # of different characters
 _EXAMPLES = ("change", "example", "secret", "password")
 
 
 def read_or_make(path: Path) -> str:
-    """Return the secret in a file, and make it where there is none; processes that start together agree.
+    """Return the secret in a file, creating it if needed; processes that start together get the same one.
 
-    The file appears whole or not at all, with mode 0600: it is written under a private name and linked to its own.
-    Raise ConfigurationError for a secret that is short or looks like an example.
+    The file appears whole or not at all, with mode 0600: it is written under a private name and then linked. Raise
+    ConfigurationError for a secret that is short or looks like an example.
     """
     try:
         if not path.exists():
@@ -44,4 +44,4 @@ def _make(path: Path) -> None:
         try:
             os.link(private.name, path)
         except FileExistsError:
-            return  # another process was first; its secret is the one
+            return  # another process was first, so its secret is used

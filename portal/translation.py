@@ -1,7 +1,7 @@
-"""Where every text that people read passes through on its way to them, so that one place decides its language.
+"""The translation of every text that people read.
 
-A catalogue is ``locale/LANGUAGE/LC_MESSAGES/portal.po``, of which a build makes a ``.mo``; English has none, since a
-text is its own translation. Commands, logs and the API are in English.
+A catalogue is ``locale/LANGUAGE/LC_MESSAGES/portal.po``, which a build compiles to ``.mo``. English has none: a message
+is its own translation. Commands, logs and the API are in English.
 """
 
 from collections import UserString
@@ -20,23 +20,23 @@ _in_use: ContextVar[str] = ContextVar("language", default=ENGLISH)
 
 @cache
 def available() -> tuple[str, ...]:
-    """Return the languages that there are: English, and one for each catalogue."""
+    """Return the available languages: English, and one for each catalogue."""
     return ENGLISH, *sorted(path.parents[1].name for path in LOCALE.glob("*/LC_MESSAGES/portal.[mp]o"))
 
 
 def in_use() -> str:
-    """Return the language of the page, or the letter, that is being made."""
+    """Return the language of the current page or letter."""
     return _in_use.get()
 
 
 def use(language: str) -> None:
-    """Make texts in a language from now on, in this request; in English where no build has made its catalogue."""
+    """Set the language for the rest of the request; English if its catalogue has not been built."""
     _in_use.set(language if _is_built(language) else ENGLISH)
 
 
 @contextmanager
 def using(language: str) -> Iterator[None]:
-    """Make texts in a language for a while."""
+    """Set the language within a ``with`` block."""
     token = _in_use.set(language if _is_built(language) else ENGLISH)
     try:
         yield
@@ -61,7 +61,7 @@ def _catalogue(language: str) -> NullTranslations:
 
 
 def own_names(languages: Sequence[str]) -> dict[str, str]:
-    """Return what languages are called by those who read them."""
+    """Return the languages' own names for themselves."""
     found = {}
     for each in languages:
         with using(each):
@@ -70,24 +70,24 @@ def own_names(languages: Sequence[str]) -> dict[str, str]:
 
 
 def gettext(message: str, /, **values: object) -> str:
-    """Return a text in the language in use, with values in the place of ``%(name)s``."""
-    text = translations().gettext(message) if message else ""  # the empty text stands for a catalogue's own header
+    """Translate a text, and fill in ``%(name)s``."""
+    text = translations().gettext(message) if message else ""  # the empty text is the key of a catalogue's header
     return text % values if values else text
 
 
 def ngettext(singular: str, plural: str, count: int, /, **values: object) -> str:
-    """Return a text in its form for a count, with values in the place of ``%(name)s``."""
+    """Translate a text in its form for a count, and fill in ``%(name)s``."""
     text = translations().ngettext(singular, plural, count)
     return text % values if values else text
 
 
 def marked(message: str, /) -> str:
-    """Return a text as it is, for the catalogues: it is translated where it is shown."""
+    """Return a text unchanged, marked for the catalogues; it is translated where it is displayed."""
     return message
 
 
 class LazyText(UserString):
-    """A text that is written where a module is imported, and translated each time that it is read."""
+    """A text defined at import time and translated each time it is read."""
 
     def __init__(self, message: str) -> None:
         self._message = message
@@ -99,5 +99,5 @@ class LazyText(UserString):
 
 
 def lazy_gettext(message: str, /) -> LazyText:
-    """Return a text of a label, a message of a validator, or a table of words."""
+    """Return a lazily translated label, validator message or table entry."""
     return LazyText(message)

@@ -212,15 +212,15 @@ def test_a_restart_of_the_database_costs_no_page(app: Flask, session: Session) -
 
 def test_what_every_request_asks_fails_as_any_statement_does_and_keeps_no_connection(session: Session) -> None:
     missing = Table("no_such_table", MetaData(), Column("canary", String(9)))
-    question = database.Question(select(missing.c.canary).where(missing.c.canary == bindparam("canary")))
+    query = database.CompiledQuery(select(missing.c.canary).where(missing.c.canary == bindparam("canary")))
     for _ in range(20):  # more often than the pool has connections
         with pytest.raises((OperationalError, ProgrammingError), match="no_such_table") as caught:
-            question.ask(session, canary="tweet")
+            query.rows(session, canary="tweet")
     assert "tweet" not in str(caught.value)
 
 
 def test_what_every_request_asks_gives_values_of_python(session: Session) -> None:
     make_user(session, "alice")
-    question = database.Question(select(User.is_active, User.created_at).where(User.username == bindparam("name")))
-    assert [tuple(each) for each in question.ask(session, name="alice")] == [(True, NOW)]
-    assert question.ask(session, name="bob") == []
+    query = database.CompiledQuery(select(User.is_active, User.created_at).where(User.username == bindparam("name")))
+    assert [tuple(each) for each in query.rows(session, name="alice")] == [(True, NOW)]
+    assert query.rows(session, name="bob") == []

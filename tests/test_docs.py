@@ -256,7 +256,7 @@ def test_every_message_of_the_errors_is_a_real_one_in_the_section_of_its_error()
 
 # Where each message is listed, since an operator meets it in the mail of cron.
 LISTED = {
-    "DatabaseUnavailableError", "LeaseHeldError", "LimitedError", "NoPlannedRunError", "NoSuchListError",
+    "DatabaseUnavailableError", "LeaseHeldError", "RateLimitedError", "NoPlannedRunError", "NoSuchListError",
     "NotMigratedError", "NotOfferedError", "PausedError", "PlanChangedError", "RosterInDoubtError", "UnknownListError",
 }  # fmt: skip
 

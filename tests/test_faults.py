@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from portal import errors
-from portal.faults import FAULTS, UNFORESEEN, StartError, exit_with, fault_of, one_line, translated
+from portal.faults import FAULTS, UNFORESEEN, StartError, as_portal_error, exit_with, fault_of, one_line
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.PortalError)]
 
@@ -99,7 +99,7 @@ def test_a_missing_table_is_told_with_what_to_run(session: Session) -> None:
         session.execute(text("SELECT * FROM no_such_table"))
     session.rollback()
 
-    known = translated(raised.value)
+    known = as_portal_error(raised.value)
     assert isinstance(known, errors.NotMigratedError)
     assert str(known).startswith("the database is not migrated, run: flask db upgrade (")
     assert "\n" not in str(known)
@@ -114,7 +114,7 @@ def test_a_file_that_is_not_ours_is_told_with_what_to_do(tmp_path: Path, access:
     with pytest.raises(DBAPIError) as raised, engine.connect() as connection:
         connection.execute(text("CREATE TABLE one (two INTEGER)"))
 
-    known = translated(raised.value)
+    known = as_portal_error(raised.value)
     assert isinstance(known, errors.DatabaseUnavailableError)
     assert str(known).endswith("; run this as the user whom the database's file and folder belong to")
 
@@ -125,7 +125,7 @@ def test_a_database_that_is_damaged_is_told_with_what_to_do(tmp_path: Path) -> N
     with pytest.raises(DBAPIError) as raised, engine.connect() as connection:
         connection.execute(text("SELECT * FROM users"))
 
-    known = translated(raised.value)
+    known = as_portal_error(raised.value)
     assert isinstance(known, errors.DatabaseUnavailableError)
     assert str(known) == "the database is damaged, put a backup in its place: file is not a database"
 
@@ -135,7 +135,7 @@ def test_other_mistakes_in_sql_stay_unforeseen(session: Session) -> None:
         session.execute(text("SELECT 1 WHERE 'a' = ANY (SELEC 1)"))
     session.rollback()
 
-    assert fault_of(translated(raised.value)).exit_code in {1, 69}  # SQLite calls a typing error operational
+    assert fault_of(as_portal_error(raised.value)).exit_code in {1, 69}  # SQLite calls a typing error operational
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def failing(make_app: Callable[..., Flask]) -> Flask:
         (errors.SafetyLimitError("too much", plan_id="0123"), 409),
         (errors.NotOfferedError("not offered"), 404),
         (errors.ForbiddenError("superusers only"), 403),
-        (errors.LimitedError("too many tries", retry_after=42), 429),
+        (errors.RateLimitedError("too many tries", retry_after=42), 429),
         (errors.ListManagerUnavailableError("/usr/lib/mailman: no answer"), 503),
         (ZeroDivisionError("secret detail"), 500),
     ],
@@ -178,5 +178,5 @@ def test_a_request_that_fails_has_the_tables_status_in_both_forms(
     assert problem.json["status"] == status
     assert "secret detail" not in page.text + problem.text
     assert "/usr/lib/mailman" not in page.text
-    if isinstance(error, errors.LimitedError):
+    if isinstance(error, errors.RateLimitedError):
         assert page.headers["Retry-After"] == problem.headers["Retry-After"] == "42"

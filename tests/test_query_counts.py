@@ -256,7 +256,9 @@ def test_no_page_takes_more_statements_for_more_rows(
             give_name(session, name, f"Member {number}")
             choose_for(session, members, username="bob", is_subscribed=number % 2 == 0, actor=COMMAND_LINE, now=clock())
             api_keys.create(session, "bob", label=name, expires_days=None, now=clock())
-            runs.ask(session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=clock(), plan_id=f"{number:016}")
+            runs.request(
+                session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=clock(), plan_id=f"{number:016}"
+            )
             with suppress(SafetyLimitError, RosterInDoubtError):
                 sync_list(session, members, portal.open_list_manager(members), clock=clock, request=Request())
 

@@ -8,7 +8,7 @@ from flask import current_app
 from portal.cli.mailinglist import mailinglist
 from portal.cli.output import as_text_or_json, print_json, print_table
 from portal.extensions import db, portal
-from portal.faults import UNFORESEEN, fault_of, one_line, translated
+from portal.faults import UNFORESEEN, as_portal_error, fault_of, one_line
 
 if TYPE_CHECKING:
     from portal.services.reports.check import Finding
@@ -47,7 +47,7 @@ def check(*, form: str) -> None:
 
 
 def _as_record(finding: "Finding") -> dict[str, Any]:
-    known = None if finding.error is None else translated(finding.error)
+    known = None if finding.error is None else as_portal_error(finding.error)
     return {
         "what": finding.what,
         "list": finding.handle,

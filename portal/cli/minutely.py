@@ -9,7 +9,7 @@ from flask.cli import with_appcontext
 
 from portal.application import Application
 from portal.cli.output import SingleCommand
-from portal.faults import UNFORESEEN, fault_of, print_error, translated
+from portal.faults import UNFORESEEN, as_portal_error, fault_of, print_error
 from portal.running import portal
 from portal.services import minute
 
@@ -50,7 +50,7 @@ def _part(work: Callable[[], int]) -> int:
     try:
         return work()
     except Exception as error:
-        known = translated(error)
+        known = as_portal_error(error)
         print_error(known)
         return fault_of(known).exit_code
 

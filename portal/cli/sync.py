@@ -12,7 +12,7 @@ from portal.domain.merge import Action
 from portal.domain.run import counts_in_words
 from portal.errors import LeaseHeldError
 from portal.extensions import db, portal
-from portal.faults import fault_of, one_line, print_error, translated
+from portal.faults import as_portal_error, fault_of, one_line, print_error
 
 if TYPE_CHECKING:
     from portal.services.sync.run_steps import SyncResult
@@ -53,7 +53,7 @@ def _end(handle: str, options: SyncOptions) -> Ending:
             return Ending(handle, None, is_paused=True)
         sync_result = _run(mailing_list, options)
     except Exception as error:  # whatever it is, the other lists have their turn
-        known = translated(error)
+        known = as_portal_error(error)
         words = _naming(handle, one_line(known))
         print_error(known, words)
         return Ending(handle, None, fault_of(known).exit_code, words)
@@ -86,7 +86,7 @@ def _end_requested(taken: "AskedRun") -> Ending:
             clock=portal().clock,
         )
     except Exception as error:  # whatever it is, the other runs have their turn
-        known = translated(error)
+        known = as_portal_error(error)
         words = _naming(taken.handle, one_line(known))
         if not (taken.was_held and isinstance(known, LeaseHeldError)):  # it is tried each minute and reported once
             print_error(known, words)

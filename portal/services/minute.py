@@ -11,7 +11,7 @@ from typing import NamedTuple
 from portal import driver
 
 
-class Question(NamedTuple):
+class DueQuery(NamedTuple):
     """A query that finds a row where there is something to do; times are what is added to now for each ``{}``."""
 
     query: str
@@ -19,30 +19,30 @@ class Question(NamedTuple):
 
 
 QUESTIONS = {
-    "runs": Question(
+    "runs": DueQuery(
         "SELECT 1 FROM runs WHERE state IN ('asked', 'taken')"
         " OR (state IN ('shown', 'changed', 'dropped') AND asked_at < {})",
         (-timedelta(days=90),),
     ),
-    "mail": Question(
+    "mail": DueQuery(
         "SELECT 1 FROM outbox WHERE state IN ('waiting', 'sending') AND (due_at <= {} OR due_at > {})",
         (timedelta(), timedelta(days=1)),
     ),
-    "changes of accounts": Question(
+    "changes of accounts": DueQuery(
         "SELECT 1 FROM account_changes WHERE id >"
         " coalesce((SELECT number FROM notice_marks WHERE name = 'accounts'), 0)"
     ),
-    "changes of lists": Question(
+    "changes of lists": DueQuery(
         "SELECT 1 FROM history WHERE id > coalesce((SELECT number FROM notice_marks WHERE name = 'lists'), 0)"
     ),
-    "readings": Question(
+    "readings": DueQuery(
         "SELECT 1 FROM list_readings WHERE asked_at IS NOT NULL OR due_at <= {} OR due_at > {}",
         (timedelta(), timedelta(days=2)),
     ),
-    "deliveries": Question("SELECT 1 FROM member_deliveries WHERE asked_at IS NOT NULL"),
-    "old readings": Question("SELECT 1 FROM unknown_subscribers WHERE read_at <= {}", (-timedelta(days=1),)),
-    "old mail": Question("SELECT 1 FROM outbox WHERE ended_at <= {}", (-timedelta(days=30),)),
-    "old links": Question("SELECT 1 FROM mailed_links WHERE expires_at <= {}", (-timedelta(days=1),)),
+    "deliveries": DueQuery("SELECT 1 FROM member_deliveries WHERE asked_at IS NOT NULL"),
+    "old readings": DueQuery("SELECT 1 FROM unknown_subscribers WHERE read_at <= {}", (-timedelta(days=1),)),
+    "old mail": DueQuery("SELECT 1 FROM outbox WHERE ended_at <= {}", (-timedelta(days=30),)),
+    "old links": DueQuery("SELECT 1 FROM mailed_links WHERE expires_at <= {}", (-timedelta(days=1),)),
 }
 
 

@@ -28,7 +28,7 @@ _LONGEST_MESSAGE = 200
 class Priority(IntEnum):
     """Who waits for a mail."""
 
-    WAITED_FOR = 0  # a person, at this moment
+    INTERACTIVE = 0  # a person, at this moment
     BULK = 1  # one of many
 
 
@@ -46,7 +46,7 @@ class MailState(StrEnum):
 OPEN = (MailState.WAITING, MailState.SENDING)
 
 
-class Wanted(NamedTuple):
+class Mail(NamedTuple):
     """A mail that somebody asks for; ``mailbox`` is canonical, ``place`` the IP address it was asked from."""
 
     mailbox: str
@@ -54,10 +54,10 @@ class Wanted(NamedTuple):
     user_id: int | None = None
     details: Mapping[str, str] = {}
     place: str = ""
-    priority: Priority = Priority.WAITED_FOR
+    priority: Priority = Priority.INTERACTIVE
 
 
-class Claimed(NamedTuple):
+class ClaimedMail(NamedTuple):
     """A mail that one sender has claimed, until ``CLAIM`` is over."""
 
     id: int
@@ -71,7 +71,7 @@ class Claimed(NamedTuple):
     tries: int
 
 
-def ask(session: Session, wanted: Iterable[Wanted], *, now: datetime) -> None:
+def enqueue(session: Session, mails: Iterable[Mail], *, now: datetime) -> None:
     """Write down mails that are to be sent. The caller's transaction is open."""
     rows = [
         {
@@ -84,7 +84,7 @@ def ask(session: Session, wanted: Iterable[Wanted], *, now: datetime) -> None:
             "state": MailState.WAITING,
             "tries": 0,
         }
-        for each in wanted
+        for each in mails
     ]
     for block in database.chunked(rows, 1_000):
         session.execute(insert(MailRequest), block)
@@ -107,7 +107,7 @@ def has_due(session: Session, *, now: datetime) -> bool:
         return bool(session.scalar(select(exists().where(_is_due(now)))))
 
 
-def claim(session: Session, *, now: datetime, bulk_per_minute: int | None) -> Claimed | None:
+def claim(session: Session, *, now: datetime, bulk_per_minute: int | None) -> ClaimedMail | None:
     """Claim the next mail: one that a person waits for first, then the one that is due for longest.
 
     ``bulk_per_minute`` is how many of those that nobody waits for may be tried within a minute; None: none is. A claim
@@ -134,7 +134,7 @@ def claim(session: Session, *, now: datetime, bulk_per_minute: int | None) -> Cl
                 may_be_twice=found.may_be_twice or was_sending,
             )
         )
-        return Claimed(
+        return ClaimedMail(
             *(found.id, token, found.mailbox, found.purpose, found.user_id),
             *(as_details(found.details), found.place, found.asked_at, found.tries + 1),
         )
@@ -170,13 +170,15 @@ def _bulk_begun(session: Session, now: datetime) -> int:
     return session.scalar(query) or 0
 
 
-def end(session: Session, claimed: Claimed, state: MailState, *, now: datetime, message: str = "") -> None:
+def end(session: Session, claimed: ClaimedMail, state: MailState, *, now: datetime, message: str = "") -> None:
     """Write what became of a mail, unless another sender has taken it over."""
     with transaction(session):
         _settle(session, claimed, {"state": state, "ended_at": now, "message": message[:_LONGEST_MESSAGE]})
 
 
-def put_off(session: Session, claimed: Claimed, *, now: datetime, message: str, may_have_arrived: bool = False) -> None:
+def defer(
+    session: Session, claimed: ClaimedMail, *, now: datetime, message: str, may_have_arrived: bool = False
+) -> None:
     """Let a mail that the server did not take wait for its next try, or give it up after two days."""
     with transaction(session):
         values: dict[str, Any] = {"message": message[:_LONGEST_MESSAGE]}
@@ -190,7 +192,7 @@ def put_off(session: Session, claimed: Claimed, *, now: datetime, message: str, 
         _settle(session, claimed, values)
 
 
-def _settle(session: Session, claimed: Claimed, values: Mapping[str, Any]) -> None:
+def _settle(session: Session, claimed: ClaimedMail, values: Mapping[str, Any]) -> None:
     own = and_(MailRequest.id == claimed.id, MailRequest.claim == claimed.claim)
     session.execute(update(MailRequest).where(own).values(claim=None, **values))
 
@@ -204,7 +206,7 @@ def forget_address(session: Session, address: str) -> None:
     session.execute(delete(MailedLink).where(MailedLink.mailbox == address))
 
 
-def empty(session: Session) -> int:
+def clear(session: Session) -> int:
     """Delete all mails and links: a backup was put back. Return how many mails were still to be sent."""
     waiting = session.scalar(select(func.count()).where(MailRequest.state.in_(OPEN))) or 0
     session.execute(delete(MailRequest))

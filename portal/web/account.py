@@ -5,7 +5,7 @@ from collections import Counter
 from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 
-from portal.errors import LimitedError, WeakPasswordError, WrongPasswordError
+from portal.errors import RateLimitedError, WeakPasswordError, WrongPasswordError
 from portal.extensions import db, portal
 from portal.faults import fault_of, status_and_headers
 from portal.services.accounts import password_changes, profiles, sessions, users
@@ -42,7 +42,7 @@ def change_password() -> ResponseReturnValue:
             now=portal().clock(),
             rounds=portal().settings.bcrypt_rounds,
         )
-    except (WrongPasswordError, LimitedError) as error:
+    except (WrongPasswordError, RateLimitedError) as error:
         is_wrong = isinstance(error, WrongPasswordError)
         form.current.errors.append(gettext("This is not your current password.") if is_wrong else sentence(error))
         return _page(form), *status_and_headers(error)

@@ -68,7 +68,7 @@ def _has_asked(purpose: str, form: AskForLinkForm) -> bool:
         return False
     place, now = request.remote_addr or "", portal().clock()
     try:
-        links.ask(db.session(), purpose, form.email.data, place=place, now=now)
+        links.request(db.session(), purpose, form.email.data, place=place, now=now)
     except InvalidAddressError:
         form.email.errors = [gettext("Enter an e-mail address, such as name@example.org.")]
         return False

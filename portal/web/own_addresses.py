@@ -44,7 +44,9 @@ def add() -> ResponseReturnValue:
         form.email.errors = [gettext("Enter an e-mail address, such as name@example.org.")]
         return _page(form), 422
     replaces_main = bool(form.replaces_main.data)
-    own_addresses.ask(db.session(), address, replaces_main=replaces_main, who=who(), place=request.remote_addr or "")
+    own_addresses.request(
+        db.session(), address, replaces_main=replaces_main, who=who(), place=request.remote_addr or ""
+    )
     waited_for_mail.wake()
     flash(
         gettext(

@@ -11,7 +11,7 @@ from typing import ParamSpec
 from flask import render_template, request
 from flask.typing import ResponseReturnValue
 
-from portal.errors import LimitedError, WrongPasswordError
+from portal.errors import RateLimitedError, WrongPasswordError
 from portal.extensions import db, portal
 from portal.faults import status_and_headers
 from portal.services.accounts import password_changes, sessions
@@ -53,7 +53,7 @@ def ask() -> ResponseReturnValue | None:
             now=now,
             rounds=portal().settings.bcrypt_rounds,
         )
-    except (WrongPasswordError, LimitedError) as error:
+    except (WrongPasswordError, RateLimitedError) as error:
         is_wrong = isinstance(error, WrongPasswordError)
         form.own_password.errors.append(gettext("This is not your password.") if is_wrong else sentence(error))
         return _page(form, *status_and_headers(error))

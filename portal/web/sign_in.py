@@ -4,7 +4,7 @@ from flask import Blueprint, flash, g, redirect, render_template, request, sessi
 from flask.typing import ResponseReturnValue
 from flask_login import login_user, logout_user
 
-from portal.errors import LimitedError, LogInFailedError
+from portal.errors import LogInFailedError, RateLimitedError
 from portal.extensions import db, portal
 from portal.faults import status_and_headers
 from portal.services.accounts import sessions
@@ -36,7 +36,7 @@ def log_in() -> ResponseReturnValue:
             rounds=portal().settings.bcrypt_rounds,
             tries_per_hour=portal().settings.log_ins_per_hour_from_one_place,
         )
-    except (LogInFailedError, LimitedError) as error:
+    except (LogInFailedError, RateLimitedError) as error:
         form.form_errors.append(_refusal(error, form))
         return _page(form), *status_and_headers(error)
     begin(token, remember=form.remember.data)
@@ -56,9 +56,9 @@ def origin() -> Origin:
     return Origin(request.remote_addr or "", agent, is_forwarded)
 
 
-def _refusal(error: LogInFailedError | LimitedError, form: LogInForm) -> str:
+def _refusal(error: LogInFailedError | RateLimitedError, form: LogInForm) -> str:
     """Say what to do. Of what was typed alone, so that the words tell nothing about an account."""
-    if isinstance(error, LimitedError):
+    if isinstance(error, RateLimitedError):
         return sentence(error)
     sentences = [gettext("Username and password do not match. Check both and try again.")]
     if "@" in form.username.data:

@@ -16,7 +16,7 @@ from portal.domain.run import RunKind
 from portal.extensions import db
 from portal.services import outbox
 from portal.services.history import COMMAND_LINE
-from portal.services.outbox import Priority, Wanted
+from portal.services.outbox import Mail, Priority
 from portal.services.sync import runs
 from portal.services.transaction import transaction
 from tests.conftest import SERVER, Clock, Rosters
@@ -40,8 +40,8 @@ def mailing(mail_server: FakeMailServer, instance: Path, rosters: Rosters, make_
     with app.app_context(), Session(db.engine) as session:
         user_id = make_user(session, "alice")
         with transaction(session):
-            invitation = Wanted("alice@example.org", "invite", user_id=user_id, priority=Priority.BULK)
-            outbox.ask(session, [invitation, Wanted("alice@example.org", "log-in")], now=NOW)
+            invitation = Mail("alice@example.org", "invite", user_id=user_id, priority=Priority.BULK)
+            outbox.enqueue(session, [invitation, Mail("alice@example.org", "log-in")], now=NOW)
     return app
 
 
@@ -111,7 +111,7 @@ def test_the_minute_carries_out_runs_sends_mail_and_says_nothing(
     mailing: Flask, mail_server: FakeMailServer, clock: Clock
 ) -> None:
     with mailing.app_context(), Session(db.engine) as session:
-        runs.ask(session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=clock())
+        runs.request(session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=clock())
         assert len(runs.due(session, now=clock())) == 1
     done = run(mailing, "minutely")
 
@@ -131,7 +131,7 @@ def test_one_part_of_the_minute_that_fails_stops_no_other(
     mailing: Flask, mail_server: FakeMailServer, instance: Path, clock: Clock
 ) -> None:
     with mailing.app_context(), Session(db.engine) as session:
-        runs.ask(session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=clock())
+        runs.request(session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=clock())
     (instance / "mailinglists.toml").write_text("enabled = oh")
 
     done = run(mailing, "minutely")
@@ -182,7 +182,7 @@ def test_a_minute_without_anything_to_do_imports_nothing_heavy(app: Flask, insta
 
 def test_a_minute_with_something_to_do_attaches_the_database(mailing: Flask, instance: Path) -> None:
     with mailing.app_context(), Session(db.engine) as session:
-        runs.ask(session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=datetime.now(UTC))
+        runs.request(session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=datetime.now(UTC))
     modules = imported_by_the_minute(instance)
 
     assert {"sqlalchemy", "portal.services.sync.sync"} <= modules

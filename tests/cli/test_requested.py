@@ -34,7 +34,7 @@ class Desk:
         make_account(session, BOB)
 
     def ask(self, kind: RunKind = RunKind.SYNC, handle: str = "members", plan_id: str | None = None) -> int:
-        return runs.ask(self.session, handle, kind=kind, plan_id=plan_id, actor=BOB, now=self.clock())
+        return runs.request(self.session, handle, kind=kind, plan_id=plan_id, actor=BOB, now=self.clock())
 
     def cron(self, *options: str) -> Result:
         return self.runner.invoke(args=["mailinglist", "sync", "--requested", *options])

@@ -15,7 +15,7 @@ from portal.services import outbox, security_log
 from portal.services.accounts import api_keys, users
 from portal.services.history import COMMAND_LINE
 from portal.services.mail import links
-from portal.services.outbox import Wanted
+from portal.services.outbox import Mail
 from portal.services.sync import runs
 from portal.services.transaction import transaction
 from tests.conftest import Clock, Rosters
@@ -42,13 +42,13 @@ def test_log_ins_end_and_runs_that_were_asked_for_are_dropped(
         LoginSession(token_hash="0" * 64, user_id=user_id, created_at=clock(), seen_at=clock(), expires_at=later)
     )
     session.commit()
-    runs.ask(session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=clock())
+    runs.request(session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=clock())
     found = restored(runner)
     assert (found["log_ins_ended"], found["runs_dropped"]) == (1, 1)
     assert session.scalars(select(LoginSession)).all() == []
     assert session.scalar(select(Run.state)) == "dropped"
     session.rollback()
-    assert runs.ask(session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=clock())
+    assert runs.request(session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=clock())
 
 
 def test_mails_that_were_to_be_sent_and_links_that_were_are_gone(
@@ -58,7 +58,7 @@ def test_mails_that_were_to_be_sent_and_links_that_were_are_gone(
     (account,) = links.accounts_at(session, "alice@example.org")
     links.make_all(session, "log-in", mailbox="alice@example.org", accounts=[account], now=clock())
     with transaction(session):
-        outbox.ask(session, [Wanted("alice@example.org", "log-in")] * 2, now=clock())
+        outbox.enqueue(session, [Mail("alice@example.org", "log-in")] * 2, now=clock())
     assert restored(runner)["mails_dropped"] == 2
     assert session.scalars(select(MailRequest.id)).all() == []
     assert session.scalars(select(MailedLink.id)).all() == []

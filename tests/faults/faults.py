@@ -435,8 +435,8 @@ _ACCOUNTS = (
         ("limit: no line about refusals", "        _log_refusal(session, keys[-1], now)\n", ""),
         (
             "limit: a line for each refusal",
-            "    except LimitedError:\n        return\n",
-            "    except LimitedError:\n        pass\n",
+            "    except RateLimitedError:\n        return\n",
+            "    except RateLimitedError:\n        pass\n",
         ),
     ),
     *_in(
@@ -1281,8 +1281,8 @@ _MAIL = (
         ("mail: any certificate", "connection.starttls(context=ssl.create_default_context())", "connection.starttls()"),
         (
             "mail: a later answer is a refusal",
-            "if code >= 500 else MailPutOffError(words)",
-            "if code >= 400 else MailPutOffError(words)",
+            "if code >= 500 else MailDeferredError(words)",
+            "if code >= 400 else MailDeferredError(words)",
         ),
         ("mail: a letter without an answer", "        self.has_given_letter = True\n", ""),
         ("mail: an address is an option", '[*self._argv, "--", to]', "[*self._argv, to]"),

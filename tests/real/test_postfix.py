@@ -14,7 +14,7 @@ from portal.models import MailRequest
 from portal.services import outbox
 from portal.services.mail import overview
 from portal.services.mail.sending import Mailer, check, send_due
-from portal.services.outbox import Wanted
+from portal.services.outbox import Mail
 from portal.services.transaction import transaction
 from tests.conftest import Clock
 from tests.factories import make_user
@@ -40,7 +40,7 @@ def mailer(postfix: Postfix, instance: Path, clock: Clock) -> Mailer:
 
 def ask(session: Session, clock: Clock, *mailboxes: str) -> None:
     with transaction(session):
-        outbox.ask(session, [Wanted(each, "log-in", place="192.0.2.1") for each in mailboxes], now=clock())
+        outbox.enqueue(session, [Mail(each, "log-in", place="192.0.2.1") for each in mailboxes], now=clock())
 
 
 def test_a_letter_arrives_whole_and_once(postfix: Postfix, session: Session, clock: Clock, mailer: Mailer) -> None:

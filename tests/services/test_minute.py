@@ -13,7 +13,7 @@ from portal.domain.run import NEVER_BEGUN, RunKind, RunState
 from portal.models import MailedLink, MailRequest, Run
 from portal.services import minute, outbox
 from portal.services.history import COMMAND_LINE
-from portal.services.outbox import MailState, Wanted
+from portal.services.outbox import Mail, MailState
 from portal.services.sync import runs
 from portal.services.transaction import transaction
 from tests.factories import NOW
@@ -36,7 +36,7 @@ def test_an_empty_portal_has_nothing_to_do(has_work: Any, name: str) -> None:
 
 
 def test_a_run_that_waits_or_is_taken_is_something_to_do(session: Session, has_work: Any) -> None:
-    run_id = runs.ask(session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=NOW)
+    run_id = runs.request(session, "members", kind=RunKind.SYNC, actor=COMMAND_LINE, now=NOW)
     for state in RunState:
         with transaction(session):
             session.execute(update(Run).where(Run.id == run_id).values(state=state))
@@ -45,7 +45,7 @@ def test_a_run_that_waits_or_is_taken_is_something_to_do(session: Session, has_w
 
 @pytest.mark.parametrize("state", NEVER_BEGUN)
 def test_a_run_that_is_to_be_forgotten_is_something_to_do(session: Session, has_work: Any, state: RunState) -> None:
-    run_id = runs.ask(session, "members", kind=RunKind.SHOW, actor=COMMAND_LINE, now=NOW)
+    run_id = runs.request(session, "members", kind=RunKind.SHOW, actor=COMMAND_LINE, now=NOW)
     with transaction(session):
         session.execute(update(Run).where(Run.id == run_id).values(state=state))
     waits = state in {RunState.ASKED, RunState.TAKEN}
@@ -60,14 +60,14 @@ def test_mail_is_something_to_do_when_a_sender_would_claim_it(
     session: Session, has_work: Any, later: timedelta
 ) -> None:
     with transaction(session):
-        outbox.ask(session, [Wanted("alice@example.org", "invite")], now=NOW)
+        outbox.enqueue(session, [Mail("alice@example.org", "invite")], now=NOW)
     assert has_work("mail", NOW + later) is outbox.has_due(session, now=NOW + later)
 
 
 @pytest.mark.parametrize("state", MailState)
 def test_mail_that_has_ended_is_none_to_send(session: Session, has_work: Any, state: MailState) -> None:
     with transaction(session):
-        outbox.ask(session, [Wanted("alice@example.org", "invite")], now=NOW)
+        outbox.enqueue(session, [Mail("alice@example.org", "invite")], now=NOW)
         session.execute(update(MailRequest).values(state=state))
     assert has_work("mail") is outbox.has_due(session, now=NOW) is (state in outbox.OPEN)
 
@@ -80,7 +80,7 @@ def test_what_is_out_of_date_is_something_to_do_when_it_would_be_deleted(
     session: Session, has_work: Any, later: timedelta, name: str, table: Any, kept: timedelta
 ) -> None:
     with transaction(session):
-        outbox.ask(session, [Wanted("alice@example.org", "invite")], now=NOW)
+        outbox.enqueue(session, [Mail("alice@example.org", "invite")], now=NOW)
         session.execute(update(MailRequest).values(state=MailState.SENT, ended_at=NOW))
         session.add(MailedLink(token_hash="x", purpose="invite", mailbox="a@example.org", made_at=NOW, expires_at=NOW))
     now = NOW + kept + later

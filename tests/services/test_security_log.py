@@ -16,7 +16,7 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from portal.domain.mailinglist import MailingList
-from portal.errors import KeyRefusedError, LimitedError, LogInFailedError, SafetyLimitError
+from portal.errors import KeyRefusedError, LogInFailedError, RateLimitedError, SafetyLimitError
 from portal.extensions import portal
 from portal.services import security_log
 from portal.services.accounts import api_keys, bulk, password_changes, sessions, users
@@ -216,7 +216,7 @@ def test_what_did_not_happen_is_not_told(session, events):
 
 def test_bad_keys_past_the_limit_are_told_of_once_a_minute(session, events):
     for _ in range(25):
-        with pytest.raises((KeyRefusedError, LimitedError)):
+        with pytest.raises((KeyRefusedError, RateLimitedError)):
             api_keys.authenticate(session, "x", ip="192.0.2.1", now=NOW)
     assert [each["event"] for each in events()] == ["key refused"] * 10 + ["limited"]
 
@@ -257,7 +257,7 @@ def test_a_limit_that_is_hit_is_told_of_pages(app, session, events):
     assert client.post("/login", data={"username": "alice", "password": "x"}).status_code == 429
     (event,) = events()
     assert (event["event"], event["ip"], event["tries"]) == ("limited", "127.0.0.1", "ip")
-    with pytest.raises(LimitedError):
+    with pytest.raises(RateLimitedError):
         rate_limits.count(session, [rate_limits.by_ip("127.0.0.1")], now=portal().clock())
 
 

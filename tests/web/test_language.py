@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from portal import translation
 from portal.services.accounts import users
 from portal.services.mail import drafts, letters
-from portal.services.outbox import Claimed
+from portal.services.outbox import ClaimedMail
 from tests.factories import NOW, make_user
 from tests.web.conftest import Visitor
 
@@ -40,7 +40,7 @@ def test_the_choice_of_an_account_counts_more_than_its_browser(alice: Visitor, s
 
 
 def letter_to(session: Session, purpose: str, user_id: int | None, tmp_path: Path, **details: str) -> str:
-    claimed = Claimed(1, "", "alice@example.org", purpose, user_id, details, "", NOW, 1)
+    claimed = ClaimedMail(1, "", "alice@example.org", purpose, user_id, details, "", NOW, 1)
     return drafts.language_of(session, claimed, ("en", "de"))
 
 

@@ -176,7 +176,7 @@ _OF_PREFIX = (
 
 
 def authenticate(session: Session, key: str, *, ip: str, now: datetime) -> Caller:
-    """Return the caller that a key belongs to. Raise KeyRefusedError, ForbiddenError or LimitedError.
+    """Return the caller that a key belongs to. Raise KeyRefusedError, ForbiddenError or RateLimitedError.
 
     Refused keys are counted by IP address, across all processes, before the response. A valid key is never counted or
     limited: 256 random bits cannot be guessed at any rate, and other users of the same IP address could otherwise block

@@ -11,7 +11,7 @@ from portal.models import Address, MailRequest, User, UserAddress, UserGroup
 from portal.services import outbox
 from portal.services.accounts import log as account_log
 from portal.services.history import Actor
-from portal.services.outbox import Priority, Wanted
+from portal.services.outbox import Mail, Priority
 from portal.services.transaction import reading, transaction
 
 _CHUNK = 1_000  # accounts in one transaction
@@ -56,7 +56,7 @@ def ask_for(session: Session, user_ids: Collection[int], *, actor: Actor, now: d
         .order_by(User.id)
     )
     found = session.execute(query).all()
-    wanted = [Wanted(each.canonical, "invite", each.id, priority=Priority.BULK) for each in found]
-    outbox.ask(session, wanted, now=now)
+    wanted = [Mail(each.canonical, "invite", each.id, priority=Priority.BULK) for each in found]
+    outbox.enqueue(session, wanted, now=now)
     account_log.record(session, [(each.id, each.username) for each in found], "invited", actor=actor)
     return [each.id for each in found]

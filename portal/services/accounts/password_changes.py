@@ -48,7 +48,7 @@ def change_password(
 ) -> str:
     """Change a member's own password, end their other sessions and return the new token of the session of ``token``.
 
-    Raise WeakPasswordError, WrongPasswordError or LimitedError.
+    Raise WeakPasswordError, WrongPasswordError or RateLimitedError.
     """
     passwords.check_strength(new, own=_own(profiles.by_id(session, user_id)))
     typed = _type_password(session, user_id, current, now=now, rounds=rounds)
@@ -93,7 +93,7 @@ def choose_password(session: Session, user_id: int, *, new: str, token: str, now
 
 
 def confirm_password(session: Session, user_id: int, *, password: str, token: str, now: datetime, rounds: int) -> None:
-    """Allow a session to make sensitive changes for 15 minutes. Raise WrongPasswordError or LimitedError."""
+    """Allow a session to make sensitive changes for 15 minutes. Raise WrongPasswordError or RateLimitedError."""
     typed = _type_password(session, user_id, password, now=now, rounds=rounds)
     with transaction(session):
         rate_limits.forgive(session, typed.counted, cleared=typed.counted.keys)
@@ -110,7 +110,10 @@ class _Typed(NamedTuple):
 
 
 def _type_password(session: Session, user_id: int, password: str, *, now: datetime, rounds: int) -> _Typed:
-    """Compare a member's own password; attempts are limited like log-ins. Raise WrongPasswordError or LimitedError."""
+    """Compare a member's own password; attempts are limited like log-ins.
+
+    Raise WrongPasswordError or RateLimitedError.
+    """
     counted = rate_limits.count(session, [rate_limits.key("current password", str(user_id))], now=now)
     with reading(session):
         stored = session.execute(select(User.password_hash).where(User.id == user_id)).scalar()

@@ -12,7 +12,7 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from portal import database
-from portal.errors import LimitedError
+from portal.errors import RateLimitedError
 from portal.models import Attempt
 from portal.services import security_log
 from portal.services.transaction import reading, rehearsal, transaction
@@ -97,14 +97,14 @@ def _without_port(ip: str) -> str:
 
 
 def count(session: Session, keys: Sequence[Key], *, now: datetime) -> Counted:
-    """Count an attempt under each of its keys, or raise LimitedError without counting; in its own transaction.
+    """Count an attempt under each of its keys, or raise RateLimitedError without counting; in its own transaction.
 
     Call it before checking the attempt. Counts are exact across processes. The last key is the place; the security log
     gets at most one line a minute about attempts refused there.
     """
     try:
         return _count(session, keys, now)
-    except LimitedError:
+    except RateLimitedError:
         _log_refusal(session, keys[-1], now)
         raise
 
@@ -134,7 +134,7 @@ def is_within(session: Session, keys: Sequence[Key], *, now: datetime) -> bool:
     """
     try:
         count(session, keys, now=now)
-    except LimitedError:
+    except RateLimitedError:
         with rehearsal(session):
             _take_turn(session)
             _add(session, keys, now)
@@ -145,7 +145,7 @@ def is_within(session: Session, keys: Sequence[Key], *, now: datetime) -> bool:
 def _log_refusal(session: Session, place: Key, now: datetime) -> None:
     try:
         _count(session, [key("refusal", place.digest)], now)
-    except LimitedError:
+    except RateLimitedError:
         return
     security_log.log("limited", tries=place.kind)
 
@@ -171,7 +171,7 @@ def _refuse(session: Session, keys: Sequence[Key], now: datetime) -> None:
     waits = [_wait(session, each.digest, limit, now) for each in keys for limit in each.limits]
     seconds = max(waits, default=0)
     if seconds:
-        raise LimitedError(
+        raise RateLimitedError(
             "too many tries: wait %(seconds)s, then try again", seconds=_duration(seconds), retry_after=seconds
         )
 

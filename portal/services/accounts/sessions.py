@@ -90,7 +90,7 @@ def log_in(
     ``name`` is a username, or an address that only one account holds. The attempt is counted before the password is
     checked, for the account whichever of its names was typed, and every refusal takes the same CPU time. ``rounds`` is
     the cost of bcrypt; hashes that were imported or made at another cost are replaced. ``tries_per_hour`` limits
-    attempts from one place. Raise LimitedError, or LogInFailedError, which is the same for unknown, inactive and wrong.
+    attempts from one place. Raise RateLimitedError, or LogInFailedError, the same for unknown, inactive and wrong.
     """
     name = name.strip()
     with reading(session):
@@ -150,7 +150,7 @@ def _verify(session: Session, name: str, password: str, *, rounds: int) -> tuple
     return account, passwords.hash_password(password, rounds=rounds) if verdict.needs_rehash else stored
 
 
-_OF_TOKEN = database.Question(
+_OF_TOKEN = database.CompiledQuery(
     select(LoginSession.id, LoginSession.created_at, LoginSession.seen_at)
     .add_columns(LoginSession.remembered)
     .add_columns(User.id.label("user_id"), User.username, User.name, User.is_superuser, User.language)
@@ -165,7 +165,7 @@ def member(session: Session, token: str, *, now: datetime) -> Member | None:
     This takes one SELECT and leaves no transaction open. The time of use is stored every five minutes at most, in a
     separate transaction, and not at all while the database is read-only.
     """
-    found = next(iter(_OF_TOKEN.ask(session, token_hash=_hashed(token))), None)
+    found = next(iter(_OF_TOKEN.rows(session, token_hash=_hashed(token))), None)
     if found is None:
         return None
     login = _LogIn(*found[:4])

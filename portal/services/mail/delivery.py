@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from portal.config import MailSettings, Settings, SmtpSettings
 from portal.domain.address import printable
-from portal.errors import ConfigurationError, MailPutOffError, MailRefusedError, MailUnavailableError
+from portal.errors import ConfigurationError, MailDeferredError, MailRefusedError, MailUnavailableError
 from portal.services.mail import letter_folder
 
 TIMEOUT = 10  # seconds that the server has for each answer, and a command for a letter
@@ -34,7 +34,7 @@ class Server(ABC):
 
     @abstractmethod
     def deliver(self, message: EmailMessage, *, to: str) -> None:
-        """Hand over a letter. Raise MailRefusedError, MailPutOffError or MailUnavailableError."""
+        """Hand over a letter. Raise MailRefusedError, MailDeferredError or MailUnavailableError."""
 
     @abstractmethod
     def check(self) -> str:
@@ -256,7 +256,7 @@ class _Smtp(Server):
         """Turn what may happen into our errors. After anything but an answer the connection is not used again."""
         try:
             yield
-        except (MailRefusedError, MailPutOffError):
+        except (MailRefusedError, MailDeferredError):
             if self._connection is not None and self._connection.sock is None:  # 421: it has closed it
                 self._drop()
             raise
@@ -269,9 +269,9 @@ class _Smtp(Server):
             raise
 
 
-def _refusal(code: int, said: bytes | str) -> MailRefusedError | MailPutOffError:
+def _refusal(code: int, said: bytes | str) -> MailRefusedError | MailDeferredError:
     words = f"{code} {_one_line(said)}".strip()
-    return MailRefusedError(words) if code >= 500 else MailPutOffError(words)
+    return MailRefusedError(words) if code >= 500 else MailDeferredError(words)
 
 
 def _in_words(error: OSError) -> str:

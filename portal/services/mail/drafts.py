@@ -12,7 +12,7 @@ from portal.domain.address import outgoing
 from portal.models import Address, Preference, User, UserAddress
 from portal.services.mail import letters, links
 from portal.services.mail.own_addresses import is_used_by_others
-from portal.services.outbox import Claimed
+from portal.services.outbox import ClaimedMail
 from portal.services.transaction import reading, transaction
 from portal.translation import gettext, marked
 
@@ -25,7 +25,7 @@ class Draft(NamedTuple):
     values: Mapping[str, str]
 
 
-def language_of(session: Session, claimed: Claimed, languages: Sequence[str]) -> str:
+def language_of(session: Session, claimed: ClaimedMail, languages: Sequence[str]) -> str:
     """Return the language of a letter: the receiver's choice, else that of the page it was asked on, else the first.
 
     Letters to operators are in English, as the commands are.
@@ -41,7 +41,7 @@ def language_of(session: Session, claimed: Claimed, languages: Sequence[str]) ->
     return next((each for each in wishes if each and each in languages), languages[0])
 
 
-def make(session: Session, claimed: Claimed, *, base_url: str, now: datetime) -> Draft | None:
+def make(session: Session, claimed: ClaimedMail, *, base_url: str, now: datetime) -> Draft | None:
     """Return the letter of a mail, or None where nobody is to get it."""
     return _MAKERS[claimed.purpose](session, claimed, _Links(base_url.rstrip("/"), now))
 
@@ -60,7 +60,7 @@ def _good_for(purpose: str) -> str:
     return letters.in_words(links.GOOD_FOR[purpose])
 
 
-def _log_in(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
+def _log_in(session: Session, claimed: ClaimedMail, made: _Links) -> Draft | None:
     accounts = links.accounts_at(session, claimed.mailbox)
     if not accounts:
         return None
@@ -77,7 +77,7 @@ def _log_in(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
     return Draft(outgoing(accounts[0].spelling), "log-in", values)
 
 
-def _invite(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
+def _invite(session: Session, claimed: ClaimedMail, made: _Links) -> Draft | None:
     accounts = links.accounts_at(session, claimed.mailbox, user_id=claimed.user_id)
     if not accounts:
         return None
@@ -87,7 +87,7 @@ def _invite(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
     return Draft(outgoing(account.spelling), "invite", values)
 
 
-def _leave(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
+def _leave(session: Session, claimed: ClaimedMail, made: _Links) -> Draft | None:
     """Return a letter to a mailbox that is on a list here, or is to be."""
     is_on = or_(Preference.subscribed, Preference.seen.is_(True))
     known = exists().where(Preference.address_id == Address.id, is_on).correlate(Address)
@@ -100,7 +100,7 @@ def _leave(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
     return Draft(outgoing(spelling), "leave", values)
 
 
-def _confirm(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
+def _confirm(session: Session, claimed: ClaimedMail, made: _Links) -> Draft | None:
     if not _is_active(session, claimed.user_id):
         return None
     with transaction(session):
@@ -111,7 +111,7 @@ def _confirm(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
     return Draft(outgoing(claimed.details.get("spelling", claimed.mailbox)), "confirm", values)
 
 
-def _undo(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
+def _undo(session: Session, claimed: ClaimedMail, made: _Links) -> Draft | None:
     """Return a letter about a change of addresses, with a link that undoes it unless somebody else uses the mailbox."""
     username = _username(session, claimed.user_id)
     if username is None or claimed.user_id is None:
@@ -127,7 +127,7 @@ def _undo(session: Session, claimed: Claimed, made: _Links) -> Draft | None:
     return Draft(to, "undo", {**values, "link": made.url(token), "good_for": _good_for("undo")})
 
 
-def _addresses_changed(session: Session, claimed: Claimed, _made: _Links) -> Draft | None:
+def _addresses_changed(session: Session, claimed: ClaimedMail, _made: _Links) -> Draft | None:
     username = _username(session, claimed.user_id)
     if username is None:
         return None
@@ -135,20 +135,20 @@ def _addresses_changed(session: Session, claimed: Claimed, _made: _Links) -> Dra
     return Draft(outgoing(claimed.details.get("main", claimed.mailbox)), "addresses-changed", values)
 
 
-def _password_changed(session: Session, claimed: Claimed, _made: _Links) -> Draft | None:
+def _password_changed(session: Session, claimed: ClaimedMail, _made: _Links) -> Draft | None:
     username = _username(session, claimed.user_id)
     to = _spelling(session, claimed.mailbox)
     return None if username is None or to is None else Draft(to, "password-changed", {"username": username})
 
 
-def _lists_changed(session: Session, claimed: Claimed, _made: _Links) -> Draft | None:
+def _lists_changed(session: Session, claimed: ClaimedMail, _made: _Links) -> Draft | None:
     to = _spelling(session, claimed.mailbox)
     said = (_about_list(*each.split(" ", 1)) for each in claimed.details.get("changes", "").split("\n"))
     lines = "\n".join(f"  {each}" for each in said)
     return None if to is None else Draft(to, "lists-changed", {"changes": lines})
 
 
-def _change(claimed: Claimed) -> str:
+def _change(claimed: ClaimedMail) -> str:
     """Return in words what happened to somebody's addresses: a line for each, of a word and an address."""
     lines = [each.split(" ", 1) for each in claimed.details.get("change", "").split("\n")]
     return "; ".join(gettext(_ADDRESS_WORDS[what], address=address) for what, address in lines)
@@ -169,7 +169,7 @@ _LIST_WORDS = {
 }
 
 
-def _operators(_session: Session, claimed: Claimed, made: _Links) -> Draft | None:
+def _operators(_session: Session, claimed: ClaimedMail, made: _Links) -> Draft | None:
     page = made.base_url + claimed.details.get("page", "")
     return Draft(outgoing(claimed.mailbox), "operators", {"what": claimed.details.get("what", ""), "page": page})
 
@@ -190,7 +190,7 @@ def _is_active(session: Session, user_id: int | None) -> bool:
         return bool(session.scalar(select(exists().where(User.id == user_id, User.is_active))))
 
 
-_MAKERS: Mapping[str, Callable[[Session, Claimed, _Links], Draft | None]] = {
+_MAKERS: Mapping[str, Callable[[Session, ClaimedMail, _Links], Draft | None]] = {
     "addresses": _addresses_changed,
     "confirm": _confirm,
     "invite": _invite,

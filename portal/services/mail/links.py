@@ -19,7 +19,7 @@ from portal.models import Address, MailedLink, User, UserAddress
 from portal.services import outbox, security_log
 from portal.services.accounts import rate_limits, sessions
 from portal.services.accounts.sessions import Origin
-from portal.services.outbox import Wanted
+from portal.services.outbox import Mail
 from portal.services.transaction import reading, rehearsal, transaction
 from portal.translation import marked
 
@@ -86,7 +86,7 @@ def make_all(
         ]
 
 
-def ask(
+def request(
     session: Session,
     purpose: str,
     typed: str,
@@ -112,7 +112,7 @@ def ask(
     unit = transaction if rate_limits.is_within(session, keys, now=now) else rehearsal
     with unit(session):
         said = {**(details or {}), "language": translation.in_use()}
-        outbox.ask(session, [Wanted(mailbox, purpose, user_id, said, place)], now=now)
+        outbox.enqueue(session, [Mail(mailbox, purpose, user_id, said, place)], now=now)
 
 
 class Link(NamedTuple):

@@ -18,7 +18,7 @@ from portal.domain.mailinglist import MailingList
 from portal.errors import InvalidAddressError
 from portal.models import AccountChange, Address, History, NoticeMark, User, UserAddress
 from portal.services import outbox
-from portal.services.outbox import Priority, Wanted
+from portal.services.outbox import Mail, Priority
 from portal.services.transaction import reading, transaction
 
 _LINES = 1_000  # of a history in one transaction
@@ -39,7 +39,7 @@ def ask_for(session: Session, *, lists: Mapping[str, MailingList], tells_members
         with transaction(session):
             lines = _unread(session, "accounts", AccountChange, now)
             wanted = list(_about_accounts(session, lines, now=now))
-            outbox.ask(session, wanted, now=now)
+            outbox.enqueue(session, wanted, now=now)
         count += len(wanted)
         if len(lines) < _LINES:
             break
@@ -47,7 +47,7 @@ def ask_for(session: Session, *, lists: Mapping[str, MailingList], tells_members
         with transaction(session):
             lines = _unread(session, "lists", History, now)
             wanted = list(_about_lists(session, lines, lists, now=now)) if tells_members else []
-            outbox.ask(session, wanted, now=now)
+            outbox.enqueue(session, wanted, now=now)
         count += len(wanted)
         if len(lines) < _LINES:
             return count
@@ -84,7 +84,7 @@ class _Person(NamedTuple):
     main: str
 
 
-def _about_accounts(session: Session, lines: list[AccountChange], *, now: datetime) -> Iterator[Wanted]:
+def _about_accounts(session: Session, lines: list[AccountChange], *, now: datetime) -> Iterator[Mail]:
     recent = [each for each in lines if each.at > now - _OLDEST]
     people = _people(session, {each.user_id for each in recent})
     for each in recent:
@@ -92,15 +92,15 @@ def _about_accounts(session: Session, lines: list[AccountChange], *, now: dateti
         if person is None:
             continue
         if each.what in _PASSWORD:
-            yield Wanted(person.main, "password-changed", each.user_id, priority=Priority.BULK)
+            yield Mail(person.main, "password-changed", each.user_id, priority=Priority.BULK)
         elif each.actor_id != each.user_id:  # a member's own change has a mail of its own, with a link that undoes it
             yield from _about_addresses(each, person)
 
 
-def _about_addresses(line: AccountChange, person: _Person) -> Iterator[Wanted]:
+def _about_addresses(line: AccountChange, person: _Person) -> Iterator[Mail]:
     if line.what == "address added":
         details = {"main": person.main, "change": f"added {line.new}"}
-        yield Wanted(person.main, "addresses", line.user_id, details, priority=Priority.BULK)
+        yield Mail(person.main, "addresses", line.user_id, details, priority=Priority.BULK)
     elif line.what in _FROM_OLD:
         try:
             mailbox = canonical(line.old)
@@ -108,7 +108,7 @@ def _about_addresses(line: AccountChange, person: _Person) -> Iterator[Wanted]:
             return
         said = f"main {line.new}" if line.new else f"removed {line.old}"
         details = {"main": line.old, "change": said}
-        yield Wanted(mailbox, "addresses", line.user_id, details, priority=Priority.BULK)
+        yield Mail(mailbox, "addresses", line.user_id, details, priority=Priority.BULK)
 
 
 def _people(session: Session, user_ids: set[int]) -> dict[int, _Person]:
@@ -123,7 +123,7 @@ def _people(session: Session, user_ids: set[int]) -> dict[int, _Person]:
 
 def _about_lists(
     session: Session, lines: list[History], lists: Mapping[str, MailingList], *, now: datetime
-) -> Iterator[Wanted]:
+) -> Iterator[Mail]:
     """Yield a mail for each mailbox of an active account for which somebody else chose."""
     by_others = [
         each for each in lines if each.source == "superuser" and each.at > now - _OLDEST and each.list_handle in lists
@@ -143,4 +143,4 @@ def _about_lists(
             )
     for mailbox, words_of in said.items():
         details = {"changes": "\n".join(list(words_of.values())[:_MOST])}
-        yield Wanted(mailbox, "lists-changed", details=details, priority=Priority.BULK)
+        yield Mail(mailbox, "lists-changed", details=details, priority=Priority.BULK)

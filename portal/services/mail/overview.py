@@ -86,7 +86,7 @@ def refusals(session: Session, user_id: int, mailboxes: Collection[str]) -> tupl
 
 def waits_too_long(session: Session, *, now: datetime) -> Trouble | None:
     """Return the oldest mail that a person has been waiting for too long."""
-    late = and_(MailRequest.state.in_(OPEN), MailRequest.priority == int(Priority.WAITED_FOR))
+    late = and_(MailRequest.state.in_(OPEN), MailRequest.priority == int(Priority.INTERACTIVE))
     query = _selected().where(late, MailRequest.asked_at < now - TOO_LONG).order_by(MailRequest.id).limit(1)
     with reading(session):
         row = session.execute(query).one_or_none()

@@ -18,7 +18,7 @@ from portal.services.accounts.addresses import Checked
 from portal.services.accounts.moves import Lists
 from portal.services.history import Actor
 from portal.services.mail import links
-from portal.services.outbox import Wanted
+from portal.services.outbox import Mail
 from portal.services.transaction import reading, transaction
 
 _CONFIRM, _UNDO = frozenset({"confirm"}), frozenset({"undo"})
@@ -39,13 +39,13 @@ class Who(NamedTuple):
         return self.actor.user_id or 0
 
 
-def ask(session: Session, address: Checked, *, replaces_main: bool, who: Who, place: str) -> None:
+def request(session: Session, address: Checked, *, replaces_main: bool, who: Who, place: str) -> None:
     """Mail a link to an address that a member wants to add, or to have instead of the main one.
 
     Limits are those of every link, and refuse without a word.
     """
     details = {"spelling": address.spelling, "wish": "replace" if replaces_main else "add"}
-    links.ask(session, "confirm", address.spelling, place=place, now=who.now, user_id=who.user_id, details=details)
+    links.request(session, "confirm", address.spelling, place=place, now=who.now, user_id=who.user_id, details=details)
 
 
 def unconfirmed(session: Session, user_id: int, *, now: datetime) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ def _tell_old_address(session: Session, before: Held, *, who: Who) -> None:
     after = _held(session, who.user_id)
     if before.main is not None and before != after:
         details = _remembered(before) | {"change": _as_lines(before, after)}
-        outbox.ask(session, [Wanted(before.main, "undo", who.user_id, details)], now=who.now)
+        outbox.enqueue(session, [Mail(before.main, "undo", who.user_id, details)], now=who.now)
 
 
 def held_by(session: Session, user_id: int) -> Held:

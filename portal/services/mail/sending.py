@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 
 from portal import translation
 from portal.config import Settings
-from portal.errors import ConfigurationError, MailPutOffError, MailRefusedError, MailUnavailableError
+from portal.errors import ConfigurationError, MailDeferredError, MailRefusedError, MailUnavailableError
 from portal.services import outbox
 from portal.services.mail import delivery, drafts, letters
 from portal.services.mail.delivery import Report, Server
-from portal.services.outbox import Claimed, MailState
+from portal.services.outbox import ClaimedMail, MailState
 
 Clock = Callable[[], datetime]
 
@@ -74,7 +74,7 @@ def _pace(mailer: Mailer, *, sends_bulk: bool) -> int | None:
     return mailer.settings.mail.mails_per_minute if sends_bulk and mailer.settings.mail else None
 
 
-def _send(session: Session, claimed: Claimed, mailer: Mailer, server: Server) -> tuple[MailState, str]:
+def _send(session: Session, claimed: ClaimedMail, mailer: Mailer, server: Server) -> tuple[MailState, str]:
     """Send one mail and write what became of it; return that, and what keeps the others from being sent."""
     state, message, trouble = MailState.SENT, "", ""
     may_have_arrived = False
@@ -83,17 +83,17 @@ def _send(session: Session, claimed: Claimed, mailer: Mailer, server: Server) ->
             state = MailState.DROPPED
     except MailRefusedError as error:
         state, message = MailState.REFUSED, str(error)
-    except (MailPutOffError, _LetterFault) as error:
+    except (MailDeferredError, _LetterFault) as error:
         state, message = MailState.WAITING, str(error)
     except (MailUnavailableError, ConfigurationError) as error:
         state, message, trouble = MailState.WAITING, str(error), str(error)
         may_have_arrived = isinstance(error, MailUnavailableError) and error.may_have_arrived
     except Exception as error:  # it must not be the first of each pass
-        outbox.put_off(session, claimed, now=mailer.clock(), message=type(error).__name__)
+        outbox.defer(session, claimed, now=mailer.clock(), message=type(error).__name__)
         raise
     now = mailer.clock()
     if state is MailState.WAITING:
-        outbox.put_off(session, claimed, now=now, message=message, may_have_arrived=may_have_arrived)
+        outbox.defer(session, claimed, now=now, message=message, may_have_arrived=may_have_arrived)
     else:
         outbox.end(session, claimed, state, now=now, message=message)
     return state, trouble
@@ -103,7 +103,7 @@ class _LetterFault(Exception):  # noqa: N818 - it goes no further than this modu
     """A template that an operator has to correct; the mails that have other letters do not wait for that."""
 
 
-def _hand_over(session: Session, claimed: Claimed, mailer: Mailer, server: Server) -> bool:
+def _hand_over(session: Session, claimed: ClaimedMail, mailer: Mailer, server: Server) -> bool:
     """Make the letter and hand it over; return whether there was anybody to write to."""
     now = mailer.clock()
     with translation.using(drafts.language_of(session, claimed, mailer.settings.languages)):
@@ -123,7 +123,7 @@ def _hand_over(session: Session, claimed: Claimed, mailer: Mailer, server: Serve
 def send_test(mailer: Mailer, *, to: str, report: Report) -> None:
     """Send a test letter at once, in the first language, and report each step.
 
-    Raise ConfigurationError, MailRefusedError, MailPutOffError or MailUnavailableError.
+    Raise ConfigurationError, MailRefusedError, MailDeferredError or MailUnavailableError.
     """
     now = mailer.clock()
     values = {"sent_at": f"{now:%Y-%m-%d %H:%M} UTC"}

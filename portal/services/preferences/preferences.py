@@ -152,7 +152,7 @@ def page(session: Session, user_id: int, *, catalogue: Catalogue, now: datetime,
 
     ``with_unlisted``: those too that superusers alone put people on.
     """
-    holder = _only(_asked_of_user(tuple(catalogue.lists)).ask(session, user_id=user_id))
+    holder = _only(_asked_of_user(tuple(catalogue.lists)).rows(session, user_id=user_id))
     if holder.may_be_new_to(catalogue):
         with reading(session):
             _note_new(session, holder, catalogue)
@@ -240,8 +240,8 @@ def _of_user(handles: tuple[str, ...]) -> Any:
 
 
 @lru_cache(maxsize=8)
-def _asked_of_user(handles: tuple[str, ...]) -> database.Question:
-    return database.Question(_of_user(handles))
+def _asked_of_user(handles: tuple[str, ...]) -> database.CompiledQuery:
+    return database.CompiledQuery(_of_user(handles))
 
 
 @lru_cache(maxsize=64)

@@ -16,7 +16,7 @@ from portal.domain.address import canonical
 from portal.domain.run import RunState
 from portal.models import KnownTrouble, MemberImport
 from portal.services import outbox
-from portal.services.outbox import Wanted
+from portal.services.outbox import Mail
 from portal.services.reports import lists as list_reports
 from portal.services.reports.lists import Alarm
 from portal.services.transaction import reading, transaction
@@ -62,8 +62,8 @@ def ask_for(session: Session, *, operators: Sequence[str], catalogue: Catalogue,
             *_over(session, known.keys() - current.keys(), catalogue),
         ]
         # Not in bulk: where cron has stopped, the web's thread sends it, and that sends nothing in bulk.
-        wanted = [Wanted(canonical(to), "operators", details=each) for each in news for to in operators]
-        outbox.ask(session, wanted, now=now)
+        wanted = [Mail(canonical(to), "operators", details=each) for each in news for to in operators]
+        outbox.enqueue(session, wanted, now=now)
     return len(wanted)
 
 

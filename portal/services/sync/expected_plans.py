@@ -48,7 +48,7 @@ def approve(session: Session, mailing_list: MailingList, plan_id: str, *, actor:
     mailing_list.require_running()
     is_as_shown = next_run(session, mailing_list, {}, now=now).plan_id == plan_id
     kind = RunKind.SYNC if is_as_shown else RunKind.SHOW
-    return runs.ask(
+    return runs.request(
         session, mailing_list.handle, kind=kind, plan_id=plan_id if is_as_shown else None, actor=actor, now=now
     )
 
@@ -69,7 +69,7 @@ def approve_all(
         number = expected.excess.number if expected.excess else expected.removed
         is_as_shown = expected.plan_id is not None and number == counts[each.handle]
         kind, plan_id = (RunKind.SYNC, expected.plan_id) if is_as_shown else (RunKind.SHOW, None)
-        found.append(runs.ask(session, each.handle, kind=kind, plan_id=plan_id, actor=actor, now=now))
+        found.append(runs.request(session, each.handle, kind=kind, plan_id=plan_id, actor=actor, now=now))
     return found
 
 

@@ -55,7 +55,7 @@ def mark_restored(session: Session, *, log: Path | None, now: datetime) -> Resto
         session.add(Restore(at=now))
         ended = sessions.end_all(session)
         dropped = runs.drop_asked(session, now=now, message="a backup was put back; ask again")
-        mails = outbox.empty(session)
+        mails = outbox.clear(session)
     security_log.log("backup put back")
     return Restored(
         log_ins_ended=ended,

@@ -73,7 +73,7 @@ class Begun:
     handle: str
 
 
-def ask(
+def request(
     session: Session, handle: str, *, kind: RunKind, actor: Actor, now: datetime, plan_id: str | None = None
 ) -> int:
     """Ask for a run and return its number: that of one that is to do the same and still waits, if there is one."""

@@ -52,7 +52,7 @@ def ask() -> ResponseReturnValue:
     mailing_list = portal().catalogue().get(form.handle.data)
     mailing_list.require_running()
     handle = mailing_list.handle
-    run_id = runs.ask(
+    run_id = runs.request(
         db.session(),
         handle,
         kind=RunKind(form.kind.data),

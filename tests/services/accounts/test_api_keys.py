@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Row, select, update
 from sqlalchemy.orm import Session
 
-from portal.errors import BadInputError, ForbiddenError, KeyRefusedError, LimitedError, UnknownUserError
+from portal.errors import BadInputError, ForbiddenError, KeyRefusedError, RateLimitedError, UnknownUserError
 from portal.extensions import db
 from portal.models import ApiKey, Attempt, User
 from portal.services.accounts import api_keys, users
@@ -208,7 +208,7 @@ def test_a_use_at_a_clock_that_was_ahead_does_not_hide_the_next_one(session, key
 def test_bad_keys_are_limited_by_where_they_come_from(session, key):
     for _ in range(10):
         refused(session, "mp_22222222_" + "A" * 43)
-    with pytest.raises(LimitedError) as raised:
+    with pytest.raises(RateLimitedError) as raised:
         api_keys.authenticate(session, "mp_33333333_" + "A" * 43, ip=HOME, now=NOW)
     assert 0 < raised.value.retry_after <= 60
     refused(session, "x", ip=OFFICE)
@@ -220,12 +220,12 @@ def test_an_hour_of_bad_keys_is_limited_too(session):
         for _ in range(10):
             refused(session, "x", now=NOW + timedelta(minutes=minute))
     later = NOW + timedelta(minutes=10)
-    refused(session, "x", LimitedError, now=later)
+    refused(session, "x", RateLimitedError, now=later)
 
 
 def test_a_good_key_is_never_stopped_by_the_bad_ones_of_others(session, key):
     for _ in range(12):
-        with pytest.raises((KeyRefusedError, LimitedError)):
+        with pytest.raises((KeyRefusedError, RateLimitedError)):
             api_keys.authenticate(session, "x", ip=OFFICE, now=NOW)
     for _ in range(100):
         api_keys.authenticate(session, key, ip=OFFICE, now=NOW)
@@ -241,7 +241,7 @@ def test_keys_that_were_good_once_are_counted_as_bad_ones(session, key):
     api_keys.revoke(session, key[:11], now=NOW)
     for _ in range(10):
         refused(session, key)
-    refused(session, key, LimitedError)
+    refused(session, key, RateLimitedError)
 
 
 def test_parallel_tries_are_all_counted(app, session, key, clock: Clock):
@@ -251,7 +251,7 @@ def test_parallel_tries_are_all_counted(app, session, key, clock: Clock):
         with app.app_context(), Session(db.engine) as own:
             try:
                 api_keys.authenticate(own, "x", ip=HOME, now=NOW)
-            except (KeyRefusedError, LimitedError) as error:
+            except (KeyRefusedError, RateLimitedError) as error:
                 answers.append(type(error).__name__)
 
     threads = [threading.Thread(target=attempt) for _ in range(16)]
@@ -259,4 +259,4 @@ def test_parallel_tries_are_all_counted(app, session, key, clock: Clock):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(answers) == ["KeyRefusedError"] * 10 + ["LimitedError"] * 6
+    assert sorted(answers) == ["KeyRefusedError"] * 10 + ["RateLimitedError"] * 6

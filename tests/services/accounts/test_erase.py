@@ -12,7 +12,7 @@ from portal.services.accounts import address_changes, profiles, users
 from portal.services.accounts.addresses import checked
 from portal.services.history import COMMAND_LINE, Actor
 from portal.services.mail.links import accounts_at, make
-from portal.services.outbox import Wanted
+from portal.services.outbox import Mail
 from portal.services.preferences import preferences
 from portal.services.reports import lists as list_reports
 from portal.services.sync import runs
@@ -92,9 +92,9 @@ def test_mails_and_links_to_the_address_or_about_it_forget_it(session, erase, du
     make_user(session, "bob")
     with transaction(session):
         about = {"new": ALICE}
-        outbox.ask(session, [Wanted(ALICE, "log-in"), Wanted("bob@example.org", "undo", details=about)], now=NOW)
+        outbox.enqueue(session, [Mail(ALICE, "log-in"), Mail("bob@example.org", "undo", details=about)], now=NOW)
     claimed = outbox.claim(session, now=NOW, bulk_per_minute=None)
-    outbox.put_off(session, claimed, now=NOW, message=f"450 <{ALICE}>: come back later")
+    outbox.defer(session, claimed, now=NOW, message=f"450 <{ALICE}>: come back later")
     (account,) = accounts_at(session, ALICE, user_id=user_id)
     with transaction(session):
         make(session, "log-in", mailbox=ALICE, user_id=account.id, now=NOW)
@@ -371,11 +371,11 @@ def test_a_run_does_not_name_whoever_asked_by_an_erased_address(
     make_user(session, "bob", is_superuser=True)
     alice = make_user(session, ALICE, ALICE, is_superuser=True)
     portal = app.extensions["portal"]
-    runs.ask(session, "members", kind=RunKind.SYNC, actor=Actor(alice, ALICE), now=clock())
+    runs.request(session, "members", kind=RunKind.SYNC, actor=Actor(alice, ALICE), now=clock())
     (asked,) = runs.due(session, now=clock())
     assert runs.take(session, asked, now=clock())
     carry_out(session, asked, catalogue=portal.catalogue(), open_list_manager=lambda _list: manager, clock=clock)
-    runs.ask(session, "tech", kind=RunKind.SYNC, actor=Actor(alice, ALICE), now=clock())
+    runs.request(session, "tech", kind=RunKind.SYNC, actor=Actor(alice, ALICE), now=clock())
     erase(ALICE)
     sync()
     assert ALICE not in dump()

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from portal.errors import LimitedError
+from portal.errors import RateLimitedError
 from portal.models import Attempt
 from portal.services.accounts import rate_limits
 from portal.services.transaction import transaction
@@ -26,7 +26,7 @@ def let_through(session: Session, tries: int, clock: Clock, keys: list[rate_limi
         try:
             rate_limits.count(session, keys or [KEY], now=clock())
             through += 1
-        except LimitedError:
+        except RateLimitedError:
             pass
     return through
 
@@ -55,7 +55,7 @@ def test_the_refusal_says_how_long(session, clock):
     clock.advance(seconds=20)
     let_through(session, 2, clock)
     clock.advance(seconds=10.5)
-    with pytest.raises(LimitedError, match="wait 30 seconds") as caught:
+    with pytest.raises(RateLimitedError, match="wait 30 seconds") as caught:
         rate_limits.count(session, [KEY], now=clock())
     assert caught.value.retry_after == 30
     clock.advance(seconds=caught.value.retry_after)
@@ -141,7 +141,7 @@ from datetime import datetime
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 from portal import database
-from portal.errors import LimitedError
+from portal.errors import RateLimitedError
 from portal.services.accounts import rate_limits
 
 engine = create_engine(sys.argv[1])
@@ -154,7 +154,7 @@ def attempt(_number):
         try:
             rate_limits.count(session, keys, now=now)
             return 1
-        except LimitedError:
+        except RateLimitedError:
             return 0
 
 with Session(engine) as session:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, func, select, update
 from sqlalchemy.orm import Session
 
-from portal.errors import LimitedError, LogInFailedError, WrongPasswordError
+from portal.errors import LogInFailedError, RateLimitedError, WrongPasswordError
 from portal.models import LoginSession, User
 from portal.services.accounts import password_changes, passwords, profiles, sessions, users
 from portal.services.accounts.sessions import Origin
@@ -96,7 +96,7 @@ def test_tries_count_together_however_the_address_is_spelled(session, log_in):
     ):
         with pytest.raises(LogInFailedError):
             log_in(name, "wrong")
-    with pytest.raises(LimitedError):
+    with pytest.raises(RateLimitedError):
         log_in("Bob@Exämple.org", "wrong")
 
 
@@ -131,7 +131,7 @@ def test_tries_count_for_the_account_whatever_name_of_it_is_typed(session, log_i
     for name in ("alice", "ALICE", "alice@example.org", "a.liddell@example.org", "A.Liddell@EXAMPLE.org"):
         with pytest.raises(LogInFailedError):
             log_in(name, "wrong")
-    with pytest.raises(LimitedError):
+    with pytest.raises(RateLimitedError):
         log_in("alice")
 
 
@@ -139,7 +139,7 @@ def test_the_tries_of_one_place_have_a_limit_that_can_be_set(session, log_in):
     for number in range(3):
         with pytest.raises(LogInFailedError):
             log_in(f"unknown{number}", "wrong", tries_per_hour=3)
-    with pytest.raises(LimitedError):
+    with pytest.raises(RateLimitedError):
         log_in("another", "wrong", tries_per_hour=3)
 
 
@@ -447,7 +447,7 @@ def test_a_log_in_takes_expired_sessions_away(session, alice, log_in, clock):
 def test_the_sixth_try_within_a_minute_is_refused_even_with_the_right_password(session, alice, log_in, bcrypt_calls):
     for _ in range(5):
         refusal(log_in, password="wrong")
-    with pytest.raises(LimitedError) as caught:
+    with pytest.raises(RateLimitedError) as caught:
         log_in()
     assert caught.value.retry_after == 60
     assert len(bcrypt_calls) == 5
@@ -464,7 +464,7 @@ def test_a_log_in_clears_the_accounts_tries_but_not_the_places(session, alice, l
     for number in range(60):  # an account of one's own does not buy tries at others
         log_in("mallory")
         refusal(log_in, name=f"victim{number}", password="wrong")
-    with pytest.raises(LimitedError) as caught:
+    with pytest.raises(RateLimitedError) as caught:
         log_in("victim61", password="wrong")
     assert caught.value.retry_after == 3600
     clock.advance(hours=1)

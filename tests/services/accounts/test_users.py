@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from portal.errors import (
     BadInputError,
     DuplicateError,
-    LimitedError,
     PortalError,
+    RateLimitedError,
     UnknownUserError,
     WeakPasswordError,
     WrongPasswordError,
@@ -211,7 +211,7 @@ def test_the_current_password_cannot_be_guessed_without_end(session):
     for _ in range(5):
         with pytest.raises(WrongPasswordError):
             change(session, alice, current="not it")
-    with pytest.raises(LimitedError):
+    with pytest.raises(RateLimitedError):
         change(session, alice)
     assert is_alive(session, log_in(session))
 

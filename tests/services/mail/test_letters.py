@@ -21,7 +21,7 @@ from portal.services import outbox
 from portal.services.mail import letters
 from portal.services.mail.letters import LETTERS, Letter
 from portal.services.mail.sending import Mailer, send_due
-from portal.services.outbox import Wanted
+from portal.services.outbox import Mail
 from portal.services.transaction import reading, transaction
 from tests.conftest import Clock
 from tests.factories import make_user
@@ -82,7 +82,7 @@ def test_links_are_below_the_base_url_whatever_the_browser_called_the_host(
 ) -> None:
     make_user(session, "alice")
     with transaction(session):
-        outbox.ask(session, [Wanted("alice@example.org", "log-in", place="192.0.2.7")], now=clock())
+        outbox.enqueue(session, [Mail("alice@example.org", "log-in", place="192.0.2.7")], now=clock())
 
     send_due(session, make_mailer('base_url = "https://a.example.org/b/"\n' + mail_server.toml()), sends_bulk=False)
 
@@ -99,7 +99,7 @@ def test_a_shared_mailbox_gets_a_link_for_each_account_by_username(
     make_user(session, "charlie", "office@example.org", is_active=False)
     make_user(session, "bob", "office@example.org", is_superuser=True)
     with transaction(session):
-        outbox.ask(session, [Wanted("office@example.org", "log-in")], now=clock())
+        outbox.enqueue(session, [Mail("office@example.org", "log-in")], now=clock())
 
     send_due(session, mailer, sends_bulk=False)
 
@@ -125,7 +125,7 @@ def test_an_account_with_a_role_gets_links_at_its_main_address_alone_if_nobody_e
     for name, is_active in others:
         make_user(session, name, "bob@example.org", is_active=is_active)
     with transaction(session):
-        outbox.ask(session, [Wanted("bob@example.org", "log-in")], now=clock())
+        outbox.enqueue(session, [Mail("bob@example.org", "log-in")], now=clock())
 
     send_due(session, mailer, sends_bulk=False)
 
@@ -208,8 +208,8 @@ def test_a_letter_with_a_fault_keeps_no_other_letter_waiting(
     (instance / "mail" / "invite.txt").write_text("Subject: x\n\n$nothing\n")
     user_id = make_user(session, "alice")
     with transaction(session):
-        outbox.ask(session, [Wanted("alice@example.org", "invite", user_id=user_id)], now=clock())
-        outbox.ask(session, [Wanted("alice@example.org", "log-in")], now=clock())
+        outbox.enqueue(session, [Mail("alice@example.org", "invite", user_id=user_id)], now=clock())
+        outbox.enqueue(session, [Mail("alice@example.org", "log-in")], now=clock())
 
     found = send_due(session, mailer, sends_bulk=True)
 

@@ -198,7 +198,7 @@ def test_at_a_shared_mailbox_each_link_opens_its_own_account(session: Session, c
 
 def test_asking_writes_one_row_whatever_the_mailbox_is(session: Session, clock: Clock, alice: int) -> None:
     for typed in ("Alice@Example.org", "zoe@example.net"):
-        links.ask(session, "log-in", typed, place="192.0.2.1", now=clock())
+        links.request(session, "log-in", typed, place="192.0.2.1", now=clock())
     with reading(session):
         rows = session.execute(select(MailRequest.mailbox, MailRequest.place, MailRequest.user_id)).all()
     assert [tuple(row) for row in rows] == [(ALICE, "192.0.2.1", None), ("zoe@example.net", "192.0.2.1", None)]
@@ -206,7 +206,7 @@ def test_asking_writes_one_row_whatever_the_mailbox_is(session: Session, clock: 
 
 def test_what_is_no_address_is_refused_by_its_text_alone(session: Session, clock: Clock) -> None:
     with pytest.raises(InvalidAddressError):
-        links.ask(session, "log-in", "alice", place="192.0.2.1", now=clock())
+        links.request(session, "log-in", "alice", place="192.0.2.1", now=clock())
     assert (count(session, MailRequest), count(session, Attempt)) == (0, 0)
 
 
@@ -221,7 +221,7 @@ def test_who_asks_a_hundred_times_is_refused_without_a_word(
 ) -> None:
     for number in range(100):
         mailbox, place = f"user{number % mailboxes}@example.org", f"192.0.2.{number % places}"
-        links.ask(session, "log-in", mailbox, place=place, now=clock())
+        links.request(session, "log-in", mailbox, place=place, now=clock())
 
     assert count(session, MailRequest) == most
 
@@ -229,15 +229,15 @@ def test_who_asks_a_hundred_times_is_refused_without_a_word(
 def test_a_limit_ends_with_its_hour(session: Session, clock: Clock) -> None:
     for hours in range(5):
         for _ in range(4):
-            links.ask(session, "log-in", ALICE, place="192.0.2.1", now=clock())
+            links.request(session, "log-in", ALICE, place="192.0.2.1", now=clock())
         assert count(session, MailRequest) == 3 * (hours + 1)
         clock.advance(hours=1)
 
 
 def test_who_asks_too_often_bars_nobody_elses_mailbox(session: Session, clock: Clock) -> None:
     for _ in range(40):
-        links.ask(session, "log-in", ALICE, place="198.51.100.1", now=clock())
-    links.ask(session, "log-in", ALICE, place="192.0.2.1", now=clock())
+        links.request(session, "log-in", ALICE, place="198.51.100.1", now=clock())
+    links.request(session, "log-in", ALICE, place="192.0.2.1", now=clock())
     assert count(session, MailRequest) == 4
 
 

@@ -7,16 +7,16 @@ from sqlalchemy.orm import Session
 from portal.services import outbox
 from portal.services.mail.overview import Counts, overview, refusals, waits_too_long
 from portal.services.mail.sending import Mailer, send_due
-from portal.services.outbox import Priority, Wanted
+from portal.services.outbox import Mail, Priority
 from portal.services.transaction import transaction
 from tests.conftest import Clock
 from tests.factories import make_user
 from tests.fakes.mail_server import FakeMailServer
 
 
-def ask(session: Session, clock: Clock, *wanted: Wanted) -> None:
+def ask(session: Session, clock: Clock, *wanted: Mail) -> None:
     with transaction(session):
-        outbox.ask(session, wanted, now=clock())
+        outbox.enqueue(session, wanted, now=clock())
 
 
 def test_it_counts_what_waits_what_was_sent_and_what_was_not_taken(
@@ -28,11 +28,11 @@ def test_it_counts_what_waits_what_was_sent_and_what_was_not_taken(
     begun = clock()
     ask(
         session, clock,
-        Wanted("alice@example.org", "log-in"), Wanted("zoe@example.net", "log-in"),
-        Wanted("bob@example.org", "invite", bob), Wanted("dora@example.org", "log-in"),
+        Mail("alice@example.org", "log-in"), Mail("zoe@example.net", "log-in"),
+        Mail("bob@example.org", "invite", bob), Mail("dora@example.org", "log-in"),
     )  # fmt: skip
     send_due(session, mailer, sends_bulk=True)
-    ask(session, clock, Wanted("alice@example.org", "invite", alice, priority=Priority.BULK))
+    ask(session, clock, Mail("alice@example.org", "invite", alice, priority=Priority.BULK))
 
     found = overview(session, now=clock())
 
@@ -52,20 +52,20 @@ def test_a_refusal_is_shown_until_a_later_mail_is_taken(
     bob = make_user(session, "bob")
     mail_server.answers["bob@example.org"] = "550 no such user"
     for _ in range(2):
-        ask(session, clock, Wanted("bob@example.org", "log-in"))
+        ask(session, clock, Mail("bob@example.org", "log-in"))
         send_due(session, mailer, sends_bulk=True)
     assert [each.message for each in refusals(session, bob, {"bob@example.org"})] == ["550 no such user"]
     assert refusals(session, bob, set()) == ()
     mail_server.answers.clear()
-    ask(session, clock, Wanted("bob@example.org", "log-in"))
+    ask(session, clock, Mail("bob@example.org", "log-in"))
     send_due(session, mailer, sends_bulk=True)
     assert refusals(session, bob, {"bob@example.org"}) == ()
 
 
 def test_a_mail_that_somebody_waits_for_is_late_after_a_quarter_of_an_hour(session: Session, clock: Clock) -> None:
-    ask(session, clock, Wanted("alice@example.org", "invite", priority=Priority.BULK))
+    ask(session, clock, Mail("alice@example.org", "invite", priority=Priority.BULK))
     clock.advance(hours=1)
-    ask(session, clock, Wanted("alice@example.org", "log-in"))
+    ask(session, clock, Mail("alice@example.org", "log-in"))
     begun = clock()
     clock.now += timedelta(minutes=15)
     assert waits_too_long(session, now=clock()) is None

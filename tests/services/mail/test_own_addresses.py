@@ -61,7 +61,7 @@ class World:
         return found[-1]
 
     def ask(self, who: Who, address: str, *, replaces_main: bool = False) -> None:
-        own_addresses.ask(self.session, checked(address), replaces_main=replaces_main, who=who, place="192.0.2.1")
+        own_addresses.request(self.session, checked(address), replaces_main=replaces_main, who=who, place="192.0.2.1")
 
     def confirm(self, who: Who, token: str, *, may_share: bool = False) -> Who:
         lists = self.catalogue.lists
@@ -193,13 +193,13 @@ def test_a_thief_who_changes_address_and_password_loses_both(world: World) -> No
     for password in (PASSWORD, "mine all mine now"):
         with pytest.raises(LogInFailedError):
             world.log_in("alice", password)
-    links.ask(world.session, "log-in", "alice@example.org", place="192.0.2.1", now=world.clock())
+    links.request(world.session, "log-in", "alice@example.org", place="192.0.2.1", now=world.clock())
     assert links.log_in(world.session, world.link("alice@example.org"), origin=ORIGIN, now=world.clock())
 
 
 def test_a_thief_who_adds_an_address_cannot_come_back_by_a_link_to_it(world: World) -> None:
     world.take(world.log_in("alice"), "thief@example.net")
-    links.ask(world.session, "log-in", "thief@example.net", place="192.0.2.1", now=world.clock())
+    links.request(world.session, "log-in", "thief@example.net", place="192.0.2.1", now=world.clock())
     back_door = world.link("thief@example.net")
 
     world.undo(world.link("alice@example.org"))
@@ -237,7 +237,7 @@ def test_an_undo_ends_addresses_that_were_not_confirmed_yet(world: World) -> Non
     world.ask(thief, "later@example.net")
     later = world.link("later@example.net")
     world.undo(world.link("alice@example.org"))
-    links.ask(world.session, "log-in", "alice@example.org", place="192.0.2.2", now=world.clock())
+    links.request(world.session, "log-in", "alice@example.org", place="192.0.2.2", now=world.clock())
     back = links.log_in(world.session, world.link("alice@example.org"), origin=ORIGIN, now=world.clock())
     with pytest.raises(LinkRefusedError):
         world.confirm(Who(Actor(back.user_id, "alice"), back.token, world.clock()), later)

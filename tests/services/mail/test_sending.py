@@ -17,7 +17,7 @@ from portal.models import MailedLink, MailRequest
 from portal.services import outbox
 from portal.services.mail import letter_folder
 from portal.services.mail.sending import Mailer, Pass, check, send_due, send_test
-from portal.services.outbox import CLAIM, KEEPS_TRYING, Priority, Wanted
+from portal.services.outbox import CLAIM, KEEPS_TRYING, Mail, Priority
 from portal.services.transaction import reading, transaction
 from tests.conftest import Clock
 from tests.factories import make_user
@@ -29,7 +29,7 @@ SENT = Pass(sent=1, refused=0, put_off=0, dropped=0, trouble="")
 def ask(session: Session, clock: Clock, mailbox: str = "alice@example.org", **values: object) -> None:
     wanted = {"purpose": "log-in", "place": "192.0.2.1", **values}
     with transaction(session):
-        outbox.ask(session, [Wanted(mailbox, **wanted)], now=clock())
+        outbox.enqueue(session, [Mail(mailbox, **wanted)], now=clock())
 
 
 def rows(session: Session) -> list[Any]:
@@ -135,7 +135,7 @@ def test_after_two_days_a_mail_is_given_up(session: Session, clock: Clock) -> No
         clock.now = row.due_at
         claimed = outbox.claim(session, now=clock(), bulk_per_minute=None)
         assert claimed is not None
-        outbox.put_off(session, claimed, now=clock(), message="450 greylisted")
+        outbox.defer(session, claimed, now=clock(), message="450 greylisted")
 
     assert (row.state, row.message) == ("given up", "450 greylisted")
     assert KEEPS_TRYING <= clock() - begun < KEEPS_TRYING + timedelta(hours=2)
@@ -246,7 +246,7 @@ def test_who_has_lost_the_claim_writes_nothing(
     clock.advance(seconds=CLAIM.total_seconds())
     send_due(session, mailer, sends_bulk=False)
 
-    outbox.put_off(session, late, now=clock(), message="too late")
+    outbox.defer(session, late, now=clock(), message="too late")
 
     assert states(session) == [("sent", "")]
 

@@ -12,7 +12,7 @@ from portal.errors import LinkRefusedError
 from portal.models import Address, History, Preference
 from portal.services import outbox
 from portal.services.mail import drafts, links
-from portal.services.outbox import Claimed, Wanted
+from portal.services.outbox import ClaimedMail, Mail
 from portal.services.preferences import by_link
 from portal.services.sync.run_steps import Request
 from portal.services.sync.sync import sync_list
@@ -136,9 +136,9 @@ def test_no_letter_goes_to_a_mailbox_without_a_row(session: Session, clock: Cloc
     assert drafts.make(session, asked(session, clock, ALICE), base_url="https://x", now=clock()) is None
 
 
-def asked(session: Session, clock: Clock, mailbox: str) -> Claimed:
+def asked(session: Session, clock: Clock, mailbox: str) -> ClaimedMail:
     with transaction(session):
-        outbox.ask(session, [Wanted(mailbox, "leave")], now=clock())
+        outbox.enqueue(session, [Mail(mailbox, "leave")], now=clock())
     claimed = outbox.claim(session, now=clock(), bulk_per_minute=None)
     assert claimed is not None
     assert claimed.mailbox == mailbox

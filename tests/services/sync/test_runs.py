@@ -61,7 +61,7 @@ class Office:
         make_account(session, BOB)
 
     def ask(self, kind: RunKind = RunKind.SYNC, handle: str = "members", *, plan_id: str | None = None) -> int:
-        return runs.ask(self.session, handle, kind=kind, plan_id=plan_id, actor=BOB, now=self.clock())
+        return runs.request(self.session, handle, kind=kind, plan_id=plan_id, actor=BOB, now=self.clock())
 
     def due(self) -> list[AskedRun]:
         return runs.due(self.session, now=self.clock())
@@ -517,7 +517,7 @@ def test_two_who_ask_at_once_ask_for_one_run(app: Flask, office: Office) -> None
     def asking(_number: int) -> int:
         with app.app_context(), Session(db.engine) as own:
             barrier.wait(20)
-            return runs.ask(own, "members", kind=RunKind.SHOW, actor=BOB, now=office.clock())
+            return runs.request(own, "members", kind=RunKind.SHOW, actor=BOB, now=office.clock())
 
     with ThreadPoolExecutor(6) as pool:
         assert len(set(pool.map(asking, range(6)))) == 1

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from portal.extensions import db
 from portal.models import MailRequest
 from portal.services import outbox
-from portal.services.outbox import Wanted
+from portal.services.outbox import Mail
 from portal.services.transaction import transaction
 from tests.conftest import Clock
 from tests.factories import make_user
@@ -37,7 +37,7 @@ def app(instance: Path, make_app: Callable[..., Flask], mail_server: FakeMailSer
         make_user(session, "charlie", is_active=False)
         make_user(session, "dora", groups=("full",))
         with transaction(session):
-            outbox.ask(session, [Wanted("alice@example.org", "log-in")], now=clock())
+            outbox.enqueue(session, [Mail("alice@example.org", "log-in")], now=clock())
     app.test_cli_runner().invoke(args=["minutely"])
     return app
 
