@@ -296,6 +296,24 @@ def test_the_messages_on_the_pages_of_list_managers_are_real_ones() -> None:
     assert [(name, line) for name, line in quoted if not any(each.search(line) for each in known)] == []
 
 
+def test_the_tables_on_the_pages_have_the_columns_that_commands_print() -> None:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "portal" / "cli").glob("*.py")]
+    printed = {
+        tuple(each.value for each in node.elts if isinstance(each, ast.Constant))
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Tuple)
+    }
+    shown = [
+        (path.name, tuple(re.split(" {2,}", line)))
+        for path in PAGES
+        for line in re.findall(r"^ *([A-Z]+(?: +[A-Z]+)* {2,}[A-Z ]+)$", READ[path], re.MULTILINE)
+    ]
+
+    assert len(shown) > 8
+    assert [(name, columns) for name, columns in shown if columns not in printed] == []
+
+
 # --- links, pictures, paths
 
 
