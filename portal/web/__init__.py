@@ -32,10 +32,11 @@ def register(app: Flask, settings: Settings) -> None:
     alarms.prepare(app)
     charts.prepare(app)
     waited_for_mail.prepare(app)
-    guards.login.init_app(app, add_context_processor=False)  # it would ask the database for a page that says it is down
+    # The context processor would query the database even for the page that reports that it is down.
+    guards.login.init_app(app, add_context_processor=False)
     language.register(app)
     guards.register(app)
-    guards.csrf.init_app(app)  # after the guard, so that anyone who is logged out is led to the log-in
+    guards.csrf.init_app(app)  # after the guard, so that users who are logged out are redirected to the log-in page
     headers.register(app)
     for each in (account, admin, api, demo_mail, health, links, own_addresses, sign_in, subscriptions):
         app.register_blueprint(each.blueprint)

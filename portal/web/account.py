@@ -28,7 +28,7 @@ def show() -> ResponseReturnValue:
 
 @blueprint.post("/account")
 def change_password() -> ResponseReturnValue:
-    """Change the password; every other log-in of the account ends, and this one gets another token."""
+    """Change the password, end all other log-ins of the account, and renew the token of this one."""
     form = ChangePasswordForm()
     if not form.validate():
         return _page(form), 422
@@ -68,7 +68,7 @@ def choose_language() -> ResponseReturnValue:
 
 @blueprint.post("/account/list-password")
 def show_list_password() -> ResponseReturnValue:
-    """Show the list password of one of the member's addresses, this once. Raise BadInputError."""
+    """Show the list password of one of the member's addresses once. Raise BadInputError."""
     address_id = _asked_address()
     key = portal().list_password_key()
     password = list_passwords.show_password(db.session(), guards.member().id, address_id, key=key)
@@ -77,7 +77,7 @@ def show_list_password() -> ResponseReturnValue:
 
 @blueprint.post("/account/list-password/replace")
 def replace_list_password() -> ResponseReturnValue:
-    """Give one of the member's addresses another list password. Raise BadInputError."""
+    """Replace the list password of one of the member's addresses. Raise BadInputError."""
     list_passwords.replace_password(
         db.session(), guards.member().id, _asked_address(), key=portal().list_password_key()
     )
@@ -88,7 +88,7 @@ def replace_list_password() -> ResponseReturnValue:
 def _asked_address() -> int:
     form = OwnAddressForm()
     if not form.validate() or not _lists_with_passwords(_lists_page()):
-        abort(400)  # nothing that the page offers is invalid
+        abort(400)  # the page offers nothing invalid
     address_id: int = form.address.data
     return address_id
 
@@ -106,7 +106,7 @@ def end_log_in() -> ResponseReturnValue:
 
 @blueprint.post("/account/log-ins/end-others")
 def end_other_log_ins() -> ResponseReturnValue:
-    """End every log-in of the member but this one."""
+    """End all log-ins of the member except this one."""
     sessions.end_others(db.session(), guards.member().id, keep_token=guards.token())
     flash(gettext("You are logged out everywhere else."), "good")
     return redirect(url_for("account.show", _anchor="log-ins"), 303)
@@ -158,7 +158,7 @@ def _language_form() -> LanguageForm | None:
 
 
 def _lists_page() -> Page:
-    """Return the member's lists, and the addresses beside them; empty where none is offered, or the file is invalid."""
+    """Return the member's lists and addresses; empty if no lists are offered or mailinglists.toml is invalid."""
     catalogue = portal().readable_catalogue()
     if catalogue is None or not catalogue.enabled:
         return Page((), ())
@@ -166,11 +166,11 @@ def _lists_page() -> Page:
 
 
 def _lists_by_address(page: Page) -> dict[str, int]:
-    """Return how many lists are sent to which of a user's addresses."""
+    """Return the number of lists that are sent to each of a user's addresses."""
     spellings = {each.id: each.spelling for each in page.addresses}
     return Counter(spellings[offer.address_id] for offer in page.offers if offer.address_id is not None)
 
 
 def _lists_with_passwords(page: Page) -> list[str]:
-    """Return the names of the lists of a user's page that take list passwords."""
+    """Return the names of the lists on a user's page that use list passwords."""
     return [each.mailing_list.name for each in page.offers if each.mailing_list.sync_passwords]

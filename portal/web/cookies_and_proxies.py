@@ -1,4 +1,4 @@
-"""The bounds of a request: its origin, size, host and path, its one cookie, and the life of a form's token."""
+"""Settings of requests: trusted proxies, size, host, path, the session cookie and the life of form tokens."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -15,16 +15,16 @@ from portal.config import Settings
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-REMEMBERED = timedelta(days=30)  # as long as the longest row of login_sessions; the row decides, the cookie only asks
+REMEMBERED = timedelta(days=30)  # as long as the longest life of a login_sessions row, which decides
 
 _TAKES_FILES = frozenset({"admin.imports.upload"})
 _MONITORED = ("/healthz", "/readyz")
 
 
 def trust_proxies(app: Flask, count: int) -> None:
-    """Take the client's address and scheme from that many web servers in front; what comes from further is forged.
+    """Take the client's address and scheme from the headers of ``count`` trusted web servers in front of the portal.
 
-    So is the path that they say they took off, which counts only where it is the portal's: ``below`` sees to that.
+    X-Forwarded-Prefix is accepted only if it is the path of the portal: see ``below``.
     """
     if count:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
@@ -33,9 +33,9 @@ def trust_proxies(app: Flask, count: int) -> None:
 
 
 def below(path: str, application: "WSGIApplication") -> "WSGIApplication":
-    """Serve an application below a path, whether the web server in front takes the path off or not.
+    """Serve an application below a path, whether the web server in front strips the path or not.
 
-    One that does, and says so in X-Forwarded-Prefix, serves a portal below ``/account`` right as well.
+    A server that strips it and sends X-Forwarded-Prefix can even serve a portal below ``/account``.
     """
 
     def serve(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -49,39 +49,39 @@ def below(path: str, application: "WSGIApplication") -> "WSGIApplication":
 
 
 def monitored_by_any_name(application: "WSGIApplication") -> "WSGIApplication":
-    """Answer what watches the portal, which knows an address of its host or a name inside a cluster."""
+    """Answer health checks under any host name: monitoring may use an IP address or a name inside a cluster."""
 
     def serve(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if environ["PATH_INFO"] in _MONITORED:
-            environ["HTTP_HOST"] = "localhost"  # these pages show no host and lead to none
+            environ["HTTP_HOST"] = "localhost"  # these pages contain no URL
         return application(environ, start_response)
 
     return serve
 
 
 def _cookie_name(settings: Settings) -> str:
-    """Return a name that no other portal of the host has: all have the path / that ``__Host-`` demands."""
+    """Return a cookie name that is unique among the portals of a host: ``__Host-`` cookies all have the path /."""
     own = f"-{sha256(settings.path.encode()).hexdigest()[:8]}" if settings.path else ""
     return f"{'__Host-' if settings.is_https else ''}portal{own}"
 
 
 def _require_length() -> None:
-    """Refuse a form that does not say how long it is: it would be cut off at the limit, and the rest be taken for all.
+    """Refuse a form without Content-Length: it would silently be truncated at the limit.
 
-    Browsers always say so. The API reads its bodies itself.
+    Browsers always send it. The API reads its bodies itself.
     """
     if "Transfer-Encoding" in request.headers and not request.path.startswith("/api/"):
         abort(411)
 
 
 def _allow_files(most: int) -> None:
-    """Let a file of members be as large as the API takes it; nothing has read the body of the request yet."""
+    """Allow a file of members to be as large as in the API; the body has not been read yet."""
     if request.endpoint in _TAKES_FILES:
         request.max_content_length = request.max_form_memory_size = most
 
 
 def prepare(app: Flask, settings: Settings) -> None:
-    """Set the bounds. Behind HTTPS the cookie is bound to the host, and only the portal's own host is answered."""
+    """Apply the settings. With HTTPS the cookie is bound to the host, and other host names get 400."""
     app.wsgi_app = below(settings.path, monitored_by_any_name(app.wsgi_app))  # type: ignore[method-assign, assignment]
     trust_proxies(app, settings.trusted_proxies)
     app.before_request(_require_length)
@@ -96,11 +96,11 @@ def prepare(app: Flask, settings: Settings) -> None:
         SESSION_COOKIE_PATH="/",
         SESSION_REFRESH_EACH_REQUEST=False,
         PERMANENT_SESSION_LIFETIME=REMEMBERED,
-        WTF_CSRF_TIME_LIMIT=None,  # a form is good for as long as the log-in
-        # No cookie can have this name. flask-login would read a second cookie beside ours, and a digest in it that is
-        # not ASCII would be a 500; staying logged in is a row of login_sessions and the life of our own cookie.
+        WTF_CSRF_TIME_LIMIT=None,  # a form is valid as long as the log-in
+        # No cookie can have this name: flask-login would read a second cookie and answer 500 if a digest in it is
+        # not ASCII. Staying logged in needs only a row of login_sessions and the life of our own cookie.
         REMEMBER_COOKIE_NAME="=",
     )
     if settings.is_https:
-        # Tools on the same machine are answered too. Werkzeug compares no IPv6 address: see Settings.
+        # Tools on the same machine are answered too. Werkzeug does not compare IPv6 addresses: see Settings.
         app.config["TRUSTED_HOSTS"] = [urlsplit(settings.base_url).hostname or "", "localhost", "127.0.0.1"]

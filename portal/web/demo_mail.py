@@ -1,4 +1,4 @@
-"""The letters of the demo, where a visitor can read them. In any other portal there is no such page."""
+"""The letters of the demo as pages. No other portal has these pages."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ blueprint = Blueprint("demo_mail", __name__)
 
 @blueprint.get("/demo/mail")
 def show() -> ResponseReturnValue:
-    """Show what the portal has mailed, the newest first."""
+    """Show the letters that the portal has sent, newest first."""
     settings, instance = portal().settings, Path(current_app.instance_path)
     if settings.mail is None or settings.mail.folder is None or not demo.is_there(db.session(), instance):
         abort(404)

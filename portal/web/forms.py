@@ -1,4 +1,4 @@
-"""What browsers may post, and its bounds."""
+"""Forms of members' pages, and the base classes of all forms."""
 
 import re
 from collections.abc import Sequence
@@ -22,42 +22,42 @@ from portal import translation
 from portal.translation import gettext
 from portal.translation import lazy_gettext as _
 
-MAX_ID = 2**31 - 1  # what every database takes for a key
-MOST_PAGES = 100_000  # that a table is taken to have
+MAX_ID = 2**31 - 1  # the largest id that every database accepts
+MOST_PAGES = 100_000  # assumed of any table
 LONGEST_PASSWORD = 1024
 
 
 def trimmed(value: str | None) -> str | None:
-    """Return a text without white space around it."""
+    """Return a text without surrounding white space."""
     return value.strip() if value else value
 
 
 def is_readable(_form: FlaskForm, field: Any) -> None:
-    """Refuse control characters, which no database and no log should meet. Raise ValidationError."""
+    """Raise ValidationError for control characters, which belong in no database and no log."""
     if not (field.data or "").isprintable():
-        field.data = ""  # no page repeats them either
+        field.data = ""  # they are not shown again either
         raise ValidationError(gettext("This contains characters that cannot be typed. Type it again."))
 
 
 class TranslatedForm(FlaskForm):
-    """A form whose own messages, those of WTForms, are translated like ours."""
+    """A form whose built-in messages, those of WTForms, are translated with our catalogue."""
 
     class Meta(FlaskForm.Meta):
         """Where the messages come from."""
 
         def get_translations(self, _form: FlaskForm) -> Any:
-            """Return what has ``gettext`` and ``ngettext``."""
+            """Return an object with ``gettext`` and ``ngettext``."""
             return translation
 
 
 class PostedForm(TranslatedForm):
-    """A form that takes fields and nothing else: a file, or JSON, in the place of a text would be a fault."""
+    """A form that ignores files and JSON, which would be errors in place of texts."""
 
     class Meta(TranslatedForm.Meta):
         """Where the fields come from."""
 
         def wrap_formdata(self, _form: FlaskForm, formdata: object) -> Any:
-            """Return what was posted as fields, or None: also where the view asks for a form without it."""
+            """Return the posted fields, or None if there are none or the view wants an empty form."""
             return None if formdata is None else request.form or None
 
 
@@ -76,7 +76,7 @@ class LogInForm(PostedForm):
 
 
 class AskForLinkForm(PostedForm):
-    """The address that a link is to be sent to."""
+    """The address to send a link to."""
 
     email = StringField(
         _("E-mail address"),
@@ -86,29 +86,29 @@ class AskForLinkForm(PostedForm):
 
 
 class TokenForm(PostedForm):
-    """A button, and nothing else."""
+    """A form with only a button."""
 
 
 class AddAddressForm(AskForLinkForm):
-    """An address that a member wants to add, or to have instead of the main one."""
+    """An address to add, or to replace the main address with."""
 
     replaces_main = BooleanField(_("Use it instead of my main address"))
 
 
 class HeldAddressForm(PostedForm):
-    """One of the member's own addresses, by what it is."""
+    """One of the member's own addresses, in canonical form."""
 
     address = StringField(validators=[InputRequired(), Length(max=254), is_readable])
 
 
 class ConfirmAddressForm(PostedForm):
-    """A button; ``shared`` says that its page told of another account."""
+    """The confirmation of an address; ``shared``: the page said that another account holds it."""
 
     shared = HiddenField()
 
 
 class LeaveByLinkForm(PostedForm):
-    """The boxes that are still ticked, and what was shown."""
+    """The boxes that are still ticked, and the lists that the page showed."""
 
     shown = HiddenField()
     lists = SelectMultipleField(validate_choice=False)
@@ -141,7 +141,7 @@ class ChangePasswordForm(PostedForm):
 
 
 class ConfirmPasswordForm(PostedForm):
-    """The member's own password, which some changes need. Its field has a name that no other form has."""
+    """The member's own password, for sensitive changes. Its field name is unique among all forms."""
 
     own_password = PasswordField(
         _("Your password"), validators=[InputRequired(_("Enter your password.")), Length(max=LONGEST_PASSWORD)]
@@ -155,12 +155,12 @@ class OwnAddressForm(PostedForm):
 
 
 class LanguageForm(PostedForm):
-    """The language of pages and letters; empty: as the browser asks."""
+    """The language of pages and letters; empty follows the browser."""
 
     language = SelectField(_("Language"))
 
     def offer(self, languages: Sequence[str]) -> Self:
-        """Offer languages, each by its own name."""
+        """Offer languages, each under its own name."""
         names = translation.own_names(languages)
         self.language.choices = [("", gettext("As my browser asks")), *names.items()]
         return self
@@ -173,7 +173,7 @@ class EndLogInForm(PostedForm):
 
 
 class SubscriptionsForm(PostedForm):
-    """The ticked boxes, the address of each list as ``HANDLE:ID``, and what was shown."""
+    """The ticked boxes, the address of each list as ``HANDLE:ID``, and the state that the page showed."""
 
     shown = HiddenField()
     lists = SelectMultipleField(validate_choice=False)
@@ -181,25 +181,25 @@ class SubscriptionsForm(PostedForm):
 
     @property
     def chosen_addresses(self) -> dict[str, int]:
-        """Return the id of the address that was chosen for each list, where there are several."""
+        """Return the id of the chosen address by list, for members with several addresses."""
         pairs = (each.rpartition(":") for each in self.addresses.data or ())
         return {handle: int(number) for handle, _, number in pairs}
 
     def validate_addresses(self, field: Any) -> None:
-        """Refuse what is not a list and a number. Raise ValidationError."""
+        """Raise ValidationError for a value that is not a handle and an id."""
         numbers = [each.rpartition(":")[2] for each in field.data or ()]
         if not all(re.fullmatch("[1-9][0-9]{0,9}", each) and int(each) <= MAX_ID for each in numbers):
             raise ValidationError(gettext("This is not an address."))
 
 
 class ShownForm(PostedForm):
-    """What the page had shown."""
+    """The state that the page showed."""
 
     shown = HiddenField()
 
 
 class QueryForm(TranslatedForm):
-    """What stands in a URL: it changes nothing, and needs no token."""
+    """Values in a URL, which change nothing and need no token."""
 
     class Meta(TranslatedForm.Meta):
         """No CSRF on a GET."""
@@ -208,7 +208,7 @@ class QueryForm(TranslatedForm):
 
 
 class ListsForm(QueryForm):
-    """Which lists to show."""
+    """A filter of lists."""
 
     q = SearchField(
         _("Words of its name or description"),
@@ -218,6 +218,6 @@ class ListsForm(QueryForm):
 
 
 class OwnHistoryForm(QueryForm):
-    """Which part of the history to show."""
+    """The part of the history to show."""
 
     before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])

@@ -1,4 +1,4 @@
-"""Who may reach what, decided by blueprint. Everything is closed unless it is named here."""
+"""Access by blueprint and role. Everything is closed unless it is named here."""
 
 import logging
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ csrf = CSRFProtect()
 
 
 class Role(Enum):
-    """What someone who is logged in may be; one member can have several."""
+    """The roles of logged-in users; a user can have several."""
 
     MEMBER = auto()
     SUPERUSER = auto()
 
 
-# Endpoints that anyone reaches.
+# Endpoints that are open to everybody.
 PUBLIC = frozenset(
     {
         "static",
@@ -43,11 +43,11 @@ PUBLIC = frozenset(
         "links.receive",
         "links.show",
         "links.use",
-        "api.calls.document",  # it says what every portal can do, and nothing of this one
+        "api.calls.document",  # the same for every portal
     }
 )
-KEYS = "api"  # the blueprint of those who bring an API key; no cookie counts there
-# What each role reaches: endpoints, and blueprints with all that is nested in them. What is not named is closed.
+KEYS = "api"  # the blueprint that needs an API key and ignores cookies
+# The endpoints and blueprints, with everything nested in them, that each role may use. All others are closed.
 REACH: Mapping[Role, frozenset[str]] = {
     Role.MEMBER: frozenset({"account", "own_addresses", "links.choose_password", "sign_in.log_out", "subscriptions"}),
     Role.SUPERUSER: frozenset({"admin"}),
@@ -55,8 +55,8 @@ REACH: Mapping[Role, frozenset[str]] = {
 
 
 def register(app: Flask) -> None:
-    """Put the guard before every request."""
-    login.session_protection = None  # the row of login_sessions protects; an IP may change within a log-in
+    """Run the guard before every request."""
+    login.session_protection = None  # login_sessions protects log-ins; the IP address may change during one
     login.user_loader(_load)
     app.before_request(guard)
     logging.getLogger("portal.security").addFilter(_name_asker)
@@ -67,7 +67,7 @@ def _load(token: str) -> Member | None:
 
 
 def logged_in() -> Member | None:
-    """Return who is logged in, asking the database at most once a request."""
+    """Return the logged-in member or None, with at most one query a request."""
     if "member" not in g:
         g.member = current_user._get_current_object() if current_user.is_authenticated else None
         if g.member:
@@ -77,24 +77,24 @@ def logged_in() -> Member | None:
 
 
 def member() -> Member:
-    """Return who is logged in, on pages that only members reach."""
+    """Return the logged-in member, on pages for members."""
     found: Member = g.member
     return found
 
 
 def actor() -> Actor:
-    """Return who is logged in, as the histories name them."""
+    """Return the logged-in member as the actor in histories."""
     return Actor(member().id, member().username)
 
 
 def token() -> str:
-    """Return the token of the log-in that asks."""
+    """Return the token of the current log-in."""
     return str(member().get_id())
 
 
 def guard() -> ResponseReturnValue | None:
-    """Let a request through, or say why not. Raise ForbiddenError or KeyRefusedError."""
-    if request.endpoint is None:  # there is no such page or method; the answer still shows who is logged in
+    """Let a request through, or redirect to the log-in page. Raise ForbiddenError or KeyRefusedError."""
+    if request.endpoint is None:  # no such page or method; the error page still shows who is logged in
         if not _is_api() and "_user_id" in session:
             logged_in()
         return None
@@ -129,10 +129,10 @@ def _ask_to_log_in() -> ResponseReturnValue:
 
 
 def _is_from_here() -> bool:
-    """Tell whether a POST comes from a page of ours.
+    """Return whether a POST comes from one of our own pages.
 
-    What another site sends comes without the cookie: to answer it with one would end the log-in of this browser. Over
-    plain HTTP, and in older browsers, the origin alone says where it comes from.
+    A POST from another site has no cookie, and a response with a new one would end the browser's log-in. Over plain
+    HTTP, and in older browsers, only the Origin header shows where it comes from.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site:
@@ -141,12 +141,12 @@ def _is_from_here() -> bool:
 
 
 def _is_api() -> bool:
-    """Tell whether the API is asked, which knows no cookie."""
+    """Return whether the request is for the API, which ignores cookies."""
     return request.path.startswith("/api/")
 
 
 def _key() -> str:
-    """Return the key that a call carries in a header; no cookie and no URL counts. Raise KeyRefusedError."""
+    """Return the API key in the request's headers; cookies and URLs are ignored. Raise KeyRefusedError."""
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")  # Werkzeug's own reading can fail
     key = key.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
     if not key:
@@ -155,13 +155,13 @@ def _key() -> str:
 
 
 def caller() -> Caller:
-    """Return whose key calls, in the API."""
+    """Return the caller of the API."""
     found: Caller = g.caller
     return found
 
 
 def _name_asker(record: logging.LogRecord) -> bool:
-    """Say of an event of the security log who asked for it, and from where."""
+    """Return the user and IP address for an event of the security log."""
     if not has_request_context():
         who: dict[str, object] = {"by": "command line"}
     else:
@@ -175,14 +175,14 @@ def _name_asker(record: logging.LogRecord) -> bool:
 
 
 def is_page(target: str) -> bool:
-    """Tell whether a path of this portal takes a GET: what only takes a POST leads nowhere after a log-in."""
+    """Return whether a path of this portal accepts GET, so that a log-in can redirect to it."""
     path = urlsplit(target).path.removeprefix(request.script_root)
     adapter = current_app.create_url_adapter(request)
     return adapter is not None and adapter.test(path, "GET")
 
 
 def is_local(target: str, *, below: str = "") -> bool:
-    r"""Tell whether a target is a path of this portal, which is ``below`` a path of its host, as browsers read it.
+    r"""Return whether browsers take a target for a path of this portal, which is ``below`` a path of its host.
 
     Browsers take ``\`` for ``/`` and drop tabs and line ends, so that ``/\evil`` and ``/<TAB>/evil`` lead elsewhere.
     """

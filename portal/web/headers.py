@@ -1,4 +1,4 @@
-"""The security headers of every answer, whatever its status."""
+"""The security headers of all responses, whatever their status."""
 
 from flask import Flask, Response, request
 
@@ -13,11 +13,11 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
-_SECRET_PATHS = frozenset({"links.receive"})  # nobody learns where the next page was asked from
+_SECRET_PATHS = frozenset({"links.receive"})  # the next site must not learn this URL
 
 
 def register(app: Flask) -> None:
-    """Put the headers on every answer."""
+    """Add the headers to every response."""
     app.after_request(_protect)
 
 

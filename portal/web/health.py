@@ -1,4 +1,4 @@
-"""Two addresses for what watches the portal: is it alive, and can it serve."""
+"""Health checks: whether the process is alive, and whether the portal is ready."""
 
 from flask import Blueprint, Response, request
 
@@ -11,13 +11,13 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/healthz")
 def alive() -> Response:
-    """Answer, without asking the database."""
+    """Answer without using the database."""
     return Response("alive\n", mimetype="text/plain")
 
 
 @blueprint.get("/readyz")
 def ready() -> Response:
-    """Tell whether the database is migrated and can be written; with ``?lists=1`` also whether a list is overdue."""
+    """Report whether the database is migrated and writable and, with ``?lists=1``, whether a list is overdue."""
     if not readiness.is_ready(db.session()):
         return Response("not ready\n", 503, mimetype="text/plain")
     if request.args.get("lists") == "1" and _is_overdue():

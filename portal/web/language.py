@@ -1,4 +1,4 @@
-"""The language of a page: what the member chose, else what the browser asks for, else the first that is set."""
+"""The language of a page: the member's choice, else the browser's, else the first of the settings."""
 
 from flask import Flask, request
 
@@ -7,7 +7,7 @@ from portal.extensions import portal
 
 
 def register(app: Flask) -> None:
-    """Choose a language before each request; none outlives it. The guard knows the member's later."""
+    """Choose a language before each request, for that request only. The guard applies the member's choice later."""
     app.before_request(_of_browser)
     app.teardown_request(lambda _error: translation.use(translation.ENGLISH))
     app.jinja_env.globals["language"] = translation.in_use
@@ -24,6 +24,6 @@ def _of_browser() -> None:
 
 
 def of_member(chosen: str | None) -> None:
-    """Use the language that a member chose, if it is still on offer."""
+    """Use the language that a member chose, if it is still offered."""
     if chosen in portal().settings.languages:
         translation.use(chosen)

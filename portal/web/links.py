@@ -1,4 +1,4 @@
-"""Links that are mailed: asking for one, and what it opens. A GET changes nothing; the button of its page acts."""
+"""Mailed links: request one, and use one. A GET changes nothing; only the button on its page does."""
 
 from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
@@ -19,12 +19,12 @@ from portal.web.template_filters import sentence
 blueprint = Blueprint("links", __name__)
 
 _COOKIE = unsaved.LINK
-_LONGEST = 100  # characters of a token that are kept
+_LONGEST = 100  # characters of a token
 
 
 @blueprint.route("/link/ask", methods=["GET", "POST"])
 def ask() -> ResponseReturnValue:
-    """Ask for a link to log in. The answer is the same whoever has which address."""
+    """Request a link to log in. The response is the same for every address."""
     if portal().settings.mail is None:
         abort(404)
     form = AskForLinkForm()
@@ -41,7 +41,7 @@ def ask() -> ResponseReturnValue:
 
 @blueprint.route("/leave", methods=["GET", "POST"])
 def leave() -> ResponseReturnValue:
-    """Say how to leave lists without an account: each list's own way, and a link by e-mail."""
+    """Explain how to leave lists without an account: directly at each list, or by a mailed link."""
     catalogue = portal().readable_catalogue()
     if catalogue is None or not catalogue.enabled:
         abort(404)
@@ -63,7 +63,7 @@ def leave() -> ResponseReturnValue:
 
 
 def _has_asked(purpose: str, form: AskForLinkForm) -> bool:
-    """Ask for a link, if a form was sent and holds an address."""
+    """Request a link if a form with an address was posted."""
     if not form.validate_on_submit():
         return False
     place, now = request.remote_addr or "", portal().clock()
@@ -78,14 +78,14 @@ def _has_asked(purpose: str, form: AskForLinkForm) -> bool:
 
 @blueprint.get("/link/<token>")
 def receive(token: str) -> ResponseReturnValue:
-    """Take the token out of the address and into the cookie; no browser says where it came from."""
+    """Move the token from the URL to the cookie, so that no Referer header contains it."""
     session[_COOKIE] = token[:_LONGEST]
     return redirect(url_for("links.show"), 303)
 
 
 @blueprint.get("/link")
 def show() -> ResponseReturnValue:
-    """Say what the link does, with one button."""
+    """Explain what the link does, with one button."""
     guards.logged_in()
     if _COOKIE not in session:
         return redirect(url_for("links.ask"), 303)
@@ -136,7 +136,7 @@ def _hours() -> int:
 
 @blueprint.post("/link")
 def use() -> ResponseReturnValue:
-    """Do what the link is for, once."""
+    """Use the link, once."""
     guards.logged_in()
     token = session.pop(_COOKIE, "")
     try:
@@ -179,7 +179,7 @@ def _confirm(link: Link, token: str) -> ResponseReturnValue:
         renewed = own_addresses.confirm(
             db.session(), token, who=who(), may_share=may_share, lists=portal().known_lists()
         )
-    except SharedMailboxError:  # since the page was shown
+    except SharedMailboxError:  # another account has got the address since the page was shown
         session[_COOKIE] = token
         return _confirm_page(link)
     finish(renewed)
@@ -203,7 +203,7 @@ def _refuse(error: LinkRefusedError) -> ResponseReturnValue:
 
 @blueprint.route("/link/password", methods=["GET", "POST"])
 def choose_password() -> ResponseReturnValue:
-    """Let somebody who has used a link choose a password, without the one before."""
+    """Let a member who has used a link choose a password without the old one."""
     now, form = portal().clock(), NewPasswordForm()
     if not sessions.may_choose_password(db.session(), guards.token(), now=now):
         return redirect(url_for("account.show"), 303 if request.method == "POST" else 302)

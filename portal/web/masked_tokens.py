@@ -1,4 +1,4 @@
-"""Tokens of mailed links are masked where a server logs the paths of its requests."""
+"""Mask the tokens of mailed links in the access logs of servers."""
 
 import logging
 import re
@@ -19,6 +19,6 @@ _MASK = _Mask()
 
 
 def prepare() -> None:
-    """Mask tokens in the logs of the servers that the portal runs in."""
+    """Add the mask to the logs of the supported servers."""
     for name in _LOGS:
         logging.getLogger(name).addFilter(_MASK)

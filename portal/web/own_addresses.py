@@ -1,4 +1,4 @@
-"""A member's own addresses: added and made the main one by mailed links, removed by a button."""
+"""A member's own addresses: add them or make them the main one, confirmed by mail, and remove them."""
 
 from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
@@ -19,7 +19,7 @@ blueprint = Blueprint("own_addresses", __name__)
 
 @blueprint.before_request
 def check() -> ResponseReturnValue | None:
-    """Let nobody in where no mail can confirm an address; superusers type their password first."""
+    """Close these pages if there is no mail to confirm addresses; ask superusers for their password."""
     if portal().settings.mail is None:
         return redirect(url_for("account.show"), 303 if request.method == "POST" else 302)
     return recent_password.ask() if request.method == "POST" and guards.member().is_superuser else None
@@ -27,7 +27,7 @@ def check() -> ResponseReturnValue | None:
 
 @blueprint.get("/account/addresses")
 def show() -> ResponseReturnValue:
-    """Show a member's addresses, and what can be done with each."""
+    """Show a member's addresses with the actions for each."""
     return _page(AddAddressForm(formdata=None))
 
 
@@ -70,7 +70,7 @@ def make_main() -> ResponseReturnValue:
 
 @blueprint.post("/account/addresses/remove")
 def remove() -> ResponseReturnValue:
-    """Take one of the member's further addresses away; its lists are sent to the main one."""
+    """Remove one of the member's further addresses; its lists are sent to the main one."""
     address = _posted()
     renewed = own_addresses.remove(db.session(), address, who=who(), lists=portal().known_lists())
     finish(renewed)
@@ -79,23 +79,23 @@ def remove() -> ResponseReturnValue:
 
 
 def who() -> Who:
-    """Return the member who changes something."""
+    """Return the logged-in member for a change of their own addresses."""
     return Who(guards.actor(), guards.token(), portal().clock())
 
 
 def finish(renewed: str) -> None:
-    """Put the renewed token into the cookie, and have the old address told."""
+    """Put the renewed token into the cookie, and send the notice to the old address."""
     sign_in.begin(renewed, remember=session.permanent)
     waited_for_mail.wake()
 
 
 def before_change(user_id: int) -> Held | None:
-    """Return the addresses that superusers hold where a page for anybody's is about to change their own; else None."""
+    """Return the addresses of a superuser who is about to change their own account on a superusers' page, else None."""
     return own_addresses.held_by(db.session(), user_id) if user_id == guards.member().id else None
 
 
 def after_change(before: Held | None) -> None:
-    """Do what follows a change of one's own addresses, if it was one."""
+    """Follow up a change of one's own addresses, if it was one."""
     if before is not None:
         sends_mail = portal().settings.mail is not None
         finish(own_addresses.follow_up(db.session(), before, who=who(), sends_mail=sends_mail))

@@ -1,7 +1,7 @@
-"""A superuser's changes of addresses, roles, passwords and keys need the password, typed within the last 15 minutes.
+"""Sensitive changes by superusers need their password, typed within the last 15 minutes.
 
-Where it was not, the password is asked for in place: the page holds what was posted, and its button posts that again
-to where it was going, with the password. So nothing that was typed is lost, and no view has a second way in.
+If it was not, the response to the POST is a page that asks for it. The page contains the posted values and posts them
+again to the same URL, together with the password. Nothing typed is lost, and views need no second entrance.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _P = ParamSpec("_P")
 
 
 def needed(view: Callable[_P, ResponseReturnValue]) -> Callable[_P, ResponseReturnValue]:
-    """Have a view carry out a POST only after the password was typed."""
+    """Decorate a view so that it handles a POST only after the password was typed."""
 
     @wraps(view)
     def guarded(*args: _P.args, **values: _P.kwargs) -> ResponseReturnValue:
@@ -35,7 +35,7 @@ def needed(view: Callable[_P, ResponseReturnValue]) -> Callable[_P, ResponseRetu
 
 
 def ask() -> ResponseReturnValue | None:
-    """Return the page that asks for the password, or None where it was typed a short time ago, or just now."""
+    """Return the page that asks for the password, or None if it was typed recently or with this request."""
     now = portal().clock()
     if sessions.is_confirmed(db.session(), guards.token(), now=now):
         return None

@@ -1,4 +1,4 @@
-"""What a page showed, signed: its form carries it, so that a save knows what the person changed and what others did."""
+"""The state that a page showed, signed and sent with its form: it tells the user's changes from those by others."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from portal.errors import StaleFormError
 
 
 def sign(page: str, value: object, *, owner: object = None) -> str:
-    """Return what a page shows, as its form carries it, for its owner: the member who is logged in, or another."""
+    """Return the signed state of a page for its form. ``owner`` is the logged-in member unless given."""
     return _signer(page).dumps([g.member.id if owner is None else owner, value])
 
 
 def read(page: str, signed: str | None, *, owner: object = None) -> Any:
-    """Return what the page of a form had shown. Raise StaleFormError where it was altered or is somebody else's."""
+    """Return the state that the page of a form showed. Raise StaleFormError if it was altered or is someone else's."""
     found, value = read_with_owner(page, signed)
     if found != (g.member.id if owner is None else owner):
         raise StaleFormError("the page belongs to another log-in")
@@ -22,7 +22,7 @@ def read(page: str, signed: str | None, *, owner: object = None) -> Any:
 
 
 def read_with_owner(page: str, signed: str | None) -> tuple[Any, Any]:
-    """Return whom a page was shown to, and what. Raise StaleFormError where it was altered."""
+    """Return the owner and the state of a page. Raise StaleFormError if it was altered."""
     try:
         owner, value = _signer(page).loads(signed or "")
     except BadData:

@@ -1,6 +1,6 @@
-"""A secret that the portal makes and one page shows, once: the POST leads to that page, and a reload makes no other.
+"""Generated secrets that a page shows once. The POST redirects to that page, so a reload generates nothing.
 
-The cookie holds a nonce, and not the secret: that is made of the nonce and the portal's own key.
+The cookie holds only a nonce; the secret is derived from it and the portal's key.
 """
 
 import hmac
@@ -13,25 +13,25 @@ _COOKIE = "shown_once"
 
 
 class Made(NamedTuple):
-    """256 random bits, and the nonce that they can be made of again."""
+    """256 random bits, and the nonce to derive them from again."""
 
     nonce: str
     bits: bytes
 
 
 def make() -> Made:
-    """Return random bits to make a secret of."""
+    """Return random bits to generate a secret from."""
     nonce = secrets.token_hex(16)
     return Made(nonce, _derived(nonce))
 
 
 def keep(page: str, made: Made) -> None:
-    """Let a page have the bits again, once."""
+    """Keep the bits for one display on a page."""
     session[_COOKIE] = [page, made.nonce]
 
 
 def take(page: str) -> bytes | None:
-    """Return the bits that were kept for a page, or None where it has shown them."""
+    """Return the bits that were kept for a page, or None if it has shown them already."""
     kept_for, nonce = session.get(_COOKIE, ("", ""))
     if kept_for != page:
         return None

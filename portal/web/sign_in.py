@@ -19,7 +19,7 @@ blueprint = Blueprint("sign_in", __name__)
 
 @blueprint.route("/login", methods=["GET", "POST"])
 def log_in() -> ResponseReturnValue:
-    """Ask for name and password; unknown, inactive and wrong are one answer."""
+    """Ask for name and password. Unknown, inactive and wrong get the same response."""
     if guards.logged_in():
         return redirect(_next_page(), 303)
     form = LogInForm()
@@ -51,13 +51,13 @@ def _page(form: LogInForm) -> str:
 
 
 def origin() -> Origin:
-    """Return where a log-in comes from."""
+    """Return the origin of a log-in."""
     agent, is_forwarded = request.headers.get("User-Agent", ""), "X-Forwarded-For" in request.headers
     return Origin(request.remote_addr or "", agent, is_forwarded)
 
 
 def _refusal(error: LogInFailedError | RateLimitedError, form: LogInForm) -> str:
-    """Say what to do. Of what was typed alone, so that the words tell nothing about an account."""
+    """Return the message for a refused log-in. It depends only on what was typed, so it reveals nothing."""
     if isinstance(error, RateLimitedError):
         return sentence(error)
     sentences = [gettext("Username and password do not match. Check both and try again.")]
@@ -67,9 +67,9 @@ def _refusal(error: LogInFailedError | RateLimitedError, form: LogInForm) -> str
 
 
 def begin(token: str, *, remember: bool) -> None:
-    """Put the token into the cookie, and nothing of what was there before but what a member has not saved yet."""
+    """Put the token into an otherwise empty cookie, keeping only a choice that was not saved yet."""
     unsaved.carry_over()
-    g.pop("csrf_token", None)  # it was made of what the cookie held; a page of this answer has another one
+    g.pop("csrf_token", None)  # it belongs to the old content of the cookie
     found = sessions.member(db.session(), token, now=portal().clock())
     if found is not None:
         login_user(found)
@@ -77,7 +77,7 @@ def begin(token: str, *, remember: bool) -> None:
 
 
 def _next_page() -> str:
-    """Return the page that was asked for before the log-in, or else the member's lists."""
+    """Return the page that was requested before the log-in, or else the member's lists."""
     asked = request.args.get("next", "")
     is_ours = guards.is_local(asked, below=request.script_root) and guards.is_page(asked)
     return asked if is_ours else url_for("subscriptions.show")
@@ -88,7 +88,7 @@ def log_out() -> ResponseReturnValue:
     """End the log-in, here and in the database."""
     token = guards.token()
     logout_user()
-    session.clear()  # first, so that the browser forgets it where the database cannot be written
+    session.clear()  # first, so that it works even if the database is read-only
     sessions.log_out(db.session(), token)
     flash(gettext("You are logged out."))
     return redirect(url_for("sign_in.log_in"), 303)

@@ -1,4 +1,4 @@
-"""A member's mailing lists: the page with a box for each list, and what happens when it is saved."""
+"""A member's mailing lists: the page with a box for each list, and saving it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -26,36 +26,36 @@ from portal.web.template_filters import listed
 
 blueprint = Blueprint("subscriptions", __name__)
 
-MANY = 20  # lists from which on they can be filtered
-NAMED = 400  # bytes of list names that a message spells out; it travels in a cookie, which holds 4,096
+MANY = 20  # number of lists from which there is a filter
+NAMED = 400  # bytes of list names in a message, which is stored in a cookie of at most 4,096 bytes
 
 
 @blueprint.get("/")
 def home() -> ResponseReturnValue:
-    """Lead to the member's lists."""
+    """Redirect to the member's lists."""
     return redirect(url_for("subscriptions.show"))
 
 
 @blueprint.get("/subscriptions")
 def show() -> ResponseReturnValue:
-    """Show every list that the member may see, and the state of each."""
+    """Show every list that the member may see, with its state."""
     return _page()
 
 
 @blueprint.post("/subscriptions")
 @guards.csrf.exempt
 def choose() -> ResponseReturnValue:
-    """Save the boxes and addresses that differ from what the page had shown. Raise DisabledError."""
+    """Save the boxes and addresses that differ from the page as it was shown. Raise DisabledError."""
     try:
         guards.csrf.protect()
-    except CSRFError as error:  # the page is of an earlier log-in of this browser: its choice is shown, and not saved
+    except CSRFError as error:  # the page belongs to an earlier log-in of this browser: show its choice unsaved
         if not unsaved.keep():
             raise
         return _page(), error.code or 400
     catalogue = portal().catalogue()
     catalogue.require_enabled()
     form = SubscriptionsForm()
-    if not form.validate():  # nothing that the page offers is invalid
+    if not form.validate():  # the page offers nothing invalid
         abort(400)
     try:
         choices = preferences.choose(
@@ -76,7 +76,7 @@ def choose() -> ResponseReturnValue:
 
 @blueprint.post("/subscriptions/send-to-main")
 def send_to_main() -> ResponseReturnValue:
-    """Send every list that the page had shown at another address to the main one. Raise DisabledError."""
+    """Send every list to the main address that the page showed with another one. Raise DisabledError."""
     catalogue = portal().catalogue()
     catalogue.require_enabled()
     form = ShownForm()
@@ -103,13 +103,13 @@ def send_to_main() -> ResponseReturnValue:
 
 @blueprint.get("/subscriptions/leave")
 def ask_to_leave() -> ResponseReturnValue:
-    """Say what leaving all lists does, and ask whether to."""
+    """Explain what leaving all lists does, and ask for confirmation."""
     return _leave_page(ShownForm(formdata=None))
 
 
 @blueprint.post("/subscriptions/leave")
 def leave() -> ResponseReturnValue:
-    """Untick every list that the page had named, those among them that were never chosen. Raise DisabledError."""
+    """Untick every list that the page named, also those never chosen before. Raise DisabledError."""
     catalogue = portal().catalogue()
     catalogue.require_enabled()
     form = ShownForm()
@@ -136,7 +136,7 @@ def _leave_page(form: ShownForm) -> str:
         "subscriptions/leave.html",
         form=form,
         page=page,
-        # As ticked, so that unticking is a choice also where nothing was chosen: who leaves all lists leaves those.
+        # Signed as ticked, so that unticking counts as a choice even if there was none before.
         shown=shown.sign("leave", {offer.mailing_list.handle: 1 for offer in page.offers if _can_be_left(offer)}),
         left=[offer for offer in page.offers if _can_be_left(offer)],
         hours=catalogue.applied_within_hours,
@@ -179,7 +179,7 @@ def _page(form: PostedForm | None = None) -> str:
 
 
 def _lost(offers: Sequence[Offer]) -> tuple[ListDelivery, ...]:
-    """Return the lists that an earlier address of the member had lost by bouncing, and that they are not on."""
+    """Return lists that removed an earlier address of the member for bouncing and that they are not on now."""
     missing = [each.mailing_list.handle for each in offers if not each.is_ticked]
     return deliveries.lost(db.session(), guards.member().id, missing)
 
@@ -187,9 +187,9 @@ def _lost(offers: Sequence[Offer]) -> tuple[ListDelivery, ...]:
 def _rows(
     addresses: Sequence[HeldAddress], ticks: Mapping[str, bool], chosen: Mapping[str, int]
 ) -> Callable[[Offer], Any]:
-    """Return what makes the part of the page about one list, as stored or as a choice that was not saved has it.
+    """Return a function that renders the row of a list, as stored or with an unsaved choice.
 
-    It is the same for all with one address who chose the same at the same time, or never: for those it is made once.
+    Members with one address share cached rows if they chose the same at the same time, or never chose.
     """
     environment = current_app.jinja_env
     if len(addresses) > 1:
@@ -201,7 +201,8 @@ def _rows(
             return _render_row(environment, offer, ticks.get(handle, offer.is_ticked), addresses, sent_to)
 
         return of_one
-    year = portal().clock().astimezone(ZoneInfo(portal().settings.timezone)).year  # its dates are shown without it
+    # Dates of this year are shown without the year, so the rows depend on it.
+    year = portal().clock().astimezone(ZoneInfo(portal().settings.timezone)).year
     key = environment, translations(), year
 
     def of_many(offer: Offer) -> Any:
@@ -213,7 +214,7 @@ def _rows(
 
 @lru_cache(maxsize=5_000)
 def _row_of_many(environment: Environment, _language: object, _year: int, offer: Offer, is_ticked: bool) -> Any:
-    """Return a row by all that it depends on."""
+    """Return a row; the arguments are all that it depends on."""
     return _render_row(environment, offer, is_ticked, (), None)
 
 
@@ -240,7 +241,7 @@ def _matching(offers: Sequence[Offer], text: str) -> Sequence[Offer]:
 
 
 def _sections(offers: Iterable[Offer]) -> list[tuple[str, list[Offer]]]:
-    """Return lists with the heading of each section, in the order of the file; those without one have none."""
+    """Return lists by the heading of their section, in the order of the file; the heading may be empty."""
     found: dict[str, list[Offer]] = {}
     for each in offers:
         found.setdefault(each.mailing_list.section or "", []).append(each)
@@ -282,7 +283,7 @@ def _told(choices: Iterable[Choice], *, hours: int) -> str:
 
 
 def applied_within(hours: int, *, is_soon: bool = False, is_partly_soon: bool = False) -> str:
-    """Return by when changes are carried out: of all lists within minutes, of some of them, or of none."""
+    """Return the words for when changes are applied: within minutes for all lists, for some, or for none."""
     if is_soon:
         return ngettext(
             "Changes are applied within a few minutes, at the latest within %(count)s hour.",

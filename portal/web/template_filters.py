@@ -1,4 +1,4 @@
-"""What every template knows: who is logged in, the site's name, its assets, and times in words."""
+"""Globals and filters of all templates: the member, the site's name, assets, and times in words."""
 
 from collections.abc import Sequence
 from datetime import date, datetime
@@ -17,7 +17,7 @@ from portal.extensions import portal
 from portal.translation import gettext, ngettext
 from portal.translation import lazy_gettext as _
 
-# Of the language of the page, whatever the locale of the process.
+# In the language of the page, not in the locale of the process.
 MONTHS = (
     _("Jan"),
     _("Feb"),
@@ -37,7 +37,7 @@ YEAR = 365 * 24 * 3600  # seconds
 
 
 def prepare(app: Flask, settings: Settings) -> None:
-    """Make templates strict and give them their words."""
+    """Configure Jinja and add globals and filters."""
     _set_up_jinja(app)
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = YEAR  # an asset's URL changes with its content
     files = Path(app.static_folder or "").iterdir()
@@ -85,7 +85,7 @@ def _set_up_jinja(app: Flask) -> None:
 
 
 def _common() -> dict[str, Any]:
-    # Only what the guard has found out: a page about a broken database must not ask the database.
+    # Only what the guard has set: the error page for a broken database must not query it.
     return {"member": g.get("member")}
 
 
@@ -94,7 +94,7 @@ def _version(path: Path) -> str:
 
 
 def day_text(at: date, now: date) -> str:
-    """Return a day as ``22 Nov``, and with its year where that is not this one. Both are in one time zone."""
+    """Return a day as ``22 Nov``, with the year if it is not the current one. Both are in one time zone."""
     month = MONTHS[at.month - 1]
     if at.year == now.year:
         return gettext("%(day)s %(month)s", day=at.day, month=month)
@@ -102,7 +102,7 @@ def day_text(at: date, now: date) -> str:
 
 
 def number(value: int) -> str:
-    """Return a number with its thousands apart."""
+    """Return a number with separated thousands."""
     return f"{value:,}".replace(",", gettext("1,000")[1:-3])
 
 
@@ -113,20 +113,20 @@ def listed(names: Sequence[str]) -> str:
 
 
 def page_numbers(number: int, last: int) -> list[int | None]:
-    """Return the pages that a page links: the first, its neighbours and the last, with None where some are left out."""
+    """Return the page numbers to link: the first, the neighbours and the last, with None for gaps."""
     shown = sorted({each for each in (1, number - 1, number, number + 1, last) if 1 <= each <= last})
     found: list[int | None] = []
     before = 0
     for each in shown:
         if each - before > 1:
-            found.append(each - 1 if each - before == 2 else None)  # a single page takes no more room than its dots
+            found.append(each - 1 if each - before == 2 else None)  # one page number takes no more room than dots
         found.append(each)
         before = each
     return found
 
 
 def sentence(said: str | PortalError) -> str:
-    """Return an error as a sentence. Services raise it in English; here alone it is translated."""
+    """Return an error as a translated sentence. Services raise errors in English."""
     text = gettext(said.words, **said.values) if isinstance(said, PortalError) else gettext(said)
     ended = text if text.endswith((".", "!", "?")) or not text else f"{text}."
     return ended[:1].upper() + ended[1:]

@@ -1,4 +1,4 @@
-"""Ticks that were posted after the log-in had ended: kept in the cookie, and shown once more after the next log-in."""
+"""Choices posted after the log-in had ended: kept in the cookie and shown again after the next log-in."""
 
 import json
 from typing import NamedTuple
@@ -10,20 +10,20 @@ from portal.web import shown
 from portal.web.forms import SubscriptionsForm
 
 _COOKIE = "unsaved"
-LINK = "link"  # the token of a mailed link that was opened before the log-in that it needs
-_MOST = 2_000  # bytes; the cookie, which holds 4,096, has other things to carry
+LINK = "link"  # the token of a mailed link that was opened before the log-in that it requires
+_MOST = 2_000  # bytes; the cookie of at most 4,096 bytes holds other values as well
 
 
 class Unsaved(NamedTuple):
-    """The boxes that were changed, and the addresses that were chosen, by list."""
+    """Changed boxes and chosen addresses, by list."""
 
     ticks: dict[str, bool]
     addresses: dict[str, int]
 
 
 def keep() -> bool:
-    """Keep what was posted, for the member whose page it was; return whether it could be. Nothing is saved."""
-    form = SubscriptionsForm(meta={"csrf": False})  # the signature says whose it is, and the member has to save it
+    """Keep a posted choice for the member whose page it was, without saving it; return whether that worked."""
+    form = SubscriptionsForm(meta={"csrf": False})  # the signature names the owner, and the member still has to save it
     if not form.validate():
         return False
     try:
@@ -41,15 +41,15 @@ def keep() -> bool:
 
 
 def take(user_id: int) -> Unsaved | None:
-    """Return what was kept for a member, once."""
-    if _COOKIE not in session:  # popping what is not there would write the cookie again
+    """Return the kept choice of a member, once."""
+    if _COOKIE not in session:  # pop() of a missing value would write the cookie again
         return None
     owner, *kept = session.pop(_COOKIE)
     return Unsaved(*kept) if owner == user_id else None
 
 
 def carry_over() -> None:
-    """Empty the cookie for another log-in, but for what is kept."""
+    """Empty the cookie for a new log-in, except for kept values."""
     kept = {name: session[name] for name in (_COOKIE, LINK) if name in session}
     session.clear()
     session.update(kept)

@@ -1,6 +1,6 @@
-"""Mail that a person waits for is sent by the process that asked for it, within seconds; cron sends the rest.
+"""Mail that somebody is waiting for is sent by the web process within seconds; cron sends the rest.
 
-The thread lives only while there is something to send, so a process that is forked later takes none along.
+The thread exists only while there is something to send, so processes that are forked later do not inherit it.
 """
 
 import logging
@@ -17,7 +17,7 @@ _LOOKS_EVERY = 600  # seconds
 
 
 class Sender:
-    """One thread at most, which sends what is waited for until nothing is left."""
+    """Sends waiting mail in at most one thread, until nothing is left."""
 
     def __init__(self, app: Flask) -> None:
         self._app = app
@@ -27,12 +27,12 @@ class Sender:
 
     @property
     def is_idle(self) -> bool:
-        """Tell whether all that was asked for has been sent or put off."""
+        """Return whether everything requested has been sent or postponed."""
         with self._lock:
             return not self._is_running
 
     def look_at_lists(self) -> None:
-        """Every ten minutes of use, mail operators what cron would, if cron still ran."""
+        """Every ten minutes of use, send operators the notices that cron would send, in case cron has stopped."""
         portal: Portal = self._app.extensions["portal"]
         if portal.settings.mail is None or not portal.settings.mail.operators:
             return
@@ -44,7 +44,7 @@ class Sender:
         self.wake()
 
     def wake(self) -> None:
-        """Have sent what was just asked for, and return at once."""
+        """Start sending what was just requested, and return immediately."""
         portal: Portal = self._app.extensions["portal"]
         if portal.settings.mail is None:
             return
@@ -89,7 +89,7 @@ class Sender:
 
 
 def prepare(app: Flask) -> None:
-    """Give an application its sender."""
+    """Add the sender to an application."""
     app.extensions["sender"] = sender = Sender(app)
 
     def look(response: Response) -> Response:
@@ -100,6 +100,6 @@ def prepare(app: Flask) -> None:
 
 
 def wake() -> None:
-    """Have sent what was just asked for, and return at once."""
+    """Start sending what was just requested, and return immediately."""
     sender: Sender = current_app.extensions["sender"]
     sender.wake()

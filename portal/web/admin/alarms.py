@@ -1,4 +1,4 @@
-"""What every page for superusers says first: which lists need somebody's look."""
+"""The banner of superusers' pages: lists that need attention."""
 
 from flask import Flask, request
 
@@ -9,14 +9,14 @@ from portal.web import guards
 
 
 def prepare(app: Flask) -> None:
-    """Give templates the word ``alarms``, which asks the database only where a page calls it."""
+    """Add ``alarms`` to the templates' globals; the database is queried only if a page calls it."""
     app.jinja_env.globals.update(alarms=alarms)
 
 
 def alarms() -> tuple[Alarm, ...]:
-    """Return the lists that are late or wait for a yes, on the pages for superusers; none elsewhere.
+    """Return the lists that are overdue or need approval, on superusers' pages; on other pages, none.
 
-    Where the catalogue cannot be read its own pages say so, and the others still work.
+    If the catalogue cannot be read, only the pages about lists report it; all others keep working.
     """
     found = guards.logged_in() if request.path.startswith("/admin/") else None
     if found is None or not found.is_superuser:

@@ -1,4 +1,4 @@
-"""Keys to the API, for superusers: made and shown once, looked at, and revoked."""
+"""API keys, for superusers: create a key and show it once, list keys, revoke them."""
 
 from flask import Blueprint, flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
@@ -17,14 +17,14 @@ blueprint = Blueprint("api_keys", __name__, url_prefix="/api-keys")
 
 @blueprint.get("")
 def index() -> ResponseReturnValue:
-    """Show what is known of all keys, and offer to make one."""
+    """List all keys, and offer to create one."""
     return _page(NewKeyForm(None))
 
 
 @blueprint.post("")
 @recent_password.needed
 def create() -> ResponseReturnValue:
-    """Make a key for whoever asks, and show it this once."""
+    """Create a key for the superuser who asks, and redirect to the page that shows it once."""
     form = NewKeyForm()
     if not form.validate():
         return _page(form), 422
@@ -44,7 +44,7 @@ def create() -> ResponseReturnValue:
 
 @blueprint.get("/<prefix>/new")
 def show_new(prefix: str) -> ResponseReturnValue:
-    """Show the key that was just made, this once."""
+    """Show the key that was just created, once."""
     bits = shown_once.take(f"key {prefix}")
     if bits is None:
         flash(gettext("The key was shown once. If it is lost, revoke it and make another one."))
@@ -55,7 +55,7 @@ def show_new(prefix: str) -> ResponseReturnValue:
 @blueprint.post("/<prefix>/revoke")
 @recent_password.needed
 def revoke(prefix: str) -> ResponseReturnValue:
-    """End a key, at once and for good."""
+    """Revoke a key."""
     try:
         key = api_keys.find(db.session(), prefix)
         if key.revoked_at is None and shown.read(f"key {prefix}", RevokeKeyForm().shown.data) != _signed_part(key):

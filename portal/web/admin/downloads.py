@@ -1,4 +1,4 @@
-"""Rows as a file, streamed: CSV that a spreadsheet shows and never runs, or JSON."""
+"""Downloads: rows streamed as JSON, or as CSV that spreadsheets do not execute."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +12,7 @@ Row = Mapping[str, object]
 
 
 def send(blocks: Iterable[list[Row]], *, columns: Iterable[str], kind: str, name: str) -> Response:
-    """Return rows, which come in blocks, as a file of a ``kind``, csv or json; its name says of which day it is."""
+    """Return blocks of rows as a file of a ``kind``, csv or json, with today's date in its name."""
     lines, mimetype = (_json(blocks), "application/json") if kind == "json" else (_csv(blocks, columns), "text/csv")
     response = Response(lines, mimetype=mimetype)
     response.headers["Content-Disposition"] = f'attachment; filename="{name}-{portal().clock():%Y-%m-%d}.{kind}"'

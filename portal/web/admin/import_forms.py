@@ -1,4 +1,4 @@
-"""What the pages of imports take from browsers: a file of today's members, and which lines of its plan to show."""
+"""Forms of the pages of imports: upload a file of members, filter the lines of a plan, and apply the plan."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from portal.domain.membership import Action
 from portal.translation import lazy_gettext as _
 from portal.web.forms import MAX_ID, PostedForm, QueryForm, is_readable, trimmed
 
-# The kinds of lines, each with the count of an import that counts them. What is only remembered has no line.
+# The kinds of lines, each with the counter that counts them. Values that are only stored have no line.
 KINDS = {
     Action.CREATE: (_("Create"), "created"),
     Action.LINK: (_("Link"), "linked"),
@@ -26,7 +26,7 @@ KINDS = {
 
 
 class UploadForm(PostedForm):
-    """A file of today's members, and what it means for those who are not in it."""
+    """A file of today's members, and whether members who are not in it are deactivated."""
 
     file = FileField(_("CSV file"), validators=[FileRequired(_("Choose a file."))])
     key = StringField(_("Column of member keys"), filters=[trimmed], validators=[Length(max=120), is_readable])
@@ -36,19 +36,19 @@ class UploadForm(PostedForm):
         """Where the file comes from."""
 
         def wrap_formdata(self, _form: FlaskForm, formdata: object) -> Any:
-            """Return what was posted, files among it, or None."""
+            """Return the posted fields and files, or None."""
             is_posted = formdata is not None and request.form
             return CombinedMultiDict((request.files, request.form)) if is_posted else None
 
 
 class OlderImportsForm(QueryForm):
-    """Which imports: those before one that was shown."""
+    """The page of imports to show."""
 
     before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
 
 
 class LinesForm(QueryForm):
-    """Which lines of an import."""
+    """A filter of the lines of an import."""
 
     q = SearchField(
         _("Name, username or member key"), filters=[trimmed], validators=[Optional(), Length(max=254), is_readable]
@@ -60,12 +60,12 @@ class LinesForm(QueryForm):
 
     @property
     def query(self) -> dict[str, Any]:
-        """Return what was asked for as the query of a URL."""
+        """Return the form's values as the query of a URL."""
         return {name: value for name in ("q", "kind") if (value := getattr(self, name).data)}
 
 
 class ApplyForm(PostedForm):
-    """The approval of the plan that the page had shown."""
+    """The approval of the plan that the page showed."""
 
     shown = HiddenField()
     invite = BooleanField(_("Invite new people by e-mail"))

@@ -1,4 +1,4 @@
-"""Imports of members, for superusers: a file is shown as a plan, and exactly that plan is carried out."""
+"""Imports of members, for superusers: upload a file, look at its plan, and apply exactly that plan."""
 
 from collections.abc import Iterator
 
@@ -31,14 +31,14 @@ _IMPORT = f"/<int(max={MAX_ID}):import_id>"
 AT_ONCE = 50  # imports on a page
 LINES_AT_ONCE = 100
 PROBLEMS = (Action.PROBLEM, Action.REPORT)
-_NAMED = 20  # problems that are named on top of a plan
+_NAMED = 20  # problems named above a plan
 COLUMNS = ("line", "kind", "key", "username", "name", "words")
 _LONGEST_NAME = 120  # of a file
 
 
 @blueprint.get("")
 def index() -> ResponseReturnValue:
-    """List imports, those of cron too, the newest first; and take a file."""
+    """List imports, also those by cron, newest first, and offer to upload a file."""
     settings = portal().settings.membership
     leavers = settings is not None and settings.leavers == "deactivate"
     return _index_page(UploadForm(None, leavers=leavers))
@@ -46,7 +46,7 @@ def index() -> ResponseReturnValue:
 
 @blueprint.post("")
 def upload() -> ResponseReturnValue:
-    """Take a file of today's members, and lead to the plan that follows from it; nothing else is kept of it."""
+    """Plan the import of an uploaded file and redirect to the plan; the file itself is not stored."""
     form = UploadForm()
     if not form.validate():
         return _index_page(form), 422
@@ -60,7 +60,7 @@ def upload() -> ResponseReturnValue:
 
 @blueprint.get(_IMPORT)
 def show(import_id: int) -> ResponseReturnValue:
-    """Show an import: its plan, or what it did."""
+    """Show an import: its plan or its outcome."""
     found = import_log.get(db.session(), import_id)
     membership = portal().settings.membership
     return _page(found, ApplyForm(None, invite=membership is not None and membership.invite))
@@ -69,11 +69,11 @@ def show(import_id: int) -> ResponseReturnValue:
 @blueprint.post(_IMPORT)
 @recent_password.needed
 def apply(import_id: int) -> ResponseReturnValue:
-    """Carry out a plan that was shown, as far as the accounts are as it shows them."""
+    """Apply the plan that was shown, except for accounts that have changed since."""
     form = ApplyForm()
     invites = form.invite.data and portal().settings.mail is not None
     try:
-        shown.read(f"import {import_id}", form.shown.data)  # a plan never becomes another one
+        shown.read(f"import {import_id}", form.shown.data)  # a plan never changes, so the signature is enough
         applied = importing.apply_stored(
             db.session(),
             import_id,
@@ -91,7 +91,7 @@ def apply(import_id: int) -> ResponseReturnValue:
 
 @blueprint.get(_IMPORT + "/problems")
 def problems(import_id: int) -> ResponseReturnValue:
-    """Send what could not be imported, and what was reported, as a CSV file."""
+    """Download the problems and reports of an import as CSV."""
     import_log.get(db.session(), import_id)
     rows = [_row(each) for each in _problems(import_id)]
     security_log.log("export", of=request.endpoint, format="csv")
@@ -171,7 +171,7 @@ def _page(found: Import, form: ApplyForm) -> str:
 
 
 def _forecast(found: Import) -> tuple[Forecast, ...]:
-    """Return what the next sync does where the leavers of a plan are deactivated."""
+    """Return the effect on the next sync if the leavers of a plan are deactivated."""
     if not (found.is_waiting and found.deactivated):
         return ()
     asked = Asked(Change.DEACTIVATE, Wanted(leavers_of=found.id))

@@ -1,4 +1,4 @@
-"""Accounts and the membership database, for superusers: linked to a member, made local, merged into another account."""
+"""Accounts and the membership database, for superusers: link, unlink and merge accounts."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,14 +30,14 @@ AT_ONCE = 50  # changes of an account on a page
 
 @blueprint.get(_USER + "/link")
 def ask_to_link(user_id: int) -> ResponseReturnValue:
-    """Say what a link does, and ask which member key the account gets."""
+    """Explain what linking does, and ask for the member key."""
     return _page("link", user_id, LinkForm(None))
 
 
 @blueprint.post(_USER + "/link")
 @recent_password.needed
 def link(user_id: int) -> ResponseReturnValue:
-    """Let an account follow the membership source by a member key."""
+    """Link an account to a member key."""
     form = LinkForm()
     if not form.validate():
         return _page("link", user_id, form), 422
@@ -52,14 +52,14 @@ def link(user_id: int) -> ResponseReturnValue:
 
 @blueprint.get(_USER + "/unlink")
 def ask_to_unlink(user_id: int) -> ResponseReturnValue:
-    """Say what it means that no import follows an account, and ask whether to."""
+    """Explain what unlinking does, and ask for confirmation."""
     return _page("unlink", user_id, UnlinkForm(None))
 
 
 @blueprint.post(_USER + "/unlink")
 @recent_password.needed
 def unlink(user_id: int) -> ResponseReturnValue:
-    """Make an account a local one."""
+    """Make an account local."""
 
     def act(profile: Profile, as_of: int) -> str:
         key = linking.unlink(db.session(), profile.username, actor=guards.actor(), as_of=as_of)
@@ -71,7 +71,7 @@ def unlink(user_id: int) -> ResponseReturnValue:
 def _carry_out(
     name: str, user_id: int, form: LinkForm | UnlinkForm, act: Callable[[Profile, int], str]
 ) -> ResponseReturnValue:
-    """Do what a page asked about, if the account is as it was shown; else say what is in the way."""
+    """Apply a confirmed change if the account is as it was shown, or show why it cannot be applied."""
     try:
         words = act(_profile(user_id), _seen(user_id, form))
     except (StaleFormError, ChangedMeanwhileError) as error:
@@ -107,13 +107,13 @@ def _page(name: str, user_id: int, form: LinkForm | UnlinkForm, *, is_stale: boo
 
 @blueprint.get(_USER + "/merge")
 def ask_to_merge(user_id: int) -> ResponseReturnValue:
-    """Ask into which account another one is merged."""
+    """Ask for the account to merge with."""
     return _merge_page(_profile(user_id), MergeForm(None))
 
 
 @blueprint.post(_USER + "/merge/review")
 def review_merge(user_id: int) -> ResponseReturnValue:
-    """Say what becomes of everything, and ask whether to merge. The merge is tried and taken back, so it is a POST."""
+    """Preview a merge and ask for confirmation. The merge is tried and rolled back, so this is a POST."""
     profile, form = _profile(user_id), MergeForm()
     return _review(profile, form) if form.validate() else (_merge_page(profile, form), 422)
 
@@ -121,7 +121,7 @@ def review_merge(user_id: int) -> ResponseReturnValue:
 @blueprint.post(_USER + "/merge")
 @recent_password.needed
 def merge(user_id: int) -> ResponseReturnValue:
-    """Merge an account into another one, as was shown; where that would do something else now, show it again."""
+    """Merge two accounts as previewed; if the outcome would be different now, show the preview again."""
     profile, form = _profile(user_id), MergeForm()
     if not form.validate():
         return _merge_page(profile, form), 422
@@ -155,7 +155,7 @@ def _context() -> dict[str, Any]:
 
 
 def _review(profile: Profile, form: MergeForm, *, status: int = 200) -> ResponseReturnValue:
-    """Show what a merge would do, signed with the last change of each account before it was looked at."""
+    """Show the preview of a merge, signed with the last change of each account."""
     kept = _known(form.into.data)
     last = [account_log.last_change(db.session(), each.id) for each in (profile, *([kept] if kept else []))]
     try:

@@ -1,4 +1,4 @@
-"""What superusers may post about accounts and the membership database, and its bounds."""
+"""Forms to link, unlink and merge accounts."""
 
 from wtforms import HiddenField, StringField
 from wtforms.validators import InputRequired, Length, Optional
@@ -9,7 +9,7 @@ from portal.web.forms import PostedForm, is_readable, trimmed
 
 
 class LinkForm(PostedForm):
-    """The member key that an account gets."""
+    """The member key to link an account to."""
 
     shown = HiddenField()
     key = StringField(
@@ -20,13 +20,13 @@ class LinkForm(PostedForm):
 
 
 class UnlinkForm(PostedForm):
-    """The approval of what the page asks."""
+    """The confirmation of what the page asks."""
 
     shown = HiddenField()
 
 
 class MergeForm(PostedForm):
-    """Into which account another one is merged, and which member key stays."""
+    """The account to merge into, and the member key to keep."""
 
     shown = HiddenField()
     into = StringField(

@@ -1,4 +1,4 @@
-"""What the pages of one list take from browsers: which addresses, and what to do about them."""
+"""Forms of the pages of one list: filters of addresses, and bulk actions."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from portal.translation import gettext
 from portal.translation import lazy_gettext as _
 from portal.web.forms import MAX_ID, MOST_PAGES, PostedForm, QueryForm, is_readable, trimmed
 
-# The words of the pills on the members' page, and one that no member sees.
+# The states as members see them, and one that only superusers see.
 STATE_WORDS = {
     "subscribed": _("Subscribed"),
     "not_subscribed": _("Not subscribed"),
@@ -30,7 +30,7 @@ _ORDERS = (*SORTS, *(f"-{each}" for each in SORTS))
 
 
 class FilterForm(QueryForm):
-    """Which addresses of a list."""
+    """A filter of the addresses of a list."""
 
     q = SearchField(
         _("Name, username or address"), filters=[trimmed], validators=[Optional(), Length(max=254), is_readable]
@@ -42,12 +42,12 @@ class FilterForm(QueryForm):
 
     @property
     def wanted(self) -> Filter:
-        """Return what was asked for."""
+        """Return the filter that the form describes."""
         return Filter(text=self.q.data or "", state=self.state.data or "", group=self.group.data or "")
 
     @property
     def query(self) -> dict[str, Any]:
-        """Return what was asked for as the query of a URL."""
+        """Return the form's values as the query of a URL."""
         return {name: value for name in ("q", "state", "group") if (value := getattr(self, name).data)}
 
 
@@ -62,12 +62,12 @@ class SubscribersForm(FilterForm):
 
     @property
     def order(self) -> str:
-        """Return what the page is sorted by, with a dash in front where it is the other way round."""
+        """Return the sort key, with a dash in front for descending order."""
         return self.sort.data or "address"
 
 
 class ExportForm(FilterForm):
-    """The addresses of a list as a file."""
+    """The download of the addresses of a list."""
 
     format = StringField(
         _("Format"),
@@ -77,47 +77,47 @@ class ExportForm(FilterForm):
 
 
 class BulkActionForm(FilterForm):
-    """What to do, and to which addresses: those of a filter, or the ticked ones among them."""
+    """A bulk action on the addresses that match a filter, or on the ticked ones."""
 
     bulk_action = StringField(
         _("Action"), validators=[InputRequired(), AnyOf([*BulkAction], _("There is no such action."))]
     )
     of = StringField(validators=[Optional(), AnyOf(("selected", "all"))])
     address = SelectMultipleField(_("Address"), coerce=int, validate_choice=False)
-    # Where it was asked for, if not on the page of the list: on that of a person, or of why an address is on it.
+    # The page where the action was requested: that of the list, of a person, or of the answer to why.
     person = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
     why = StringField(filters=[trimmed], validators=[Optional(), Length(max=254), is_readable])
     sort = StringField(filters=[trimmed], validators=[Optional(), AnyOf(_ORDERS)])
     page = IntegerField(validators=[Optional(), NumberRange(1, MOST_PAGES)])
 
     def validate_address(self, field: Any) -> None:
-        """Refuse what is not the number of an address. Raise ValidationError."""
+        """Raise ValidationError for a value that is no id of an address."""
         if not all(1 <= each <= MAX_ID for each in field.data or ()):
             raise ValidationError(gettext("This is not an address."))
 
     @property
     def addresses(self) -> tuple[int, ...]:
-        """Return the ids of the addresses that were named; none where all that the filter finds are asked for."""
+        """Return the ids of the ticked addresses; none if the action is for all that match the filter."""
         return () if self.of.data == "all" else tuple(self.address.data or ())
 
     @property
     def place(self) -> dict[str, Any]:
-        """Return the page of the list that it was asked for on, as the query of a URL."""
+        """Return the query of the page of the list where the action was requested."""
         return {**self.query, **{name: value for name in ("sort", "page") if (value := self[name].data)}}
 
     @property
     def lacks_addresses(self) -> bool:
-        """Tell whether the ticked addresses are asked for, and none is."""
+        """Return whether the action is for ticked addresses, but none is ticked."""
         return self.of.data == "selected" and not self.addresses
 
     @property
     def wanted(self) -> Filter:
-        """Return what was asked for."""
+        """Return the filter that the form describes."""
         return super().wanted._replace(address_ids=self.addresses)
 
 
 class ReasonForm(PostedForm):
-    """The approval of what the preview showed, and why."""
+    """The confirmation of a preview, with a reason."""
 
     shown = HiddenField()
     reason = StringField(
@@ -128,32 +128,32 @@ class ReasonForm(PostedForm):
 
 
 class NumbersForm(QueryForm):
-    """Which numbers: of all lists or of one, and how long a period is."""
+    """A selection of numbers: all lists or one, and the length of a period."""
 
     by = StringField(filters=[trimmed], validators=[Optional(), AnyOf([*Span])])
     list = StringField(_("List"), filters=[trimmed], validators=[Optional(), Length(max=64)])
 
     @property
     def span(self) -> Span:
-        """Return how long a period is."""
+        """Return the length of a period."""
         return Span(self.by.data or Span.MONTH)
 
 
 class ExportNumbersForm(NumbersForm):
-    """Numbers as a file."""
+    """The download of numbers."""
 
     format = StringField(filters=[trimmed], validators=[Optional(), AnyOf(("csv", "json"))])
 
 
 class NumberedForm(QueryForm):
-    """Which page of a table, and whether it refreshes itself."""
+    """The page of a table, and whether it refreshes."""
 
     page = IntegerField(validators=[Optional(), NumberRange(1, MOST_PAGES)])
     refresh = StringField(filters=[trimmed], validators=[Optional(), AnyOf(("no",))])
 
 
 class WhyForm(QueryForm):
-    """The address that is asked about."""
+    """The address in question."""
 
     q = StringField(
         _("Address"),
@@ -163,11 +163,11 @@ class WhyForm(QueryForm):
 
 
 class RetryForm(PostedForm):
-    """The approval of another try, which chooses nothing and needs no reason."""
+    """The confirmation of a retry, which is no choice and needs no reason."""
 
     shown = HiddenField()
 
 
 def reason_form(bulk_action: BulkAction) -> FlaskForm:
-    """Return the form that a bulk action is confirmed with."""
+    """Return the form to confirm a bulk action with."""
     return RetryForm() if bulk_action is BulkAction.RETRY else ReasonForm()

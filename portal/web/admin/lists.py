@@ -15,7 +15,7 @@ blueprint = Blueprint("lists", __name__)
 
 @blueprint.get("/")
 def index() -> ResponseReturnValue:
-    """Show first what is wrong, then every list in numbers."""
+    """Show problems first, then the numbers of every list."""
     catalogue, now = portal().catalogue(), portal().clock()
     found = list_reports.lists(db.session(), catalogue=catalogue, now=now) if catalogue.enabled else ()
     weeks = trends.weeks(db.session(), [each.handle for each in found], now=now) if found else {}

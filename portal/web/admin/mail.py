@@ -1,4 +1,4 @@
-"""What became of mail, for superusers: numbers, what waits and what was refused, never a letter."""
+"""Mail, for superusers: numbers, waiting and refused mails, but no letters."""
 
 from flask import Blueprint, render_template
 from flask.typing import ResponseReturnValue
@@ -31,7 +31,7 @@ blueprint = Blueprint("mail", __name__, url_prefix="/mail")
 
 @blueprint.get("")
 def index() -> ResponseReturnValue:
-    """Show what waits, what was sent, and what mail servers said of the rest."""
+    """Show waiting, sent and refused mails, with the mail servers' answers."""
     found = overview(db.session(), now=portal().clock())
     return render_template(
         "admin/mail.html",

@@ -42,7 +42,7 @@ def index() -> ResponseReturnValue:
 
 @blueprint.get("/export")
 def export() -> ResponseReturnValue:
-    """Send what the page shows as a file."""
+    """Download the numbers that the page shows."""
     form, lists = ExportNumbersForm(request.args), _lists()
     if not form.validate() or (form.list.data and form.list.data not in lists):
         return redirect(url_for("admin.numbers.index"))

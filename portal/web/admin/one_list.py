@@ -1,4 +1,4 @@
-"""One list, for superusers: its addresses, as a page or a file, and what is done about them for others."""
+"""One list, for superusers: its addresses as a page or a file, and changes on behalf of members."""
 
 from datetime import timedelta
 
@@ -40,12 +40,12 @@ COLUMNS = ("address", "holders", "state", "wanted", "source", "since", "seen", "
 
 @blueprint.get("")
 def show(handle: str) -> ResponseReturnValue:
-    """Show a list in numbers, and those of its addresses that the URL asks for."""
+    """Show the numbers of a list, and its addresses that match the filter."""
     catalogue, now = portal().catalogue(), portal().clock()
     mailing_list = catalogue.get(handle)
     form = SubscribersForm(request.args)
     is_valid = form.validate()
-    if form.sort.errors or form.page.errors or form.changed.errors:  # no link of ours says that
+    if form.sort.errors or form.page.errors or form.changed.errors:  # no link on our pages does that
         abort(400)
     (report,) = list_reports.lists(db.session(), catalogue=catalogue, now=now, handles=[handle])
     page = None
@@ -79,7 +79,7 @@ def show(handle: str) -> ResponseReturnValue:
 
 
 def _changed(mailing_list: MailingList, address_id: int | None) -> tuple[Subscriber, ...]:
-    """Return the address that was just changed, whatever the filter finds."""
+    """Return the address that was just changed, whether it matches the filter or not."""
     if address_id is None:
         return ()
     wanted, now = Filter(address_ids=(address_id,)), portal().clock()
@@ -88,7 +88,7 @@ def _changed(mailing_list: MailingList, address_id: int | None) -> tuple[Subscri
 
 @blueprint.get("/why")
 def why(handle: str) -> ResponseReturnValue:
-    """Answer why an address is on the list or not, with what can be done about it."""
+    """Answer why an address is on the list or not, and offer actions."""
     mailing_list, form = portal().catalogue().get(handle), WhyForm(request.args)
     answer = None
     if form.validate():
@@ -103,7 +103,7 @@ def why(handle: str) -> ResponseReturnValue:
 
 @blueprint.get("/export")
 def export(handle: str) -> ResponseReturnValue:
-    """Send the addresses that the URL asks for as a file, in constant memory."""
+    """Download the addresses that match the filter, in constant memory."""
     mailing_list = portal().catalogue().get(handle)
     form = ExportForm(request.args)
     if not form.validate():
@@ -117,7 +117,7 @@ def export(handle: str) -> ResponseReturnValue:
 
 @blueprint.get("/change")
 def preview(handle: str) -> ResponseReturnValue:
-    """Show what a bulk action would do, before it is done."""
+    """Preview a bulk action."""
     mailing_list = portal().catalogue().get(handle)
     asked = BulkActionForm(request.args)
     if not asked.validate():
@@ -130,7 +130,7 @@ def preview(handle: str) -> ResponseReturnValue:
 
 @blueprint.post("/change")
 def change(handle: str) -> ResponseReturnValue:
-    """Do what was looked at, to exactly those addresses; where they have changed since, show them again."""
+    """Apply a bulk action to exactly the addresses of the preview; if they have changed, preview again."""
     mailing_list = portal().catalogue().get(handle)
     asked = BulkActionForm(request.args)
     if not asked.validate() or asked.lacks_addresses:
@@ -163,14 +163,14 @@ def change(handle: str) -> ResponseReturnValue:
 
 
 def _approve(mailing_list: MailingList, plan_id: str) -> ResponseReturnValue:
-    """Ask for the run that was shown, or for a look at it where it is another by now, and lead to its page."""
+    """Request the run that was previewed, or only its plan if it is different now, and redirect to its page."""
     run_id = expected_plans.approve(db.session(), mailing_list, plan_id, actor=guards.actor(), now=portal().clock())
     security_log.log("run asked for", list=mailing_list.handle, kind="sync", plan=plan_id, run=run_id)
     return redirect(url_for("admin.runs.show", run_id=run_id), 303)
 
 
 def _back(handle: str, asked: BulkActionForm, *, is_done: bool = False) -> str:
-    """Return where a bulk action was asked for, with what it changed in sight."""
+    """Return the URL of the page where a bulk action was requested, with the changed address in view."""
     if asked.person.data:
         return url_for("admin.users.show", user_id=asked.person.data, _anchor=f"list-{handle}")
     if asked.why.data:

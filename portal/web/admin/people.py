@@ -1,4 +1,4 @@
-"""People, for superusers: found, sorted, downloaded, and changed many at once."""
+"""People, for superusers: search, sort and download them, and change many at once."""
 
 from collections.abc import Mapping
 
@@ -38,10 +38,10 @@ COLUMNS = (
 
 @blueprint.get("")
 def index() -> ResponseReturnValue:
-    """List people: all, or those that the URL asks for."""
+    """List the people that match the filter."""
     form = PeopleForm(request.args)
     is_valid = form.validate()
-    if form.status.errors or form.sort.errors or form.page.errors:  # no link of ours says that
+    if form.status.errors or form.sort.errors or form.page.errors:  # no link on our pages does that
         abort(400)
     page = None
     if is_valid:
@@ -68,7 +68,7 @@ def index() -> ResponseReturnValue:
 
 @blueprint.get("/export")
 def export() -> ResponseReturnValue:
-    """Send the people that the URL asks for as a file, in constant memory."""
+    """Download the people that match the filter, in constant memory."""
     form = ExportPeopleForm(request.args)
     if not form.validate():
         return redirect(url_for("admin.people.index"))
@@ -81,7 +81,7 @@ def export() -> ResponseReturnValue:
 
 @blueprint.get("/change")
 def preview() -> ResponseReturnValue:
-    """Ask which groups, where the action is about groups; then show what it would do, before it is done."""
+    """Ask for the groups if the action needs them; then preview it."""
     form = ChangePeopleForm(request.args)
     if not form.validate():
         return _nothing_to_preview(form)
@@ -97,7 +97,7 @@ def preview() -> ResponseReturnValue:
 @blueprint.post("/change")
 @recent_password.needed
 def change() -> ResponseReturnValue:
-    """Do what was shown, to exactly those accounts; where they have changed since, show them again."""
+    """Apply the change to exactly the accounts of the preview; if they have changed, preview again."""
     form = ChangePeopleForm(request.args)
     asked = _asked(form) if form.validate() else None
     if asked is None:
@@ -125,7 +125,7 @@ def change() -> ResponseReturnValue:
 
 
 def _approve(counts: Mapping[str, int]) -> ResponseReturnValue:
-    """Ask for the runs that were said to need approval, and lead to them."""
+    """Request the runs that the preview said need approval, and redirect to them."""
     lists = (portal().known_lists() or {}).values()
     found = expected_plans.approve_all(db.session(), lists, counts, actor=guards.actor(), now=portal().clock())
     for run_id in found:
@@ -146,7 +146,7 @@ def _done_text(change: Change, done: int) -> str:
 
 
 def _asked(form: ChangePeopleForm) -> Asked | None:
-    """Return what a form asks for, with its groups checked; None where those have errors, which the form says."""
+    """Return the change that a form describes, with its groups checked, or None if the form now shows an error."""
     asked = form.asked
     try:
         asked = asked._replace(groups=users.checked_groups(asked.groups))

@@ -1,4 +1,4 @@
-"""What the page of people takes from browsers: who is shown, in which order, and what to do with many of them."""
+"""Forms of the page of people: filters and bulk changes."""
 
 from datetime import UTC, date, datetime
 from typing import Any
@@ -35,7 +35,7 @@ CHANGE_WORDS = {
 
 
 def is_possible(change: Change) -> bool:
-    """Tell whether this portal can do something to many people: without mail it invites nobody."""
+    """Return whether this portal offers a bulk change: without mail there are no invitations."""
     return change is not Change.INVITE or portal().settings.mail is not None
 
 
@@ -46,7 +46,7 @@ _FIRST_DAY = date(1970, 1, 1)
 
 
 class PeopleFilterForm(QueryForm):
-    """Which people."""
+    """A filter of people."""
 
     q = SearchField(
         _("Name, username, address or member key"),
@@ -60,15 +60,15 @@ class PeopleFilterForm(QueryForm):
     since = DateField(_("Added on or after"), validators=[Optional()])
 
     def validate_since(self, field: Any) -> None:
-        """Refuse what no calendar of ours has. Raise ValidationError."""
+        """Raise ValidationError for a date that does not exist."""
         if field.errors:
-            field.raw_data = []  # no page repeats what is not a date
+            field.raw_data = []  # an invalid date is not shown again
         elif field.data and field.data < _FIRST_DAY:
             raise ValidationError(gettext("Enter a date after 1970."))
 
     @property
     def wanted(self) -> Wanted:
-        """Return what was asked for."""
+        """Return the filter that the form describes."""
         since = self.since.data
         zone = ZoneInfo(portal().settings.timezone)
         midnight = since and datetime(since.year, since.month, since.day, tzinfo=zone).astimezone(UTC)
@@ -81,7 +81,7 @@ class PeopleFilterForm(QueryForm):
 
     @property
     def query(self) -> dict[str, Any]:
-        """Return what was asked for as the query of a URL."""
+        """Return the form's values as the query of a URL."""
         return {name: value for name in ("q", "status", "group", "since") if (value := getattr(self, name).data)}
 
 
@@ -95,12 +95,12 @@ class PeopleForm(PeopleFilterForm):
 
     @property
     def order(self) -> str:
-        """Return what the page is sorted by, with a dash in front where it is the other way round."""
+        """Return the sort key, with a dash in front for descending order."""
         return self.sort.data or "name"
 
 
 class ExportPeopleForm(PeopleFilterForm):
-    """People as a file."""
+    """The download of people."""
 
     format = StringField(
         _("Format"),
@@ -110,7 +110,7 @@ class ExportPeopleForm(PeopleFilterForm):
 
 
 class ChangePeopleForm(PeopleFilterForm):
-    """What to do, and to whom: those who were picked, or all whom the filter finds."""
+    """A bulk change of the selected people, or of all who match the filter."""
 
     change = StringField(
         _("Bulk action"), validators=[InputRequired(), AnyOf([*Change], _("There is no such action."))]
@@ -120,34 +120,34 @@ class ChangePeopleForm(PeopleFilterForm):
     groups = StringField(_("Groups"), filters=[trimmed], validators=[Length(max=1000), is_readable])
 
     def validate_change(self, field: Any) -> None:
-        """Refuse what this portal cannot do. Raise ValidationError."""
+        """Raise ValidationError for a change that this portal does not offer."""
         if field.data in [*Change] and not is_possible(Change(field.data)):
             raise ValidationError(gettext("There is no such action."))
 
     def validate_user(self, field: Any) -> None:
-        """Refuse what is no number of an account. Raise ValidationError."""
+        """Raise ValidationError for a value that is no id of an account."""
         numbers = field.data or ()
         if len(numbers) > _MOST_PICKED or not all(_is_id(each) for each in numbers):
             raise ValidationError(gettext("This is not an account."))
 
     @property
     def is_for_all(self) -> bool:
-        """Tell whether it is for all whom the filter finds."""
+        """Return whether the change is for all who match the filter."""
         return bool(self.of.data == "all")
 
     @property
     def asked(self) -> Asked:
-        """Return what was asked for; the groups are not checked."""
+        """Return the change that the form describes, with unchecked groups."""
         wanted = self.wanted if self.is_for_all else Wanted(user_ids=tuple(sorted(set(map(int, self.user.data or ())))))
         return Asked(Change(self.change.data), wanted, tuple(self.group_names()))
 
     def group_names(self) -> list[str]:
-        """Return the groups, which semicolons separate."""
+        """Return the groups, split at semicolons."""
         return [part for part in (self.groups.data or "").split(";") if part.strip()]
 
     @property
     def carried(self) -> list[tuple[str, object]]:
-        """Return what the next page needs to know as well, the groups aside."""
+        """Return the values that the next page needs as well, except the groups."""
         picked = [] if self.is_for_all else [("user", each) for each in self.user.data or ()]
         return [("change", self.change.data), ("of", self.of.data or "selected"), *self.query.items(), *picked]
 
@@ -157,6 +157,6 @@ def _is_id(text: str) -> bool:
 
 
 class ConfirmChangeForm(PostedForm):
-    """The approval of what the preview showed."""
+    """The confirmation of a preview."""
 
     shown = HiddenField()

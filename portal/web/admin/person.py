@@ -1,4 +1,4 @@
-"""What superusers do for one person: invite them, take them off all lists, look up what happened."""
+"""One person, for superusers: invite them, take them off all lists, show their history."""
 
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -24,7 +24,7 @@ AT_ONCE = 50  # lines on a page
 
 @blueprint.get("/history")
 def history(user_id: int) -> ResponseReturnValue:
-    """Show what became of a person's addresses on the lists, the newest first."""
+    """Show the history of a person's addresses on the lists, newest first."""
     form, profile = PersonHistoryForm(request.args), profiles.by_id(db.session(), user_id)
     if not form.validate():
         abort(400)
@@ -41,7 +41,7 @@ def history(user_id: int) -> ResponseReturnValue:
 
 @blueprint.post("/invite")
 def invite(user_id: int) -> ResponseReturnValue:
-    """Ask for a mail with a link that logs the person in."""
+    """Request a mail with a link that logs the person in."""
     profile, form = profiles.by_id(db.session(), user_id), UserActionForm()
     if portal().settings.mail is None or not form.validate():
         abort(400)
@@ -61,7 +61,7 @@ def invite(user_id: int) -> ResponseReturnValue:
 
 @blueprint.get("/off-all-lists")
 def ask_to_take_off(user_id: int) -> ResponseReturnValue:
-    """Say which lists a person would be taken off, and ask for a reason."""
+    """Show the lists that a person would be taken off, and ask for a reason."""
     return _off_all_page(user_id, ReasonForm(None))
 
 
@@ -109,7 +109,7 @@ def _off_all_page(user_id: int, form: ReasonForm) -> str:
 
 
 def names_of_lists() -> dict[str, str]:
-    """Return the names of the lists by handle; none where the catalogue cannot be read."""
+    """Return the names of the lists by handle; none if the catalogue cannot be read."""
     catalogue = portal().readable_catalogue()
     return {} if catalogue is None else {handle: each.name for handle, each in catalogue.lists.items()}
 

@@ -1,4 +1,4 @@
-"""What is read of a list because a page asks: who is on it without an account, and how it delivers to a person."""
+"""Readings of a list on request: subscribers without an account, and how the list delivers to a person."""
 
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -20,7 +20,7 @@ AT_ONCE = 100  # addresses on a page
 
 @blueprint.get("/lists/<handle>/without-account")
 def without_account(handle: str) -> ResponseReturnValue:
-    """Show who is on a list without an account, as it was read within a day."""
+    """Show the subscribers without an account, as read within the last day."""
     mailing_list, form = portal().catalogue().get(handle), NumberedForm(request.args)
     if not form.validate():
         abort(400)
@@ -40,7 +40,7 @@ def without_account(handle: str) -> ResponseReturnValue:
 
 @blueprint.post("/lists/<handle>/without-account")
 def ask(handle: str) -> ResponseReturnValue:
-    """Have it read. Raise UnknownListError or PausedError."""
+    """Request a reading. Raise UnknownListError or PausedError."""
     mailing_list = portal().catalogue().get(handle)
     mailing_list.require_running()
     readings.ask_who_has_no_account(db.session(), handle, now=portal().clock())
@@ -50,7 +50,7 @@ def ask(handle: str) -> ResponseReturnValue:
 
 @blueprint.post(f"/users/<int(max={MAX_ID}):user_id>/ask-lists")
 def ask_about(user_id: int) -> ResponseReturnValue:
-    """Have the lists asked how they deliver to a person."""
+    """Request readings of how the lists deliver to a person."""
     if not TokenForm().validate():
         abort(400)
     held = [each.id for each in addresses.held(db.session(), user_id)]

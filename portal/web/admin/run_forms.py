@@ -1,4 +1,4 @@
-"""What superusers may ask about runs, and for, and its bounds."""
+"""Forms of the pages of runs: filters, and the request of a run."""
 
 from wtforms import IntegerField, StringField
 from wtforms.validators import AnyOf, InputRequired, NumberRange, Optional, Regexp
@@ -30,14 +30,14 @@ _is_handle = Regexp(rf"{HANDLE.pattern}\Z")
 
 
 class RunsForm(QueryForm):
-    """Which runs to show."""
+    """A filter of runs."""
 
     handle = StringField(filters=[trimmed], validators=[Optional(), _is_handle])
     before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
 
 
 class RunLinesForm(QueryForm):
-    """Which lines of a run to show."""
+    """A filter of the lines of a run."""
 
     action = StringField(filters=[trimmed], validators=[Optional(), AnyOf(ACTIONS)])
     result = StringField(filters=[trimmed], validators=[Optional(), AnyOf(RESULTS)])
@@ -46,18 +46,18 @@ class RunLinesForm(QueryForm):
 
     @property
     def query(self) -> dict[str, str]:
-        """Return the filter as it stands in a URL."""
+        """Return the filter as the query of a URL."""
         return {name: value for name in ("action", "result") if (value := self[name].data)}
 
 
 class AskForm(PostedForm):
-    """What is asked for, of which list; the plan, where it is that one that is to be applied."""
+    """A request of a run: the list, the kind, and the plan if a plan is to be applied."""
 
     handle = StringField(validators=[InputRequired(), _is_handle])
     kind = StringField(validators=[InputRequired(), AnyOf([RunKind.SHOW.value, RunKind.SYNC.value])])
     plan_id = StringField(filters=[trimmed], validators=[Optional(), Regexp(r"[0-9a-f]{16}\Z")])
 
     def validate(self, extra_validators: object = None) -> bool:
-        """Tell whether it makes sense: where a plan is only to be shown, none is named."""
+        """Return whether the request makes sense: one that only shows a plan names none."""
         is_applied = self.kind.data == RunKind.SYNC
         return bool(super().validate(extra_validators)) and (is_applied or not self.plan_id.data)

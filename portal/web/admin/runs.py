@@ -1,4 +1,4 @@
-"""Runs, for superusers: which there were, one of them line by line, and asking for one, which a command carries out."""
+"""Runs, for superusers: list them, show one line by line, and request one, which a command carries out."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -21,12 +21,12 @@ blueprint = Blueprint("runs", __name__, url_prefix="/runs")
 
 AT_ONCE = 50  # runs on a page
 LINES_AT_ONCE = 100
-REFRESHED_AFTER = 10  # seconds, of a page of a run under way; the page says how to stop it
+REFRESHED_AFTER = 10  # seconds, for the page of a run under way, which has a link to stop it
 
 
 @blueprint.get("")
 def index() -> ResponseReturnValue:
-    """Show the last runs, of all lists or of one, and lead to older ones."""
+    """Show runs of all lists or of one, newest first."""
     form = RunsForm(request.args)
     if not form.validate():
         abort(400)
@@ -45,9 +45,9 @@ def index() -> ResponseReturnValue:
 
 @blueprint.post("")
 def ask() -> ResponseReturnValue:
-    """Ask for a run, and lead to its page. Raise DisabledError, UnknownListError or PausedError."""
+    """Request a run and redirect to its page. Raise DisabledError, UnknownListError or PausedError."""
     form = AskForm()
-    if not form.validate():  # nothing that the pages offer is invalid
+    if not form.validate():  # the pages offer nothing invalid
         abort(400)
     mailing_list = portal().catalogue().get(form.handle.data)
     mailing_list.require_running()
@@ -66,7 +66,7 @@ def ask() -> ResponseReturnValue:
 
 @blueprint.get(f"/<int(max={MAX_ID}):run_id>")
 def show(run_id: int) -> ResponseReturnValue:
-    """Show one run, what to do next, and its lines: all, or those that a filter in the URL lets through."""
+    """Show one run, what to do next, and its lines that match the filter."""
     form = RunLinesForm(request.args)
     if not form.validate():
         abort(400)
@@ -91,7 +91,7 @@ def show(run_id: int) -> ResponseReturnValue:
 
 
 def _names_of_lists() -> Mapping[str, str]:
-    """Return the names of the lists that can be synced, by handle; none where the catalogue is off or invalid."""
+    """Return the names of the lists that can be synced, by handle; none if the catalogue is disabled or invalid."""
     catalogue = portal().readable_catalogue()
     if catalogue is None or not catalogue.enabled:
         return {}
@@ -99,7 +99,7 @@ def _names_of_lists() -> Mapping[str, str]:
 
 
 def duration_text(duration: timedelta) -> str:
-    """Return a duration as people say it, by its two largest units."""
+    """Return a duration in its two largest units."""
     seconds = round(duration.total_seconds())
     if seconds < 1:
         return gettext("less than a second")

@@ -1,4 +1,4 @@
-"""Search, for superusers: a person or an address on all lists, and why it is on them or not."""
+"""Search, for superusers: find a person or an address, and answer why it is on each list or not."""
 
 from collections.abc import Iterable
 
@@ -15,14 +15,14 @@ from portal.web.admin.user_forms import SearchForm
 
 blueprint = Blueprint("search", __name__, url_prefix="/search")
 
-AT_ONCE = 50  # addresses found by a part of them
+AT_ONCE = 50  # addresses that match a part
 
 
 @blueprint.get("")
 def index() -> ResponseReturnValue:
-    """Lead to the person whose address, username or name it is; a part of one leads to those that it fits.
+    """Redirect to the person with that address, username or name, or list all whom a part of one matches.
 
-    For an address that nobody holds, or several people, answer why it is on each list or not.
+    For an address without a holder, or with several, answer why it is on each list or not.
     """
     form = SearchForm(request.args)
     if not form.validate():
@@ -45,7 +45,7 @@ def index() -> ResponseReturnValue:
 
 
 def _meant(text: str, matches: Iterable[Match]) -> int | None:
-    """Return the one person whose whole username, name or address a text is."""
+    """Return the only person whose complete username, name or address is the text."""
     key = search_key(text)
     wholes = ((each.user_id, (each.username, each.name, each.spelling)) for each in matches if each.user_id is not None)
     found = {user_id for user_id, texts in wholes if key in {search_key(each or "") for each in texts}}
@@ -53,7 +53,7 @@ def _meant(text: str, matches: Iterable[Match]) -> int | None:
 
 
 def _addresses(text: str) -> tuple[str, ...]:
-    """Return an address, or those of a user, where the text is one or the name of the other."""
+    """Return the address, or the addresses of the user, that a text names."""
     try:
         return profiles.addresses_of(db.session(), text)
     except BadInputError:
@@ -61,7 +61,7 @@ def _addresses(text: str) -> tuple[str, ...]:
 
 
 def _answers(address: str) -> list[tuple[str, why.Explanation]]:
-    """Return what is known of an address on the lists that its holders may see, or that it is on, by their names."""
+    """Return the answers for an address, by name of list, for lists that its holders may see or that it is on."""
     catalogue = portal().readable_catalogue()
     if catalogue is None or not catalogue.enabled:
         return []

@@ -1,4 +1,4 @@
-"""The addresses of an account, for superusers: given, taken away, and the main one among them."""
+"""The addresses of an account, for superusers: add and remove them, and choose the main one."""
 
 from contextlib import suppress
 
@@ -21,13 +21,13 @@ from portal.web.template_filters import listed, sentence
 
 blueprint = Blueprint("user_addresses", __name__, url_prefix=f"/users/<int(max={MAX_ID}):user_id>/addresses")
 
-_AT_ONCE = 50  # changes of an account that somebody else made meanwhile
+_AT_ONCE = 50  # changes by others to show after a conflict
 
 
 @blueprint.route("/new", methods=["GET", "POST"])
 @recent_password.needed
 def new(user_id: int) -> ResponseReturnValue:
-    """Give an account a further address; one that another account uses, only if the person says so."""
+    """Add an address to an account; one that another account holds needs confirmation."""
     profile, form = profiles.by_id(db.session(), user_id), NewAddressForm()
     if not form.validate_on_submit():
         return _new_page(user_id, form), 422 if form.errors else 200
@@ -70,14 +70,14 @@ _ONE = f"/<int(max={MAX_ID}):address_id>/<any(main, remove):act>"
 
 @blueprint.get(_ONE)
 def ask_to_change(user_id: int, address_id: int, act: str) -> ResponseReturnValue:
-    """Say what another main address, or the end of an address, does, and ask whether to."""
+    """Explain what a new main address, or the removal of an address, does, and ask for confirmation."""
     return _action_page(user_id, _address(user_id, address_id), UserActionForm(None), act=act)
 
 
 @blueprint.post(_ONE)
 @recent_password.needed
 def change(user_id: int, address_id: int, act: str) -> ResponseReturnValue:
-    """Make an address the main one, or take it away."""
+    """Make an address the main one, or remove it."""
     address, form = _address(user_id, address_id), UserActionForm()
     do, own = address_changes.make_main if act == "main" else address_changes.remove, before_change(user_id)
     try:
@@ -92,7 +92,7 @@ def change(user_id: int, address_id: int, act: str) -> ResponseReturnValue:
         )
     except (StaleFormError, ChangedMeanwhileError) as error:
         return _action_page(user_id, address, form, act=act), fault_of(error).status
-    except BadInputError as error:  # the main address stays
+    except BadInputError as error:  # the main address cannot be removed
         flash(sentence(error), "bad")
     else:
         after_change(own)
@@ -115,7 +115,7 @@ def send_to_main(user_id: int) -> ResponseReturnValue:
         )
     except (StaleFormError, ChangedMeanwhileError):
         flash(gettext("This page was out of date, and nothing was done. Check again."), "bad")
-    except BadInputError as error:  # deactivated, or the main address is a list's
+    except BadInputError as error:  # the account is deactivated, or its main address is that of a list
         flash(sentence(error), "bad")
     else:
         flash(ngettext("%(count)s list is changed.", "%(count)s lists are changed.", count, count=count), "good")
@@ -127,7 +127,7 @@ def _to_person(user_id: int) -> ResponseReturnValue:
 
 
 def _address(user_id: int, address_id: int) -> HeldAddress:
-    """Return an address that an account holds; any other is not found."""
+    """Return an address that an account holds, or abort with 404."""
     found = [each for each in addresses.held(db.session(), user_id) if each.id == address_id]
     if not found:
         abort(404)

@@ -1,4 +1,4 @@
-"""What superusers may post about accounts, and its bounds."""
+"""Forms of the pages of accounts, search and API keys."""
 
 from wtforms import BooleanField, HiddenField, IntegerField, StringField
 from wtforms.validators import InputRequired, Length, NumberRange, Optional
@@ -9,26 +9,26 @@ from portal.web.forms import MAX_ID, PostedForm, QueryForm, is_readable, trimmed
 
 
 class AccountHistoryForm(QueryForm):
-    """Whose changes to show, and from which on."""
+    """A filter of the history of accounts."""
 
     user = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
     before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
 
 
 class PersonHistoryForm(QueryForm):
-    """From which line of a person's history on."""
+    """The part of a person's history to show."""
 
     before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
 
 
 class SearchForm(QueryForm):
-    """A part of an address or of a name."""
+    """An address or a name, or a part of one."""
 
     q = StringField(_("Address, name or username"), filters=[trimmed], validators=[Length(max=254), is_readable])
 
 
 class UserForm(PostedForm):
-    """What can be changed of an account."""
+    """The fields of an account that superusers can change."""
 
     name = StringField(_("Name"), filters=[trimmed], validators=[Length(max=120), is_readable])
     email = StringField(
@@ -39,19 +39,19 @@ class UserForm(PostedForm):
     groups = StringField(_("Groups"), filters=[trimmed], validators=[Length(max=1000), is_readable])
 
     def group_names(self) -> list[str]:
-        """Return the groups, which semicolons separate."""
+        """Return the groups, split at semicolons."""
         return [part for part in (self.groups.data or "").split(";") if part.strip()]
 
 
 class EditUserForm(UserForm):
-    """What can be changed of an account, and what it was when the page was shown."""
+    """The fields of an account that superusers can change, and their values when the page was shown."""
 
     shown = HiddenField()
     shared = BooleanField(_("Save anyway: they share the mailbox and its subscriptions"))
 
 
 class NewAddressForm(PostedForm):
-    """A further address of an account."""
+    """An address to add to an account."""
 
     email = StringField(
         _("E-mail address"),
@@ -62,13 +62,13 @@ class NewAddressForm(PostedForm):
 
 
 class UserActionForm(PostedForm):
-    """The approval of what a page asks about an account, which it had shown."""
+    """The confirmation of a change, with the state of the account that the page showed."""
 
     shown = HiddenField()
 
 
 class NewUserForm(UserForm):
-    """An account to be made."""
+    """An account to create."""
 
     username = StringField(
         _("Username"),
@@ -80,19 +80,19 @@ class NewUserForm(UserForm):
 
 
 class DeleteUserForm(UserActionForm):
-    """The approval of a deletion."""
+    """The confirmation of a deletion."""
 
     erase = BooleanField(_("Forget the address as well, once it is on no list"))
 
 
 class RevokeKeyForm(PostedForm):
-    """The key that the page had shown."""
+    """The key to revoke."""
 
     shown = HiddenField()
 
 
 class NewKeyForm(PostedForm):
-    """A key to the API to be made."""
+    """An API key to create."""
 
     label = StringField(
         _("What it is for"),

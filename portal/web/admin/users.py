@@ -1,4 +1,4 @@
-"""Accounts, for superusers: made, changed, deactivated and deleted."""
+"""Accounts, for superusers: create, change, deactivate and delete them."""
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -39,12 +39,12 @@ blueprint = Blueprint("users", __name__, url_prefix="/users")
 
 _USER = f"/<int(max={MAX_ID}):user_id>"
 AT_ONCE = 50  # accounts on a page
-LATEST = 8  # lines of history on the page of a person
+LATEST = 8  # lines of history on a person's page
 
 
 @blueprint.get("/history")
 def history() -> ResponseReturnValue:
-    """Show who made, changed and deleted which account, the newest first."""
+    """Show who created, changed and deleted which account, newest first."""
     form = AccountHistoryForm(request.args)
     if not form.validate():
         abort(400)
@@ -61,7 +61,7 @@ def history() -> ResponseReturnValue:
 @blueprint.route("/new", methods=["GET", "POST"])
 @recent_password.needed
 def new() -> ResponseReturnValue:
-    """Make an account; its random password is shown this once."""
+    """Create an account and show its random password once."""
     form = NewUserForm()
     if not form.validate_on_submit() or not _is_acceptable(form):
         return render_template("admin/users/new.html", form=form, is_shared=False), 422 if form.errors else 200
@@ -85,7 +85,7 @@ def new() -> ResponseReturnValue:
             rounds=portal().settings.bcrypt_rounds,
             lists=portal().known_lists(),
         )
-    except BadInputError as error:  # the name is taken, or is none
+    except BadInputError as error:  # the username is taken or invalid
         form.username.errors.append(sentence(error))
         return render_template("admin/users/new.html", form=form, is_shared=bool(holders)), fault_of(error).status
     return _to_password(user_id, made)
@@ -93,14 +93,14 @@ def new() -> ResponseReturnValue:
 
 @blueprint.get(_USER)
 def show(user_id: int) -> ResponseReturnValue:
-    """Show an account, what it is on, and what can be done about it."""
+    """Show an account, its lists, and the possible actions."""
     profile = _profile(user_id)
     return _page(profile, _filled(profile))
 
 
 @blueprint.post(_USER)
 def edit(user_id: int) -> ResponseReturnValue:
-    """Change what the person changed of name, main address and groups of an account."""
+    """Save the fields of an account that were changed in the form."""
     profile = _profile(user_id)
     form = EditUserForm()
     try:
@@ -137,7 +137,7 @@ def edit(user_id: int) -> ResponseReturnValue:
 
 
 def _filled(profile: Profile) -> EditUserForm:
-    """Return the form of what an account is now."""
+    """Return the form with the current values of an account."""
     details = profile.details
     return EditUserForm(
         None,
@@ -149,7 +149,7 @@ def _filled(profile: Profile) -> EditUserForm:
 
 
 def _conflict_page(user_id: int, posted: EditUserForm, stale: Collection[str]) -> str:
-    """Show what is stored, but in each stale field what the person typed, with what somebody else made of it."""
+    """Show the stored values; a stale field keeps what was typed, with the value that somebody else has saved."""
     profile = _profile(user_id)
     form = _filled(profile)
     for name in stale:
@@ -165,7 +165,7 @@ def _conflict_page(user_id: int, posted: EditUserForm, stale: Collection[str]) -
     return _page(profile, form)
 
 
-# What one button does to an account as it was at a change, what is said afterwards, and where the lists are known.
+# For each action: the service call, the message afterwards, and whether it needs the lists.
 _ACTIONS: dict[str, tuple[Callable[[str, int], object], LazyText, LazyText | None]] = {
     "activate": (
         lambda name, as_of: users.activate(
@@ -199,21 +199,21 @@ _CHANGE = _USER + "/<any(activate, deactivate, grant, revoke):act>"
 
 @blueprint.get(_CHANGE)
 def ask_to_change(user_id: int, act: str) -> ResponseReturnValue:
-    """Say what activating or deactivating an account, or giving or taking the role, does, and ask whether to."""
+    """Explain what an action on an account does, and ask for confirmation."""
     return _action_page(user_id, UserActionForm(None), act=act)
 
 
 @blueprint.post(_CHANGE)
 @recent_password.needed
 def change(user_id: int, act: str) -> ResponseReturnValue:
-    """Activate or deactivate an account, give or take the role."""
+    """Activate or deactivate an account, or grant or revoke the superuser role."""
     profile, form = _profile(user_id), UserActionForm()
     carry_out, words, about_lists = _ACTIONS[act]
     try:
         carry_out(profile.username, _seen(user_id, form))
     except (StaleFormError, ChangedMeanwhileError) as error:
         return _action_page(user_id, form, act=act), fault_of(error).status
-    except BadInputError as error:  # the last superuser stays
+    except BadInputError as error:  # the last superuser cannot be removed
         flash(sentence(error), "bad")
     else:
         sentences = [str(words) % {"username": profile.username}]
@@ -221,13 +221,13 @@ def change(user_id: int, act: str) -> ResponseReturnValue:
             sentences.append(str(about_lists))
         flash(" ".join(sentences), "good")
         if act == "revoke" and user_id == guards.member().id:
-            return redirect(url_for("subscriptions.show"), 303)  # the pages of superusers are closed to them now
+            return redirect(url_for("subscriptions.show"), 303)  # they may no longer see superusers' pages
     return redirect(url_for("admin.users.show", user_id=user_id), 303)
 
 
 @blueprint.get(_USER + "/password")
 def ask_to_reset_password(user_id: int) -> ResponseReturnValue:
-    """Say what a random password does, and ask whether to; people change their own on the page of their account."""
+    """Explain what a random password does, and ask for confirmation; users change their own on their account page."""
     if user_id == guards.member().id:
         return _to_own_password()
     return _action_page(user_id, UserActionForm(None), act="password")
@@ -236,9 +236,9 @@ def ask_to_reset_password(user_id: int) -> ResponseReturnValue:
 @blueprint.post(_USER + "/password")
 @recent_password.needed
 def reset_password(user_id: int) -> ResponseReturnValue:
-    """Give an account a random password, and lead to the page that shows it; all log-ins of the account end.
+    """Give an account a random password, end its log-ins, and redirect to the page that shows the password.
 
-    Not the own one: the log-in that would be shown it ends as well.
+    Not for one's own account, because the log-in that would see the password ends as well.
     """
     if user_id == guards.member().id:
         return _to_own_password()
@@ -269,7 +269,7 @@ def _to_password(user_id: int, made: shown_once.Made) -> ResponseReturnValue:
 
 @blueprint.get(_USER + "/new-password")
 def show_password(user_id: int) -> ResponseReturnValue:
-    """Show the password that was just made, this once."""
+    """Show the password that was just generated, once."""
     bits = shown_once.take(f"new-password {user_id}")
     if bits is None:
         flash(gettext("The password was shown once. If it is lost, set another one."))
@@ -281,7 +281,7 @@ def show_password(user_id: int) -> ResponseReturnValue:
 @blueprint.route(_USER + "/delete", methods=["GET", "POST"])
 @recent_password.needed
 def delete(user_id: int) -> ResponseReturnValue:
-    """Say what a deletion will do, ask, and delete."""
+    """Explain what a deletion does, ask for confirmation, and delete."""
     profile = _profile(user_id)
     form = DeleteUserForm()
     if form.validate_on_submit():
@@ -307,13 +307,13 @@ def delete(user_id: int) -> ResponseReturnValue:
 
 
 def _seen(user_id: int, form: UserActionForm) -> int:
-    """Return the last change of an account that a page knew of. Raise StaleFormError."""
+    """Return the id of the last change of the account that the page knew. Raise StaleFormError."""
     number: int = shown.read(f"account-actions {user_id}", form.shown.data)
     return number
 
 
 def _action_page(user_id: int, form: UserActionForm, *, act: str) -> str:
-    """Ask, and say what somebody else changed since the page was shown, where it was shown before."""
+    """Ask for confirmation; if the page was shown before, name the changes that others have made since."""
     last, profile = account_log.last_change(db.session(), user_id), _profile(user_id)
     meanwhile: tuple[account_log.AccountLine, ...] = ()
     if form.is_submitted():
@@ -362,7 +362,7 @@ def _profile(user_id: int) -> Profile:
 
 
 def _others_holding(profile: Profile, address: Checked) -> Sequence[str]:
-    """Return who holds an address that an account does not hold yet."""
+    """Return the holders of an address that the account does not hold yet."""
     if address.canonical in map(canonical, profile.addresses):
         return ()
     return addresses.holders(db.session(), address)
@@ -377,7 +377,7 @@ def _checked(email: str) -> Checked:
 
 
 def _is_acceptable(form: UserForm) -> bool:
-    """Check a form by the rules of what is stored, and put each complaint beside its field."""
+    """Validate a form by the rules of the services, and add errors to its fields."""
     checks: list[tuple[Field, Callable[[], object]]] = [
         (form.email, lambda: _checked(form.email.data)),
         (form.name, lambda: users.checked_name(form.name.data or "")),

@@ -1,4 +1,4 @@
-"""The HTTP API, all below /api/v1: a call that registers here needs a key."""
+"""The HTTP API below /api/v1. Every call that is registered here needs a key."""
 
 from flask import Blueprint
 
@@ -7,5 +7,5 @@ from portal.web.guards import csrf
 
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 for each in (calls,):
-    csrf.exempt(each.blueprint)  # no cookie counts here, so no other site can make a browser call it
+    csrf.exempt(each.blueprint)  # the API ignores cookies, so no other site can make a browser call it
     blueprint.register_blueprint(each.blueprint)

@@ -1,4 +1,4 @@
-"""What a call of the API carries in its body: a roster, or list passwords, read as it comes."""
+"""Request bodies of the API: rosters, members and list passwords, read as a stream."""
 
 import re
 from collections.abc import Iterator
@@ -20,20 +20,20 @@ CSV = "text/csv"
 FIELD = "addresses"
 _CHARSETS = {"utf-8", "utf8", "us-ascii", "ascii"}
 _BLOCK = 65_536  # bytes
-_LONGEST = 4_096  # bytes of a line that can still be an address
-_END = re.compile(rb"(&|\n|%0[aA])")  # of a line of a form, as it is sent: the line ends are encoded as a rule
+_LONGEST = 4_096  # bytes; a longer line cannot be an address
+_END = re.compile(rb"(&|\n|%0[aA])")  # ends of lines in a form, usually percent-encoded
 
 
 def roster(*, skip_invalid: bool) -> RosterText:
-    """Return a roster in any of the forms in which it may come.
+    """Return the lines of a roster in any of the accepted content types.
 
-    It is read while it is used, so that a large roster takes little memory; JSON alone is read at once. What is
-    over the limit raises RequestEntityTooLarge, before anything is read where the caller says how large it is.
+    The body is read while it is used, so that a large roster takes little memory; only JSON is read at once. A body
+    over the limit raises RequestEntityTooLarge, before it is read if its Content-Length says so.
     """
     stream = _stream()
     kind = _kind(FORM, PLAIN, JSON)
     if kind == JSON:
-        # In blocks: Werkzeug ends a reading of it all at the limit, and does not say so.
+        # In blocks: read() of everything stops silently at the limit.
         return RosterText(_of_json(b"".join(iter(partial(stream.read, _BLOCK), b""))), skip_invalid=skip_invalid)
     if kind == FORM:
         return RosterText(_of_form(stream), skip_invalid=skip_invalid)
@@ -41,7 +41,7 @@ def roster(*, skip_invalid: bool) -> RosterText:
 
 
 def members() -> bytes:
-    """Return a file of members, in whatever encoding it is. Raise BadInputError where it may have been cut off."""
+    """Return a file of members in its own encoding. Raise BadInputError if it may have been truncated."""
     if request.mimetype != CSV:
         raise UnsupportedMediaType(f"send the file as {CSV}")
     stream = _stream()
@@ -52,7 +52,7 @@ def members() -> bytes:
 
 
 class PasswordLines:
-    """Lines ``address TAB password``, counting those that are none."""
+    """Lines ``address TAB password``; counts the invalid ones."""
 
     def __init__(self) -> None:
         _kind(PLAIN)
@@ -73,13 +73,13 @@ class PasswordLines:
 
 
 def _stream() -> BinaryIO:
-    """Return the body, whatever other requests may carry; it ends in an error where more comes than is allowed."""
+    """Return the body as a stream that raises an error when it exceeds the limit."""
     request.max_content_length = portal().settings.max_roster
     return cast(BinaryIO, BufferedReader(cast(Any, request.stream), _BLOCK))
 
 
 def _kind(*allowed: str) -> str:
-    """Return the type of the body. Raise UnsupportedMediaType."""
+    """Return the content type of the body. Raise UnsupportedMediaType."""
     charset = request.mimetype_params.get("charset", "utf-8").lower()
     if request.mimetype not in allowed or charset not in _CHARSETS:
         raise UnsupportedMediaType(f"send UTF-8, as one of these types: {', '.join(allowed)}")
@@ -111,13 +111,13 @@ def _of_form(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _pieces(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Yield a form in pieces, each with what ended it. Of a piece that is too long for an address a part will do."""
+    """Yield a form in pieces, each with its terminator. A piece too long for an address is truncated."""
     rest = b""
     while block := stream.read(_BLOCK):
         *whole, rest = _END.split(rest + block)
         yield from zip(whole[::2], whole[1::2], strict=True)
         if len(rest) > _BLOCK:
-            rest = rest[:_LONGEST] + rest[-2:]  # the end of a line may be cut by that of the block
+            rest = rest[:_LONGEST] + rest[-2:]  # the terminator may be split between two blocks
     yield rest, b"&"
 
 

@@ -1,4 +1,4 @@
-"""The API: for each command that scripts need a call, which asks the same service and answers alike."""
+"""The calls of the API. Each uses the same service as a command and returns the same answer."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
@@ -33,20 +33,20 @@ from portal.web.api.parameters import (
 
 blueprint = Blueprint("calls", __name__)
 
-_IN_MEMORY = 1024**2  # bytes of an answer; what is larger waits in a file that has no name
+_IN_MEMORY = 1024**2  # bytes of an answer; a larger one is written to an unnamed file
 _BLOCK = 65_536  # bytes sent at once
 
 
 @blueprint.get("/lists")
 def lists() -> Response:
-    """Answer with the catalogue, and with how many are subscribed to each list."""
+    """Return the catalogue with the number of subscribed addresses of each list."""
     asked(Query)
     return _json(list_reports.catalogue(db.session(), portal().catalogue(), now=portal().clock()))
 
 
 @blueprint.post("/lists/<handle>/init")
 def init(handle: str) -> Response:
-    """Take a roster in: as a list-init, or as the beginning or the end of a planned run."""
+    """Read a roster for a list-init, or to begin or end a planned run."""
     query = asked(InitQuery)
     steps = [name for name in ("plan", "confirm", "abandon") if query.is_set(name)]
     if len(steps) > 1:
@@ -70,13 +70,13 @@ def init(handle: str) -> Response:
 
 @blueprint.get("/lists/<handle>/subscribed")
 def subscribed(handle: str) -> Response:
-    """Answer with the addresses that should be on the list."""
+    """Return the addresses that should be on the list."""
     return _export(handle, Action.ADD)
 
 
 @blueprint.get("/lists/<handle>/unsubscribed")
 def unsubscribed(handle: str) -> Response:
-    """Answer with the addresses that should not be on the list."""
+    """Return the addresses that should not be on the list."""
     return _export(handle, Action.REMOVE)
 
 
@@ -95,7 +95,7 @@ def _export(handle: str, action: Action) -> Response:
 
 @blueprint.get("/lists/<handle>/passwords")
 def passwords(handle: str) -> Response:
-    """Answer with the list passwords that are to be set."""
+    """Return the list passwords to set."""
     query = asked(PasswordsQuery)
     mailing_list = _with_passwords(handle)
     pairs = list_passwords.pending(
@@ -108,7 +108,7 @@ def passwords(handle: str) -> Response:
 
 @blueprint.post("/lists/<handle>/passwords")
 def confirm_passwords(handle: str) -> Response:
-    """Mark list passwords as set, given the lines that were."""
+    """Mark the list passwords of the posted lines as set."""
     query = asked(FormatQuery)
     mailing_list = _with_passwords(handle)
     lines = bodies.PasswordLines()
@@ -125,7 +125,7 @@ def _with_passwords(handle: str) -> MailingList:
 
 @blueprint.get("/lists/<handle>/report")
 def report(handle: str) -> Response:
-    """Answer with how many addresses are in which state, and with the last run."""
+    """Return the number of addresses in each state, and the last run."""
     asked(Query)
     catalogue = portal().catalogue()
     handles = [catalogue.get(handle).handle]
@@ -135,7 +135,7 @@ def report(handle: str) -> Response:
 
 @blueprint.get("/runs")
 def runs() -> Response:
-    """Answer with the last runs, the newest first."""
+    """Return the last runs, newest first."""
     query = asked(RunsQuery)
     catalogue = portal().catalogue()
     catalogue.require_enabled()
@@ -145,7 +145,7 @@ def runs() -> Response:
 
 @blueprint.post("/members")
 def members() -> Response:
-    """Make, link and change accounts as a file of today's members says."""
+    """Create, link and change accounts according to a file of today's members."""
     query = asked(MembersQuery)
     if query.accept and query.is_set("dry_run"):
         abort(400, "dry_run changes nothing, and accept approves a plan: give one of them")
@@ -167,13 +167,13 @@ def members() -> Response:
 
 @blueprint.get("/openapi.json")
 def document() -> Response:
-    """Answer with the description of all this, which is the same for everybody."""
+    """Return the OpenAPI document, which is public."""
     asked(Query)
     return _json(openapi.document(request.script_root))
 
 
 def _form(wanted: str | None, *, otherwise: str) -> str:
-    """Return how to answer: as the query says, else as the header Accept does, else as the call does by itself."""
+    """Return the format of the answer: from the query, else the Accept header, else the default of the call."""
     if wanted:
         return wanted
     types = {"text": bodies.PLAIN, "json": bodies.JSON}
@@ -187,7 +187,7 @@ def _json(value: object) -> Response:
 
 
 def _answer_counts(counts: Mapping[str, int | str], wanted: str | None) -> Response:
-    """Answer with counts as the command prints them."""
+    """Return counts as the command prints them."""
     if _form(wanted, otherwise="json") == "json":
         return _json(dict(counts))
     return Response("".join(f"{name}: {count}\n" for name, count in counts.items()), mimetype=bodies.PLAIN)
@@ -202,10 +202,10 @@ def _as_array(texts: Iterable[str]) -> Iterator[bytes]:
 
 
 def _whole(pieces: Iterable[bytes], mimetype: str) -> Response:
-    """Answer with all of something large, in little memory, and say how long it is.
+    """Return a large answer in little memory, with its Content-Length.
 
-    It is written down before a byte is sent: no transaction is open while a slow caller reads, what fails is an error
-    and not the end of a list, and a caller who is cut off can tell.
+    It is written to a temporary file first: no transaction stays open while a slow client reads, a failure becomes an
+    error response instead of a truncated list, and the client can detect a truncated response.
     """
     file: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - the response closes it
     try:
@@ -217,7 +217,7 @@ def _whole(pieces: Iterable[bytes], mimetype: str) -> Response:
         raise
     response = Response(_read(file), mimetype=mimetype)
     response.content_length = length
-    if request.method == "HEAD":  # nobody is going to read it
+    if request.method == "HEAD":  # the body is not sent
         file.close()
     return response
 

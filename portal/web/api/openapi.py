@@ -1,4 +1,4 @@
-"""The document that describes the API, made of what the API itself checks and answers with."""
+"""The OpenAPI document, generated from the types that the API validates and returns."""
 
 from datetime import datetime
 from functools import cache
@@ -61,7 +61,7 @@ _TEXT_COUNTS = {"type": "string", "description": "The same counts, as `name: cou
 
 
 class Call(NamedTuple):
-    """One call. ``answers`` maps a type of content to its schema; ``errors`` are those beside what is always there."""
+    """One call. ``answers`` maps content types to schemas; ``errors`` are statuses beyond those of every call."""
 
     summary: str
     answers: dict[str, Any]
@@ -104,7 +104,7 @@ _PASSWORDS = {"type": "string", "description": "One address, a tab and its passw
 
 
 def _imported() -> dict[str, Any]:
-    """Return the schema of what an import of members does or did."""
+    """Return the schema of the report of an import of members."""
     counts = _counts_schema("rows", "unchanged", *runs.COUNTS.values())
     return {
         "type": "object",
@@ -124,7 +124,7 @@ def _imported() -> dict[str, Any]:
 
 @cache
 def calls() -> dict[tuple[str, str], Call]:
-    """Return every call by its path below /api/v1 and its method."""
+    """Return all calls by path below /api/v1 and method."""
     return {
         ("/lists", "get"): Call("Get the lists of the catalogue, with counts", {JSON: _array(CatalogueLine)}),
         ("/lists/{handle}/init", "post"): Call(
@@ -167,7 +167,7 @@ def calls() -> dict[tuple[str, str], Call]:
 
 @cache
 def document(below: str = "") -> dict[str, Any]:
-    """Return the document, in OpenAPI 3.1, of a portal ``below`` a path of its host."""
+    """Return the OpenAPI 3.1 document; ``below`` is the path of the portal on its host."""
     paths: dict[str, dict[str, Any]] = {}
     for (path, method), call in calls().items():
         paths.setdefault(path, {})[method] = _operation(path, call)
@@ -242,13 +242,13 @@ def _parameters(query: type[Query]) -> list[dict[str, Any]]:
 
 
 def _parameter(name: str, found: dict[str, Any]) -> dict[str, Any]:
-    found = dict(found.get("anyOf", [found])[0])  # what may be left out may not be null
+    found = dict(found.get("anyOf", [found])[0])  # an optional parameter is never null
     description = found.pop("description")
     return {"name": name, "in": "query", "required": False, "description": description, "schema": found}
 
 
 def schema(kind: Any) -> dict[str, Any]:
-    """Return the schema of a type of answer, as ``plain`` turns it into JSON."""
+    """Return the JSON schema of a type, as ``plain`` converts it."""
     if kind in _PRIMITIVES:
         return _PRIMITIVES[kind]
     if get_origin(kind) in {Union, UnionType}:

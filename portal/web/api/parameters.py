@@ -1,4 +1,4 @@
-"""What the queries of the API may hold: each name, its values, and what it means, for checks and document alike."""
+"""Query parameters of the API, for validation and for the OpenAPI document."""
 
 from typing import Annotated, Literal, TypeVar
 
@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from portal.domain.address import printable
 from portal.domain.mailinglist import HANDLE
 
-MAX_ID = 2**31 - 1  # what every database takes for a key
+MAX_ID = 2**31 - 1  # the largest id that every database accepts
 _YES = {"1", "true"}
 _HANDLE = f"^{HANDLE.pattern}$"
 
@@ -22,12 +22,12 @@ class Query(Struct, frozen=True, forbid_unknown_fields=True):
     """No parameter at all."""
 
     def is_set(self, name: str) -> bool:
-        """Tell whether a flag was given, and as yes."""
+        """Return whether a flag is set."""
         return getattr(self, name) in _YES
 
 
 class InitQuery(Query, frozen=True):
-    """What a roster is for, as the options of ``list-init``."""
+    """The parameters of init, like the options of ``list-init``."""
 
     plan: Annotated[Flag, Meta(description="1: begin a planned run, and change nothing on the list.")] = "0"
     confirm: Annotated[Flag, Meta(description="1: end the planned run; the body is the roster after the changes.")] = (
@@ -50,26 +50,26 @@ class InitQuery(Query, frozen=True):
 
 
 class ExportQuery(Query, frozen=True):
-    """Which addresses, and how."""
+    """The addresses to return, and the format."""
 
     planned: Annotated[Flag, Meta(description="1: return only the addresses of the open planned run.")] = "0"
     format: Annotated[Form, _form] | None = None
 
 
 class PasswordsQuery(Query, frozen=True):
-    """Which passwords."""
+    """The passwords to return."""
 
     all: Annotated[Flag, Meta(description="1: also return those that are marked as set.")] = "0"
 
 
 class FormatQuery(Query, frozen=True):
-    """How to answer."""
+    """The format of the answer."""
 
     format: Annotated[Form, _form] | None = None
 
 
 class RunsQuery(Query, frozen=True):
-    """Which runs."""
+    """The runs to return."""
 
     list: Annotated[str, Meta(max_length=64, pattern=_HANDLE, description="Only runs of this list.")] | None = None
     limit: Annotated[int, Meta(ge=1, le=1000, description="The maximum number of runs.")] = 50
@@ -79,7 +79,7 @@ class RunsQuery(Query, frozen=True):
 
 
 class MembersQuery(Query, frozen=True):
-    """What an import of members is to do, as the options of ``user import``."""
+    """The parameters of an import of members, like the options of ``user import``."""
 
     dry_run: Annotated[Flag, Meta(description="1: return the plan and change nothing.")] = "0"
     accept: (
@@ -103,9 +103,9 @@ _Kind = TypeVar("_Kind", bound=Query)
 
 
 def asked(kind: type[_Kind]) -> _Kind:
-    """Return the query of the request. What it does not know, or is told twice, ends in a 400 and in nothing else.
+    """Return the validated query of the request, or abort with 400 for unknown and repeated parameters.
 
-    A misspelt ``plan`` must not be a list-init.
+    A misspelled ``plan`` must not run a list-init.
     """
     names = kind.__struct_fields__
     for name, values in request.args.lists():
