@@ -103,7 +103,7 @@ def status_and_headers(error: BaseException) -> tuple[int, dict[str, str]]:
 
 
 # advice that SQLite's messages lack
-_OWNER = "; run this as the user whom the database's file and folder belong to"
+_OWNER = "; run this as the owner of the database file and its folder"
 _REMEDIES = {"unable to open database file": _OWNER, "attempt to write a readonly database": _OWNER}
 _READ_ONLY = "25006"  # PostgreSQL's SQLSTATE for a write to a read-only standby
 _DAMAGED = ("file is not a database", "database disk image is malformed")
@@ -114,11 +114,11 @@ def as_portal_error(error: Exception) -> Exception:
     from sqlalchemy.exc import DatabaseError, InternalError, OperationalError, ProgrammingError  # not needed at start
 
     if isinstance(error, DatabaseError) and str(error.orig) in _DAMAGED:
-        return errors.DatabaseUnavailableError(f"the database is damaged, put a backup in its place: {error.orig}")
+        return errors.DatabaseUnavailableError(f"the database is damaged; restore a backup: {error.orig}")
     if isinstance(error, OperationalError | ProgrammingError | InternalError):
         words = str(error.orig).splitlines()[0] if error.orig else "no answer"
         if "no such table" in words or "no such column" in words or "does not exist" in words:
-            return errors.NotMigratedError(f"the database is not migrated, run: flask db upgrade ({words})")
+            return errors.NotMigratedError(f"the database is not migrated; run: flask db upgrade ({words})")
         if isinstance(error, OperationalError) or getattr(error.orig, "sqlstate", "") == _READ_ONLY:
             return errors.DatabaseUnavailableError(f"the database is unavailable: {words}{_REMEDIES.get(words, '')}")
     return error
@@ -159,7 +159,7 @@ def _http(error: HTTPException) -> Response:
     if isinstance(error, InternalServerError) and error.original_exception is not None:
         return _answer(UNFORESEEN, _WAS_LOGGED)
     if isinstance(error, SecurityError | BadHost):  # no page can be built for a host that is missing or not ours
-        return Response("This host is not served here.\n", code, mimetype="text/plain")
+        return Response("This portal does not serve this host name.\n", code, mimetype="text/plain")
     plain = (Fault(_EXIT_CODES.get(code, 1), code, HTTPStatus(code).phrase), error.description or "")
     response = _answer(*(plain if request.path.startswith("/api/") else _WORDS.get(code, plain)))
     for name, value in error.get_headers():

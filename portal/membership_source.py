@@ -23,7 +23,9 @@ def read(settings: MembershipSettings | None, *, folder: Path) -> SourceText:
     Raise ConfigurationError if none is configured, or UnavailableError if it cannot be read completely.
     """
     if settings is None or not settings.has_source:
-        raise ConfigurationError("no membership source: name a file, or set `file` or `command` under [membership]")
+        raise ConfigurationError(
+            "no membership source is configured; name a file, or set `file` or `command` under [membership]"
+        )
     if settings.command is not None:
         return SourceText(_output(settings.command, settings.timeout), f"command {settings.command}")
     path = folder / (settings.file or "")
@@ -46,5 +48,5 @@ def _output(command: str, timeout: float) -> bytes:
     except ListManagerUnavailableError as error:
         raise UnavailableError(str(error)) from None
     if finished.stdout and not finished.stdout.endswith((b"\n", b"\r", b"\n\0", b"\r\0")):
-        raise UnavailableError(f"{name}: what it printed ends in the middle of a line, so it may have been cut off")
+        raise UnavailableError(f"{name}: the output ends in the middle of a line, so it may have been cut off")
     return finished.stdout

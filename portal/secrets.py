@@ -24,12 +24,15 @@ def read_or_make(path: Path) -> str:
             _make(path)
         secret = path.read_text(encoding="ascii").strip()
     except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read or made: {os.strerror(error.errno or 0)}") from None
+        raise ConfigurationError(f"{path}: cannot be read or created: {os.strerror(error.errno or 0)}") from None
     except UnicodeDecodeError:
-        raise ConfigurationError(f"{path}: the secret is not plain ASCII; delete the file to have one made") from None
+        raise ConfigurationError(
+            f"{path}: the secret is not plain ASCII; delete the file, and the portal creates a new one"
+        ) from None
     if len(secret) < _LEAST or len(set(secret)) < _LEAST_VARIETY or any(word in secret.lower() for word in _EXAMPLES):
         raise ConfigurationError(
-            f"{path}: the secret is shorter than {_LEAST} characters or an example; delete the file to have one made"
+            f"{path}: the secret is shorter than {_LEAST} characters, or is an example; delete the file, and the "
+            "portal creates a new one"
         )
     return secret
 

@@ -101,7 +101,7 @@ def test_a_missing_table_is_told_with_what_to_run(session: Session) -> None:
 
     known = as_portal_error(raised.value)
     assert isinstance(known, errors.NotMigratedError)
-    assert str(known).startswith("the database is not migrated, run: flask db upgrade (")
+    assert str(known).startswith("the database is not migrated; run: flask db upgrade (")
     assert "\n" not in str(known)
 
 
@@ -116,7 +116,7 @@ def test_a_file_that_is_not_ours_is_told_with_what_to_do(tmp_path: Path, access:
 
     known = as_portal_error(raised.value)
     assert isinstance(known, errors.DatabaseUnavailableError)
-    assert str(known).endswith("; run this as the user whom the database's file and folder belong to")
+    assert str(known).endswith("; run this as the owner of the database file and its folder")
 
 
 def test_a_database_that_is_damaged_is_told_with_what_to_do(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_database_that_is_damaged_is_told_with_what_to_do(tmp_path: Path) -> N
 
     known = as_portal_error(raised.value)
     assert isinstance(known, errors.DatabaseUnavailableError)
-    assert str(known) == "the database is damaged, put a backup in its place: file is not a database"
+    assert str(known) == "the database is damaged; restore a backup: file is not a database"
 
 
 def test_other_mistakes_in_sql_stay_unforeseen(session: Session) -> None:

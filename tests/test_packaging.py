@@ -72,7 +72,7 @@ def test_an_unpacked_wheel_migrates_and_serves_from_anywhere(wheel: Path, tmp_pa
     [
         ("portal.toml", "bcrypt_rounds = 99", "expected a whole number <= 17 - at `bcrypt_rounds`"),
         ("portal.toml", "site_name = ", "not valid TOML: Invalid value (at end of document)"),
-        ("secret_key", "change-me", "the secret is shorter than 32 characters or an example; delete the file to have one made"),
+        ("secret_key", "change-me", "the secret is shorter than 32 characters, or is an example; delete the file, and the portal creates a new one"),
     ],
 )  # fmt: skip
 def test_a_configuration_error_is_one_line_and_78(

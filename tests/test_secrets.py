@@ -62,7 +62,9 @@ def test_a_secret_of_the_operators_own_is_kept(tmp_path: Path) -> None:
 )
 def test_a_short_or_example_secret_is_refused_without_showing_it(tmp_path: Path, text: str) -> None:
     (tmp_path / "secret_key").write_text(text)
-    with pytest.raises(ConfigurationError, match="shorter than 32 characters or an example; delete the file") as raised:
+    with pytest.raises(
+        ConfigurationError, match="shorter than 32 characters, or is an example; delete the file"
+    ) as raised:
         read_or_make(tmp_path / "secret_key")
 
     assert str(raised.value).startswith(f"{tmp_path / 'secret_key'}: ")
@@ -73,9 +75,11 @@ def test_what_cannot_be_read_or_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_bytes(b"\xff" * 64)
 
-    with pytest.raises(ConfigurationError, match="folder: cannot be read or made: Is a directory"):
+    with pytest.raises(ConfigurationError, match="folder: cannot be read or created: Is a directory"):
         read_or_make(tmp_path / "folder")
     with pytest.raises(ConfigurationError, match="file: the secret is not plain ASCII"):
         read_or_make(tmp_path / "file")
-    with pytest.raises(ConfigurationError, match=r"secret_key: cannot be read or made: (File exists|Not a directory)"):
+    with pytest.raises(
+        ConfigurationError, match=r"secret_key: cannot be read or created: (File exists|Not a directory)"
+    ):
         read_or_make(tmp_path / "file" / "secret_key")

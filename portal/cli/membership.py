@@ -54,7 +54,7 @@ def import_(
     try:
         report = importing.run(db.session(), request, accept=accept)
     except SafetyLimitError as error:
-        again = f"look at it with --dry-run, then run again with: --accept {error.plan_id}"
+        again = f"check it with --dry-run, then run again with: --accept {error.plan_id}"
         raise SafetyLimitError(f"{error}; {again}", plan_id=error.plan_id) from None
     _print_report(report, form, is_quiet=file is None)
     before = _leavers_go_before() if file is None else None

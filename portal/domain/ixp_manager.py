@@ -62,9 +62,11 @@ def _array(text: str) -> list[tuple[str, Any]]:
     try:
         entries = json.loads(text)
     except json.JSONDecodeError as error:
-        raise BadInputError(f"line {error.lineno}: not JSON: {error.msg}; the file is to be one array") from None
+        raise BadInputError(
+            f"line {error.lineno}: not JSON: {error.msg}; the file must be one array of objects"
+        ) from None
     except (ValueError, RecursionError):  # an integer with too many digits, or a thousand nested brackets
-        raise BadInputError("not JSON that can be read; the file is to be one array of objects") from None
+        raise BadInputError("the JSON cannot be read; the file must be one array of objects") from None
     if not isinstance(entries, list):
         raise BadInputError("the JSON is not an array of objects")
     return [(f"entry {number}", entry) for number, entry in enumerate(entries, start=1)]
@@ -101,7 +103,7 @@ def _of_object(entry: Any) -> list[str]:
 def _record(place: str, username: str, email: str, attribute: str, value: str) -> Record:
     username, email, attribute, value = username.strip(), email.strip(), attribute.strip(), value.strip()
     if not (username or email):
-        raise BadInputError("it names no user; fill in username or email")
+        raise BadInputError("no user is named; fill in username or email")
     found = _ATTRIBUTE.fullmatch(attribute)
     if found is None:
         raise BadInputError(f"attribute must be mailinglist.HANDLE.subscribed, not {printable(attribute) or 'empty'}")

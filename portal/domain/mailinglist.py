@@ -83,4 +83,7 @@ class MailingList:
     def require_running(self) -> None:
         """Raise PausedError if nothing may be read from the list manager or pushed to it."""
         if self.is_paused:
-            raise PausedError(f"{self.handle} is paused: nothing was read or pushed; see paused in the configuration")
+            raise PausedError(
+                f"{self.handle} is paused, so nothing was read or pushed; to resume, remove paused = true from the "
+                "configuration"
+            )

@@ -94,8 +94,9 @@ class RosterText:
     def _error_message(self) -> str:
         found = "; ".join(f"line {each.number}: {each.problem}: {each.text}" for each in self.unreadable)
         more = self.invalid - len(self.unreadable)
+        lines = "1 line" if self.invalid == 1 else f"{self.invalid} lines"
         return (
-            f"nothing was changed, since {self.invalid} of the input's lines cannot be read: {found}"
-            f"{f'; and {more} more' if more else ''}. Give one address a line. "
-            "To pass over these lines, run again with: --skip-invalid (API: skip_invalid=1)"
+            f"nothing was changed, because {lines} of the input cannot be read: {found}"
+            f"{f'; and {more} more' if more else ''}. Write one address per line. To skip these lines, run again with: "
+            "--skip-invalid (API: skip_invalid=1)"
         )

@@ -141,14 +141,14 @@ def plan_id(handle: str, lines: Iterable[Line]) -> str:
 def _doubt(expected: ExpectedCounts, *, on_roster: int, earlier: EarlierRuns) -> str:
     """Return why the roster itself is in doubt, so that the plan waits as a whole; empty if it is not."""
     if earlier.is_first_after_restore:
-        return "this is the first plan since a backup was put back"
+        return "this is the first plan since a backup was restored"
     if expected.seen_on < (2 if on_roster else 1):
         return ""
     if not expected.on_roster:
-        found = "is empty" if on_roster == 0 else "holds none of them"
-        return f"{expected.seen_on} addresses were on the list at the last run, and the roster {found}"
+        found = "is empty" if on_roster == 0 else "contains none of them"
+        return f"{expected.seen_on} addresses were on the list at the last run, but the roster {found}"
     if not expected.staying:
-        return f"{expected.seen_on} addresses were on the list at the last run, and none of them would stay"
+        return f"{expected.seen_on} addresses were on the list at the last run, but none of them would stay"
     return ""
 
 
@@ -174,9 +174,9 @@ def _excess(
 def _excess_text(excess: Excess, *, is_recent: bool) -> str:
     number, base = excess.number, excess.base
     words = {
-        Limited.REMOVALS: f"it takes {number} of {base} addresses off the list or as having left",
-        Limited.JOINS: f"it takes {number} addresses that are unsubscribed here as having joined at the list",
-        Limited.ADDITIONS: f"it adds {number} addresses to {base} on the list",
+        Limited.REMOVALS: f"it removes {number} of {base} addresses, or records that they left",
+        Limited.JOINS: f"it records that {number} unsubscribed addresses joined at the list",
+        Limited.ADDITIONS: f"it adds {number} addresses to the {base} on the list",
     }
-    together = ", together with the last 12 hours" if is_recent else ""
+    together = ", counting the last 12 hours" if is_recent else ""
     return f"this plan exceeds the safety limits: {words[excess.of]}{together}"

@@ -207,7 +207,7 @@ def test_an_emptied_roster_waits_until_its_plan_is_approved(portal, mailman, ses
 def test_a_list_that_another_run_holds_is_75_at_once(portal, session):
     leases.acquire(session, "members", outlives_process=True)
     told = portal.refused(75, "sync")
-    assert re.search(r"members is held by a planned run begun on \S+ until [-\d]+ [:\d]+ UTC", told)
+    assert re.search(r"members is held by a planned run started on \S+ until [-\d]+ [:\d]+ UTC", told)
     assert portal.refused(75, "list-init", "members", stdin="alice@example.org\n")
     assert portal.calls() == []
 

@@ -111,7 +111,7 @@ def test_a_database_without_tables_is_78(make_app, instance, tmp_path):
     runner = make_app(PORTAL_SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path / 'new.db'}").test_cli_runner()
     result = runner.invoke(args=["demo"])
     assert (result.exit_code, result.stdout) == (78, "")
-    assert result.stderr.startswith("error: the database is not migrated, run: flask db upgrade")
+    assert result.stderr.startswith("error: the database is not migrated; run: flask db upgrade")
 
 
 def test_there_are_a_dozen_users_of_every_kind(runner, session):

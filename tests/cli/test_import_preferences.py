@@ -108,7 +108,7 @@ def test_users_log_in_with_the_password_that_they_had_and_find_what_they_had_cho
     )
     assert call("mailinglist", "import", "-", stdin=preferences)[0] == 0
     dry = call("mailinglist", "sync", "--dry-run", "members")
-    assert "this plan exceeds the safety limits: it takes 8 of" in dry[2]
+    assert "this plan exceeds the safety limits: it removes 8 of" in dry[2]
     refused, _, told = call("mailinglist", "sync", "members")
     assert refused == 77
     assert len(rosters.get("members")) == 13

@@ -80,7 +80,7 @@ def test_a_test_letter_is_sent_at_once_with_each_step(mailing: Flask, mail_serve
     done = run(mailing, "mail", "test", "zoe@example.net")
 
     where = f"127.0.0.1:{mail_server.port}"
-    steps = f"connected to {where}, not encrypted\n{where} took the letter\n"
+    steps = f"connected to {where}, not encrypted\n{where} accepted the letter\n"
     assert (done.exit_code, done.stderr, done.stdout) == (0, steps, "sent\n")
     assert [each.to for each in mail_server.taken] == ["zoe@example.net"]
 

@@ -118,7 +118,7 @@ def test_a_database_without_tables_is_78(make_app, rosters, tmp_path):
     runner = make_app(PORTAL_SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path / 'new.db'}").test_cli_runner()
     result = runner.invoke(args=["mailinglist", "sync", "members"])
     assert result.exit_code == 78
-    assert result.stderr.startswith("error: members: the database is not migrated, run: flask db upgrade")
+    assert result.stderr.startswith("error: members: the database is not migrated; run: flask db upgrade")
 
 
 @pytest.mark.parametrize(

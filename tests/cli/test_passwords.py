@@ -118,7 +118,7 @@ def test_a_list_without_passwords_and_a_kind_without_them_say_so_and_all_is_well
     assert stderr == "silent: syncpws = false in mailinglists.toml, so no passwords are set\n"
     code, stdout, stderr = call("password-sync", "--noexec", "plain")
     assert (code, stdout) == (0, "")
-    assert stderr == "plain: its kind of list manager keeps no passwords, so none are set\n"
+    assert stderr == "plain: this kind of list manager has no list passwords, so none are set\n"
     assert mailman.calls() == []
     assert not (instance / "list_password_key").exists()
 

@@ -98,7 +98,9 @@ def test_the_safety_limits_are_77_and_approval_in_the_browser_lets_it_through(
     desk.ask()
     refused = desk.cron()
     assert refused.exit_code == 77
-    assert refused.stderr.startswith("error: members: this plan exceeds the safety limits: it takes 8 of 40 addresses")
+    assert refused.stderr.startswith(
+        "error: members: this plan exceeds the safety limits: it removes 8 of 40 addresses"
+    )
     shown = desk.ask(RunKind.SHOW)
     assert (desk.cron().exit_code, desk.cron().output) == (0, "")
     plan_id = desk.find(shown).plan_id
@@ -111,7 +113,7 @@ def test_a_plan_that_changed_is_77_and_nothing_is_done(desk: Desk, rosters: Rost
     run_id = desk.ask(plan_id="0123456789abcdef")
     done = desk.cron()
     assert done.exit_code == 77
-    assert done.stderr.startswith("error: members: the plan is not 0123456789abcdef any more, so nothing was done")
+    assert done.stderr.startswith("error: members: the plan has changed, so nothing was done: it was 0123456789abcdef")
     assert desk.state(run_id) == "changed"
     assert rosters.get("members") == {f"{name}@example.org" for name in crowd}
 

@@ -42,7 +42,7 @@ def test_a_value_is_yes_or_no(value, subscribed):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (",,mailinglist.members.subscribed,1", "it names no user; fill in username or email"),
+        (",,mailinglist.members.subscribed,1", "no user is named; fill in username or email"),
         ("alice,,theme,dark", "attribute must be mailinglist.HANDLE.subscribed, not theme"),
         ("alice,,,1", "attribute must be mailinglist.HANDLE.subscribed, not empty"),
         ("alice,,mailinglist.members.subscribed,maybe", "value must be 1 or 0, not maybe"),

@@ -84,7 +84,7 @@ class _Folder(Server):
         self._report(f"the letter to {to} is in {self._folder}")
 
     def check(self) -> str:
-        return f"letters are written to {self._folder}, and sent to nobody"
+        return f"letters are written to {self._folder}, and not sent"
 
 
 class _Command(Server):
@@ -97,9 +97,9 @@ class _Command(Server):
         text = message.as_bytes(policy=policy.default.clone(utf8=not to.isascii()))
         code, said = _run(argv, text, timeout=self._timeout)
         if code == 0:
-            self._report("the command took the letter")
+            self._report("the command accepted the letter")
             return
-        words = f"{self._argv[0]} ended with {code}" + (f": {said}" if said else "")
+        words = f"{self._argv[0]} ended with exit code {code}" + (f": {said}" if said else "")
         if code in _PERMANENT:
             raise MailRefusedError(f"{words} ({_PERMANENT[code]})")
         raise MailUnavailableError(words)
@@ -108,10 +108,8 @@ class _Command(Server):
         program = self._argv[0]
         found = next((place for place in _places(program) if os.access(place, os.X_OK)), None)
         if found is None:
-            raise ConfigurationError(
-                f"{printable(program)} is not a program that can be run; correct sendmail in [mail]"
-            )
-        return f"{found}, which is not tried; send a letter with: flask mail test ADDRESS"
+            raise ConfigurationError(f"{printable(program)} cannot be run as a program; correct `sendmail` in [mail]")
+        return f"{found}, not tested; send a test letter with: flask mail test ADDRESS"
 
 
 def _places(program: str) -> Iterator[Path]:
@@ -134,7 +132,7 @@ def _run(argv: list[str], text: bytes, *, timeout: float) -> tuple[int, str]:
         except subprocess.TimeoutExpired:
             _end(process)
             raise MailUnavailableError(
-                f"{argv[0]} did not end within {timeout:g} seconds", may_have_arrived=True
+                f"{argv[0]} did not finish within {timeout:g} seconds", may_have_arrived=True
             ) from None
     return process.returncode, _one_line(errors)
 
@@ -189,8 +187,8 @@ class _Smtp(Server):
                 connection.has_given_letter = False
                 raise _refusal(error.smtp_code, error.smtp_error) from None
             except smtplib.SMTPNotSupportedError:
-                raise MailRefusedError(f"{self._where} takes no addresses with letters beyond ASCII") from None
-        self._report(f"{self._where} took the letter")
+                raise MailRefusedError(f"{self._where} does not accept addresses with non-ASCII letters") from None
+        self._report(f"{self._where} accepted the letter")
 
     def check(self) -> str:
         with self._translated():
@@ -243,12 +241,14 @@ class _Smtp(Server):
         try:
             password = (self._folder / file).read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError):
-            raise ConfigurationError(f"{self._folder / file}, the password for {self._where}, cannot be read") from None
+            raise ConfigurationError(
+                f"{self._folder / file}, which holds the password for {self._where}, cannot be read"
+            ) from None
         try:
             connection.login(user, password)
         except smtplib.SMTPAuthenticationError as error:
             words = _one_line(error.smtp_error)
-            raise MailUnavailableError(f"{self._where} refuses the log-in of {user}: {words}") from None
+            raise MailUnavailableError(f"{self._where} refused the log-in of {user}: {words}") from None
         self._report(f"logged in as {user}")
 
     @contextmanager
@@ -282,7 +282,7 @@ def _in_words(error: OSError) -> str:
     if isinstance(error, TimeoutError) or "timed out" in str(error):  # smtplib hides a time-out in words of its own
         return "no answer in time"
     if isinstance(error, socket.gaierror):
-        return "there is no host of that name"
+        return "the host name cannot be resolved"
     known = error.errno and not isinstance(error, smtplib.SMTPException | ssl.SSLError)
     return os.strerror(error.errno or 0) if known else _one_line(str(error))
 

@@ -70,7 +70,9 @@ def write(name: str, values: Mapping[str, str], *, settings: Settings, folder: P
         raise ConfigurationError(f"{path}: cannot be read as UTF-8") from None
     header, _, body = text.lstrip("\ufeff").replace("\r\n", "\n").partition("\n\n")
     if not header.lower().startswith("subject:") or "\n" in header or not body.strip():
-        raise ConfigurationError(f'{path}: it begins with a line "Subject: …", then an empty line, then the text')
+        raise ConfigurationError(
+            f'{path}: the file must begin with a line "Subject: …" and an empty line; the text follows'
+        )
     everything = {**_common(settings), **{key: _clean(value) for key, value in values.items()}}
     subject = _fill(path, header.partition(":")[2].strip(), {key: _one_line(each) for key, each in everything.items()})
     return Letter(subject[:_LONGEST_SUBJECT], _laid_out(_fill(path, body, everything)))
@@ -145,11 +147,11 @@ def _common(settings: Settings) -> dict[str, str]:
 def _fill(path: Path, text: str, values: Mapping[str, str]) -> str:
     template = Template(text)
     if not template.is_valid():
-        raise ConfigurationError(f"{path}: a $ that no name follows; write $$ for a dollar")
+        raise ConfigurationError(f"{path}: a $ is not followed by a name; write $$ for a dollar sign")
     unknown = [name for name in template.get_identifiers() if name not in values]
     if unknown:
         known = ", ".join(f"${name}" for name in sorted(values))
-        raise ConfigurationError(f"{path}: there is no ${unknown[0]}; there are {known}")
+        raise ConfigurationError(f"{path}: unknown name ${unknown[0]}; known names: {known}")
     return template.substitute(values)
 
 

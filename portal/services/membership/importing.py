@@ -159,11 +159,12 @@ def run(session: Session, request: Request, *, accept: str | None = None) -> Rep
     excess = prepared.plan.excess(request.limits, approved=approved)
     if accept is not None and accept != prepared.plan.id:
         raise PlanChangedError(
-            f"the plan is now {prepared.plan.id}, not {accept}: look at it with --dry-run", plan_id=prepared.plan.id
+            f"the plan has changed: it is now {prepared.plan.id}, not {accept}; check it with --dry-run",
+            plan_id=prepared.plan.id,
         )
     if excess and accept is None:
         _keep(session, request, prepared, state="held", message=excess)
-        raise SafetyLimitError(f"{excess}: that needs approval", plan_id=prepared.plan.id)
+        raise SafetyLimitError(f"this import needs approval, since {excess}", plan_id=prepared.plan.id)
     import_id = _begin(session, request, prepared, accepted=accept is not None)
     _carry_out(session, request, prepared, import_id)
     return _report(prepared, import_id, None, known=known)
@@ -200,7 +201,7 @@ def apply_stored(
     fresh = sum(map(len, chunks))
     stale = work.write(chunks, actor=actor, clock=clock, lists=lists)
     done, left = fresh - stale, len(stored.lines) - fresh + stale
-    message = f"{left} left alone: changed since the plan was made" if left else ""
+    message = f"{left} left unchanged, since they changed after the plan was made" if left else ""
     with transaction(session):
         runs.finish(session, import_id, state="done", now=clock(), message=message)
     return Applied(done, left)

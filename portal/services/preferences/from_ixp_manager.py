@@ -166,7 +166,7 @@ def _wanted(records: Iterable[Record], known: _Known, catalogue: Catalogue, skip
                 before = wanted.setdefault(key, each)
                 if before.change.subscribed != each.change.subscribed:
                     example = f"{record.place}: {each.change.address} on {mailing_list.handle}"
-                    skips.add("both yes and no for one address, so no", example)
+                    skips.add("both yes and no for one address; no was used", example)
                     wanted[key] = min(before, each, key=lambda one: one.change.subscribed)
     return wanted
 

@@ -35,11 +35,11 @@ def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> Car
     """
     catalogue.get(new)
     if not HANDLE.fullmatch(old):
-        raise BadInputError(f"not a handle: {printable(old)}")
+        raise BadInputError(f"not a valid handle: {printable(old)}")
     if old in catalogue.lists:
         raise BadInputError(
-            f"{old} is still in mailinglists.toml, so its next run would start from nothing: "
-            f"take its table out, restart the portal, and rename it then"
+            f"{old} is still in mailinglists.toml, so its next run would start from nothing; remove its table, restart "
+            "the portal, and run this command again"
         )
     with leases.held(session, old), leases.held(session, new), transaction(session):
         _require_unused(session, new, old=old)
@@ -53,7 +53,7 @@ def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> Car
         moves.rename_list(session, old, new)
         readings.rename_list(session, old, new)
         if not any(carried):
-            raise BadInputError(f"nothing is stored for {old}: is that what the list's handle was?")
+            raise BadInputError(f"nothing is stored for {old}; check that this was the handle of the list")
     return carried
 
 
@@ -68,9 +68,8 @@ def _require_unused(session: Session, new: str, *, old: str) -> None:
     )
     if preferences or runs:
         raise DuplicateError(
-            f"{new} has been used already (preferences: {preferences}, runs: {runs}), "
-            f"and two lists cannot become one; take a handle that was never used, or keep {old} and give it "
-            f"the list manager's name by list ="
+            f"{new} has already been used (preferences: {preferences}, runs: {runs}), and two lists cannot be merged; "
+            f"choose a handle that was never used, or keep {old} and set `list` to the list's name at the list manager"
         )
 
 

@@ -35,11 +35,13 @@ class AudienceFault(NamedTuple):
         """Say what is wrong, after the list's name."""
         match self.kind:
             case AudienceFaultKind.EMPTY:
-                return "no active account is in its audience, so nobody is offered it"
+                return "no active account is in its audience, so it is offered to nobody"
             case AudienceFaultKind.UNKNOWN:
-                return f"no account is in the group {self.group} of its audience"
+                return f"its audience includes the group {self.group}, but no account is in that group"
             case AudienceFaultKind.SIMILAR:
-                return f"the group {self.other} differs from {self.group}, of its audience, only by case or blanks"
+                return (
+                    f"the group {self.other} differs from the group {self.group} in its audience only in case or spaces"
+                )
 
 
 def audience_faults(session: Session, catalogue: Catalogue) -> tuple[AudienceFault, ...]:

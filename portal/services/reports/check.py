@@ -101,7 +101,7 @@ def _settings(evidence: Evidence) -> str:
     """Say where the settings are. With a fault in them, or in the session key, no command would have started."""
     path = evidence.instance / "portal.toml"
     if not path.exists():
-        return f"{path} is not there: every setting has its default"
+        return f"{path} does not exist, so every setting has its default value"
     uri = load_settings(evidence.instance, {}).sqlalchemy_database_uri  # as the file has it, whatever a variable says
     if uri and make_url(uri).password:
         _mode(path, _NOT_EVERYBODY)
@@ -115,17 +115,19 @@ def _security_log(evidence: Evidence) -> str:
         return "standard error"
     if not place.exists():
         if not os.access(place.parent, os.W_OK | os.X_OK):
-            raise ConfigurationError(f"{place} cannot be made; make its folder, or let the portal's user write there")
-        return f"{place}, which the first event makes"
+            raise ConfigurationError(
+                f"{place} cannot be created; create its folder, or let the portal's user write to it"
+            )
+        return f"{place}, which the first event will create"
     found, owner = place.stat(), evidence.instance.stat().st_uid
     is_others = stat.S_ISREG(found.st_mode) and found.st_uid != owner and not found.st_mode & _OTHERS_WRITE
     if is_others:
         raise ConfigurationError(
-            f"{place} cannot be written by the user that the instance folder belongs to; "
-            f"run: chown --reference={evidence.instance} {place}"
+            f"{place} cannot be written by the owner of the instance folder; run: chown "
+            f"--reference={evidence.instance} {place}"
         )
     if not os.access(place, os.W_OK):
-        raise ConfigurationError(f"{place} cannot be written; check its mode, its owner and its disk")
+        raise ConfigurationError(f"{place} cannot be written; check its mode, its owner and the disk space")
     return str(place)
 
 
@@ -133,7 +135,7 @@ def _mail(session: Session, evidence: Evidence) -> str:
     """Say what takes letters, after a look whether it can be used."""
     mail = evidence.settings.mail
     if mail is None:
-        return "not configured: nobody gets a link by e-mail"
+        return "not configured, so no links are sent by e-mail"
     if mail.smtp and mail.smtp.password_file:
         path = evidence.instance / mail.smtp.password_file
         if path.exists():
@@ -141,8 +143,8 @@ def _mail(session: Session, evidence: Evidence) -> str:
     words = check_mail(Mailer(evidence.settings, evidence.instance, evidence.clock))
     late = waits_too_long(session, now=evidence.clock())
     if late is not None:
-        reason = late.message or "nothing sends it; look whether cron calls: flask minutely"
-        raise UnavailableError(f"a mail that somebody waits for was asked for at {late.asked_at:%H:%M} UTC: {reason}")
+        reason = late.message or "nothing is sending it; check that cron runs: flask minutely"
+        raise UnavailableError(f"a mail has been waiting to be sent since {late.asked_at:%H:%M} UTC: {reason}")
     return words
 
 
@@ -150,7 +152,9 @@ def _mode(path: Path, bits: int) -> str:
     mode = path.stat().st_mode & 0o777
     is_behind_door = bits == _NOT_EVERYBODY and not path.parent.stat().st_mode & _NOT_EVERYBODY
     if mode & bits and not is_behind_door:
-        raise ConfigurationError(f"{path} can be read by others (mode {mode:04o}); run: chmod {mode & ~bits:o} {path}")
+        raise ConfigurationError(
+            f"{path} can be read by other users (mode {mode:04o}); run: chmod {mode & ~bits:o} {path}"
+        )
     return f"mode {mode:04o}"
 
 
@@ -159,7 +163,7 @@ def _database(session: Session) -> str:
         session.execute(select(literal(1)))  # where it cannot be reached, its own words
     if not readiness.is_migrated(session):
         raise NotMigratedError(
-            f"the tables are not those of this version of the portal ({readiness.newest()}); run: flask db upgrade"
+            f"the tables do not match this version of the portal ({readiness.newest()}); run: flask db upgrade"
         )
     readiness.require_writable(session)
     return f"{session.get_bind().dialect.name}, at migration {readiness.newest()}"
@@ -172,7 +176,8 @@ def _clock(session: Session, clock: Callable[[], datetime]) -> str:
     if abs(difference) > _CLOCKS_DIFFER:
         way = "ahead of" if difference > timedelta(0) else "behind"
         raise ConfigurationError(
-            f"this host's clock is {seconds} seconds {way} the database's, by which lists are held; synchronise the two"
+            f"this host's clock is {seconds} seconds {way} the database's, on which the leases of runs depend; "
+            "synchronise the two clocks"
         )
     return "the same as the database's" if seconds == 0 else f"{seconds} seconds off the database's"
 
@@ -188,10 +193,11 @@ def _proxies(session: Session, trusted: int) -> str:
         is_forwarded = session.scalar(select(exists().where(LoginSession.is_forwarded)))
     if is_forwarded:
         raise ConfigurationError(
-            "log-ins come with X-Forwarded-For, but trusted_proxies is 0, so all of them count as coming from the web "
-            "server in front; set trusted_proxies in portal.toml to the number of web servers in front"
+            "log-ins arrive with the header X-Forwarded-For, but `trusted_proxies` is 0, so all of them count as "
+            "coming from the web server in front; set `trusted_proxies` in portal.toml to the number of web servers "
+            "in front of the portal"
         )
-    return "no web server in front adds to X-Forwarded-For"
+    return "no web server in front sends X-Forwarded-For"
 
 
 def _password_files(catalogue: Catalogue) -> Iterator[tuple[str, Path]]:
@@ -204,7 +210,7 @@ def _catalogue(evidence: Evidence) -> str:
     catalogue = evidence.catalogue()
     catalogue.require_enabled()
     if not catalogue.lists:
-        raise ConfigurationError("mailinglists.toml has no list; add a table [lists.HANDLE] for each")
+        raise ConfigurationError("mailinglists.toml contains no list; add a table [lists.HANDLE] for each list")
     if any(getattr(each.settings, "password", None) for each in catalogue.managers.values()):
         _mode(evidence.instance / "mailinglists.toml", _NOT_EVERYBODY)
     hours = catalogue.applied_within_hours
@@ -217,7 +223,11 @@ def _audiences(session: Session, catalogue: Catalogue) -> Iterator[Finding]:
     for handle, mailing_list in catalogue.lists.items():
         if mailing_list.audience is not None:
             wrong = "; ".join(each.words for each in faults if each.handle == handle)
-            words = f"groups: {len(mailing_list.audience)}" if mailing_list.audience else "nobody, on purpose"
+            words = (
+                f"groups: {len(mailing_list.audience)}"
+                if mailing_list.audience
+                else "nobody, since the audience is empty"
+            )
             yield Finding("audience", handle, words, ConfigurationError(wrong) if wrong else None)
 
 
@@ -229,8 +239,8 @@ def _list_manager(evidence: Evidence, mailing_list: MailingList, identities: dic
         other = identities.setdefault(manager.identity(), mailing_list.handle)
         if other != mailing_list.handle:
             raise ConfigurationError(
-                f"{other} and {mailing_list.handle} lead to one list at the list manager, where each would undo what "
-                "the other does; take one of them out of mailinglists.toml"
+                f"{other} and {mailing_list.handle} are the same list at the list manager, so each would undo the "
+                "other's changes; remove one of them from mailinglists.toml"
             )
     if isinstance(manager, Warns):
         warnings = list(manager.warnings(sets_passwords=mailing_list.sync_passwords))
@@ -245,18 +255,18 @@ def _runs(session: Session, evidence: Evidence, handle: str) -> str:
     (report,) = list_reports.lists(session, catalogue=catalogue, now=now, handles=[handle])
     last = report.last_run
     if last is None:
-        raise ConfigurationError(f"no run yet; look first: flask mailinglist sync --dry-run {handle}")
+        raise ConfigurationError(f"no run yet; check the plan first: flask mailinglist sync --dry-run {handle}")
     if last.state in IN_PROGRESS and _is_held(session, handle):
         return f"run {last.id} has been running for {_age(now - last.started_at)}"
     if last.state != RunState.DONE:
         raise UnavailableError(_gone_wrong(last, now))
     if report.is_late:
         raise ConfigurationError(
-            f"the last run was {_age(now - last.started_at)} ago, and members are promised "
-            f"{catalogue.applied_within_hours} hours; check that cron still calls it, and run: "
-            f"flask mailinglist sync {handle}"
+            f"the last run was {_age(now - last.started_at)} ago, but members are promised "
+            f"{catalogue.applied_within_hours} hours; check that cron still runs the sync, and run: flask mailinglist "
+            f"sync {handle}"
         )
-    return f"the last was {_age(now - last.started_at)} ago, {_size(report)}"
+    return f"the last run was {_age(now - last.started_at)} ago, {_size(report)}"
 
 
 def _is_held(session: Session, handle: str) -> bool:
@@ -267,7 +277,7 @@ def _is_held(session: Session, handle: str) -> bool:
 def _gone_wrong(last: RunReport, now: datetime) -> str:
     told = f"run {last.id}, {_age(now - last.started_at)} ago, "
     if last.state in {*IN_PROGRESS, RunState.UNFINISHED}:
-        return f"{told}was interrupted; the next one repairs it: flask mailinglist sync {last.handle}"
+        return f"{told}was interrupted; to repair it, run: flask mailinglist sync {last.handle}"
     return f"{told}{last.state}: {last.message}"
 
 

@@ -46,7 +46,7 @@ def acquire(session: Session, handle: str, *, seconds: float = LEAST, outlives_p
         now = database.clock(session)
         columns = {
             "token": lease.token,
-            "holder": f"a planned run begun on {host}" if outlives_process else f"process {pid} on {host}",
+            "holder": f"a planned run started on {host}" if outlives_process else f"process {pid} on {host}",
             "host": host[:120],
             "pid": None if outlives_process else pid,
             "pid_space": pid_space(),
@@ -68,8 +68,8 @@ def acquire(session: Session, handle: str, *, seconds: float = LEAST, outlives_p
     return lease
 
 
-_FREED_BY_ITSELF = "the list is free when that run ends: try again then"
-_FREED_BY_HAND = "the list is free when that run ends, or now by: flask mailinglist list-init --abandon {}"
+_FREED_BY_ITSELF = "try again when that run has ended"
+_FREED_BY_HAND = "try again when that run has ended, or end it now with: flask mailinglist list-init --abandon {}"
 
 
 def _until(now: datetime, seconds: float) -> datetime:
@@ -132,8 +132,8 @@ def renew(session: Session, lease: Held, *, seconds: float = 0) -> None:
         )
         if not is_ours:
             raise LeaseHeldError(
-                f"{lease.handle}: another run took the list over while this one was running; "
-                "run again when that one has ended"
+                f"{lease.handle}: another run took over the list while this one was running; run again when the other "
+                "one has ended"
             )
 
 

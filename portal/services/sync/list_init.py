@@ -125,8 +125,8 @@ def _require_believable(
     expected = plans.count_staying(session, mailing_list.handle, leaving=())
     if expected:
         raise RosterInDoubtError(
-            f"{mailing_list.handle}: the roster is empty although {expected} subscribed addresses were on it; "
-            "if it really is, let a sync or a planned run take that over",
+            f"{mailing_list.handle}: the roster is empty although {expected} subscribed addresses were on it; if the "
+            "list really is empty, run a sync or a planned run",
             plan_id="",
         )
 
@@ -135,10 +135,10 @@ def require_announced(text: RosterText, *, allow_empty: bool) -> None:
     """Raise NoAddressesError for input without an address, unless it was announced to be empty, and is."""
     if allow_empty and not text.invalid:
         return
-    found = f"holds no address, only {text.invalid} lines that are none" if text.invalid else "is empty"
+    found = f"contains no address, only {text.invalid} lines of something else" if text.invalid else "is empty"
     raise NoAddressesError(
         f"the input {found}; check the command before the pipe. "
-        "If the list is really empty, run again with: --allow-empty"
+        "If the list really is empty, run again with: --allow-empty"
     )
 
 

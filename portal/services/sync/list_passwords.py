@@ -137,7 +137,7 @@ def why_none(mailing_list: MailingList) -> str:
     """Return in words why a list does not take passwords."""
     if not mailing_list.sync_passwords:
         return "syncpws = false in mailinglists.toml, so no passwords are set"
-    return "its kind of list manager keeps no passwords, so none are set"
+    return "this kind of list manager has no list passwords, so none are set"
 
 
 def preview(

@@ -119,9 +119,11 @@ def open_planned_run(session: Session, handle: str, *, token: str | None = None)
         lease = leases.of_planned_run(session, handle)
         run = runs.open_planned(session, handle)
     if run is None or lease is None:
-        raise NoPlannedRunError(f"{handle}: no planned run is open; begin one with: list-init --plan {handle}")
+        raise NoPlannedRunError(
+            f"{handle}: no planned run is open; start one with: flask mailinglist list-init --plan {handle}"
+        )
     if token not in {None, lease.token}:
-        raise NoPlannedRunError(f"{handle}: the planned run of that token has ended; another one is open")
+        raise NoPlannedRunError(f"{handle}: the planned run with that token has ended, and another one is open")
     return run, lease
 
 
@@ -165,7 +167,7 @@ def abandon_planned_run(
     """
     run, lease = open_planned_run(session, mailing_list.handle, token=token)
     take_back(session, run, now=clock())
-    message = "it was given up, since a step of it failed"
+    message = "it was abandoned because a step failed"
     runs.finish(session, run, state=RunState.FAILED, now=clock(), message=message)
     leases.release(session, lease)
     return run.run_id

@@ -56,8 +56,8 @@ def _require_right(session: Session, taken: AskedRun) -> None:
         may = select(User.id).where(User.id == taken.actor.user_id, User.is_superuser, User.is_active)
         if session.scalar(may) is None:
             raise ForbiddenError(
-                f"{taken.handle}: run {taken.id} is not carried out: "
-                "the user who asked for it is no longer an active superuser"
+                f"{taken.handle}: run {taken.id} was not carried out, because the user who requested it is no longer "
+                "an active superuser"
             )
 
 

@@ -54,7 +54,7 @@ def mark_restored(session: Session, *, log: Path | None, now: datetime) -> Resto
     with transaction(session):
         session.add(Restore(at=now))
         ended = sessions.end_all(session)
-        dropped = runs.drop_asked(session, now=now, message="a backup was put back; ask again")
+        dropped = runs.drop_asked(session, now=now, message="a backup was restored; request the run again")
         mails = outbox.clear(session)
     security_log.log("backup put back")
     return Restored(

@@ -123,7 +123,7 @@ def checked_plan(work: Work, roster: Roster, *, with_options: Callable[[Plan], P
         plan = with_options(plan)
     if request.only not in {None, plan.id}:  # nothing went wrong, so it is no run: it is shown again
         raise PlanChangedError(
-            f"{plan.handle}: the plan is not {request.only} any more, so nothing was done; it is now {plan.id}",
+            f"{plan.handle}: the plan has changed, so nothing was done: it was {request.only} and is now {plan.id}",
             plan_id=plan.id,
         )
     is_accepted = plan.id in {request.accept, request.only}
@@ -136,7 +136,7 @@ def checked_plan(work: Work, roster: Roster, *, with_options: Callable[[Plan], P
 def needs_approval(plan: Plan) -> SafetyLimitError:
     """Return the error of a plan that waits for approval."""
     return SafetyLimitError(
-        f"{plan.handle}: {plan.warning}; if that is right, run again with: --accept {plan.id}", plan_id=plan.id
+        f"{plan.handle}: {plan.warning}; if this is intended, run again with: --accept {plan.id}", plan_id=plan.id
     )
 
 
@@ -197,7 +197,7 @@ def require_believable_after(plan: Plan, roster: Roster) -> None:
     """Raise RosterInDoubtError for an empty roster after a push that should have left some on it."""
     if plan.staying and not roster:
         raise RosterInDoubtError(
-            f"{plan.handle}: after the push the roster is empty although {plan.staying} addresses should be on it",
+            f"{plan.handle}: the roster is empty after the push, although {plan.staying} addresses should be on it",
             plan_id=plan.id,
         )
 

@@ -131,7 +131,7 @@ def _checked_lines(addresses: Iterable[str]) -> Iterator[RosterLine]:
             yield RosterLine(canonical(spelling), spelling)
         except (InvalidAddressError, AttributeError, TypeError):
             raise ListManagerUnavailableError(
-                f"the list manager's answer holds what is not an address: {printable(str(spelling))}"
+                f"the list manager returned something that is not an address: {printable(str(spelling))}"
             ) from None
 
 

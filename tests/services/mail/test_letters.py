@@ -184,11 +184,11 @@ def test_an_operators_letter_replaces_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("Hello\n", 'it begins with a line "Subject: …"'),
-        ("Subject: x\n", 'it begins with a line "Subject: …"'),
-        ("Subject: x\nBcc: y\n\nz\n", 'it begins with a line "Subject: …"'),
-        ("Subject: x\n\nHello $usrname\n", r"there is no \$usrname; there are \$base_url, \$good_for"),
-        ("Subject: x\n\n5 $ a year\n", "a \\$ that no name follows"),
+        ("Hello\n", 'the file must begin with a line "Subject: …"'),
+        ("Subject: x\n", 'the file must begin with a line "Subject: …"'),
+        ("Subject: x\nBcc: y\n\nz\n", 'the file must begin with a line "Subject: …"'),
+        ("Subject: x\n\nHello $usrname\n", r"unknown name \$usrname; known names: \$base_url, \$good_for"),
+        ("Subject: x\n\n5 $ a year\n", "a \\$ is not followed by a name"),
         (b"Subject: x\n\nGr\xfcezi\n", "cannot be read as UTF-8"),
     ],
 )

@@ -384,10 +384,10 @@ def test_the_log_in_uses_the_password_of_the_file_and_says_when_it_is_refused(
     with FakeMailServer(password="correct horse") as server:
         toml = server.toml() + 'user = "portal"\npassword_file = "smtp_password"\n'
         mailer = make_mailer(toml)
-        with pytest.raises(ConfigurationError, match=r"smtp_password, the password for .*, cannot be read"):
+        with pytest.raises(ConfigurationError, match=r"smtp_password, which holds the password for .*, cannot be read"):
             check(mailer)
         (instance / "smtp_password").write_text("wrong one\n")
-        with pytest.raises(MailUnavailableError, match=r"refuses the log-in of portal: 5\.7\.8") as refusal:
+        with pytest.raises(MailUnavailableError, match=r"refused the log-in of portal: 5\.7\.8") as refusal:
             check(mailer)
         assert "wrong one" not in str(refusal.value)
         (instance / "smtp_password").write_text("correct horse\n")
@@ -396,7 +396,7 @@ def test_the_log_in_uses_the_password_of_the_file_and_says_when_it_is_refused(
         assert steps == [
             f"connected to 127.0.0.1:{server.port}, not encrypted",
             "logged in as portal",
-            f"127.0.0.1:{server.port} took the letter",
+            f"127.0.0.1:{server.port} accepted the letter",
         ]
 
 
@@ -428,9 +428,13 @@ def sendmail(folder: Path, script: str) -> str:
 @pytest.mark.parametrize(
     ("script", "state", "words"),
     [
-        ("cat > /dev/null; echo 'user unknown' >&2; exit 67", "refused", "ended with 67: user unknown (does not know"),
-        ("cat > /dev/null; echo 'queue full' >&2; exit 75", "waiting", "ended with 75: queue full"),
-        ("exec sleep 60", "waiting", "did not end within 0.5 seconds"),
+        (
+            "cat > /dev/null; echo 'user unknown' >&2; exit 67",
+            "refused",
+            "ended with exit code 67: user unknown (does not know",
+        ),
+        ("cat > /dev/null; echo 'queue full' >&2; exit 75", "waiting", "ended with exit code 75: queue full"),
+        ("exec sleep 60", "waiting", "did not finish within 0.5 seconds"),
     ],
 )
 def test_a_command_that_fails_says_what_becomes_of_the_mail(
@@ -452,7 +456,7 @@ def test_a_command_that_is_not_there_is_reported_by_check_and_loses_nothing(
     mailer = make_mailer('[mail]\nsender = "portal@example.org"\nsendmail = "/nowhere/sendmail -i"\n')
 
     assert "cannot be run: No such file" in send_due(session, mailer, sends_bulk=False).trouble
-    with pytest.raises(ConfigurationError, match="/nowhere/sendmail is not a program"):
+    with pytest.raises(ConfigurationError, match="/nowhere/sendmail cannot be run as a program"):
         check(mailer)
 
     assert rows(session)[0].state == "waiting"
@@ -475,7 +479,7 @@ def test_letters_go_to_a_folder_one_file_each(
     assert newest.to == "Alice@example.org"
     assert newest.subject == "Your link to log in to Member portal"
     assert newest.lines != oldest.lines
-    assert check(mailer) == f"letters are written to {instance / 'letters'}, and sent to nobody"
+    assert check(mailer) == f"letters are written to {instance / 'letters'}, and not sent"
 
 
 def test_a_folder_that_cannot_be_written_loses_nothing(

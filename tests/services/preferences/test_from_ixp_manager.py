@@ -136,7 +136,7 @@ def test_of_two_who_share_a_mailbox_and_disagree_the_one_who_left_wins(session, 
     make_user(session, "bob", "team@example.org")
     found = run(ROWS + row("alice", "members", "0") + row("bob", "members", "1"))
     assert stored(session) == {"team": False}
-    assert skipped(found) == {"both yes and no for one address, so no": 1}
+    assert skipped(found) == {"both yes and no for one address; no was used": 1}
     assert found.skipped[0].examples == ("line 3: team@example.org on members",)
 
 

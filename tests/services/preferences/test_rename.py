@@ -142,7 +142,7 @@ def test_a_handle_that_was_used_takes_nothing_over(session: Session, catalogue, 
     list_init(session, members, RosterText([b"alice@example.org\n"]), now=clock())
     list_init(session, catalogue.get("everybody"), RosterText([b"bob@example.org\n"]), now=clock())
     before = used(session)
-    with pytest.raises(DuplicateError, match=r"^everybody has been used already \(preferences: 1, runs: 0\)"):
+    with pytest.raises(DuplicateError, match=r"^everybody has already been used \(preferences: 1, runs: 0\)"):
         rename(session, "members", "everybody", catalogue=catalogue)
     assert used(session) == before
 

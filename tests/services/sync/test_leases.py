@@ -170,7 +170,7 @@ def test_a_planned_run_outlives_the_process_that_began_it(session, row):
     leases.acquire(session, "members", seconds=3600, outlives_process=True)
     assert row().pid is None
     assert 3590 < seconds_left(session, row) <= 3600
-    with pytest.raises(LeaseHeldError, match="a planned run begun on"):
+    with pytest.raises(LeaseHeldError, match="a planned run started on"):
         leases.acquire(session, "members")
 
 
@@ -198,7 +198,7 @@ def test_renewed_before_a_call_it_lasts_for_the_calls_time_out_and_a_minute(sess
 def test_a_lease_that_was_lost_cannot_be_renewed(session):
     lease = leases.acquire(session, "members")
     alter(session, token="another")
-    with pytest.raises(LeaseHeldError, match="took the list over"):
+    with pytest.raises(LeaseHeldError, match="took over the list"):
         leases.renew(session, lease)
     with pytest.raises(LeaseHeldError):
         leases.renew(session, Held("tech", "none"))

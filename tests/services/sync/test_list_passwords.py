@@ -272,7 +272,7 @@ def test_a_member_sees_and_replaces_the_list_password_of_their_own_addresses_alo
 def test_lists_and_list_managers_without_passwords_say_why(members):
     assert takes(Keeper(), members)
     assert not takes(MemoryList(), members)
-    assert "keeps no passwords" in why_none(members)
+    assert "has no list passwords" in why_none(members)
     silent = replace(members, sync_passwords=False)
     assert not takes(Keeper(), silent)
     assert "syncpws = false" in why_none(silent)

@@ -261,7 +261,7 @@ def test_who_is_made_again_with_the_same_mailbox_is_not_added_a_second_time(offi
 def test_many_new_members_need_approval_and_until_then_nothing_is_written(office: Office, session: Session) -> None:
     for number in range(26):
         office.join(f"new{number}")
-    with pytest.raises(SafetyLimitError, match="it adds 26 addresses to 0 on the list") as raised:
+    with pytest.raises(SafetyLimitError, match="it adds 26 addresses to the 0 on the list") as raised:
         office.sync()
     assert office.stored("new0@example.org") is None
     office.sync(accept=raised.value.plan_id)

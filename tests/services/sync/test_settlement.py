@@ -324,7 +324,7 @@ def test_leftovers_of_an_accepted_plan_make_no_room_for_others(world):
     world.list.watcher = QUIET
     for number in range(10, 16):
         world.has(f"u{number}@example.org", False, on=True)
-    with pytest.raises(SafetyLimitError, match="takes 6 of 14"):
+    with pytest.raises(SafetyLimitError, match="removes 6 of 14"):
         world.sync()
 
 
@@ -337,7 +337,7 @@ def test_removals_of_killed_runs_that_nobody_approved_count_against_the_safety_l
     world.list.watcher = QUIET
     for number in range(4, 8):
         world.has(f"u{number}@example.org", False, on=True)
-    with pytest.raises(SafetyLimitError, match="takes 8 of 8"):
+    with pytest.raises(SafetyLimitError, match="removes 8 of 8"):
         world.sync()
     assert len(world.on()) == 8
 

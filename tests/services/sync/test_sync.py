@@ -579,7 +579,7 @@ def test_a_roster_in_doubt_counts_as_having_done_nothing(world: World) -> None:
 def test_what_any_kind_returns_is_checked_like_a_roster(world: World, strange: object) -> None:
     world.tick("ada@example.org")
     world.list.members = {"x": "x@example.net", "y": strange}  # type: ignore[dict-item]
-    with pytest.raises(ListManagerUnavailableError, match="holds what is not an address"):
+    with pytest.raises(ListManagerUnavailableError, match="returned something that is not an address"):
         world.sync()
     assert world.runs()[-1].state == "failed"
 
@@ -841,7 +841,7 @@ def test_an_end_of_a_planned_run_that_lost_the_list_meanwhile_writes_nothing(wor
         world.session.commit()
         return world.clock()
 
-    with pytest.raises(LeaseHeldError, match="took the list over"):
+    with pytest.raises(LeaseHeldError, match="took over the list"):
         confirm_planned_run(
             world.session, world.mailing_list, RosterText(lines), clock=clock_while_another_ends_it, request=Request()
         )

@@ -145,7 +145,7 @@ def test_a_shown_plan_past_the_safety_limits_says_so_first(desk: Desk) -> None:
     path = desk.ask("show")
     desk.cron()
     text = desk.bob.get(path).text
-    assert "exceeds the safety limits: it takes 8 of 40 addresses off the list" in text
+    assert "exceeds the safety limits: it removes 8 of 40 addresses, or records" in text
     assert text.index("safety limits") < text.index("Apply these 8 changes")
 
 
@@ -420,7 +420,7 @@ def test_an_empty_list_is_believed_in_the_browser_by_its_plan(desk: Desk) -> Non
     assert desk.cron() == 77
     page = desk.bob.get(path)
     assert state_of(page) == "held"
-    assert "40 addresses were on the list at the last run, and the roster is empty" in page.text
+    assert "40 addresses were on the list at the last run, but the roster is empty" in page.text
     applied = desk.press_apply(path)
     assert desk.cron() == 0
     assert "40 left at the list" in desk.bob.get(applied).text
