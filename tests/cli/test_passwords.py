@@ -261,7 +261,7 @@ def test_the_helper_leaves_a_list_alone_that_none_of_them_is_a_member_of(withlis
 def test_the_helper_ends_with_3_for_who_is_no_member(withlist):
     code, stdout, stderr = withlist("-l", "charlie@example.org", "pw")
     assert (code, stdout) == (3, "No such member: charlie@example.org\n")
-    assert stderr == "unlock\nchangepw: charlie@example.org is no member of the list\n"
+    assert stderr == "unlock\nchangepw: charlie@example.org is not a member of the list\n"
 
 
 def test_the_helper_ends_with_1_where_withlist_found_no_list(withlist):

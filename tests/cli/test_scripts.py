@@ -588,7 +588,7 @@ def test_a_run_that_was_cut_short_is_ended_by_the_next_start(portal, every_shell
     assert portal.is_held()
     code, told = portal.run()
     assert code == 0
-    assert "members: a run of this script was cut short" in told
+    assert "members: an earlier run of this script was interrupted" in told
     assert not list(portal.folder.rglob("*.run.members"))
     runs = portal.session.execute(select(Run.state, Run.added, Run.removed).order_by(Run.id)).all()
     portal.session.rollback()

@@ -1,30 +1,30 @@
 #!/bin/sh
 # {{ name }}
 #
-# Keeps the mailing lists up to date with what members chose in the portal, and tells the portal who left or joined at
-# the list. {% block summary required %}{% endblock %}
+# Changes the mailing lists as members chose in the portal, and reports to the portal who left or joined at the list.
+# {% block summary required %}{% endblock %}
 #
-# Printed by: flask mailinglist sync-script{{ option }}. Print it again after every change of mailinglists.toml.
+# Printed by: flask mailinglist sync-script{{ option }}. Print it again after each change of mailinglists.toml.
 #
-# For cron, once an hour, at a minute of your own. It prints nothing where all is well:
+# Let cron run it once an hour. It prints nothing if everything works:
 #     MAILTO=postmaster@example.org
 #     17 * * * * {% block cron required %}{% endblock %}
 #
-# Larger changes need approval. The line that says so names the plan, and it is let through, once, by:
+# A large change needs approval. The message names the plan. This approves exactly that plan, once:
 #     {{ name }} --accept ID
 #
-# A roster with a line that is not an address changes nothing (65). Where you have checked the lines that are reported,
-# --skip-invalid passes over them.
+# If a line of a roster is not an address, nothing is changed (exit code 65). After you have checked the lines that are
+# reported, --skip-invalid skips them.
 #
-# Variables: PORTAL_TIMEOUT, the seconds that one command or one answer may take (900);
-# PORTAL_PATH, where commands without a path are looked for.
+# Variables: PORTAL_TIMEOUT, the timeout in seconds for one command or one answer (900);
+# PORTAL_PATH, the folders in which commands without a path are looked for.
 # {% block variables required %}{% endblock %}
 #
-# Exit codes, of several lists 1 if there is any, else the largest: 0 done, 1 unforeseen, 2 usage, 65 bad input,
-# 69 list manager or portal unavailable, 75 another run holds the list, or it is paused, 77 not allowed, or needs approval,
-# 78 configuration.
+# Exit codes: 0 done, 1 unexpected error, 2 wrong usage, 65 bad input, 69 list manager or portal unavailable, 75 another
+# run holds the list, or the list is paused, 77 not allowed, or needs approval, 78 configuration. For several lists: 1 if
+# any list ended with 1, otherwise the highest.
 #
-# It runs under every POSIX shell. A dollar in a name is meant as one, and functions are called by traps, too:
+# This script runs in every POSIX shell. Names may contain a literal dollar sign, and traps call functions:
 # shellcheck disable=SC2016,SC2317,SC2329
 
 set -u
@@ -33,9 +33,9 @@ LC_ALL=C
 PATH=${PORTAL_PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}
 export LC_ALL PATH
 
-# --- what is asked for
+# --- the command line
 
-shown() { # what is read, without what a terminal would obey
+shown() { # copy the input without control characters
     tr -c '\012\040-\176' '?'
 }
 complain() { # WORDS
@@ -64,16 +64,16 @@ done
 seconds=${PORTAL_TIMEOUT:-900}
 case $seconds in
     '' | *[!0-9]*)
-        complain "PORTAL_TIMEOUT is a number of seconds, not: $seconds"
+        complain "PORTAL_TIMEOUT must be a number of seconds, and is: $seconds"
         exit 78
         ;;
 esac
 {% block settings required %}{% endblock %}
 
-# --- how it ends
+# --- the exit code, and signals
 
 worst=0
-failed() { # CODE: keep the worst of them
+failed() { # CODE: keep it if it is worse than the previous ones
     case $1 in
         65 | 69 | 75 | 77 | 78) ;;
         *) worst=1 ;;
@@ -82,10 +82,10 @@ failed() { # CODE: keep the worst of them
 }
 
 private=$(mktemp -d "${TMPDIR:-/tmp}/mailing-list-sync.XXXXXX") || {
-    complain 'no private folder could be made for the rosters'
+    complain 'could not create a private folder for the rosters'
     exit 1
 }
-open= # the list whose planned run waits for its end
+open= # the list whose planned run is open
 finish() {
     trap '' HUP INT TERM
     [ -z "$open" ] || ! abandon || forget_run
@@ -107,8 +107,8 @@ heed_signals
 
 # --- the list manager's commands
 
-# A command that hangs is interrupted, and only killed when that does not help: a Mailman that is killed leaves its list
-# locked for hours.
+# A command that exceeds its timeout is interrupted first, and killed only if it does not end: a Mailman command that is
+# killed leaves its list locked for hours.
 if timeout -s INT -k 1 5 true </dev/null >/dev/null 2>&1; then
     limited() { timeout -s INT -k 60 "$seconds" "$@"; }
 else
@@ -125,16 +125,16 @@ unavailable() { # WHAT EXIT-CODE
     return 69
 }
 
-# A roster counts only when the command that prints it has come to a good end.
+# Use a roster only if the command that prints it succeeds.
 read_roster() { # FILE
     roster </dev/null >"$1" 2>"$private/said" || unavailable 'the command that lists its members' $?
 }
 
-tell() { # add or remove, FILE: nothing is called without an address to send
+tell() { # add or remove, FILE: call nothing if there is no address to send
     [ -s "$2" ] || return 0
     push "$1" <"$2" && return
     tell_code=$?
-    # One address may be what makes the command fail, and must not keep the others waiting.
+    # A single address may make the command fail. The others must not have to wait for it.
     tell_one_by_one "$1" "$2" && return
     mv "$private/said_of_pushing" "$private/said"
     unavailable "the command to $1 members" "$tell_code"
@@ -145,7 +145,7 @@ push() { # add or remove
         remove) remove >>"$private/said_of_pushing" 2>&1 ;;
     esac
 }
-tell_one_by_one() { # add or remove, FILE: fails where it is the list manager that fails, and not an address
+tell_one_by_one() { # add or remove, FILE: fail if the list manager fails, and not just at some addresses
     : >"$private/failing"
     worked=
     while IFS= read -r address; do
@@ -159,14 +159,14 @@ tell_one_by_one() { # add or remove, FILE: fails where it is the list manager th
     [ -n "$worked" ] || [ "$(($(wc -l <"$2")))" -eq 1 ] || return
     read_roster "$private/after" || return
     while IFS= read -r address; do
-        complain "$list: could not $1 $address: the command fails at this address"
+        complain "$list: could not $1 $address: the command fails for this address"
     done <"$private/failing"
 }
 
 # --- the portal
 {% block portal required %}{% endblock %}
 
-# A portal that has gone away is waited for, two minutes.
+# If the portal becomes unreachable, try again for two minutes.
 persist() { # COMMAND ARGUMENT...
     persist_until=$(($(date +%s) + 120))
     while :; do
@@ -179,7 +179,7 @@ persist() { # COMMAND ARGUMENT...
     return "$persist_code"
 }
 
-# The token of an open run is kept in a file, so that the next start can end a run that was cut short.
+# The token of an open run is kept in a file, so that the next start can end a run that was interrupted.
 keep_run() {
     { printf '%s %s\n' "$token" "$$" >"$kept.$list"; } 2>/dev/null || :
 }
@@ -193,14 +193,14 @@ give_back() {
 end_cut_short_run() {
     { read -r token run_pid <"$kept.$list"; } 2>/dev/null || return 0
     case $run_pid in '' | *[!0-9]*) run_pid=$$ ;; esac
-    # A script that is still running ends its run itself.
+    # If the other script is still running, it ends its run itself.
     [ "$run_pid" = "$$" ] || ! kill -0 "$run_pid" 2>/dev/null || return 0
     case $token in
         '' | *[!0-9a-f]*) ;;
         *)
             abandon 2>"$private/complaint"
             case $? in
-                0) complain "$list: a run of this script was cut short; what was left of it is done now" ;;
+                0) complain "$list: an earlier run of this script was interrupted; this run does the rest" ;;
                 69)
                     cat "$private/complaint" >&2
                     return 69
@@ -216,14 +216,14 @@ number_of() { # NAME FILE
 
 # --- one list
 
-# The same run as `flask mailinglist sync` does in one process, with the same safety limits and by the same rules.
+# The same as `flask mailinglist sync` in one process, with the same safety limits and rules.
 planned_run() { # LIST
     list=$1
     : >"$private/said_of_pushing"
     end_cut_short_run || return
-    # Who is on the list now.
+    # Read who is on the list now.
     read_roster "$private/before" || return
-    # The portal plans, and holds the list until the run ends. No other run touches it meanwhile.
+    # The portal makes the plan, and locks the list for other runs until this run ends.
     note_signals
     plan "$private/before"
     run_code=$?
@@ -236,22 +236,22 @@ planned_run() { # LIST
     [ "$run_code" -eq 0 ] || return "$run_code"
     push_and_confirm && return
     run_code=$?
-    # What was pushed and what was not is found out by the next run.
+    # The next run finds out which changes were made.
     give_back
     open=
     return "$run_code"
 }
 
 push_and_confirm() {
-    # Who has to be added, and who has to be removed: the difference, and nobody else.
+    # Get only the differences: the addresses to add and to remove.
     planned_adds >"$private/adds" || return
     planned_removals >"$private/removals" || return
-    # Leaving never waits behind an add that fails.
+    # Removals come first, so that an add that fails does not delay them.
     tell remove "$private/removals" || return
     tell add "$private/adds" || return
-    # The list passwords that are new. A failure is reported, and does not stop the rest.
+    # Set new list passwords. A failure is reported, but does not stop the run.
     push_passwords || failed $?
-    # Who is on the list afterwards: by that the portal judges what took, and ends the run.
+    # Read the roster again. From it, the portal sees which changes took effect, and ends the run.
     read_roster "$private/after" || return
     persist confirm "$private/after" >"$private/counts" || return
     forget_run
@@ -261,8 +261,8 @@ push_and_confirm() {
         undone=$((undone + ${count:-0}))
     done
     [ "$undone" -eq 0 ] || {
-        complain "$list: the list manager did not carry out the changes of $undone addresses, which"
-        complain "the portal's report of it names; its commands said:"
+        complain "$list: the list manager did not carry out the changes of $undone addresses;"
+        complain "the portal's report of this run names them; the list manager's commands printed:"
         mv "$private/said_of_pushing" "$private/said"
         show_said
     }

@@ -1,14 +1,14 @@
 {% extends "scripts/base.sh" %}
 {% block summary %}
-For a host that has the list managers, curl (7.55 or newer) and nothing of the portal.
+For a host that has the list managers and curl (7.55 or newer), but not the portal.
 {% endblock %}
 {% block cron %}
 PORTAL_KEY_FILE=/etc/portal-key /usr/local/bin/{{ name }}
 {% endblock %}
 {% block variables %}
-PORTAL_KEY_FILE, the file that holds the API key alone, readable by nobody else; PORTAL_URL, where the portal is if it
-# is not at {{ base_url }}. Beside the key, if the folder can be written, a file for each list names the run that is
-# open: at its next start the script ends a run that was cut short.
+PORTAL_KEY_FILE, a file that contains only the API key, and that only its owner can read; PORTAL_URL, the URL of the
+# portal if it is not {{ base_url }}. If the script may write to the folder of the key, it keeps a file there for each
+# open run. At its next start, it ends a run that was interrupted.
 {% endblock %}
 {% block settings %}
 kept=${PORTAL_KEY_FILE:-}.run
@@ -17,7 +17,7 @@ url=${url%/}
 case $url in
     http://?* | https://?*) ;;
     *)
-        complain "PORTAL_URL begins with https:// or http://, and does not: $url"
+        complain "PORTAL_URL must begin with https:// or http://, and is: $url"
         exit 78
         ;;
 esac
@@ -25,19 +25,20 @@ key=
 [ -z "${PORTAL_KEY_FILE:-}" ] || IFS= read -r key 2>/dev/null <"$PORTAL_KEY_FILE"
 case $key in
     '' | *[!0-9A-Za-z._-]*)
-        complain "PORTAL_KEY_FILE must name a file that holds an API key alone, and does not: ${PORTAL_KEY_FILE:-it is not set}"
+        complain "PORTAL_KEY_FILE must name a file that contains only an API key: ${PORTAL_KEY_FILE:-it is not set}"
         exit 78
         ;;
 esac
 {% endblock %}
 {% block portal %}
 
-# The key goes to curl in a file: what stands on a command line can be read by everybody on this host.
+# curl gets the key in a file, because all users of this host can read its command line.
 printf 'Authorization: Bearer %s\n' "$key" >"$private/key"
 key=
 
-# Nothing that is answered is ever run. Only a whole answer of the portal counts: not that of a proxy, nor a redirect.
-call() { # PATH CURL-OPTION...: the answer is in $private/answer
+# The script never runs any part of an answer. It accepts only a complete answer of the portal, no redirect and no page
+# of a proxy.
+call() { # PATH CURL-OPTION...: put the answer into $private/answer
     path=$1
     gone=
     shift
@@ -55,7 +56,7 @@ call() { # PATH CURL-OPTION...: the answer is in $private/answer
     esac
 }
 
-refused() { # PATH STATUS: tell why, and return the portal's own exit code for it
+refused() { # PATH STATUS: report the reason, and return the portal's exit code for it
     answer=$(dd bs=4000 count=1 <"$private/answer" 2>/dev/null | shown)
     fault=
     case $2 in 5*) gone=1 ;; esac
@@ -66,7 +67,7 @@ refused() { # PATH STATUS: tell why, and return the portal's own exit code for i
             answer=${answer##*'"detail":"'}
             answer=${answer%%'","'*}
             ;;
-        *) answer="status $2, which is not what the portal would say: is PORTAL_URL right?" ;;
+        *) answer="status $2, which is not an answer of the portal; check PORTAL_URL" ;;
     esac
     complain "$1: $answer"
     case $fault:$2 in
@@ -79,10 +80,10 @@ refused() { # PATH STATUS: tell why, and return the portal's own exit code for i
     esac
 }
 
-is_gone() { # whether it was the portal that could not be reached
+is_gone() { # succeed if the portal could not be reached
     [ -n "$gone" ]
 }
-send() { # FILE QUERY: the roster is the body
+send() { # FILE QUERY: send the roster as the body
     call "$list/init?$2${skip_invalid:+&skip_invalid=1}&format=text" --header 'Content-Type: text/plain; charset=utf-8' --data-binary @"$1"
 }
 count_of() { # NAME
@@ -91,13 +92,13 @@ count_of() { # NAME
 understood() { # COUNT
     case $1 in
         '' | *[!0-9]*)
-            complain "$list/init: status 200, but not what the portal would say: is PORTAL_URL right?"
+            complain "$list/init: status 200, but not an answer of the portal; check PORTAL_URL"
             return 69
             ;;
     esac
 }
 
-# An empty roster is announced, since its command came to a good end; one that should not be empty is doubted all the same.
+# An empty roster is allowed, because its command succeeded. If it should not be empty, the portal asks for approval.
 plan() { # ROSTER
     send "$1" "plan=1&allow_empty=1${accept:+&accept=$accept}" || return
     adds=$(count_of adds)
@@ -105,10 +106,10 @@ plan() { # ROSTER
     token=$(sed -n 's/^token: \([0-9a-f]*\)$/\1/p' "$private/answer")
     understood "$adds" && understood "$removals"
 }
-planned() { # ADDRESSES COUNT: what is not as many as the plan has is not the plan
+planned() { # ADDRESSES COUNT: print them if they are as many as the plan has
     call "$1?planned=1" || return
     [ "$(($(wc -l <"$private/answer")))" = "$2" ] || {
-        complain "$1: the portal answered with another number of addresses than it had planned"
+        complain "$1: the portal returned another number of addresses than it had planned"
         return 69
     }
     cat "$private/answer"
@@ -132,19 +133,19 @@ send_passwords() {
     [ -s "$private/answer" ] || return 0
     mv "$private/answer" "$private/passwords"
     set_passwords <"$private/passwords" >"$private/said" 2>&1 || {
-        # What it said may name a password, so it is not shown.
+        # Its output may contain a password, so it is not shown.
         complain "$list: the command that sets list passwords ended with exit code $?"
         return 69
     }
     sed -n 's/^No such member: //p' "$private/said" >"$private/unknown"
     if [ -s "$private/unknown" ]; then
-        complain "$list: no list password could be set for these, who are no members:"
+        complain "$list: could not set the list passwords of these addresses, which are not subscribed:"
         shown <"$private/unknown" >&2
         grep -v -F -f "$private/unknown" "$private/passwords" >"$private/set"
     else
         mv "$private/passwords" "$private/set"
     fi
-    # The portal notes what it need not send again.
+    # The portal marks these passwords as set, and does not send them again.
     [ ! -s "$private/set" ] ||
         call "$list/passwords?format=text" --header 'Content-Type: text/plain; charset=utf-8' --data-binary @"$private/set"
 }

@@ -1,13 +1,13 @@
 {% extends "scripts/base.sh" %}
 {% block summary %}
-For the host that the portal and the list managers share.
+For a host that has both the portal and the list managers.
 {% endblock %}
 {% block cron %}
 /usr/local/bin/{{ name }}
 {% endblock %}
 {% block variables %}
-PORTAL_FLASK, another program for `flask`; and those that the portal itself reads. In the instance folder a file for
-# each list names the run that is open: at its next start the script ends a run that was cut short.
+PORTAL_FLASK, another program to use instead of `flask`; and those that the portal itself reads. The script keeps a file
+# in the instance folder for each open run. At its next start, it ends a run that was interrupted.
 {% endblock %}
 {% block settings %}
 FLASK_APP={{ flask_app }}
@@ -25,7 +25,7 @@ mailinglist() { # COMMAND ARGUMENT...
         {{ python }} -m flask mailinglist "$@"
     fi
 }
-# An empty roster is announced, since its command came to a good end; one that should not be empty is doubted all the same.
+# An empty roster is allowed, because its command succeeded. If it should not be empty, the portal asks for approval.
 plan() { # ROSTER
     mailinglist list-init --plan --allow-empty ${skip_invalid:+--skip-invalid} ${accept:+--accept "$accept"} "$list" \
         <"$1" >"$private/plan" || return
@@ -43,7 +43,7 @@ confirm() { # ROSTER
 abandon() {
     mailinglist list-init --abandon --token "$token" "$list" >/dev/null
 }
-is_gone() { # whether it was the portal, or its database, that could not be reached
+is_gone() { # succeed if the portal or its database could not be reached
     ! mailinglist lists >/dev/null 2>&1
 }
 send_passwords() {
