@@ -4,9 +4,10 @@ A server attaches both at start. A command that prints a list's addresses needs 
 do needs no database either; importing the two would take most of its start.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-from flask import Flask
+from flask import Flask, has_request_context, request
 from jinja2 import Environment
 
 from portal import faults
@@ -17,6 +18,10 @@ class Application(Flask):
     """A Flask application that remembers what it has attached."""
 
     has_database = has_pages = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._urls: dict[tuple[str, str], str] = {}  # by endpoint and the path that the portal is served under
 
     def use_database(self) -> None:
         """Attach the database, unless it already is."""
@@ -42,13 +47,22 @@ class Application(Flask):
         web.register(self, portal.settings)
         faults.register(self)
 
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function unchanged: none is async, and checking each would take time, 15 times a page."""
+        return func
+
     @property
     def jinja_env(self) -> Environment:  # type: ignore[override]
         """The environment of templates, which letters and scripts are rendered from too."""
         self.use_pages()
         return super().jinja_env
 
-    def url_for(self, *arguments: Any, **values: Any) -> str:
-        """Return the URL of a page."""
+    def url_for(self, endpoint: str, **values: Any) -> str:
+        """Return the URL of a page. URLs without values are kept, as each page has about a dozen of them."""
         self.use_pages()
-        return super().url_for(*arguments, **values)
+        if values or not has_request_context() or endpoint.startswith("."):
+            return super().url_for(endpoint, **values)
+        key = endpoint, request.script_root
+        if key not in self._urls:
+            self._urls[key] = super().url_for(endpoint)
+        return self._urls[key]

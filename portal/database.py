@@ -15,6 +15,7 @@ from sqlalchemy import (
     JSON,
     Column,
     ColumnElement,
+    CompoundSelect,
     Connection,
     Dialect,
     Engine,
@@ -172,13 +173,16 @@ def stream(
         cursor.close()
 
 
+_Statement = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]]
+
+
 class CompiledQuery:
     """A SELECT that every request runs: it is compiled once and then executed on the driver's cursor.
 
     SQLAlchemy takes longer to look up a compiled statement than the database takes to answer it.
     """
 
-    def __init__(self, statement: Select[Any]) -> None:
+    def __init__(self, statement: _Statement) -> None:
         self._statement = statement
         self._compiled: dict[str, _Compiled] = {}
 
@@ -194,7 +198,7 @@ class CompiledQuery:
 class _Compiled:
     """A statement compiled for one dialect, with its bound values and the converters of its columns."""
 
-    def __init__(self, statement: Select[Any], dialect: Dialect) -> None:
+    def __init__(self, statement: _Statement, dialect: Dialect) -> None:
         compiled: Any = statement.compile(dialect=dialect)
         asked = (name for name, each in compiled.binds.items() if each.required)
         state = compiled.construct_expanded_state(dict.fromkeys(asked))
@@ -221,13 +225,13 @@ class _Compiled:
             raise DBAPIError.instance(self._text, None, error, self._error, hide_parameters=True) from error
         finally:
             pooled.close()
-        return list(map(self._converted, found))
+        return self._converted(found)
 
-    def _converted(self, row: Sequence[Any]) -> Any:
-        cells = list(row)
-        for number, convert in self._converters:
-            cells[number] = convert(cells[number])
-        return self._row._make(cells)
+    def _converted(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
+        for number, convert in self._converters if rows else ():
+            columns[number] = map(convert, columns[number])
+        return list(map(self._row._make, zip(*columns, strict=True)))
 
 
 ROSTER = Table("portal_roster", MetaData(), Column("canonical", String(254), primary_key=True), prefixes=["TEMPORARY"])

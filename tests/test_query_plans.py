@@ -12,7 +12,7 @@ from portal.extensions import portal
 from portal.services import outbox
 from portal.services.accounts import directory
 from portal.services.accounts.directory import Wanted
-from portal.services.preferences import own_history
+from portal.services.preferences import own_history, preferences
 from portal.services.reports import lists as list_reports
 from portal.services.reports import runs as run_reports
 from portal.services.reports import trends
@@ -66,6 +66,15 @@ def test_a_plan_for_an_audience_begins_with_its_groups(session: Session) -> None
 
     assert any("user_groups" in statement for statement, _ in asked)
     assert [scan for each in asked for scan in whole_tables(session, *each, tables=PEOPLE)] == []
+
+
+def test_a_members_page_finds_all_that_it_needs_by_indexes(session: Session) -> None:
+    make_user(session, "alice", groups=("board",))
+    asked = statements_of(session, lambda session: preferences.logged_in(session, "no such token", now=NOW))
+
+    assert len(asked) == 1
+    tables = (*PEOPLE, "login_sessions", "user_groups", "preferences", "member_deliveries")
+    assert [scan for each in asked for scan in whole_tables(session, *each, tables=tables)] == []
 
 
 def test_the_next_mail_is_found_without_sorting_those_that_wait(session: Session) -> None:

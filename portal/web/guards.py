@@ -16,6 +16,8 @@ from portal.services.accounts import api_keys, sessions
 from portal.services.accounts.api_keys import Caller
 from portal.services.accounts.sessions import Member
 from portal.services.history import Actor
+from portal.services.preferences import preferences
+from portal.services.preferences.preferences import Holder
 from portal.translation import gettext
 from portal.web import language, unsaved
 
@@ -63,7 +65,19 @@ def register(app: Flask) -> None:
 
 
 def _load(token: str) -> Member | None:
-    return sessions.member(db.session(), token, now=portal().clock())
+    if request.endpoint != "subscriptions.show":
+        return sessions.member(db.session(), token, now=portal().clock())
+    found = preferences.logged_in(db.session(), token, now=portal().clock())
+    if found is None:
+        return None
+    member, g.holder = found
+    return member
+
+
+def holder() -> Holder | None:
+    """Return the addresses and preferences of the member, if they were read together with the log-in."""
+    found: Holder | None = g.get("holder")
+    return found
 
 
 def logged_in() -> Member | None:

@@ -1,9 +1,10 @@
 """The state that a page showed, signed and sent with its form: it tells the user's changes from those by others."""
 
+from functools import lru_cache
 from typing import Any
 
 from flask import current_app, g
-from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous import BadData, Serializer
 
 from portal.errors import StaleFormError
 
@@ -30,5 +31,10 @@ def read_with_owner(page: str, signed: str | None) -> tuple[Any, Any]:
     return owner, value
 
 
-def _signer(page: str) -> URLSafeSerializer:
-    return URLSafeSerializer(current_app.config["SECRET_KEY"], salt=f"shown: {page}")
+def _signer(page: str) -> Serializer[str]:
+    return _signer_with(current_app.config["SECRET_KEY"], page)
+
+
+@lru_cache(maxsize=16)  # making one takes as long as signing
+def _signer_with(key: str, page: str) -> Serializer[str]:
+    return Serializer(key, salt=f"shown: {page}", serializer_kwargs={"separators": (",", ":")})

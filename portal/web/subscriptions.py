@@ -16,7 +16,7 @@ from portal.errors import StaleFormError
 from portal.extensions import db, portal
 from portal.faults import fault_of
 from portal.services.preferences import preferences
-from portal.services.preferences.preferences import Choice, HeldAddress, Offer
+from portal.services.preferences.preferences import Choice, CommonOffer, HeldAddress, Offer
 from portal.services.reports import deliveries
 from portal.services.reports.deliveries import ListDelivery
 from portal.translation import gettext, ngettext, translations
@@ -71,7 +71,7 @@ def choose() -> ResponseReturnValue:
         form.form_errors.append(gettext("This page was out of date, and nothing was saved. Choose again."))
         return _page(form), fault_of(error).status
     flash(_told(choices, hours=catalogue.applied_within_hours), "good" if choices else "message")
-    return redirect(url_for("subscriptions.show", q=_asked().q.data or None), 303)
+    return redirect(url_for("subscriptions.show", q=_words() or None), 303)
 
 
 @blueprint.post("/subscriptions/send-to-main")
@@ -151,30 +151,32 @@ def _page(form: PostedForm | None = None) -> str:
     catalogue = portal().catalogue()
     if not catalogue.enabled:
         return render_template("subscriptions/not_offered.html")
-    page = preferences.page(db.session(), guards.member().id, catalogue=catalogue, now=portal().clock())
-    filtered = _asked()
-    offers = _matching(page.offers, filtered.q.data or "")
-    kept = unsaved.take(guards.member().id)
+    user_id, holder = guards.member().id, guards.holder()
+    page = preferences.page(db.session(), user_id, catalogue=catalogue, now=portal().clock(), holder=holder)
+    words = _words()
+    offers = _matching(page.offers, words)
+    kept = unsaved.take(user_id)
     ticks, addresses = kept or ({}, {})
-    stored = {offer.mailing_list.handle: offer.address_id for offer in offers}
+    handles = {each.mailing_list.handle for each in offers}
+    noted = [*page.deliveries, *(_lost(offers) if page.has_moved else ())]
     return render_template(
         "subscriptions/show.html",
         form=form,
-        names={offer.mailing_list.handle: offer.mailing_list.name for offer in page.offers},
-        deliveries=[*page.deliveries, *(_lost(offers) if page.has_moved else ())],
-        filtered=filtered,
+        names={offer.mailing_list.handle: offer.mailing_list.name for offer in page.offers} if noted else {},
+        deliveries=noted,
+        words=words,
         page=page,
-        sections=_sections(offers),
+        sections=_sections(offers, _rows(page.addresses, ticks, addresses)),
         count=len(offers),
         within=applied_within(
             catalogue.applied_within_hours,
-            is_soon=all(each.mailing_list.handle in page.soon for each in offers),
-            is_partly_soon=any(each.mailing_list.handle in page.soon for each in offers),
+            is_soon=page.soon >= handles,
+            is_partly_soon=not page.soon.isdisjoint(handles),
         ),
         has_many=len(page.offers) >= MANY,
+        is_on_any=any(each.is_ticked for each in page.offers),
         is_unsaved=kept is not None,
-        row=_rows(page.addresses, ticks, addresses),
-        shown=shown.sign("subscriptions", {handle: address_id or 0 for handle, address_id in stored.items()}),
+        shown=shown.sign("subscriptions", {offer.mailing_list.handle: offer.address_id or 0 for offer in offers}),
     )
 
 
@@ -186,7 +188,7 @@ def _lost(offers: Sequence[Offer]) -> tuple[ListDelivery, ...]:
 
 def _rows(
     addresses: Sequence[HeldAddress], ticks: Mapping[str, bool], chosen: Mapping[str, int]
-) -> Callable[[Offer], Any]:
+) -> Callable[[Offer], str]:
     """Return a function that renders the row of a list, as stored or with an unsaved choice.
 
     Members with one address share cached rows if they chose the same at the same time, or never chose.
@@ -195,7 +197,7 @@ def _rows(
     if len(addresses) > 1:
         main = addresses[0].id
 
-        def of_one(offer: Offer) -> Any:
+        def of_one(offer: Offer) -> str:
             handle = offer.mailing_list.handle
             sent_to = chosen.get(handle, offer.address_id or main)
             return _render_row(environment, offer, ticks.get(handle, offer.is_ticked), addresses, sent_to)
@@ -203,31 +205,33 @@ def _rows(
         return of_one
     # Dates of this year are shown without the year, so the rows depend on it.
     year = portal().clock().astimezone(ZoneInfo(portal().settings.timezone)).year
-    key = environment, translations(), year
-
-    def of_many(offer: Offer) -> Any:
-        is_ticked = ticks.get(offer.mailing_list.handle, offer.is_ticked)
-        return _row_of_many(*key, offer._replace(address_id=None), is_ticked)
-
-    return of_many
+    render = _renderer_for_many(environment, translations(), year)
+    return lambda offer: render(offer.without_address_id, ticks.get(offer.mailing_list.handle, offer.is_ticked))
 
 
-@lru_cache(maxsize=5_000)
-def _row_of_many(environment: Environment, _language: object, _year: int, offer: Offer, is_ticked: bool) -> Any:
-    """Return a row; the arguments are all that it depends on."""
-    return _render_row(environment, offer, is_ticked, (), None)
+@lru_cache(maxsize=8)
+def _renderer_for_many(environment: Environment, _language: object, _year: int) -> Callable[[CommonOffer, bool], str]:
+    """Return a function that renders a row; its arguments and these are all that a row depends on."""
+
+    @lru_cache(maxsize=5_000)
+    def render(offer: CommonOffer, is_ticked: bool) -> str:
+        return _render_row(environment, Offer(*offer, None), is_ticked, (), None)
+
+    return render
 
 
-def _render_row(environment: Environment, *arguments: Any) -> Any:
+def _render_row(environment: Environment, *arguments: Any) -> str:
     module: Any = environment.get_template("subscriptions/row.html").module
-    return module.row(*arguments)
+    row: str = module.row(*arguments)
+    return row
 
 
-def _asked() -> ListsForm:
+def _words() -> str:
+    """Return the words that the lists are filtered by."""
+    if "q" not in request.args:
+        return ""
     form = ListsForm(request.args)
-    if not form.validate():
-        form.q.data = ""
-    return form
+    return form.q.data or "" if form.validate() else ""
 
 
 def _matching(offers: Sequence[Offer], text: str) -> Sequence[Offer]:
@@ -240,11 +244,11 @@ def _matching(offers: Sequence[Offer], text: str) -> Sequence[Offer]:
     ]
 
 
-def _sections(offers: Iterable[Offer]) -> list[tuple[str, list[Offer]]]:
-    """Return lists by the heading of their section, in the order of the file; the heading may be empty."""
-    found: dict[str, list[Offer]] = {}
+def _sections(offers: Iterable[Offer], row: Callable[[Offer], str]) -> list[tuple[str, list[str]]]:
+    """Return the rows of lists by the heading of their section, in the order of the file; the heading may be empty."""
+    found: dict[str, list[str]] = {}
     for each in offers:
-        found.setdefault(each.mailing_list.section or "", []).append(each)
+        found.setdefault(each.mailing_list.section or "", []).append(row(each))
     return list(found.items())
 
 

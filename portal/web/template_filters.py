@@ -8,7 +8,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from flask import Flask, g, request
-from jinja2 import StrictUndefined
+from jinja2 import StrictUndefined, Template
+from jinja2.environment import TemplateModule
+from jinja2.runtime import Context
 
 from portal.config import Settings
 from portal.domain.address import printable
@@ -34,6 +36,14 @@ MONTHS = (
 )
 ON_EVERY_PAGE = ("site_name", "help_contact", "imprint_url", "privacy_url")  # of the settings
 YEAR = 365 * 24 * 3600  # seconds
+
+
+class _Template(Template):
+    """A template that imports others without a context: they see only the globals of the environment."""
+
+    def _get_default_module(self, ctx: Context | None = None) -> TemplateModule:  # noqa: ARG002
+        # At each import Jinja would compare all globals, to find any that only this template has: 4 % of a page.
+        return super()._get_default_module()
 
 
 def prepare(app: Flask, settings: Settings) -> None:
@@ -80,6 +90,7 @@ def _set_up_jinja(app: Flask) -> None:
         "lstrip_blocks": True,
         "extensions": ["jinja2.ext.i18n"],
     }
+    app.jinja_env.template_class = _Template
     app.jinja_env.policies["ext.i18n.trimmed"] = True
     app.jinja_env.install_gettext_callables(gettext, ngettext)  # type: ignore[attr-defined]
 

@@ -1,6 +1,5 @@
 """What a person is told of one address on one list."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -29,52 +28,52 @@ def look(known, *, now=AT, **values):
         (None, State.NOT_CHOSEN, Detail("next_run")),
         (ON, State.SUBSCRIBED, Detail("chosen", AT)),
         (OFF, State.NOT_SUBSCRIBED, Detail("chosen", AT)),
-        (replace(OFF, seen=None), State.NOT_SUBSCRIBED, Detail("chosen", AT)),
+        (OFF._replace(seen=None), State.NOT_SUBSCRIBED, Detail("chosen", AT)),
         (TICKED, State.BEING_ADDED, Detail("add_by", LATER)),
-        (replace(TICKED, seen=None), State.BEING_ADDED, Detail("add_by", LATER)),
+        (TICKED._replace(seen=None), State.BEING_ADDED, Detail("add_by", LATER)),
         (UNTICKED, State.BEING_REMOVED, Detail("remove_by", LATER)),
-        (replace(ON, source="list"), State.SUBSCRIBED, Detail("joined", AT)),
-        (replace(OFF, source="list"), State.NOT_SUBSCRIBED, Detail("left", AT)),
-        (replace(ON, source="init"), State.SUBSCRIBED, Detail("init_on", AT)),
-        (replace(OFF, source="init"), State.NOT_SUBSCRIBED, Detail("init_off", AT)),
-        (replace(ON, source="superuser"), State.SUBSCRIBED, Detail("chosen", AT)),
-        (replace(ON, source="rule"), State.SUBSCRIBED, Detail("chosen", AT)),
-        (replace(ON, source="rule", is_new_member=True), State.SUBSCRIBED, Detail("new_member", AT)),
-        (replace(TICKED, waiting_since=EARLIER), State.BEING_ADDED, Detail("add_by", LATER)),
+        (ON._replace(source="list"), State.SUBSCRIBED, Detail("joined", AT)),
+        (OFF._replace(source="list"), State.NOT_SUBSCRIBED, Detail("left", AT)),
+        (ON._replace(source="init"), State.SUBSCRIBED, Detail("init_on", AT)),
+        (OFF._replace(source="init"), State.NOT_SUBSCRIBED, Detail("init_off", AT)),
+        (ON._replace(source="superuser"), State.SUBSCRIBED, Detail("chosen", AT)),
+        (ON._replace(source="rule"), State.SUBSCRIBED, Detail("chosen", AT)),
+        (ON._replace(source="rule", is_new_member=True), State.SUBSCRIBED, Detail("new_member", AT)),
+        (TICKED._replace(waiting_since=EARLIER), State.BEING_ADDED, Detail("add_by", LATER)),
         (
-            replace(TICKED, waiting_since=EARLIER, push_result="pending", refused_at=AT),
+            TICKED._replace(waiting_since=EARLIER, push_result="pending", refused_at=AT),
             State.WAITING,
             Detail("waiting", EARLIER),
         ),
-        (replace(TICKED, push_result="pending", refused_at=AT), State.WAITING, Detail("waiting", AT)),
+        (TICKED._replace(push_result="pending", refused_at=AT), State.WAITING, Detail("waiting", AT)),
         (
-            replace(TICKED, waiting_since=EARLIER, push_result="confirm", refused_at=AT),
+            TICKED._replace(waiting_since=EARLIER, push_result="confirm", refused_at=AT),
             State.UNCONFIRMED,
             Detail("unconfirmed", EARLIER),
         ),
         (
-            replace(TICKED, waiting_since=EARLIER, push_result="undone", refused_at=AT),
+            TICKED._replace(waiting_since=EARLIER, push_result="undone", refused_at=AT),
             State.NOT_ADDED,
             Detail("not_added", AT),
         ),
         (
-            replace(TICKED, push_result="rejected", refusal="banned", refused_at=EARLIER),
+            TICKED._replace(push_result="rejected", refusal="banned", refused_at=EARLIER),
             State.REFUSED,
             Detail("refused", EARLIER, "banned"),
         ),
         (
-            replace(UNTICKED, push_result="undone", refused_at=EARLIER),
+            UNTICKED._replace(push_result="undone", refused_at=EARLIER),
             State.BEING_REMOVED,
             Detail("not_removed", EARLIER),
         ),
         (
-            replace(UNTICKED, push_result="rejected", refusal="may not leave", refused_at=EARLIER),
+            UNTICKED._replace(push_result="rejected", refusal="may not leave", refused_at=EARLIER),
             State.BEING_REMOVED,
             Detail("remove_refused", EARLIER, "may not leave"),
         ),
-        (replace(UNTICKED, waiting_since=EARLIER), State.BEING_REMOVED, Detail("remove_by", LATER)),
-        (replace(OFF, waiting_since=EARLIER), State.NOT_SUBSCRIBED, Detail("chosen", AT)),
-        (replace(ON, refusal="banned", refused_at=EARLIER), State.SUBSCRIBED, Detail("chosen", AT)),
+        (UNTICKED._replace(waiting_since=EARLIER), State.BEING_REMOVED, Detail("remove_by", LATER)),
+        (OFF._replace(waiting_since=EARLIER), State.NOT_SUBSCRIBED, Detail("chosen", AT)),
+        (ON._replace(refusal="banned", refused_at=EARLIER), State.SUBSCRIBED, Detail("chosen", AT)),
     ],
 )
 def test_a_state_and_what_is_said_beneath_it(known, state, detail):

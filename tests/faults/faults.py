@@ -461,7 +461,7 @@ _ACCOUNTS = (
         ),
         (
             "session: ending the others ends all",
-            "LoginSession.token_hash != _hashed(keep_token)",
+            "LoginSession.token_hash != hashed(keep_token)",
             "LoginSession.id > 0",
         ),
         (
@@ -473,8 +473,8 @@ _ACCOUNTS = (
         ("session: use is not written down", "if abs(now - login.seen_at) >= _SEEN_EVERY", "if now < login.seen_at"),
         (
             "session: a new password keeps the token",
-            "values(token_hash=_hashed(renewed), confirmed_at=now, by_link_at=None)",
-            "values(token_hash=_hashed(token), confirmed_at=now, by_link_at=None)",
+            "values(token_hash=hashed(renewed), confirmed_at=now, by_link_at=None)",
+            "values(token_hash=hashed(token), confirmed_at=now, by_link_at=None)",
         ),
         (
             "session: a password changed meanwhile",

@@ -2,12 +2,12 @@
 
 import hashlib
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import and_, bindparam, delete, exists, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from portal import database
@@ -127,7 +127,7 @@ def open_by_link(session: Session, user_id: int, *, password_hash: str, origin: 
         return None
     token = secrets.token_urlsafe(32)
     _begin(session, user_id, token=token, origin=origin, is_remembered=False, now=now)
-    own = LoginSession.token_hash == _hashed(token)
+    own = LoginSession.token_hash == hashed(token)
     session.execute(update(LoginSession).where(own).values(confirmed_at=None, by_link_at=now))
     return token
 
@@ -135,7 +135,7 @@ def open_by_link(session: Session, user_id: int, *, password_hash: str, origin: 
 def may_choose_password(session: Session, token: str, *, now: datetime) -> bool:
     """Return whether a session was opened with a mailed link recently and no password has been chosen in it."""
     with reading(session):
-        by_link_at = session.scalar(select(LoginSession.by_link_at).where(LoginSession.token_hash == _hashed(token)))
+        by_link_at = session.scalar(select(LoginSession.by_link_at).where(LoginSession.token_hash == hashed(token)))
     return by_link_at is not None and abs(now - by_link_at) < BY_LINK
 
 
@@ -150,13 +150,18 @@ def _verify(session: Session, name: str, password: str, *, rounds: int) -> tuple
     return account, passwords.hash_password(password, rounds=rounds) if verdict.needs_rehash else stored
 
 
-_OF_TOKEN = database.CompiledQuery(
-    select(LoginSession.id, LoginSession.created_at, LoginSession.seen_at)
-    .add_columns(LoginSession.remembered)
-    .add_columns(User.id.label("user_id"), User.username, User.name, User.is_superuser, User.language)
-    .join(User, User.id == LoginSession.user_id)
-    .where(LoginSession.token_hash == bindparam("token_hash"), User.is_active)
+# The columns that ``member_of`` needs.
+LOG_IN = (
+    LoginSession.id.label("log_in_id"),
+    LoginSession.created_at.label("begun_at"),
+    LoginSession.seen_at,
+    LoginSession.remembered,
+    User.name,
+    User.is_superuser,
+    User.language,
 )
+IS_OF_TOKEN = and_(User.id == LoginSession.user_id, LoginSession.token_hash == bindparam("token_hash"), User.is_active)
+_OF_TOKEN = database.CompiledQuery(select(User.id.label("user_id"), User.username, *LOG_IN).where(IS_OF_TOKEN))
 
 
 def member(session: Session, token: str, *, now: datetime) -> Member | None:
@@ -165,11 +170,16 @@ def member(session: Session, token: str, *, now: datetime) -> Member | None:
     This takes one SELECT and leaves no transaction open. The time of use is stored every five minutes at most, in a
     separate transaction, and not at all while the database is read-only.
     """
-    found = next(iter(_OF_TOKEN.rows(session, token_hash=_hashed(token))), None)
-    if found is None:
+    return member_of(session, _OF_TOKEN.rows(session, token_hash=hashed(token)), token, now=now)
+
+
+def member_of(session: Session, rows: Sequence[Any], token: str, *, now: datetime) -> Member | None:
+    """Return the same as ``member``, from the rows of a query with ``IS_OF_TOKEN`` and the columns of ``LOG_IN``."""
+    if not rows:
         return None
-    login = _LogIn(*found[:4])
-    user = Member(found.user_id, found.username, found.name, found.is_superuser, token, found.language)
+    row = rows[0]
+    login = _LogIn(row.log_in_id, row.begun_at, row.seen_at, row.remembered)
+    user = Member(row.user_id, row.username, row.name, row.is_superuser, token, row.language)
     if _is_over(login, is_superuser=user.is_superuser, now=now):
         return None
     if abs(now - login.seen_at) >= _SEEN_EVERY:
@@ -180,7 +190,7 @@ def member(session: Session, token: str, *, now: datetime) -> Member | None:
 def log_out(session: Session, token: str) -> None:
     """End the session of a token, if it has not ended yet."""
     with transaction(session):
-        session.execute(delete(LoginSession).where(LoginSession.token_hash == _hashed(token)))
+        session.execute(delete(LoginSession).where(LoginSession.token_hash == hashed(token)))
 
 
 class OpenLogIn(NamedTuple):
@@ -209,7 +219,7 @@ def log_ins(session: Session, member: Member, *, now: datetime) -> tuple[OpenLog
     )
     with reading(session):
         found = session.execute(query).all()
-    own = _hashed(member.token)
+    own = hashed(member.token)
     alive = (
         OpenLogIn(
             *(row.id, row.created_at, row.seen_at, row.browser, row.system, row.place),
@@ -241,7 +251,7 @@ def end(session: Session, user_id: int, *, keep_token: str | None = None) -> Non
     """
     statement = delete(LoginSession).where(LoginSession.user_id == user_id)
     if keep_token is not None:
-        statement = statement.where(LoginSession.token_hash != _hashed(keep_token))
+        statement = statement.where(LoginSession.token_hash != hashed(keep_token))
     session.execute(statement)
 
 
@@ -313,7 +323,7 @@ def _begin(session: Session, user_id: int, *, token: str, origin: Origin, is_rem
     session.execute(delete(LoginSession).where(LoginSession.expires_at <= now))
     session.execute(
         insert(LoginSession).values(
-            token_hash=_hashed(token),
+            token_hash=hashed(token),
             user_id=user_id,
             created_at=now,
             seen_at=now,
@@ -331,9 +341,9 @@ def _begin(session: Session, user_id: int, *, token: str, origin: Origin, is_rem
 def renew(session: Session, token: str, *, now: datetime) -> str:
     """Replace a session's token after its password was typed; return the new one. The caller's transaction is open."""
     renewed = secrets.token_urlsafe(32)
-    own = LoginSession.token_hash == _hashed(token)
+    own = LoginSession.token_hash == hashed(token)
     session.execute(
-        update(LoginSession).where(own).values(token_hash=_hashed(renewed), confirmed_at=now, by_link_at=None)
+        update(LoginSession).where(own).values(token_hash=hashed(renewed), confirmed_at=now, by_link_at=None)
     )
     return renewed
 
@@ -341,8 +351,8 @@ def renew(session: Session, token: str, *, now: datetime) -> str:
 def renew_without_password(session: Session, token: str) -> str:
     """Replace only the token of a session; return the new one. The caller's transaction is open."""
     renewed = secrets.token_urlsafe(32)
-    own = LoginSession.token_hash == _hashed(token)
-    session.execute(update(LoginSession).where(own).values(token_hash=_hashed(renewed)))
+    own = LoginSession.token_hash == hashed(token)
+    session.execute(update(LoginSession).where(own).values(token_hash=hashed(renewed)))
     return renewed
 
 
@@ -351,14 +361,14 @@ def confirm(session: Session, token: str, *, now: datetime) -> bool:
 
     The caller's transaction is open.
     """
-    own = update(LoginSession).where(LoginSession.token_hash == _hashed(token))
+    own = update(LoginSession).where(LoginSession.token_hash == hashed(token))
     return session.execute(own.values(confirmed_at=now).returning(LoginSession.id)).scalar() is not None
 
 
 def is_confirmed(session: Session, token: str, *, now: datetime) -> bool:
     """Return whether the password was typed in a session within the last 15 minutes."""
     with reading(session):
-        query = select(LoginSession.confirmed_at).where(LoginSession.token_hash == _hashed(token))
+        query = select(LoginSession.confirmed_at).where(LoginSession.token_hash == hashed(token))
         confirmed_at = session.execute(query).scalar()
     return confirmed_at is not None and abs(now - confirmed_at) < CONFIRMED
 
@@ -378,5 +388,6 @@ def _is_over(login: _LogIn, *, is_superuser: bool, now: datetime) -> bool:
     return not is_remembered and abs(now - login.seen_at) >= IDLE
 
 
-def _hashed(token: str) -> str:
+def hashed(token: str) -> str:
+    """Return a token as the database stores it."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, bindparam, exists, func, select, union
+from sqlalchemy import CTE, ColumnElement, and_, bindparam, exists, func, null, select, type_coerce, union, union_all
 from sqlalchemy.orm import Session, aliased
 
 from portal import database
@@ -22,6 +22,8 @@ from portal.errors import BadInputError, NotOfferedError, UnknownUserError
 from portal.models import Address, MemberDelivery, Preference, User, UserAddress, UserGroup
 from portal.services import preference_rows
 from portal.services.accounts import log as account_log
+from portal.services.accounts import sessions
+from portal.services.accounts.sessions import Member
 from portal.services.history import Actor, Change
 from portal.services.reports import promptness
 from portal.services.reports.deliveries import ListDelivery
@@ -51,14 +53,22 @@ class Offer(NamedTuple):
     state: State
     detail: Detail
     address: str | None
-    address_id: int | None
     settings_url: str | None
     is_soon: bool
+    address_id: int | None
+
+    @property
+    def without_address_id(self) -> "CommonOffer":
+        """Return all but the last value: the part that is the same for many members with one address."""
+        return self[:-1]
 
     @property
     def is_locked(self) -> bool:
         """Whether the box cannot be unticked."""
         return self.is_ticked and not self.mailing_list.can_leave
+
+
+CommonOffer = tuple[MailingList, bool, State, Detail, str | None, str | None, bool]
 
 
 class Page(NamedTuple):
@@ -97,7 +107,7 @@ class Choice(NamedTuple):
 
 @dataclass
 class Holder:
-    """A user, their addresses, and what is stored for each address: canonical form, and preferences by list."""
+    """A user, their addresses, the main one first, and what is stored of them: canonical forms, preferences by list."""
 
     user_id: int
     username: str
@@ -105,7 +115,7 @@ class Holder:
     groups: frozenset[str] = frozenset()
     addresses: dict[int, HeldAddress] = field(default_factory=dict)
     canonicals: dict[int, str] = field(default_factory=dict)
-    stored: dict[tuple[str, int], Any] = field(default_factory=dict)
+    stored: dict[str, dict[int, Any]] = field(default_factory=dict)
     has_moved: bool = False
     is_new_to: frozenset[str] = frozenset()  # lists that the next run subscribes them to, since they are new
 
@@ -121,38 +131,60 @@ class Holder:
         """Return the id of the address that a list sends to, or is about to, the main one first; None: to none."""
         if handle in self.is_new_to:
             return self.main
-        return next((each for each in self.addresses if self.preference(handle, each)), None)
+        return next((each for each, row in self.of_list(handle) if row.subscribed), None)
+
+    def of_list(self, handle: str) -> list[tuple[int, Any]]:
+        """Return the stored preferences for a list by address, the main one first."""
+        rows = self.stored.get(handle)
+        if rows is None:
+            return []
+        if len(rows) == 1:
+            return list(rows.items())
+        return [(each, rows[each]) for each in self.addresses if each in rows]
 
     def is_offered(self, mailing_list: MailingList) -> bool:
         """Return True if the member's page has a list: of those that are not listed, the ones that they are on."""
         if not mailing_list.is_offered_to(self.groups):
             return False
-        rows = (self.stored.get((mailing_list.handle, each)) for each in self.addresses)
-        return mailing_list.is_listed or any(row.subscribed or row.seen for row in rows if row is not None)
+        return mailing_list.is_listed or any(row.subscribed or row.seen for _, row in self.of_list(mailing_list.handle))
 
     def may_be_new_to(self, catalogue: Catalogue) -> list[MailingList]:
         """Return the lists that subscribe new members and have nothing stored of this one."""
-        stored = {handle for handle, _address_id in self.stored}
         if not self.is_active or not any(each.is_main for each in self.addresses.values()):
             return []
         return [
             each
             for handle, each in catalogue.lists.items()
-            if each.subscribes_new_members and handle not in stored and self.is_offered(each)
+            if each.subscribes_new_members and handle not in self.stored and self.is_offered(each)
         ]
 
     def preference(self, handle: str, address_id: int) -> bool | None:
         """Return what is stored of an address for a list; None: nothing is."""
-        row = self.stored.get((handle, address_id))
+        row = self.stored.get(handle, {}).get(address_id)
         return None if row is None else row.subscribed
 
 
-def page(session: Session, user_id: int, *, catalogue: Catalogue, now: datetime, with_unlisted: bool = False) -> Page:
+def logged_in(session: Session, token: str, *, now: datetime) -> tuple[Member, Holder] | None:
+    """Return the member whose token this is, as ``sessions.member`` does, and what their page needs. One statement."""
+    rows = _OF_TOKEN.rows(session, token_hash=sessions.hashed(token))
+    member = sessions.member_of(session, rows, token, now=now)
+    return (member, _only(rows)) if member else None
+
+
+def page(
+    session: Session,
+    user_id: int,
+    *,
+    catalogue: Catalogue,
+    now: datetime,
+    with_unlisted: bool = False,
+    holder: Holder | None = None,
+) -> Page:
     """Return what the member's page shows: the lists that they may see, and the state of each. One statement.
 
-    ``with_unlisted``: those too that superusers alone put people on.
+    ``with_unlisted``: those too that superusers alone put people on. ``holder`` is the result of ``logged_in``.
     """
-    holder = _only(_asked_of_user(tuple(catalogue.lists)).rows(session, user_id=user_id))
+    holder = holder or _only(_PAGE.rows(session, user_id=user_id))
     if holder.may_be_new_to(catalogue):
         with reading(session):
             _note_new(session, holder, catalogue)
@@ -169,10 +201,11 @@ def page(session: Session, user_id: int, *, catalogue: Catalogue, now: datetime,
 
 
 def _deliveries(holder: Holder) -> Iterator[ListDelivery]:
-    for (handle, address_id), row in holder.stored.items():
-        if row.seen and row.read_at is not None:
-            spelling = holder.addresses[address_id].spelling
-            yield ListDelivery(handle, spelling, bool(row.is_digest), row.mail_off, row.since)
+    for handle, rows in holder.stored.items():
+        for address_id, row in rows.items():
+            if row.read_at is not None and row.seen:
+                spelling = holder.addresses[address_id].spelling
+                yield ListDelivery(handle, spelling, bool(row.is_digest), row.mail_off, row.since)
 
 
 def load_named(session: Session, names: Iterable[str], handles: Collection[str]) -> list[Holder]:
@@ -190,7 +223,7 @@ def load_named(session: Session, names: Iterable[str], handles: Collection[str])
             .join(ROSTER, ROSTER.c.canonical == Address.canonical),
         )
         with reading(own):
-            return _holders(own.execute(_query(handles).where(User.id.in_(named))))
+            return _holders(own.execute(_query(User.id.in_(named), handles)))
 
 
 def _note_new(session: Session, holder: Holder, catalogue: Catalogue) -> None:
@@ -211,52 +244,95 @@ def _only(rows: Iterable[Any]) -> Holder:
 
 def _holders(rows: Iterable[Any]) -> list[Holder]:
     holders: dict[int, Holder] = {}
+    stored: list[Any] = []
     for row in rows:
+        if row.list_handle is not None:
+            stored.append(row)
+            continue
         holder = holders.get(row.user_id)
         if holder is None:
             groups = frozenset((row.groups or "").split("\n")) - {""}
             holder = holders[row.user_id] = Holder(row.user_id, row.username, row.is_active, groups)
-        if row.address_id is None:
-            continue
-        held = HeldAddress(row.address_id, row.spelling, row.is_main, bool(row.is_shared))
-        holder.addresses[row.address_id] = held
-        holder.canonicals[row.address_id] = row.canonical
-        holder.has_moved |= bool(row.has_moved_in)
-        if row.list_handle is not None:
-            holder.stored[row.list_handle, row.address_id] = row
+        if row.address_id is not None:
+            held = HeldAddress(row.address_id, row.spelling, row.is_main, bool(row.is_shared))
+            holder.addresses[row.address_id] = held
+            holder.canonicals[row.address_id] = row.canonical
+            holder.has_moved |= bool(row.has_moved_in)
+    for row in stored:
+        holders[row.user_id].stored.setdefault(row.list_handle, {})[row.address_id] = row
+    for holder in holders.values():
+        if len(holder.addresses) > 1:
+            holder.addresses = dict(sorted(holder.addresses.items(), key=lambda each: (not each[1].is_main, each[0])))
     return list(holders.values())
 
 
-# How the list delivers.
-_DELIVERY = (MemberDelivery.read_at, MemberDelivery.is_digest, MemberDelivery.mail_off, MemberDelivery.since)
+# What is stored of an address for a list, and how the list delivers.
+_STORED = (
+    Preference.list_handle,
+    Preference.subscribed,
+    Preference.source,
+    Preference.changed_at,
+    Preference.changed_by,
+    Preference.seen,
+    Preference.waiting_since,
+    Preference.push_result,
+    Preference.refusal,
+    Preference.refused_at,
+    # What a move, a choice or a return writes has another version than what rule 1 wrote.
+    and_(Preference.source == "rule", Preference.version == 0).label("is_new_member"),
+    MemberDelivery.read_at,
+    MemberDelivery.is_digest,
+    MemberDelivery.mail_off,
+    MemberDelivery.since,
+)
 _IS_OF_PREFERENCE = and_(
     MemberDelivery.list_handle == Preference.list_handle, MemberDelivery.address_id == Preference.address_id
 )
 
 
+_OF_USER = User.id == bindparam("user_id")
+
+
 @lru_cache(maxsize=8)  # building the statement takes ten times as long as running it
 def _of_user(handles: tuple[str, ...]) -> Any:
-    return _query(handles).where(User.id == bindparam("user_id"))
-
-
-@lru_cache(maxsize=8)
-def _asked_of_user(handles: tuple[str, ...]) -> database.CompiledQuery:
-    return database.CompiledQuery(_of_user(handles))
+    return _query(_OF_USER, handles)
 
 
 @lru_cache(maxsize=64)
 def _of_name(handle: str) -> Any:
-    return _query((handle,)).where(User.username_key == bindparam("name"))
+    return _query(User.username_key == bindparam("name"), (handle,))
 
 
-def _query(handles: Iterable[str]) -> Any:
-    """Return everything about a user that a page or a tick needs, a row for each address and list."""
+def _query(user: ColumnElement[bool], handles: Iterable[str] | None = None, *, more: Iterable[Any] = ()) -> Any:
+    """Return the query for all that a page or a tick needs of users: rows of addresses, and rows of preferences.
+
+    The columns of one kind are NULL in the other, as converting a value to Python takes longer than finding it. Without
+    ``handles`` the preferences are those of all lists, including lists that the catalogue no longer has. ``more`` adds
+    columns of the user.
+    """
+    held = _held(user, more)
+    is_stored = [Preference.address_id == held.c.address_id]
+    if handles is not None:
+        is_stored.append(Preference.list_handle.in_(sorted(handles)))
+    own = {held.c.user_id, held.c.address_id}
+    return union_all(
+        select(*held.c, *(_no(each) for each in _STORED)),
+        select(*(each if each in own else _no(each) for each in held.c), *_STORED)
+        .select_from(held)
+        .join(Preference, and_(*is_stored))
+        .outerjoin(MemberDelivery, _IS_OF_PREFERENCE),
+    )
+
+
+def _no(column: Any) -> ColumnElement[Any]:
+    return type_coerce(null(), column.type).label(column.name)
+
+
+def _held(user: ColumnElement[bool], more: Iterable[Any]) -> CTE:
+    """Return users and their addresses, materialized so that its subqueries do not run again for each preference."""
     other, holder = aliased(UserAddress), aliased(User)
     is_other = (other.address_id == Address.id, other.user_id != User.id, holder.id == other.user_id, holder.is_active)
-    shared = exists().where(*is_other).correlate(Address, User)
     groups = select(func.aggregate_strings(UserGroup.name, "\n")).where(UserGroup.user_id == User.id)
-    # What a move, a choice or a return writes has another version than what rule 1 wrote.
-    is_new_member = and_(Preference.source == "rule", Preference.version == 0).label("is_new_member")
     return (
         select(
             User.id.label("user_id"),
@@ -267,71 +343,63 @@ def _query(handles: Iterable[str]) -> Any:
             Address.canonical,
             Address.spelling,
             UserAddress.is_main,
-            shared.label("is_shared"),
-            Preference.list_handle,
-            Preference.subscribed,
-            Preference.source,
-            Preference.changed_at,
-            Preference.changed_by,
-            Preference.seen,
-            Preference.waiting_since,
-            Preference.push_result,
-            Preference.refusal,
-            Preference.refused_at,
-            is_new_member,
+            exists().where(*is_other).correlate(Address, User).label("is_shared"),
             UserAddress.moved_from.is_not(None).label("has_moved_in"),
-            *_DELIVERY,
+            *more,
         )
+        .select_from(User)
         .outerjoin(UserAddress, UserAddress.user_id == User.id)
         .outerjoin(Address, Address.id == UserAddress.address_id)
-        .outerjoin(Preference, and_(Preference.address_id == Address.id, Preference.list_handle.in_(sorted(handles))))
-        .outerjoin(MemberDelivery, _IS_OF_PREFERENCE)
-        .order_by(UserAddress.is_main.desc(), Address.id)
+        .where(user)
+        .cte("held")
+        .prefix_with("MATERIALIZED")
     )
 
 
+_PAGE = database.CompiledQuery(_query(_OF_USER))
+_OF_TOKEN = database.CompiledQuery(_query(sessions.IS_OF_TOKEN, more=sessions.LOG_IN))
+
+
 def _offer(holder: Holder, mailing_list: MailingList, *, now: datetime, promise: timedelta, is_prompt: bool) -> Offer:
-    rows = {
-        address_id: row
-        for address_id in holder.addresses
-        if (row := holder.stored.get((mailing_list.handle, address_id))) is not None
-    }
-    subscribed = [address_id for address_id, row in rows.items() if row.subscribed]
-    told = next(iter(subscribed or rows), None)  # the main address comes first
-    row = rows.get(told) if told is not None else None
+    handle = mailing_list.handle
+    rows = holder.of_list(handle)
+    subscribed = [each for each in rows if each[1].subscribed]
+    told, row = next(iter(subscribed or rows), (None, None))  # the main address comes first
     by_other = row is not None and row.source == "user" and row.changed_by != holder.user_id
-    is_new = mailing_list.handle in holder.is_new_to
+    is_new = handle in holder.is_new_to
     state, detail = outlook(row and _known(row), now=now, promise=promise, by_other=by_other, is_new_member=is_new)
-    sends_to = holder.sends_to(mailing_list.handle)
-    elsewhere = subscribed and not holder.addresses[subscribed[0]].is_main
+    sends_to = told if subscribed and not is_new else holder.sends_to(handle)
+    elsewhere = subscribed and not holder.addresses[subscribed[0][0]].is_main
     return Offer(
-        mailing_list=mailing_list,
+        mailing_list,
         is_ticked=sends_to is not None,
         state=state,
         detail=detail,
-        address=holder.addresses[subscribed[0]].spelling if elsewhere else None,
-        address_id=sends_to,
+        address=holder.addresses[subscribed[0][0]].spelling if elsewhere else None,
         settings_url=_settings_url(holder, mailing_list, rows),
         is_soon=is_prompt and (row is None or now - row.changed_at <= SOON),
+        address_id=sends_to,
     )
 
 
 def _known(row: Any) -> KnownPreference:
     return KnownPreference(
-        subscribed=row.subscribed,
-        source=row.source,
-        changed_at=row.changed_at,
-        seen=row.seen,
-        waiting_since=row.waiting_since,
-        push_result=row.push_result,
-        refusal=row.refusal,
-        refused_at=row.refused_at,
-        is_new_member=bool(row.is_new_member),
+        row.subscribed,
+        row.source,
+        row.changed_at,
+        row.seen,
+        row.waiting_since,
+        row.push_result,
+        row.refusal,
+        row.refused_at,
+        bool(row.is_new_member),
     )
 
 
-def _settings_url(holder: Holder, mailing_list: MailingList, rows: Mapping[int, Any]) -> str | None:
-    on_it = next((address_id for address_id, row in rows.items() if row.seen), None)
+def _settings_url(holder: Holder, mailing_list: MailingList, rows: Iterable[tuple[int, Any]]) -> str | None:
+    if mailing_list.settings_url is None:
+        return None
+    on_it = next((address_id for address_id, row in rows if row.seen), None)
     return None if on_it is None else mailing_list.settings_of(holder.addresses[on_it].spelling)
 
 
