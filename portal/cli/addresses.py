@@ -14,9 +14,7 @@ from portal.services.accounts import address_changes, addresses, profiles
 from portal.services.accounts.addresses import Checked
 from portal.services.history import COMMAND_LINE
 
-_shared = click.option(
-    "--shared", is_flag=True, help="Do not ask whether to share an address that another account uses."
-)
+_shared = click.option("--shared", is_flag=True, help="Share an address that another account uses, without asking.")
 
 
 @user.command("set-address")
@@ -24,9 +22,10 @@ _shared = click.option(
 @click.argument("username")
 @click.argument("email")
 def set_address(*, username: str, email: str, shared: bool) -> None:
-    """Replace a user's main address. Their choices for the lists move along.
+    """Replace a user's main address. Their subscriptions move to the new address.
 
-    If another account uses the address, asks first and names that account; without a terminal, --shared is needed.
+    If another account uses the address, the command names that account and asks first. Without a terminal, add
+    --shared.
 
     \b
     Example: flask user set-address alice alice@example.net
@@ -51,10 +50,10 @@ def set_address(*, username: str, email: str, shared: bool) -> None:
 @click.argument("username", metavar="USER")
 @click.argument("email", metavar="ADDRESS")
 def add_address(*, username: str, email: str, shared: bool) -> None:
-    """Give a user a further address.
+    """Add another address to a user's account.
 
-    Each list still sends to one address of theirs. Where another account uses the address, asks first and says whose it
-    is; without a terminal, --shared is needed.
+    Each list still sends to only one of their addresses. If another account uses the address, the command names that
+    account and asks first. Without a terminal, add --shared.
 
     \b
     Example: flask user add-address alice alice@home.example.org
@@ -78,21 +77,23 @@ def add_address(*, username: str, email: str, shared: bool) -> None:
 @click.argument("username", metavar="USER")
 @click.argument("email", metavar="ADDRESS")
 def remove_address(*, username: str, email: str) -> None:
-    """Remove a further address of a user. Its lists send to the main address.
+    """Remove one of a user's addresses, but not the main one. Its lists then send to the main address.
 
     \b
     Example: flask user remove-address alice alice@home.example.org
     """
     user_id, address = profiles.id_of(db.session(), username), canonical(email)
     address_changes.remove(db.session(), user_id, address, **_common())
-    print_message(f"{username} does not have the address {email} any more")
+    print_message(f"{username} no longer has the address {email}")
 
 
 @user.command("make-main")
 @click.argument("username", metavar="USER")
 @click.argument("email", metavar="ADDRESS")
 def make_main(*, username: str, email: str) -> None:
-    """Make another address of a user the main one, for new subscriptions and letters. The lists stay where they are.
+    """Make another of a user's addresses the main one.
+
+    New subscriptions and mails then use it. Existing subscriptions do not change.
 
     \b
     Example: flask user make-main alice alice@home.example.org
@@ -117,6 +118,6 @@ def _ask_before_sharing(take: Callable[[bool], bool], *, shared: bool) -> bool:
         return take(shared)
     except SharedMailboxError as error:
         if not has_terminal():
-            raise BadInputError(f"{error}: give --shared to share it") from None
+            raise BadInputError(f"{error}; to share it, add --shared") from None
         click.confirm(f"{error}. Share it?", abort=True, err=True)
         return take(True)

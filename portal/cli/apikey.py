@@ -13,16 +13,18 @@ def apikey() -> None:
 
 
 @apikey.command()
-@click.option("--label", required=True, metavar="TEXT", help="What the key is for, to tell it from others.")
+@click.option("--label", required=True, metavar="TEXT", help="What the key is for.")
 @click.option(
     "--expires-days",
     type=click.IntRange(1, api_keys.LONGEST_LIFE),
     metavar="N",
-    help="After how many days the key expires. By default it does not.",
+    help="Number of days until the key expires. By default, it does not expire.",
 )
 @click.argument("username")
 def create(*, username: str, label: str, expires_days: int | None) -> None:
-    """Create a key that acts for a superuser, and print it once, on a line of its own.
+    """Create a key that acts for a superuser.
+
+    The key is printed once, on a line of its own.
 
     \b
     Example: flask apikey create bob --label "list host" > portal.key
@@ -35,7 +37,7 @@ def create(*, username: str, label: str, expires_days: int | None) -> None:
 @apikey.command("list")
 @as_text_or_json
 def list_(*, form: str) -> None:
-    """List all keys, the newest first. The keys themselves are never printed.
+    """List all keys, newest first. The keys themselves are never printed.
 
     \b
     Example: flask apikey list
@@ -44,16 +46,18 @@ def list_(*, form: str) -> None:
     if form == "json":
         print_json(found)
         return
-    print_table(("PREFIX", "OWNER", "ACTIVE", "LABEL", "MADE", "EXPIRES", "REVOKED", "LAST USED"), found)
+    print_table(("PREFIX", "OWNER", "ACTIVE", "LABEL", "CREATED", "EXPIRES", "REVOKED", "LAST USED"), found)
 
 
 @apikey.command()
 @click.argument("prefix")
 def revoke(*, prefix: str) -> None:
-    """Revoke a key, at once and for good. `flask apikey list` prints the prefixes.
+    """Revoke a key immediately. This cannot be undone.
+
+    `flask apikey list` prints the prefixes.
 
     \b
     Example: flask apikey revoke mp_k4hq7w2x
     """
     is_new = api_keys.revoke(db.session(), prefix, now=portal().clock())
-    print_message(f"revoked {prefix}" if is_new else f"{prefix} had been revoked before: nothing changed")
+    print_message(f"revoked {prefix}" if is_new else f"{prefix} was already revoked; nothing changed")

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 @mailinglist.command()
 @as_text_or_json
 def check(*, form: str) -> None:
-    """Check that everything is in order. Say what is wrong and what to do.
+    """Check the whole portal, and report what is wrong and what to do.
 
-    Looks at the configuration, the keys, the database, its clock, each list at its list manager, and each list's last
-    run. Changes nothing. Ends with 0 if all is well, with 69 if a list manager, the database or a run failed, with 78
-    if the configuration has to be corrected, and with the larger code if both are true.
+    Checks the configuration, the key files, the database and its clock, each list at its list manager, and each list's
+    last run. Changes nothing. The exit code is 0 if all is well, 69 if a list manager, the database or a run failed,
+    and 78 if the configuration has to be corrected. If several apply, it is the largest.
 
     \b
     Example: flask mailinglist check
@@ -41,7 +41,7 @@ def check(*, form: str) -> None:
     else:
         state = {True: "ok", False: "WRONG"}
         rows = [(each["list"] or "-", each["what"], state[each["ok"]], each["words"]) for each in findings]
-        print_table(("LIST", "WHAT", "STATE", "IN WORDS"), rows)
+        print_table(("LIST", "WHAT", "STATE", "DETAILS"), rows)
     codes = {each["exit_code"] for each in findings}
     raise SystemExit(UNFORESEEN.exit_code if UNFORESEEN.exit_code in codes else max(codes))
 

@@ -32,4 +32,4 @@ def _options() -> None:
     g.directory, g.x_arg = None, ()  # what Flask-Migrate's own group would set from its options
 
 
-lazy_db = _Lazy("db", callback=_options, help="Make or update the tables: flask db upgrade.")
+lazy_db = _Lazy("db", callback=_options, help="Create or update the database tables: flask db upgrade.")

@@ -16,7 +16,7 @@ from portal.extensions import db, portal
 @click.command("demo", cls=SingleCommand)
 @with_appcontext
 def demo() -> None:
-    """Fill an empty instance folder and an empty database with a demo, and say how to look at it.
+    """Create a demo in an empty instance folder and an empty database, and print how to use it.
 
     If either is not empty, nothing is changed.
 
@@ -28,11 +28,11 @@ def demo() -> None:
     folder = Path(current_app.instance_path)
     tools = service.Tools(portal().catalogue, portal().open_list_manager, portal().settings.bcrypt_rounds)
     if service.make(db.session(), folder, tools=tools, now=portal().clock()):
-        click.echo(f"The demo is made, in {_near(folder)}: a dozen people and three lists.")
+        click.echo(f"Created the demo in {_near(folder)}: a dozen people and three lists.")
     elif service.is_there(db.session(), folder):
-        click.echo(f"The demo is in {_near(folder)} already; nothing was changed.")
+        click.echo(f"The demo is already in {_near(folder)}. Nothing was changed.")
     else:
-        click.echo(f"No demo was made: {_near(folder)}, or the database, is not empty. Nothing was changed.")
+        click.echo(f"No demo was created, because {_near(folder)} or the database is not empty. Nothing was changed.")
         return
     _show_the_way(folder, service.PASSWORD)
 

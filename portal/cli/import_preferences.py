@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 @mailinglist.command("import")
-@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
 @as_text_or_json
 @click.argument("file", type=click.File("rb"))
 def import_(*, file: BinaryIO, dry_run: bool, form: str) -> None:
-    """Import preferences from an export of IXP Manager, for users who have none yet; - is standard input.
+    """Import preferences from an export of IXP Manager, for users who have none yet.
 
-    FILE is CSV below the line username,email,attribute,value, or a JSON array of objects with these names. attribute is
-    mailinglist.HANDLE.subscribed, value is 1 or 0. A preference that is stored is never changed. What cannot be
-    imported is reported, and the rest is imported.
+    FILE is CSV with the first line username,email,attribute,value, or a JSON array of objects with these names; - is
+    standard input. attribute is mailinglist.HANDLE.subscribed, and value is 1 or 0. Existing preferences are never
+    changed. Entries that cannot be imported are reported, and the others are imported.
 
     \b
     Example: flask mailinglist import --dry-run preferences.csv
@@ -41,7 +41,7 @@ def import_(*, file: BinaryIO, dry_run: bool, form: str) -> None:
         print_table(("LIST", "SUBSCRIBED", "UNSUBSCRIBED", "REFUSED", "KEPT"), found.lists)
     _print_skipped(found)
     if dry_run:
-        print_message("nothing was written: --dry-run")
+        print_message("dry run: nothing was changed")
 
 
 def _print_skipped(found: "Imported") -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group("mail", cls=CommandGroup)
 def mail() -> None:
-    """Send mail, try the mail server, and look at letters."""
+    """Send mail, test the mail server, and preview mails."""
 
 
 def mailer() -> "Mailer":
@@ -33,9 +33,10 @@ def mailer() -> "Mailer":
 @mail.command()
 @click.option("-v", "--verbose", is_flag=True, help="Print what was done, even if all is well.")
 def send(*, verbose: bool) -> None:
-    """Send what waits, as `flask minutely` does each minute.
+    """Send the waiting mails, as `flask minutely` does every minute.
 
-    What people wait for goes first, then invitations, at most `mails_per_minute` of them.
+    Mails that people are waiting for, such as links to log in, are sent first, then the others, at most
+    `mails_per_minute`.
 
     \b
     Example: flask mail send -v
@@ -51,15 +52,13 @@ def send(*, verbose: bool) -> None:
 
 def in_words(found: "Pass") -> str:
     """Return what a pass over the outbox did."""
-    return (
-        f"{found.sent} sent, {found.refused} refused, {found.put_off} put off, {found.dropped} that nobody was to get"
-    )
+    return f"{found.sent} sent, {found.refused} refused, {found.put_off} postponed, {found.dropped} no longer needed"
 
 
 @mail.command()
 @click.argument("address")
 def test(*, address: str) -> None:
-    """Send a test letter, and say each step.
+    """Send a test mail, and print each step.
 
     \b
     Example: flask mail test alice@example.org
@@ -72,10 +71,12 @@ def test(*, address: str) -> None:
 
 
 @mail.command()
-@click.option("--language", help="The language of the letter. By default, the first of the setting `languages`.")
+@click.option("--language", help="Language of the mail. By default, the first one in the setting `languages`.")
 @click.argument("name", metavar="LETTER")
 def preview(*, name: str, language: str | None) -> None:
-    """Print a letter, as it is or as you replaced it in `instance/mail/`, with values that are examples.
+    """Print a mail with example values.
+
+    The text is the portal's own, or yours from `mail/` in the instance folder.
 
     \b
     Example: flask mail preview invite
@@ -83,10 +84,10 @@ def preview(*, name: str, language: str | None) -> None:
     from portal.services.mail import letters
 
     if name not in letters.LETTERS:
-        raise click.UsageError(f"there is no letter of that name; there are: {', '.join(letters.LETTERS)}")
+        raise click.UsageError(f"unknown letter: {name}; choose one of: {', '.join(letters.LETTERS)}")
     languages = portal().settings.languages
     if language not in {None, *languages}:
-        raise click.UsageError(f"`languages` has no {language}; there are: {', '.join(languages)}")
+        raise click.UsageError(f"{language} is not in the setting `languages`; choose one of: {', '.join(languages)}")
     with translation.using(language or languages[0]):
         letter = letters.preview(name, settings=portal().settings, folder=Path(current_app.instance_path))
     click.echo(f"Subject: {letter.subject}\n\n{letter.body}", nl=False)

@@ -36,19 +36,21 @@ if TYPE_CHECKING:
 def mailinglist() -> None:
     """Keep the lists of mailinglists.toml up to date with what members chose.
 
-    Options end at `--`, for addresses that begin with a dash.
+    Write `--` before an address that begins with a dash.
     """
 
 
-_limit = click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The most lines.")
-_of_list = click.option("--list", "handle", metavar="LIST", help="Only of this list.")
-_planned = click.option("--planned", is_flag=True, help="Print those of the open planned run instead.")
+_limit = click.option(
+    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Maximum number of lines."
+)
+_of_list = click.option("--list", "handle", metavar="LIST", help="Only this list.")
+_planned = click.option("--planned", is_flag=True, help="Print the addresses of the open planned run instead.")
 
 
 @mailinglist.command()
 @as_text_or_json
 def lists(*, form: str) -> None:
-    """Print the lists of the catalogue, with how many addresses are subscribed to each.
+    """Print the lists of the catalogue, with the number of addresses subscribed to each.
 
     \b
     Example: flask mailinglist lists
@@ -65,13 +67,13 @@ def lists(*, form: str) -> None:
 
 
 @mailinglist.command("list-init")
-@click.option("--allow-empty", is_flag=True, help="Accept a roster without a single address.")
-@click.option("--skip-invalid", is_flag=True, help="Skip lines that cannot be read, after you have checked them.")
-@click.option("--plan", is_flag=True, help="Begin a planned run: plan from this roster, push nothing.")
+@click.option("--allow-empty", is_flag=True, help="Accept a roster without any address.")
+@click.option("--skip-invalid", is_flag=True, help="Skip lines that cannot be read. Check these lines first.")
+@click.option("--plan", is_flag=True, help="Start a planned run: make a plan from this roster, push nothing.")
 @click.option("--accept", metavar="ID", help="With --plan: approve exactly this plan.")
-@click.option("--confirm", is_flag=True, help="End the planned run by the roster read after pushing.")
-@click.option("--abandon", is_flag=True, help="Abandon the planned run, so that the next run does not wait for it.")
-@click.option("--token", help="With --confirm or --abandon: end only the run of this token, which --plan printed.")
+@click.option("--confirm", is_flag=True, help="End the planned run, with the roster as it is after pushing.")
+@click.option("--abandon", is_flag=True, help="Abandon the planned run, so that the next run does not have to wait.")
+@click.option("--token", help="With --confirm or --abandon: end only the run with this token, which --plan printed.")
 @as_text_or_json
 @click.argument("handle", metavar="LIST")
 @click.argument("file", type=click.File("rb"), default="-")
@@ -88,10 +90,11 @@ def list_init(
     token: str | None,
     form: str,
 ) -> None:
-    """Give every address without a preference the one that it has on the list.
+    """Set preferences from a roster, for addresses that have none yet.
 
-    The roster is read from FILE, or from standard input, one address a line. A preference that exists is never changed.
-    If a line cannot be read, nothing is changed.
+    The roster is read from FILE, or from standard input, with one address per line. Addresses on the roster become
+    subscribed, and the others unsubscribed. Existing preferences are never changed, and subscribers without an account
+    are left alone. If a line cannot be read, nothing is changed.
 
     \b
     Example: list_members members | flask mailinglist list-init members
@@ -121,18 +124,18 @@ def _roster_text(file: BinaryIO, *, skip_invalid: bool) -> RosterText:
 
 def _require_one_use(use: "RosterUse") -> None:
     if use.plan + use.confirm + use.abandon > 1:
-        raise click.UsageError("--plan begins a planned run, --confirm and --abandon end it: give one of them")
+        raise click.UsageError("use only one of --plan, --confirm and --abandon")
     if use.accept is not None and not use.plan:
-        raise click.UsageError("--accept goes with --plan")
+        raise click.UsageError("--accept can only be used with --plan")
     if use.token is not None and not (use.confirm or use.abandon):
-        raise click.UsageError("--token goes with --confirm or --abandon")
+        raise click.UsageError("--token can only be used with --confirm or --abandon")
 
 
 @mailinglist.command("get-subscribed")
 @_planned
 @click.argument("handle", metavar="LIST")
 def get_subscribed(*, handle: str, planned: bool) -> None:
-    """Print the addresses that should be on a list, one a line, sorted.
+    """Print the addresses that should be on a list, one per line, sorted.
 
     \b
     Example: flask mailinglist get-subscribed members | add_members -r - -w n -a n members
@@ -147,7 +150,7 @@ def get_subscribed(*, handle: str, planned: bool) -> None:
 @_planned
 @click.argument("handle", metavar="LIST")
 def get_unsubscribed(*, handle: str, planned: bool) -> None:
-    """Print the addresses that should not be on a list, one a line, sorted.
+    """Print the addresses that should not be on a list, one per line, sorted.
 
     These include addresses that no account holds any more.
 
@@ -161,9 +164,9 @@ def get_unsubscribed(*, handle: str, planned: bool) -> None:
 
 
 @mailinglist.command()
-@click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing, push nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
 @click.option("--accept", metavar="ID", help="Approve exactly this plan.")
-@click.option("--requested", is_flag=True, help="Carry out only what superusers asked for in the browser.")
+@click.option("--requested", is_flag=True, help="Carry out only the runs that superusers requested in the browser.")
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each list, even if all is well.")
 @as_text_or_json
 @click.argument("handles", metavar="[LIST]...", nargs=-1)
@@ -176,17 +179,17 @@ def sync(
     verbose: bool,
     form: str,
 ) -> None:
-    """Make the list managers agree with the portal, for all lists or for some.
+    """Make the list managers and the portal agree, for all lists or for those named.
 
-    Prints nothing if all is well, unless at a terminal. A list that fails does not stop the others.
+    Prints nothing if all is well, except at a terminal. If one list fails, the others are still synced.
 
     \b
     Example: flask mailinglist sync
     """
     if dry_run and accept is not None:
-        raise click.UsageError("--dry-run pushes nothing, so there is nothing to --accept")
+        raise click.UsageError("--dry-run and --accept cannot be used together")
     if requested and (handles or dry_run or accept is not None):
-        raise click.UsageError("--requested does what was asked for in the browser: name no list and no other option")
+        raise click.UsageError("--requested cannot be used with LIST, --dry-run or --accept")
     options = SyncOptions(is_dry=dry_run, accept=accept)
     endings = run_requested() if requested else run_lists(handles, options)
     show_endings(endings, options, form=form, is_verbose=verbose or sys.stdout.isatty())
@@ -213,11 +216,11 @@ def _enrol(options: SyncOptions) -> int:
 
 
 @mailinglist.command()
-@click.option("--reason", default="", metavar="TEXT", help="Why, for the history.")
+@click.option("--reason", default="", metavar="TEXT", help="Reason, for the history.")
 @click.argument("handle", metavar="LIST")
 @click.argument("username")
 def subscribe(*, handle: str, username: str, reason: str) -> None:
-    """Tick a list for a user; the next run adds their main address.
+    """Subscribe a user to a list. The next run adds their main address.
 
     \b
     Example: flask mailinglist subscribe --reason "asked by phone" members alice
@@ -226,13 +229,13 @@ def subscribe(*, handle: str, username: str, reason: str) -> None:
 
 
 @mailinglist.command()
-@click.option("--reason", default="", metavar="TEXT", help="Why, for the history.")
+@click.option("--reason", default="", metavar="TEXT", help="Reason, for the history.")
 @click.argument("handle", metavar="LIST")
 @click.argument("username", metavar="USERNAME|ADDRESS")
 def unsubscribe(*, handle: str, username: str, reason: str) -> None:
-    """Untick a list for a user; the next run removes all their addresses.
+    """Unsubscribe a user from a list. The next run removes all their addresses.
 
-    An address that no account holds, or whose holder may not see the list, is unsubscribed by itself.
+    You can name an address instead, if no account holds it or its holder may not see the list.
 
     \b
     Example: flask mailinglist unsubscribe members alice
@@ -254,7 +257,9 @@ def _take_off(handle: str, address: str, *, reason: str) -> None:
     if take_off(db.session(), mailing_list, name, actor=COMMAND_LINE, now=portal().clock(), reason=reason):
         print_message(f"{name} is unsubscribed from {handle}; the next run carries it out")
     else:
-        print_message(f"{name} is unsubscribed from {handle} already; the next run removes it if it is on the list")
+        print_message(
+            f"{name} is already unsubscribed from {handle}; the next run removes it if it is still on the list"
+        )
 
 
 def _choose_for(handle: str, username: str, *, is_subscribed: bool, reason: str) -> None:
@@ -274,7 +279,7 @@ def _choose_for(handle: str, username: str, *, is_subscribed: bool, reason: str)
     if choice.is_changed:
         print_message(f"{username} is {wanted} {handle}; the next run carries it out")
     else:
-        print_message(f"{username} is {wanted} {handle} already: nothing changed")
+        print_message(f"{username} is already {wanted} {handle}; nothing changed")
 
 
 @mailinglist.command()
@@ -282,9 +287,10 @@ def _choose_for(handle: str, username: str, *, is_subscribed: bool, reason: str)
 @click.argument("handle", metavar="LIST")
 @click.argument("who", metavar="ADDRESS|USERNAME")
 def why(*, handle: str, who: str, form: str) -> None:
-    """Say why an address is, or is not, on a list, and what the next run will do about it.
+    """Explain why an address is on a list or not, and what the next run will do.
 
-    For a user, each address is explained. The list manager is not asked: this is what the last run saw.
+    If you name a user, all their addresses are explained. The answer is based on the last run; the list manager is not
+    asked.
 
     \b
     Example: flask mailinglist why members alice@example.org
@@ -319,9 +325,9 @@ def why(*, handle: str, who: str, form: str) -> None:
 @as_text_or_json
 @click.argument("handle", metavar="[LIST]", required=False)
 def report(*, handle: str | None, without_account: bool, form: str) -> None:
-    """Print how many addresses are in which state, for all lists or for one, and how the last run ended.
+    """Print how many addresses are in each state, and the last run, for all lists or for one.
 
-    LATE: the last good run is longer ago than members are promised.
+    LATE means that the last good run is longer ago than members are promised.
 
     \b
     Example: flask mailinglist report
@@ -347,7 +353,7 @@ def _print_without_account(handle: str | None, *, form: str) -> None:
     from portal.services.sync.sync import read_roster
 
     if handle is None:
-        raise click.UsageError("--without-account asks one list: name it")
+        raise click.UsageError("--without-account needs a LIST")
     mailing_list = portal().catalogue().get(handle)
     mailing_list.require_running()
     manager = portal().open_list_manager(mailing_list)
@@ -363,7 +369,7 @@ def _print_without_account(handle: str | None, *, form: str) -> None:
 @_limit
 @as_text_or_json
 def runs(*, handle: str | None, limit: int, form: str) -> None:
-    """Print the last runs, the newest first.
+    """Print the last runs, newest first.
 
     \b
     Example: flask mailinglist runs --list members --limit 5
@@ -379,15 +385,15 @@ def runs(*, handle: str | None, limit: int, form: str) -> None:
 
 @mailinglist.command()
 @click.option(
-    "--by", type=click.Choice(["week", "month", "year"]), default="month", help="How long a period is.",
+    "--by", type=click.Choice(["week", "month", "year"]), default="month", help="Length of a period.",
     show_default=True,
 )  # fmt: skip
 @as_text_or_json
 @click.argument("handle", metavar="[LIST]", required=False)
 def numbers(*, handle: str | None, by: str, form: str) -> None:
-    """Print subscribers, who joined and left, and active people, by week, month or year.
+    """Print subscribers, joins, leaves and active people by week, month or year.
 
-    They are for all lists together, or for one. The last period has not ended.
+    The figures are for all lists together, or for one. The last period is not over yet.
 
     \b
     Example: flask mailinglist numbers --by year
@@ -412,11 +418,11 @@ def numbers(*, handle: str | None, by: str, form: str) -> None:
 
 @mailinglist.command()
 @_of_list
-@click.option("--address", help="Only of this address.")
+@click.option("--address", help="Only this address.")
 @_limit
 @as_text_or_json
 def history(*, handle: str | None, address: str | None, limit: int, form: str) -> None:
-    """Print what was chosen and taken over, by whom and why, the newest first.
+    """Print the changes of preferences, newest first: what changed, who changed it, and why.
 
     \b
     Example: flask mailinglist history --address alice@example.org

@@ -23,25 +23,25 @@ _COUNTED = ("created", "linked", "changed", "reactivated", "deactivated", "repor
 
 
 @user.command("import")
-@click.option("--key", metavar="COLUMN", help="The column of member keys, by which accounts are recognised.")
+@click.option("--key", metavar="COLUMN", help="Column with the member keys, which identify accounts.")
 @click.option(
     "--leavers",
     type=click.Choice(["keep", "deactivate"]),
-    help="What happens to linked accounts that are not in the file any more.  [default: keep; of the source: as set]",
+    help="What to do with linked accounts that are no longer in the file.  [default: keep; without FILE: as set]",
 )
-@click.option("--dry-run", is_flag=True, help="Print the plan, change nothing.")
-@click.option("--accept", metavar="ID", help="Approve exactly the plan of this id.")
+@click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
+@click.option("--accept", metavar="ID", help="Approve exactly the plan with this id.")
 @as_text_or_json
 @click.argument("file", type=click.File("rb"), required=False)
 def import_(
     *, file: BinaryIO | None, key: str | None, leavers: str | None, dry_run: bool, accept: str | None, form: str
 ) -> None:
-    """Create, link and change accounts from a file of today's members; - is standard input.
+    """Create, link and change accounts from a file of the current members.
 
-    Without FILE, the membership source of portal.toml is read. With a key column, which --key or portal.toml names,
-    accounts follow the file from one import to the next. Without one, each line creates an account, unless its username
-    is taken. The first line of the file names the columns: username and email, and optionally name, groups and
-    password_hash (bcrypt), unless portal.toml says otherwise.
+    FILE can be - for standard input. Without FILE, the membership source of portal.toml is read. If --key or
+    portal.toml names a key column, accounts follow the file from one import to the next. Otherwise each line creates an
+    account, unless its username is taken. The first line of the file must name the columns: username and email, and
+    optionally name, groups and password_hash (bcrypt), unless portal.toml names others.
 
     \b
     Example: flask user import --key number members.csv
@@ -90,7 +90,7 @@ def _leavers_go_before() -> datetime | None:
 def _count_old_leavers(*, is_source: bool) -> None:
     before = _leavers_go_before() if is_source else None
     if before is not None and (number := old_leavers.count(db.session(), before=before)):
-        print_message(f"accounts to be deleted, which left before {before:%Y-%m-%d}: {number}")
+        print_message(f"accounts of leavers from before {before:%Y-%m-%d} that will be deleted: {number}")
 
 
 def _named(file: BinaryIO) -> str:
@@ -109,7 +109,7 @@ def _print_plan(report: Report, form: str) -> None:
     _print_notes(report)
     print_message(_totals(report))
     if report.excess:
-        print_message(f"{report.excess}: that needs approval, with --accept {report.plan_id}")
+        print_message(f"this import needs approval, since {report.excess}; to approve it: --accept {report.plan_id}")
 
 
 def _print_report(report: Report, form: str, *, is_quiet: bool) -> None:
@@ -132,7 +132,7 @@ def _print_notes(report: Report) -> None:
     if report.encoding == "Windows-1252":
         print_message("the file is not UTF-8; it was read as Windows-1252")
     if report.ignored:
-        print_message(f"columns that are not read: {', '.join(report.ignored)}")
+        print_message(f"ignored columns: {', '.join(report.ignored)}")
 
 
 def _totals(report: Report) -> str:
@@ -166,13 +166,13 @@ def link(*, username: str, key: str) -> None:
     Example: flask user link alice 1027
     """
     linking.link(db.session(), username, key, secret=portal().list_password_key())
-    print_message(f"{username} is linked to {key}; the next import changes the account as the source says")
+    print_message(f"{username} is linked to {key}; the next import updates the account from the source")
 
 
 @user.command()
 @click.argument("username")
 def unlink(*, username: str) -> None:
-    """Make an account a local one, which no import changes or deactivates.
+    """Make an account local, so that no import changes or deactivates it.
 
     \b
     Example: flask user unlink alice
@@ -183,25 +183,25 @@ def unlink(*, username: str) -> None:
 @user.command("forget-key")
 @click.argument("key")
 def forget_key(*, key: str) -> None:
-    """Let an import create an account again for the KEY of one that was deleted here.
+    """Allow imports to create an account again for a KEY whose account was deleted.
 
     \b
     Example: flask user forget-key 1027
     """
     linking.forget_key(db.session(), key, secret=portal().list_password_key())
-    print_message(f"the next import may make an account for {key} again")
+    print_message(f"the next import can create an account for {key} again")
 
 
 @user.command()
-@click.option("--keep-key", metavar="KEY", help="Which member key stays, if both accounts have one.")
-@click.option("--dry-run", is_flag=True, help="Print what would happen, change nothing.")
+@click.option("--keep-key", metavar="KEY", help="Member key to keep, if both accounts have one.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
 @click.argument("gone", metavar="FROM")
 @click.argument("kept", metavar="INTO")
 def merge(*, gone: str, kept: str, keep_key: str | None, dry_run: bool) -> None:
     """Move everything from the account FROM to INTO, and delete FROM.
 
-    INTO gains its addresses and groups, and its member key if it has none itself; it keeps its username, password and
-    main address. A list that both were on then sends to one address.
+    INTO gets the addresses and groups of FROM, and its member key if INTO has none. INTO keeps its own username,
+    password and main address. A list that both accounts were on then sends to one address.
 
     \b
     Example: flask user merge alice2 alice
@@ -216,7 +216,7 @@ def merge(*, gone: str, kept: str, keep_key: str | None, dry_run: bool) -> None:
     )
     for words in _merged_in_words(done):
         print_message(words)
-    print_message("nothing was changed: --dry-run" if dry_run else f"{done.gone} is merged into {done.kept}")
+    print_message("dry run: nothing was changed" if dry_run else f"{done.gone} is merged into {done.kept}")
 
 
 def _merged_in_words(done: Merged) -> Iterator[str]:
@@ -227,8 +227,8 @@ def _merged_in_words(done: Merged) -> Iterator[str]:
     if done.key is not None:
         yield f"{done.kept} has the member key {done.key}"
     if done.dropped_key is not None:
-        yield f"the member key {done.dropped_key} counts as that of a deleted account"
+        yield f"the member key {done.dropped_key} is treated as that of a deleted account"
     if not done.is_active:
-        yield f"{done.kept} is deactivated, and stays so"
+        yield f"{done.kept} is deactivated, and stays deactivated"
     for each in done.subscriptions:
-        yield f"{each.list_handle}: {each.address} was {_WANTED[each.before]}, and is {_WANTED[each.after]}"
+        yield f"{each.list_handle}: {each.address} was {_WANTED[each.before]}, and is now {_WANTED[each.after]}"

@@ -20,10 +20,9 @@ _SECONDS = 50  # the next minute's run goes on
 @click.command("minutely", cls=SingleCommand)
 @with_appcontext
 def minutely() -> None:
-    """Carry out runs that were asked for in the browser, send mail, and delete what is out of date.
+    """Carry out the runs requested in the browser, send mail, and delete expired data.
 
-    For cron, every minute. Prints nothing if there is nothing to do, or if all is well. If one part fails, the others
-    are still done.
+    Run it every minute by cron. It prints nothing if all is well. If one part fails, the others are still done.
 
     \b
     Example: flask minutely

@@ -23,7 +23,7 @@ _LONGEST_CELL = 400  # characters
 _EVERY = 10_000  # lines between two looks at the terminal
 
 as_text_or_json = click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", help="How to print it.", show_default=True
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", help="Output format.", show_default=True
 )
 
 

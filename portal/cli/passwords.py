@@ -8,14 +8,14 @@ from portal.extensions import db, portal
 
 
 @mailinglist.command("password-sync")
-@click.option("--all", "everyone", is_flag=True, help="Also those that were set before.")
-@click.option("--noexec", is_flag=True, help="Print the commands, without passwords; run none.")
-@click.option("-v", "--verbose", is_flag=True, help="Print the addresses, and their number.")
+@click.option("--all", "everyone", is_flag=True, help="Set all of them, including those that were set before.")
+@click.option("--noexec", is_flag=True, help="Print the commands, without passwords; do not run them.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the addresses and their number.")
 @click.argument("handle", metavar="LIST")
 def password_sync(*, handle: str, everyone: bool, noexec: bool, verbose: bool) -> None:
-    """Set the list passwords of subscribers that are new or were replaced, at the list manager.
+    """Set new and replaced list passwords at the list manager.
 
-    Prints nothing if all is well. The passwords of the portal are not involved.
+    Prints nothing if all is well. These are not the passwords for logging in to the portal.
 
     \b
     Example: flask mailinglist password-sync members
@@ -50,7 +50,9 @@ def _tell(handle: str, addresses: tuple[str, ...], done: str, *, is_verbose: boo
 
 @mailinglist.command("changepw-script")
 def changepw_script() -> None:
-    """Print the helper that lets Mailman 2 take list passwords, for the directory that its withlist is in.
+    """Print the helper that sets list passwords in Mailman 2.
+
+    Save it in the folder of Mailman's withlist.
 
     \b
     Example: flask mailinglist changepw-script > /usr/local/mailman/bin/changepw.py
@@ -63,9 +65,9 @@ def changepw_script() -> None:
 
 @mailinglist.command("memberoptions-script")
 def memberoptions_script() -> None:
-    """Print the helper that lets members of a Mailman 2 list who change their address keep digests, or no mail.
+    """Print the helper that keeps digest and no-mail settings in Mailman 2 when members change their address.
 
-    It is for the directory that Mailman's withlist is in.
+    Save it in the folder of Mailman's withlist.
 
     \b
     Example: flask mailinglist memberoptions-script > /usr/local/mailman/bin/memberoptions.py

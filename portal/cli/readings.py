@@ -29,6 +29,8 @@ def _read(wanted: Due) -> int:
             clock=portal().clock,
         )
     except PortalError as error:  # the other lists have their turn; what was asked for says so on its page
-        print_message(f"error: {wanted.handle}: how it delivers could not be read: {one_line(error)}")
+        print_message(
+            f"error: {wanted.handle}: its subscribers' delivery settings could not be read: {one_line(error)}"
+        )
         return fault_of(error).exit_code
     return 0

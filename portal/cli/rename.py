@@ -13,7 +13,8 @@ from portal.extensions import db, portal
 def rename(*, old: str, new: str) -> None:
     """Move a list's preferences, history and runs to a new handle.
 
-    NEW is in mailinglists.toml and was never used; OLD is no longer there. Everything is moved, or nothing.
+    NEW must be in mailinglists.toml and must never have been used. OLD must no longer be in it. Either everything is
+    moved, or nothing.
 
     \b
     Example: flask mailinglist rename members everybody
@@ -23,4 +24,4 @@ def rename(*, old: str, new: str) -> None:
     carried = carry_over(db.session(), old, new, catalogue=portal().catalogue())
     words = {"run_lines": "lines of runs"}
     counts = ", ".join(f"{words.get(name, name)}: {count}" for name, count in carried._asdict().items())
-    print_message(f"{old} is {new} now; carried over: {counts}")
+    print_message(f"{old} is now {new}; moved: {counts}")

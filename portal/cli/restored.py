@@ -18,12 +18,12 @@ def portal() -> None:
 @portal.command()
 @as_text_or_json
 def restored(*, form: str) -> None:
-    """Make the portal safe after a backup was restored; run it before cron and the service start again.
+    """Make the portal safe after a backup was restored. Run it before cron and the service start again.
 
-    Ends all log-ins and mailed links, drops the mails that were to be sent and the runs that were asked for in the
-    browser, and holds the next plan of every list for approval. Prints the API keys and the superusers of the backup,
-    and what the security log says of keys, roles, accounts and passwords since then: what was revoked since then is
-    valid again until you revoke it again.
+    Ends all sessions and mailed links, drops waiting mails and requested runs, and makes the next plan of every list
+    wait for approval. Prints the API keys and the superusers in the backup, and what the security log has since then
+    about keys, roles, accounts and passwords. Keys and roles that were revoked since then are valid again until you
+    revoke them again.
 
     \b
     Example: flask portal restored
@@ -38,7 +38,7 @@ def restored(*, form: str) -> None:
     dropped = f"runs dropped: {found.runs_dropped}; mails dropped: {found.mails_dropped}"
     print_message(f"log-ins ended: {found.log_ins_ended}; {dropped}")
     print_message("the next plan of every list needs approval: flask mailinglist sync --dry-run")
-    print_table(("KEY", "OWNER", "ACTIVE", "LABEL", "MADE", "EXPIRES", "REVOKED", "LAST USED"), found.keys)
+    print_table(("KEY", "OWNER", "ACTIVE", "LABEL", "CREATED", "EXPIRES", "REVOKED", "LAST USED"), found.keys)
     click.echo()
     print_table(("USER", "SUPERUSER", "ACTIVE"), found.superusers)
     click.echo()

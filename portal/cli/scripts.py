@@ -22,7 +22,7 @@ HERE, OVER_API = "mailing-list-sync.sh", "mailing-list-sync-apiv1.sh"
 def sync_script(*, over_api: bool) -> None:
     """Print a shell script that keeps all lists up to date, for cron on the list managers' own host.
 
-    With --api it calls the portal by HTTP. List managers that it does not support are named on stderr.
+    With --api, the script calls the portal over HTTP. Lists that it cannot sync are reported on standard error.
 
     \b
     Example: flask mailinglist sync-script --api > mailing-list-sync-apiv1.sh
@@ -47,7 +47,7 @@ def sync_script(*, over_api: bool) -> None:
     for each in lists:
         if each.steps is None and over_api:
             print_message(
-                f"{each.handle}: only the portal reaches {each.manager}; run: flask mailinglist sync {each.handle}"
+                f"{each.handle}: only the portal can reach {each.manager}; run: flask mailinglist sync {each.handle}"
             )
     if not over_api and "PORTAL_SQLALCHEMY_DATABASE_URI" in os.environ:
-        print_message("PORTAL_SQLALCHEMY_DATABASE_URI is not in the script: set it where the script runs")
+        print_message("the script does not contain PORTAL_SQLALCHEMY_DATABASE_URI; set it where the script runs")

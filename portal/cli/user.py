@@ -19,7 +19,7 @@ _LONGEST_INPUT = 8_192  # bytes that may stand for a password
 def user() -> None:
     """Create, show, change and delete accounts.
 
-    Options end at `--`, for names and addresses that begin with a dash.
+    Write `--` before a name or an address that begins with a dash.
     """
 
 
@@ -29,7 +29,7 @@ _password_stdin = click.option("--password-stdin", is_flag=True, help="Read the 
 @user.command()
 @_password_stdin
 @click.option("--superuser", is_flag=True, help="Let the user see reports and make changes for others.")
-@click.option("--group", "groups", multiple=True, metavar="G", help="Put the user into a group; may be repeated.")
+@click.option("--group", "groups", multiple=True, metavar="G", help="Put the user into a group. Can be repeated.")
 @click.option("--name", default="", help="The person's name.")
 @click.argument("username")
 @click.argument("email")
@@ -38,8 +38,8 @@ def create(
 ) -> None:
     """Create an account with an e-mail address.
 
-    Asks for the password. With an empty answer, or without a terminal, it is a random one, which is printed once, on a
-    line of its own. If other accounts hold the address too, they are named first.
+    Asks for a password. If the answer is empty, or if there is no terminal, a random password is created and printed
+    once, on a line of its own. If other accounts also hold the address, they are named first.
 
     \b
     Example: flask user create --group board alice alice@example.org
@@ -47,7 +47,7 @@ def create(
     address = addresses.checked(email, special_domains=portal().settings.allowed_special_domains)
     usernames.checked(username, own=[address.canonical])  # rather now than after two prompts
     if shared := addresses.holders(db.session(), address):
-        print_message(f"{address.spelling} is also held by {', '.join(shared)}: they share its subscriptions")
+        print_message(f"{address.spelling} is also held by {', '.join(shared)}; these accounts share its subscriptions")
     password, is_random = _new_password(password_stdin=password_stdin)
     users.create(
         db.session(),
@@ -107,8 +107,8 @@ def show(*, username: str, form: str) -> None:
 def set_password(*, username: str, password_stdin: bool) -> None:
     """Set a user's password, and end all their sessions.
 
-    Asks for it. With an empty answer, or without a terminal, it is a random one, which is printed once, on a line of
-    its own.
+    Asks for the password. If the answer is empty, or if there is no terminal, a random password is created and printed
+    once, on a line of its own.
 
     \b
     Example: flask user set-password alice
@@ -116,7 +116,7 @@ def set_password(*, username: str, password_stdin: bool) -> None:
     profiles.id_of(db.session(), username)  # rather now than after two prompts
     password, is_random = _new_password(password_stdin=password_stdin)
     password_changes.set_password(db.session(), username, password=password, rounds=portal().settings.bcrypt_rounds)
-    print_message(f"set the password of {username}; their sessions have ended")
+    print_message(f"the password of {username} is set; their sessions have ended")
     if is_random:
         click.echo(password)
 
@@ -125,10 +125,10 @@ def set_password(*, username: str, password_stdin: bool) -> None:
 @click.argument("username", metavar="OLD")
 @click.argument("renamed", metavar="NEW")
 def rename(*, username: str, renamed: str) -> None:
-    """Give a user another username.
+    """Change a user's username.
 
-    They log in with the new one; their password, addresses and log-ins stay. A username with an @ has to be one of
-    their own addresses.
+    They log in with the new one. Their password, addresses and sessions do not change. A username with an @ must be one
+    of their own addresses.
 
     \b
     Example: flask user rename alice alice.liddell
@@ -140,7 +140,7 @@ def rename(*, username: str, renamed: str) -> None:
 @click.argument("username")
 @click.argument("groups", nargs=-1)
 def set_groups(*, username: str, groups: tuple[str, ...]) -> None:
-    """Put a user into these groups and no others, or into none if none is named.
+    """Put a user into these groups and no others. Without GROUPS, remove them from all groups.
 
     \b
     Example: flask user set-groups alice board tech
@@ -164,7 +164,7 @@ def activate(*, username: str) -> None:
 @user.command()
 @click.argument("username")
 def deactivate(*, username: str) -> None:
-    """Log a user out, and do not let them log in again; the account stays.
+    """Log a user out, and block them from logging in. The account is kept.
 
     \b
     Example: flask user deactivate alice
@@ -174,14 +174,14 @@ def deactivate(*, username: str) -> None:
 
 
 @user.command()
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--erase", is_flag=True, help="Forget the address as well, once it is on no list.")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
+@click.option("--erase", is_flag=True, help="Also erase the address, once it is on no list.")
 @click.argument("username")
 def delete(*, username: str, yes: bool, erase: bool) -> None:
     """Delete an account.
 
-    Asks first; without a terminal, --yes is needed. What was chosen for the address stays in the history, unless
-    --erase is given and nobody else holds it.
+    Asks first. Without a terminal, add --yes. The choices for the address stay in the history, unless you add --erase
+    and nobody else holds the address.
 
     \b
     Example: flask user delete --yes --erase alice
@@ -189,7 +189,7 @@ def delete(*, username: str, yes: bool, erase: bool) -> None:
     found = profiles.by_username(db.session(), username)
     if not yes:
         if not has_terminal():
-            raise click.UsageError("there is no terminal to ask at: give --yes to delete the account")
+            raise click.UsageError("cannot ask without a terminal; add --yes to delete the account")
         click.confirm(f"Delete {_called(found)}{' and erase the address' if erase else ''}?", abort=True, err=True)
     gone = users.delete(
         db.session(),
@@ -211,19 +211,21 @@ def grant(*, username: str) -> None:
     Example: flask user grant alice
     """
     users.grant(db.session(), username)
-    print_message(f"{username} is a superuser")
+    print_message(f"{username} is now a superuser")
 
 
 @user.command()
 @click.argument("username")
 def revoke(*, username: str) -> None:
-    """Take the role of superuser from a user at once, and revoke their API keys for good.
+    """Take the role of superuser from a user immediately, and revoke their API keys.
+
+    The keys cannot be restored.
 
     \b
     Example: flask user revoke alice
     """
     ended = users.revoke(db.session(), username, now=portal().clock())
-    print_message(f"{username} is no superuser{f'; API keys revoked: {ended}' if ended else ''}")
+    print_message(f"{username} is no longer a superuser{f'; API keys revoked: {ended}' if ended else ''}")
 
 
 def _new_password(*, password_stdin: bool) -> tuple[str, bool]:
@@ -236,7 +238,7 @@ def _new_password(*, password_stdin: bool) -> tuple[str, bool]:
 
 def _asked_password() -> str:
     while True:
-        answer = _ask("Password (empty: a random one)")
+        answer = _ask("Password (leave empty for a random one)")
         if not answer or answer == _ask("Repeat password"):
             return answer
         print_message("the two passwords differ; try again")
@@ -254,7 +256,7 @@ def _password_from_stdin() -> str:
     except UnicodeDecodeError:
         raise BadInputError("the password on standard input is not UTF-8") from None
     if len(lines) != 1 or not lines[0]:
-        raise BadInputError("standard input holds no password, or more than one line")
+        raise BadInputError("standard input must contain the password on a single line")
     return lines[0]
 
 
@@ -268,13 +270,14 @@ def _called(found: Profile) -> str:
 
 
 @user.command()
-@click.option("--all", "everybody", is_flag=True, help="All active accounts that have never logged in.")
-@click.option("--group", "groups", multiple=True, metavar="G", help="Those of them in a group; may be repeated.")
+@click.option("--all", "everybody", is_flag=True, help="Invite all active accounts that have never logged in.")
+@click.option("--group", "groups", multiple=True, metavar="G", help="Invite only those in this group. Can be repeated.")
 @click.argument("usernames", metavar="[USERNAME]...", nargs=-1)
 def invite(*, usernames: tuple[str, ...], everybody: bool, groups: tuple[str, ...]) -> None:
-    """Invite people by e-mail, with a link to start using their account. People who are named are invited again.
+    """Invite people by e-mail, with a link to start using their account.
 
-    The mails are sent by `flask minutely`, at most `mails_per_minute`.
+    Users that you name are invited even if they were invited before. `flask minutely` sends the mails, at most
+    `mails_per_minute`.
 
     \b
     Example: flask user invite --group full
@@ -282,7 +285,7 @@ def invite(*, usernames: tuple[str, ...], everybody: bool, groups: tuple[str, ..
     from portal.services.accounts import invitations
 
     if bool(usernames) == (everybody or bool(groups)):
-        raise click.UsageError("name users, or say --all or --group")
+        raise click.UsageError("name users, or use --all or --group, but not both")
     if portal().settings.mail is None:
         raise ConfigurationError("mail is not configured: add a table [mail] to portal.toml")
     ids = [profiles.id_of(db.session(), each) for each in usernames] or invitations.find_uninvited(

@@ -43,7 +43,7 @@ def test_list_prints_what_is_known_and_never_a_key(call, bob):
     code, stdout, stderr = call("list")
     assert (code, stderr) == (0, "")
     assert stdout == (
-        "PREFIX       OWNER  ACTIVE  LABEL         MADE                  EXPIRES               REVOKED               "
+        "PREFIX       OWNER  ACTIVE  LABEL         CREATED               EXPIRES               REVOKED               "
         "LAST USED\n"
         f"{second[:11]}  bob    yes     Zoë's laptop  2026-11-22 06:00 UTC  2026-12-22 06:00 UTC  -                    "
         "         -\n"
@@ -63,7 +63,7 @@ def test_list_prints_what_is_known_and_never_a_key(call, bob):
 def test_revoke_ends_a_key_once(call, bob):
     prefix = call("create", "bob", "--label", "x")[1][:11]
     assert call("revoke", prefix) == (0, "", f"revoked {prefix}\n")
-    assert call("revoke", prefix) == (0, "", f"{prefix} had been revoked before: nothing changed\n")
+    assert call("revoke", prefix) == (0, "", f"{prefix} was already revoked; nothing changed\n")
 
 
 @pytest.mark.parametrize(

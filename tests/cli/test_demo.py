@@ -56,7 +56,7 @@ def offers(runner, session, clock, username):
 
 def test_the_demo_says_where_to_look_who_to_be_and_how_to_run_a_sync(runner, instance):
     told = call(runner, "demo")
-    assert told.startswith("The demo is made, in ")
+    assert told.startswith("Created the demo in ")
     assert "http://localhost:8000" in told
     assert PASSWORD in told
     assert f"PORTAL_INSTANCE={instance} " in told
@@ -82,7 +82,7 @@ def test_a_second_demo_changes_nothing(runner, session):
     call(runner, "demo")
     before = rows(session)
     told = call(runner, "demo")
-    assert told.startswith("The demo is in ")
+    assert told.startswith("The demo is already in ")
     assert PASSWORD in told
     assert rows(session) == before
 
@@ -92,7 +92,7 @@ def test_no_demo_is_made_beside_anything_real(runner, session, instance):
         (instance / path).parent.mkdir(exist_ok=True)
         (instance / path).write_text(text)
         told = call(runner, "demo")
-        assert told.startswith("No demo was made: ")
+        assert told.startswith("No demo was created, because ")
         assert PASSWORD not in told
         assert (instance / path).read_text() == text
         (instance / path).unlink()
@@ -103,7 +103,7 @@ def test_no_demo_is_made_beside_other_users(runner, session, instance):
     from tests.factories import make_user
 
     make_user(session, "alice")
-    assert call(runner, "demo").startswith("No demo was made: ")
+    assert call(runner, "demo").startswith("No demo was created, because ")
     assert not (instance / "mailinglists.toml").exists()
 
 

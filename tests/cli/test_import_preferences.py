@@ -69,7 +69,7 @@ def test_import_reads_standard_input_and_a_dry_run_writes_nothing(call: Call, fi
         "handle": "members", "subscribed": 1, "unsubscribed": 1, "refused": 0, "kept": 0,
     }  # fmt: skip
     assert found["skipped"][0] == {"reason": "unknown list", "times": 1, "examples": ["entry 2: gone"]}
-    assert stderr.endswith("nothing was written: --dry-run\n")
+    assert stderr.endswith("dry run: nothing was changed\n")
     assert call("mailinglist", "get-subscribed", "members")[1] == ""
 
 

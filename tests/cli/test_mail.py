@@ -52,7 +52,7 @@ def run(app: Flask, *args: str) -> Result:
 def test_send_sends_what_waits_and_says_so_where_asked(mailing: Flask, mail_server: FakeMailServer) -> None:
     done = run(mailing, "mail", "send", "-v")
 
-    assert (done.exit_code, done.stdout) == (0, "2 sent, 0 refused, 0 put off, 0 that nobody was to get\n")
+    assert (done.exit_code, done.stdout) == (0, "2 sent, 0 refused, 0 postponed, 0 no longer needed\n")
     assert [each.message["Subject"][:8] for each in mail_server.taken] == ["Your lin", "Your acc"]
     assert run(mailing, "mail", "send").output == ""
 

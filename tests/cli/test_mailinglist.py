@@ -321,7 +321,7 @@ def test_subscribe_and_unsubscribe_choose_for_a_user(call, cast):
     assert call("subscribe", "members", "Charlie", "--reason", "asked by phone") == (
         0, "", "Charlie is subscribed to members; the next run carries it out\n",
     )  # fmt: skip
-    assert call("subscribe", "members", "charlie")[2].endswith("already: nothing changed\n")
+    assert call("subscribe", "members", "charlie")[2].endswith("is already subscribed to members; nothing changed\n")
     assert call("get-subscribed", "members")[1].split()[-1] == "charlie@example.org"
     assert call("unsubscribe", "members", "charlie")[0] == 0
     lines = json.loads(call("history", "--address", "CHARLIE@example.org", "--format", "json")[1])
@@ -422,7 +422,7 @@ def test_who_is_on_a_list_without_an_account_is_asked_of_the_list_and_kept_nowhe
     (rosters.folder / "members.txt").unlink()
     assert "members" in refused(69, "report", "members", "--without-account")
     assert "unknown list" in refused(78, "report", "nothing", "--without-account")
-    assert "name it" in call("report", "--without-account")[2]
+    assert "--without-account needs a LIST" in call("report", "--without-account")[2]
 
 
 def test_runs_and_history_can_be_narrowed_and_limited(call, cast):

@@ -192,9 +192,9 @@ def test_two_accounts_are_merged_after_a_look_at_what_becomes_of_them(flask_user
     flask_user("import", "--key", "no", "-", input=FILE + "3,ada3,home@example.org,Ada,board\n")
     assert flask_user("merge", "ada3", "ada").exit_code == 65
     told = ["ada gains the addresses home@example.org", "ada gains the groups board", "ada has the member key 1"]
-    told.append("the member key 3 counts as that of a deleted account")
+    told.append("the member key 3 is treated as that of a deleted account")
     shown = flask_user("merge", "--dry-run", "--keep-key", "1", "ada3", "ada")
-    assert shown.stderr.splitlines() == [*told, "nothing was changed: --dry-run"]
+    assert shown.stderr.splitlines() == [*told, "dry run: nothing was changed"]
     done = flask_user("merge", "--keep-key", "1", "ada3", "ada")
     assert done.stderr.splitlines() == [*told, "ada3 is merged into ada"]
     assert profiles.by_username(session, "ada").addresses == ("ada@example.org", "home@example.org")
@@ -210,7 +210,7 @@ def test_leavers_of_long_ago_are_deleted_by_the_source_alone(
     flask_user("import")
     clock.now = datetime.now(UTC) + timedelta(days=740)  # the history of accounts goes by the database's clock
     assert flask_user("import", str(instance / "members.csv")).exit_code == 0
-    assert "accounts to be deleted, which left before 20" in flask_user("import", "--dry-run").stderr
+    assert "accounts of leavers from before 20" in flask_user("import", "--dry-run").stderr
     assert "deleted" not in flask_user("import", "--dry-run", str(instance / "members.csv")).stderr
     assert "bob" in flask_user("list").stdout
     assert (flask_user("import").exit_code, flask_user("import").output) == (0, "")

@@ -16,7 +16,7 @@ def test_rename_says_what_it_carried_over(make_app, instance: Path, rosters: Ros
     renamed = runner.invoke(args=["mailinglist", "rename", "members", "everybody"])
     assert (renamed.exit_code, renamed.stdout) == (0, ""), renamed.stderr
     assert renamed.stderr == (
-        "members is everybody now; carried over: preferences: 1, history: 1, runs: 1, lines of runs: 0\n"
+        "members is now everybody; moved: preferences: 1, history: 1, runs: 1, lines of runs: 0\n"
     )
     again = runner.invoke(args=["mailinglist", "rename", "members", "everybody"])
     assert (again.exit_code, again.stderr.startswith("error: everybody ")) == (65, True)

@@ -934,5 +934,5 @@ def test_list_passwords_are_set_once_and_a_failure_to_set_them_keeps_nobody_wait
 
 def test_lists_that_only_the_portal_reaches_are_named(two):
     done = two.app.test_cli_runner().invoke(args=["mailinglist", "sync-script", "--api"])
-    assert done.stderr == "text: only the portal reaches files; run: flask mailinglist sync text\n"
+    assert done.stderr == "text: only the portal can reach files; run: flask mailinglist sync text\n"
     assert "# Only the portal itself reaches files. On its host run: flask mailinglist sync text\n" in done.stdout

@@ -69,8 +69,8 @@ def test_revoke_says_how_many_keys_went_with_the_role(flask_user, session, clock
     make_user(session, "root", is_superuser=True)
     make_user(session, "alice", is_superuser=True)
     api_keys.create(session, "alice", label="list host", expires_days=None, now=clock())
-    assert flask_user("revoke", "alice").stderr == "alice is no superuser; API keys revoked: 1\n"
-    assert flask_user("revoke", "alice").stderr == "alice is no superuser\n"
+    assert flask_user("revoke", "alice").stderr == "alice is no longer a superuser; API keys revoked: 1\n"
+    assert flask_user("revoke", "alice").stderr == "alice is no longer a superuser\n"
 
 
 def test_create_takes_all_that_an_account_has(flask_user, session, clock):

@@ -47,7 +47,7 @@ def test_a_further_address_is_added_made_the_main_one_and_the_other_removed(flas
         ),
         (
             ["remove-address", "alice", "alice@example.org"],
-            "alice does not have the address alice@example.org any more",
+            "alice no longer has the address alice@example.org",
             ("Alice@home.example.org",),
         ),
     ):
@@ -66,7 +66,7 @@ def test_a_further_address_is_added_made_the_main_one_and_the_other_removed(flas
         (["remove-address", "alice", "nonsense"], "not an e-mail address"),
         (["make-main", "alice", "bob@example.org"], "add it first"),
         (["add-address", "alice", "bob@example.org"], "is used by bob"),
-        (["set-address", "alice", "bob@example.org"], "give --shared to share it"),
+        (["set-address", "alice", "bob@example.org"], "to share it, add --shared"),
     ],
 )
 def test_what_cannot_be_done_says_why_and_changes_nothing(flask_user, session, args, words):

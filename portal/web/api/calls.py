@@ -50,11 +50,11 @@ def init(handle: str) -> Response:
     query = asked(InitQuery)
     steps = [name for name in ("plan", "confirm", "abandon") if query.is_set(name)]
     if len(steps) > 1:
-        abort(400, "plan begins a planned run, confirm and abandon end it: give one of them")
+        abort(400, "use only one of plan, confirm and abandon")
     if query.accept and "plan" not in steps:
-        abort(400, "accept goes with plan")
+        abort(400, "accept can only be used with plan")
     if query.token and not {"confirm", "abandon"} & set(steps):
-        abort(400, "token goes with confirm or abandon")
+        abort(400, "token can only be used with confirm or abandon")
     mailing_list = portal().catalogue().get(handle)
     use = RosterUse(
         **dict.fromkeys(steps, True),
@@ -148,7 +148,7 @@ def members() -> Response:
     """Create, link and change accounts according to a file of today's members."""
     query = asked(MembersQuery)
     if query.accept and query.is_set("dry_run"):
-        abort(400, "dry_run changes nothing, and accept approves a plan: give one of them")
+        abort(400, "dry_run and accept cannot be used together")
     wanted = importing.make_request(
         portal().settings,
         bodies.members(),
