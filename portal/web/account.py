@@ -50,7 +50,7 @@ def change_password() -> ResponseReturnValue:
         form.new.errors.append(sentence(error))
         return _page(form), fault_of(error).status
     sign_in.begin(token, remember=session.permanent)
-    flash(gettext("Your password is changed. You are logged out everywhere else."))
+    flash(gettext("Your password has been changed. You have been logged out everywhere else."))
     return redirect(url_for("account.show"), 303)
 
 
@@ -62,7 +62,7 @@ def choose_language() -> ResponseReturnValue:
         abort(400)
     users.choose_language(db.session(), guards.member().id, form.language.data or None)
     language.of_member(form.language.data)
-    flash(gettext("The language is saved."), "good")
+    flash(gettext("Your language has been saved."), "good")
     return redirect(url_for("account.show", _anchor="your-language"), 303)
 
 
@@ -81,7 +81,7 @@ def replace_list_password() -> ResponseReturnValue:
     list_passwords.replace_password(
         db.session(), guards.member().id, _asked_address(), key=portal().list_password_key()
     )
-    flash(gettext("The list password is replaced. The lists take the new one with their next update."), "good")
+    flash(gettext("The list password has been replaced. The lists will get the new one at the next sync."), "good")
     return redirect(url_for("account.show", _anchor="list-password"), 303)
 
 
@@ -100,7 +100,7 @@ def end_log_in() -> ResponseReturnValue:
     if not form.validate():
         abort(400)
     sessions.end_one(db.session(), guards.member().id, form.log_in.data)
-    flash(gettext("That log-in is ended."), "good")
+    flash(gettext("That log-in has been ended."), "good")
     return redirect(url_for("account.show", _anchor="log-ins"), 303)
 
 
@@ -108,7 +108,7 @@ def end_log_in() -> ResponseReturnValue:
 def end_other_log_ins() -> ResponseReturnValue:
     """End all log-ins of the member except this one."""
     sessions.end_others(db.session(), guards.member().id, keep_token=guards.token())
-    flash(gettext("You are logged out everywhere else."), "good")
+    flash(gettext("You have been logged out everywhere else."), "good")
     return redirect(url_for("account.show", _anchor="log-ins"), 303)
 
 

@@ -36,7 +36,7 @@ def is_readable(_form: FlaskForm, field: Any) -> None:
     """Raise ValidationError for control characters, which belong in no database and no log."""
     if not (field.data or "").isprintable():
         field.data = ""  # they are not shown again either
-        raise ValidationError(gettext("This contains characters that cannot be typed. Type it again."))
+        raise ValidationError(gettext("This contains characters that cannot be typed. Enter it again."))
 
 
 class TranslatedForm(FlaskForm):
@@ -162,7 +162,7 @@ class LanguageForm(PostedForm):
     def offer(self, languages: Sequence[str]) -> Self:
         """Offer languages, each under its own name."""
         names = translation.own_names(languages)
-        self.language.choices = [("", gettext("As my browser asks")), *names.items()]
+        self.language.choices = [("", gettext("Same as my browser")), *names.items()]
         return self
 
 
@@ -211,7 +211,7 @@ class ListsForm(QueryForm):
     """A filter of lists."""
 
     q = SearchField(
-        _("Words of its name or description"),
+        _("Words in the name or description"),
         filters=[trimmed],
         validators=[Optional(), Length(max=120), is_readable],
     )

@@ -136,7 +136,7 @@ def _ask_to_log_in() -> ResponseReturnValue:
     if request.method == "POST" and request.endpoint != "sign_in.log_out" and _is_from_here():
         if request.endpoint == "subscriptions.choose":
             unsaved.keep()
-        flash(gettext("You had been logged out, so nothing is saved yet. Log in to continue."))
+        flash(gettext("You had been logged out, so nothing has been saved yet. Log in to continue."))
     wanted = f"{request.script_root}{request.full_path.rstrip('?')}"
     has_page = request.path != "/" and is_local(wanted) and is_page(wanted)
     return redirect(url_for("sign_in.log_in", next=wanted if has_page else None), 302)

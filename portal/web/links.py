@@ -32,8 +32,8 @@ def ask() -> ResponseReturnValue:
         return render_template("links/ask.html", form=form), 422 if form.errors else 200
     flash(
         gettext(
-            "If an account has this address, a link is on its way to it. It is good for 20 minutes. "
-            "If nothing arrives, look in your spam folder."
+            "If an account has this address, we are sending a link to it. The link is valid for 20 minutes. "
+            "If it does not arrive, look in your spam folder."
         )
     )
     return redirect(url_for("sign_in.log_in"), 303)
@@ -55,8 +55,8 @@ def leave() -> ResponseReturnValue:
         return render_template("links/leave.html", form=form, named=named), 422 if form and form.errors else 200
     flash(
         gettext(
-            "If this address is on a mailing list here, a link is on its way to it. It is good for 24 hours. "
-            "If nothing arrives, leave the lists as described below."
+            "If this address is on a mailing list here, we are sending a link to it. The link is valid for 24 hours. "
+            "If it does not arrive, leave the lists as described below."
         )
     )
     return redirect(url_for("links.leave"), 303)
@@ -183,7 +183,7 @@ def _confirm(link: Link, token: str) -> ResponseReturnValue:
         session[_COOKIE] = token
         return _confirm_page(link)
     finish(renewed)
-    flash(gettext("%(address)s is confirmed.", address=link.details["spelling"]), "good")
+    flash(gettext("%(address)s has been confirmed.", address=link.details["spelling"]), "good")
     return redirect(url_for("own_addresses.show"), 303)
 
 
@@ -224,7 +224,7 @@ def choose_password() -> ResponseReturnValue:
     sign_in.begin(token, remember=False)
     flash(
         gettext(
-            "Your password is saved. From now on, log in as %(username)s with this password.",
+            "Your password has been saved. From now on, log in as %(username)s with this password.",
             username=guards.member().username,
         ),
         "good",

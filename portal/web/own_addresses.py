@@ -50,8 +50,8 @@ def add() -> ResponseReturnValue:
     waited_for_mail.wake()
     flash(
         gettext(
-            "A link is on its way to %(address)s. Open it here, where you are logged in, within 24 hours. "
-            "Until then nothing changes.",
+            "We are sending a link to %(address)s. Open it in this browser, where you are logged in, within 24 hours. "
+            "Nothing changes until then.",
             address=address.spelling,
         )
     )
@@ -64,7 +64,13 @@ def make_main() -> ResponseReturnValue:
     address = _posted()
     renewed = own_addresses.make_main(db.session(), address, who=who(), lists=portal().known_lists())
     finish(renewed)
-    flash(gettext("%(address)s is your main address now. Your lists stay where they are.", address=address), "good")
+    flash(
+        gettext(
+            "%(address)s is your main address now. Your lists are sent to the same addresses as before.",
+            address=address,
+        ),
+        "good",
+    )
     return redirect(url_for("own_addresses.show"), 303)
 
 
@@ -74,7 +80,9 @@ def remove() -> ResponseReturnValue:
     address = _posted()
     renewed = own_addresses.remove(db.session(), address, who=who(), lists=portal().known_lists())
     finish(renewed)
-    flash(gettext("%(address)s is removed. Its lists are sent to your main address.", address=address), "good")
+    flash(
+        gettext("%(address)s has been removed. Its lists will be sent to your main address.", address=address), "good"
+    )
     return redirect(url_for("own_addresses.show"), 303)
 
 

@@ -90,5 +90,5 @@ def log_out() -> ResponseReturnValue:
     logout_user()
     session.clear()  # first, so that it works even if the database is read-only
     sessions.log_out(db.session(), token)
-    flash(gettext("You are logged out."))
+    flash(gettext("You have been logged out."))
     return redirect(url_for("sign_in.log_in"), 303)

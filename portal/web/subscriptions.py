@@ -68,7 +68,7 @@ def choose() -> ResponseReturnValue:
             now=portal().clock(),
         )
     except StaleFormError as error:
-        form.form_errors.append(gettext("This page was out of date, and nothing was saved. Choose again."))
+        form.form_errors.append(gettext("This page was out of date, so nothing was saved. Choose again."))
         return _page(form), fault_of(error).status
     flash(_told(choices, hours=catalogue.applied_within_hours), "good" if choices else "message")
     return redirect(url_for("subscriptions.show", q=_words() or None), 303)
@@ -85,7 +85,7 @@ def send_to_main() -> ResponseReturnValue:
     try:
         sent_to = {handle: number for handle, number in shown.read("subscriptions", form.shown.data).items() if number}
     except StaleFormError as error:
-        form.form_errors.append(gettext("This page was out of date, and nothing was saved. Choose again."))
+        form.form_errors.append(gettext("This page was out of date, so nothing was saved. Choose again."))
         return _page(form), fault_of(error).status
     main = preferences.page(db.session(), guards.member().id, catalogue=catalogue, now=portal().clock()).addresses[:1]
     choices = preferences.choose(
@@ -118,7 +118,7 @@ def leave() -> ResponseReturnValue:
     try:
         named = shown.read("leave", form.shown.data)
     except StaleFormError as error:
-        form.form_errors.append(gettext("This page was out of date, and nothing was saved. Look at it again."))
+        form.form_errors.append(gettext("This page was out of date, so nothing was saved. Check it again."))
         return _leave_page(form), fault_of(error).status
     choices = preferences.choose(
         db.session(), guards.member().id, shown=named, ticked=(), catalogue=catalogue, now=portal().clock()
@@ -263,17 +263,17 @@ def _told(choices: Iterable[Choice], *, hours: int) -> str:
     sentences = [_added_and_removed(added, removed)] if added or removed else []
     for address in sorted({choice.moved_to or "" for choice in moved}):
         names = _spelled([choice.name for choice in moved if choice.moved_to == address])
-        sentences.append(gettext("%(lists)s will send to %(address)s.", lists=names, address=address))
+        sentences.append(gettext("%(lists)s will be sent to %(address)s.", lists=names, address=address))
     for address in sorted({choice.still_to or "" for choice in still}):
         names = _spelled([choice.name for choice in still if choice.still_to == address])
         sentences.append(
-            gettext("%(lists)s: still sent to %(address)s, which others use too.", lists=names, address=address)
+            gettext("%(lists)s will still be sent to %(address)s, which others use too.", lists=names, address=address)
         )
     if stale:
         sentences.append(
             ngettext(
-                "%(lists)s had been changed after the page was shown, and was left as it is now.",
-                "%(lists)s had been changed after the page was shown, and were left as they are now.",
+                "%(lists)s was changed after you opened the page, so your choice for it was not saved.",
+                "%(lists)s were changed after you opened the page, so your choices for them were not saved.",
                 len(stale),
                 lists=_spelled(stale),
             )

@@ -97,8 +97,8 @@ def test_a_months_file_takes_six_clicks_and_the_next_sync_does_the_rest(walk: Wa
         "m1@new.example.org",
     ):
         walk.sees(words)
-    walk.sees("2 people who are no longer in the file are deactivated.")
-    walk.sees("2 addresses of theirs are taken off Members.")
+    walk.sees("2 people who are no longer in the file will be deactivated.")
+    walk.sees("2 of their addresses will be taken off Members.")
     clicks.press("Import 7 changes")
     walk.page.fill("#own_password", stage.PASSWORD)
     clicks.press("Confirm and continue")

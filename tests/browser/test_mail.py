@@ -101,7 +101,7 @@ def test_from_a_file_of_members_to_a_list_and_in_again_without_the_password(trip
     trip.press("Log in")
     trip.fill(new="four words in a row", again="four words in a row")
     trip.press("Save password")
-    trip.sees("Your password is saved.")
+    trip.sees("Your password has been saved.")
     trip.page.check("#list-members")
     trip.press("Save")
     trip.sync()
@@ -134,7 +134,7 @@ def test_an_address_is_changed_and_the_change_undone_from_the_old_mailbox(trip: 
     trip.press("Send a link")
     trip.open_link("new@example.org")
     trip.press("Confirm address")
-    trip.sees("new@example.org is confirmed.")
+    trip.sees("new@example.org has been confirmed.")
     trip.sync()
     assert trip.rosters.get("members") == {"new@example.org"}
 
@@ -162,7 +162,7 @@ def test_a_mailbox_without_an_account_leaves_a_list(trip: Trip) -> None:
     trip.press("Get a link by e-mail")
     trip.open_link("zoe@example.net")
     trip.page.uncheck("#list-members")
-    trip.press("Leave the lists that are not ticked")
+    trip.press("Leave the unticked lists")
     trip.sees("zoe@example.net will be taken off Members.")
     trip.sync()
     assert trip.rosters.get("members") == {"stranger@example.net"}
@@ -202,7 +202,7 @@ def test_a_help_desk_onboards_three_hundred_people_in_five_clicks(trip: Trip, tm
     clicks.press("Review the import")
     assert trip.page.is_checked("#invite")
     clicks.press("Import 300 changes")
-    trip.sees("300 people were imported. New people get an invitation by e-mail.")
+    trip.sees("300 people were imported. New people will get an invitation by e-mail.")
     assert clicks.count == 5
     trip.open("/admin/mail")
     trip.sees("300")

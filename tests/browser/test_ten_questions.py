@@ -49,7 +49,7 @@ REASON = fill("#reason", "asked by phone")
 # What is done before which click, and what is read at the end. The later ones find what the earlier ones did.
 CASES: dict[str, tuple[dict[int, Act], str]] = {
     "Why is she not on the list?": ({1: fill("#q", "board3")}, "because they left at the list"),
-    "Put her on the list": ({1: fill("#q", "board3"), 3: REASON}, "1 address was put on the list."),
+    "Put her on the list": ({1: fill("#q", "board3"), 3: REASON}, "1 address will be put on the list."),
     "Take him off everything": ({1: fill("#q", "board4"), 3: REASON}, "They are being taken off 2 lists."),
     '"I never get mail"': ({1: fill("#q", "board3")}, "It is held by board3."),
     "Who changed this?": ({1: fill("#q", "board4@example.org")}, "bob took board4@example.org off Members"),

@@ -107,7 +107,7 @@ def test_a_member_who_leaves_at_the_list_finds_that_the_portal_knows(walk: Walk)
     walk.shell("sync")
     walk.open("/subscriptions")
 
-    walk.sees("You left at the list on 22 Nov.")
+    walk.sees("You left at the list itself on 22 Nov.")
     assert not walk.page.is_checked("#list-members")
     walk.shell("sync")
     assert "alice@example.org" not in walk.rosters.get("members")
@@ -168,7 +168,7 @@ def test_a_superuser_finds_out_why_somebody_is_not_on_a_list(walk: Walk) -> None
     walk.press("Put on")
     walk.page.fill("#reason", "asked by phone")
     walk.press("Put this address on the list")
-    walk.sees("1 address was put on the list.")
+    walk.sees("1 address will be put on the list.")
     walk.sees("The next run adds it")
     walk.press("History")
     walk.sees("bob put board3@example.org on Members: “asked by phone”")
@@ -180,7 +180,7 @@ def test_the_page_of_a_run_under_way_shows_its_end_by_itself(walk: Walk) -> None
     walk.page.get_by_role("button", name="Sync now").click()
     walk.sees("This page refreshes itself every ten seconds.")
     assert walk.shell("sync", "--requested").exit_code == 0
-    walk.page.get_by_text("What it did").wait_for(timeout=30_000)
+    walk.page.get_by_text("Changes", exact=True).wait_for(timeout=30_000)
     walk.sees("Done")
 
 

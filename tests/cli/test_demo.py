@@ -182,7 +182,7 @@ def test_a_visitor_goes_from_an_invitation_to_being_off_a_list_with_what_the_dem
     app.extensions["portal"] = replace(app.extensions["portal"], clock=lambda: datetime.now(UTC))
     app.test_client_class = Client
     visitor = Visitor(app.test_client())
-    assert "Nothing has been mailed yet." in visitor.get("/demo/mail").text
+    assert "There are no e-mails yet." in visitor.get("/demo/mail").text
     call(app.test_cli_runner(), "minutely")
 
     page = visitor.get("/demo/mail")

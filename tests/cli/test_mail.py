@@ -99,7 +99,9 @@ def test_a_test_letter_that_cannot_be_sent_says_why(
 def test_a_letter_can_be_looked_at(runner: FlaskCliRunner) -> None:
     done = runner.invoke(args=["mail", "preview", "invite"])
     assert done.exit_code == 0
-    assert done.stdout.startswith("Subject: Your account at Member portal\n\nYou have an account at Member portal.")
+    assert done.stdout.startswith(
+        "Subject: Your account at Member portal\n\nYou have an account at Member portal, where"
+    )
     unknown = runner.invoke(args=["mail", "preview", "nonsense"])
     assert (unknown.exit_code, "invite, " in unknown.stderr) == (2, True)
 

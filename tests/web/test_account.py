@@ -42,7 +42,7 @@ def test_a_member_changes_the_password(alice: Visitor, open_visitor: Callable[[]
     elsewhere.log_in("alice")
     new = "three quiet green boats"
     page = alice.follow("/account", {"current": PASSWORD, "new": new, "again": new})
-    assert "Your password is changed." in page.text
+    assert "Your password has been changed." in page.text
     assert elsewhere.client.get("/account").status_code == 302
     elsewhere.log_in("alice", new)
 
@@ -82,7 +82,7 @@ def test_an_account_without_an_address_is_told_so(app: Flask, visitor: Visitor, 
     session.query(UserAddress).delete()
     session.commit()
     visitor.log_in("dora")
-    assert "There is none yet." in visitor.get("/account").text
+    assert "You have no e-mail address yet" in visitor.get("/account").text
     assert "Your account has no e-mail address" in visitor.get("/subscriptions").text
 
 
@@ -106,7 +106,7 @@ def key(app: Flask) -> bytes:
 def test_a_list_password_is_in_the_page_only_when_it_was_asked_for(passwords: None, alice: Visitor, key: bytes) -> None:
     own = derive(key, "alice@example.org", 0)
     page = alice.get("/account")
-    assert "Tech keeps a password for each subscriber" in page.text
+    assert "On Tech, every subscriber has a password" in page.text
     assert own not in page.html
     answer = alice.post("/account/list-password", {"address": page.value("address")}, page="/account", status=200)
     assert isinstance(answer, Page)
@@ -119,7 +119,7 @@ def test_a_list_password_is_in_the_page_only_when_it_was_asked_for(passwords: No
 def test_a_list_password_is_replaced_and_shown_when_asked_for(passwords: None, alice: Visitor, key: bytes) -> None:
     form = {"address": alice.get("/account").value("address")}
     page = alice.follow("/account/list-password/replace", form, page="/account")
-    assert "The list password is replaced." in page.text
+    assert "The list password has been replaced." in page.text
     assert derive(key, "alice@example.org", 1) not in page.html
     answer = alice.post("/account/list-password", form, page="/account", status=200)
     assert isinstance(answer, Page)
@@ -133,7 +133,7 @@ def test_a_shared_mailbox_has_one_list_password_for_all_its_holders_and_the_page
     shared = str(make_address(session, "alice@example.org"))
     session.rollback()
     visitor.log_in("dora")
-    assert "Everybody who holds a shared address sees and replaces the same password." in visitor.get("/account").text
+    assert "Everyone who shares an address sees the same password and can replace it." in visitor.get("/account").text
     answer = visitor.post("/account/list-password", {"address": shared}, page="/account", status=200)
     assert isinstance(answer, Page)
     assert derive(key, "alice@example.org", 0) in answer.text
@@ -195,7 +195,7 @@ def test_one_log_in_is_ended(alice: Visitor, open_visitor: Callable[[], Visitor]
     third.log_in("alice")
     log_in = third.get("/account").value("log_in")
     page = third.follow("/account/log-ins/end", {"log_in": log_in}, page="/account")
-    assert "That log-in is ended." in page.text
+    assert "That log-in has been ended." in page.text
     ended = [each.client.get("/account").status_code == 302 for each in (alice, elsewhere)]
     assert sorted(ended) == [False, True]
 
@@ -204,7 +204,7 @@ def test_all_other_log_ins_are_ended(alice: Visitor, bob: Visitor, open_visitor:
     elsewhere = open_visitor()
     elsewhere.log_in("alice")
     page = alice.follow("/account/log-ins/end-others", {}, page="/account")
-    assert "You are logged in nowhere else." in page.text
+    assert "You are not logged in anywhere else." in page.text
     assert elsewhere.client.get("/account").status_code == 302
     bob.get("/account")
 
@@ -229,7 +229,7 @@ def test_a_log_in_that_has_ended_by_itself_is_not_listed(
     clock.advance(hours=7)
     alice.get("/account")
     clock.advance(hours=7)
-    assert "You are logged in nowhere else." in alice.get("/account").text
+    assert "You are not logged in anywhere else." in alice.get("/account").text
 
 
 # --- history
@@ -264,13 +264,13 @@ def test_the_history_says_in_words_what_happened_and_names_nobody_else(
     text = alice.get("/account/history").text
     wanted = [
         "Members was ticked in an earlier system. 1 Nov, 19:00",
-        "Members is ticked, because an address was changed. 1 Nov, 18:00",
-        "You left at the list Members. 1 Nov, 17:00",
-        "You joined at the list Members. 1 Nov, 16:00",
-        "Somebody who looks after the lists unticked Members for you. 1 Nov, 15:00",
-        "Another holder of this address ticked Tech. 1 Nov, 14:00",
+        "Members was ticked because an address was changed. 1 Nov, 18:00",
+        "You left Members at the list itself. 1 Nov, 17:00",
+        "You joined Members at the list itself. 1 Nov, 16:00",
+        "An administrator of this portal unticked Members for you. 1 Nov, 15:00",
+        "Someone else who uses this address ticked Tech. 1 Nov, 14:00",
         "You ticked Members. 1 Nov, 13:00",
-        "You were not on the list Members when this portal first looked. 1 Nov, 12:00",
+        "You were not on Members when this portal first read the list. 1 Nov, 12:00",
     ]
     assert " ".join(wanted) in text
     for hidden in ("bob", "private", "Board", "board", "gone", "20:00"):
@@ -294,13 +294,13 @@ def test_with_several_addresses_the_history_says_which(visitor: Visitor, session
 def test_a_long_history_has_pages(alice: Visitor, people: dict[str, int], session: Session) -> None:
     remember(session, *({"source": "list", "subscribed": number % 2 == 0} for number in range(51)))
     first = alice.get("/account/history")
-    assert first.text.count("at the list Members") == 50
+    assert first.text.count("Members at the list itself") == 50
     older = alice.get(re.search(r'href="(/account/history\?before=\d+)"', first.html)[1])
-    assert older.text.count("at the list Members") == 1
+    assert older.text.count("Members at the list itself") == 1
     assert "Older" not in older.text
     assert "There is nothing older." in alice.get("/account/history?before=1").text
     alice.get("/account/history?before=x", status=404)
 
 
 def test_an_empty_history_says_what_will_stand_there(alice: Visitor) -> None:
-    assert "Nothing has happened yet." in alice.get("/account/history").text
+    assert "There is nothing here yet." in alice.get("/account/history").text

@@ -64,10 +64,10 @@ def test_from_twenty_lists_on_the_page_can_be_filtered_and_a_save_changes_what_w
     assert "Filter" not in alice.get("/subscriptions").text
     offer(*handles[:19], ("zurich", 'desc = "Zürich, Genève"'))
     make_preference(session, "list3", ALICE, subscribed=True, seen=True)
-    assert "Save what you tick before you filter." in alice.get("/subscriptions").text
+    assert "Save your changes before you filter." in alice.get("/subscriptions").text
     page = alice.get("/subscriptions?q=GENEVE+zurich")
     assert boxes(page) == ["zurich"]
-    assert "1 of 20 lists. Saving changes nothing on the others." in page.text
+    assert "1 of 20 lists. Saving does not change the others." in page.text
     response = alice.post("/subscriptions?q=zurich", {"lists": ["zurich"]})
     assert isinstance(response, TestResponse)
     assert response.headers["Location"] == "/subscriptions?q=zurich"
@@ -152,7 +152,7 @@ def test_a_list_that_cannot_be_left_can_still_be_sent_to_another_address(
     make_preference(session, "official", "home@example.org", subscribed=True, seen=True)
     visitor.log_in("dora")
     page = visitor.follow("/subscriptions/send-to-main", {}, page="/subscriptions")
-    assert "Official will send to dora@example.org." in page.text
+    assert "Official will be sent to dora@example.org." in page.text
 
 
 def test_superusers_read_who_left_a_list_that_members_cannot_leave_here(
@@ -209,8 +209,8 @@ def test_a_new_member_is_told_that_the_list_adds_them_and_afterwards_that_it_did
     line = {"list_handle": "members", "address_id": address_id, "address": ALICE, "subscribed": True, "source": "rule"}
     session.add(History(at=clock(), reason="new member", **line))
     session.commit()
-    assert "Added when you joined, on 22 Nov ." in alice.get("/subscriptions").text
-    assert "Members was ticked because you were new" in alice.get("/account/history").text
+    assert "Added on 22 Nov , because you were a new member." in alice.get("/subscriptions").text
+    assert "Members was ticked for you as a new member" in alice.get("/account/history").text
 
 
 def test_the_page_says_within_a_few_minutes_as_the_last_runs_were(

@@ -20,7 +20,7 @@ from tests.fakes.mail_server import FakeMailServer
 from tests.waiting import wait_until
 from tests.web.conftest import HASH, PASSWORD, Client, Page, Visitor
 
-ANSWER = "If an account has this address, a link is on its way to it."
+ANSWER = "If an account has this address, we are sending a link to it."
 
 
 class Post:
@@ -88,7 +88,7 @@ def test_from_the_log_in_page_to_a_first_password_and_the_lists(post: Post) -> N
     assert page.title.startswith("Choose a password")
     new = {"new": "four words in a row", "again": "four words in a row"}
     page = alice.follow("/link/password", new)
-    assert "Your password is saved." in page.text
+    assert "Your password has been saved." in page.text
     post.visitor().log_in("alice", "four words in a row")
 
 
@@ -408,18 +408,18 @@ def test_a_member_adds_an_address_and_undoes_it_from_the_old_one(post: Post) -> 
     dora = post.visitor()
     dora.log_in("bob")
     page = dora.follow("/account/addresses", {"email": "new@example.org"})
-    assert "A link is on its way to new@example.org." in page.text
+    assert "We are sending a link to new@example.org." in page.text
     assert "Not confirmed" in page.text
     wait_until(post.links)
     dora.client.get(post.links()[-1])
     page = dora.follow("/link", {})
-    assert "new@example.org is confirmed." in page.text
+    assert "new@example.org has been confirmed." in page.text
     wait_until(lambda: len(post.links()) == 2)
 
     owner = post.visitor()
     owner.client.get(post.links()[-1])
     page = owner.get("/link")
-    assert page.title.startswith("Undo a change of addresses")
+    assert page.title.startswith("Undo a change of your addresses")
     page = owner.post("/link", {}, status=200)
     assert isinstance(page, Page)
     assert "bob@example.org is the main address again." in page.text
@@ -451,7 +451,7 @@ def test_a_link_that_was_opened_elsewhere_asks_to_log_in_and_goes_on(post: Post)
     answer = phone.client.get("/link")
     assert answer.headers["Location"] == "/login?next=/link"
     page = phone.follow("/login?next=/link", {"username": "bob", "password": PASSWORD})
-    assert "becomes your main address" in page.text
+    assert "will become your main address" in page.text
     page = phone.follow("/link", {})
     assert page.text.count("new@example.org") >= 2
 
@@ -482,7 +482,7 @@ def test_who_moves_into_a_mailbox_of_others_is_told_and_asked_first_and_never_wh
     answer = bob.client.post("/link", data={"csrf_token": page.token})
     assert answer.status_code == 200  # the page was from before somebody else used the address: it asks first
     page = bob.follow("/link", {})
-    assert "office@example.org is confirmed." in page.text
+    assert "office@example.org has been confirmed." in page.text
 
 
 def test_a_superuser_types_the_password_before_a_change_of_addresses(post: Post) -> None:
@@ -502,7 +502,7 @@ def test_main_address_and_removal_by_buttons(post: Post) -> None:
     page = grace.follow("/account/addresses/main", {"address": "home@example.org"}, page="/account/addresses")
     assert "home@example.org is your main address now." in page.text
     page = grace.follow("/account/addresses/remove", {"address": "grace@example.org"}, page="/account/addresses")
-    assert "grace@example.org is removed." in page.text
+    assert "grace@example.org has been removed." in page.text
     for address, status in (("home@example.org", 422), ("zoe@example.net", 422), ("nonsense", 422), ("", 400)):
         grace.post("/account/addresses/remove", {"address": address}, page="/account/addresses", status=status)
 

@@ -66,7 +66,7 @@ def test_whoever_is_logged_in_is_not_asked_again(alice: Visitor) -> None:
 def test_logging_out_ends_the_session_in_the_database_too(alice: Visitor, session: Session) -> None:
     stolen = alice.cookie()
     page = alice.follow("/logout", {}, page="/account")
-    assert "You are logged out." in page.text
+    assert "You have been logged out." in page.text
     assert session.execute(select(LoginSession)).all() == []
     alice.client.set_cookie("portal", stolen)
     assert alice.client.get("/subscriptions").status_code == 302

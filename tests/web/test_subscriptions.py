@@ -29,7 +29,7 @@ def chosen(page: Page) -> set[str]:
 
 def test_every_list_stands_there_with_what_there_is_to_know_about_it(alice: Visitor) -> None:
     page = alice.get("/subscriptions")
-    assert "These lists send to alice@example.org ." in page.text
+    assert "These lists are sent to alice@example.org ." in page.text
     assert "News and decisions for all members." in page.text
     assert "members@lists.example.org" in page.text
     assert "https://lists.example.org/archives/members/" in page.html
@@ -139,7 +139,7 @@ def test_whoever_holds_several_addresses_chooses_where_lists_send_to(visitor: Vi
     page = visitor.follow("/subscriptions", form)
     assert chosen(page) == {f"members:{main}", f"tech:{home}"}
     page = visitor.follow("/subscriptions", {"lists": ["tech"], "addresses": [f"members:{main}", f"tech:{main}"]})
-    assert "Saved. Tech will send to dora@example.org." in page.text
+    assert "Saved. Tech will be sent to dora@example.org." in page.text
     assert chosen(page) == {f"members:{main}", f"tech:{main}"}
 
 
@@ -152,7 +152,7 @@ def test_a_list_that_was_left_in_another_tab_is_not_moved_by_the_old_page(visito
     old = visitor.get("/subscriptions").value("shown")
     visitor.follow("/subscriptions", {})
     page = visitor.follow("/subscriptions", {"shown": old, "lists": ["tech"], "addresses": f"tech:{home}"})
-    assert "Tech had been changed after the page was shown" in page.text
+    assert "Tech was changed after you opened the page" in page.text
     assert page.ticked() == set()
 
 
@@ -250,7 +250,7 @@ def test_the_page_says_where_each_list_is_sent_and_sends_all_to_the_main_address
     assert "Sent to home@example.org" in page.text
     assert "Send all your lists to dora@example.org" in page.text
     page = dora.follow("/subscriptions/send-to-main", {"shown": page.value("shown")}, page="/subscriptions")
-    assert "Members will send to dora@example.org." in page.text
+    assert "Members will be sent to dora@example.org." in page.text
     assert "Send all your lists" not in page.text
     assert addresses_of(session) == {"members": {"dora@example.org"}}
 
@@ -259,7 +259,7 @@ def test_what_was_chosen_in_another_tab_is_not_sent_to_the_main_address(dora: Vi
     old = dora.get("/subscriptions").value("shown")
     dora.follow("/subscriptions", {"shown": old, "lists": ["tech"]})
     page = dora.follow("/subscriptions/send-to-main", {"shown": old}, page="/subscriptions")
-    assert "Members had been changed after the page was shown" in page.text
+    assert "Members was changed after you opened the page" in page.text
     assert addresses_of(session) == {"tech": {"dora@example.org"}}
     page = dora.post("/subscriptions/send-to-main", {"shown": "x"}, page="/subscriptions", status=400)
     assert "nothing was saved" in page.text
@@ -269,7 +269,7 @@ def test_an_untick_says_where_a_list_is_still_sent(dora: Visitor, session: Sessi
     make_user(session, "erin", "dora@example.org")
     make_preference(session, "members", "dora@example.org", subscribed=True, seen=True)
     page = dora.follow("/subscriptions", {"shown": dora.get("/subscriptions").value("shown")})
-    assert "Members: still sent to dora@example.org, which others use too." in page.text
+    assert "Members will still be sent to dora@example.org, which others use too." in page.text
     assert addresses_of(session) == {"members": {"dora@example.org"}}
     page = dora.follow("/subscriptions", {"shown": page.value("shown")})
     assert "You will be taken off Members." in page.text
@@ -315,7 +315,7 @@ def test_all_lists_are_left_in_one_step_after_one_question(alice: Visitor, sessi
     assert "/subscriptions/leave" in alice.get("/subscriptions").html
     page = alice.get("/subscriptions/leave")
     assert "Members Subscribed Tech Being added" in page.text
-    assert "You are taken off within 12 hours." in page.text
+    assert "You will be taken off within 12 hours." in page.text
     assert saved(session) == {"members": True, "tech": True}
     page = left_all(alice, page)
     assert "Saved. You will be taken off Members and Tech. Changes are applied within 12 hours." in page.text
@@ -344,9 +344,9 @@ def test_own_addresses_leave_and_a_shared_mailbox_where_no_other_was_subscribed(
     make_preference(session, "members", "alice@example.org", subscribed=True, seen=True)
     visitor.log_in("dora")
     page = visitor.get("/subscriptions/leave")
-    assert "A list that is only sent there ends for all of you." in page.text
+    assert "If a list is sent only there, all of you leave it." in page.text
     page = left_all(visitor, page)
-    assert "Members: still sent to alice@example.org, which others use too." in page.text
+    assert "Members will still be sent to alice@example.org, which others use too." in page.text
     assert addresses_of(session) == {"members": {"alice@example.org"}}
     left_all(visitor, visitor.get("/subscriptions/leave"))
     assert addresses_of(session) == {}
@@ -375,7 +375,7 @@ def test_an_altered_question_leaves_nothing(alice: Visitor, session: Session, ta
 def test_who_is_on_no_list_has_none_to_leave(alice: Visitor, session: Session) -> None:
     for handle in ("members", "tech"):
         make_preference(session, handle, "alice@example.org", subscribed=False, seen=False)
-    assert "so there is none to leave" in alice.get("/subscriptions/leave").text
+    assert "so there is nothing to leave" in alice.get("/subscriptions/leave").text
     assert "Leave all lists" not in alice.get("/subscriptions").text
 
 
@@ -403,7 +403,7 @@ def test_a_save_after_the_log_in_ended_is_shown_once_more_and_saved_only_then(
     form = {**page.hidden("/subscriptions"), "lists": ["tech"]}
     response = alice.client.post("/subscriptions", data=form)
     assert response.headers["Location"] == "/login?next=/subscriptions"
-    assert "nothing is saved yet" in alice.get(response.headers["Location"]).text
+    assert "nothing has been saved yet" in alice.get(response.headers["Location"]).text
     alice.log_in("alice")
     page = alice.get("/subscriptions")
     assert 'data-note="unsaved"' in page.html

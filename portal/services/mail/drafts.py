@@ -164,7 +164,7 @@ _ADDRESS_WORDS = {
     "main": marked("%(address)s is the main address now"),
 }
 _LIST_WORDS = {
-    "on": marked("You will be put on %(name)s"),
+    "on": marked("You will be added to %(name)s"),
     "off": marked("You will be taken off %(name)s"),
 }
 

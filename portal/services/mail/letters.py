@@ -38,7 +38,7 @@ LETTERS: Mapping[str, Mapping[str, str]] = {
     "addresses-changed": {"username": "alice", "change": _CHANGE},
     "confirm": {"link": _LINK, "good_for": "24 hours", "place": "192.0.2.1"},
     "invite": {"username": "alice", "link": _LINK, "good_for": "14 days"},
-    "lists-changed": {"changes": "You will be put on Members"},
+    "lists-changed": {"changes": "You will be added to Members"},
     "operators": {"what": "a run of Members needs approval", "page": f"{_EXAMPLE}/admin/runs/12"},
     "password-changed": {"username": "alice"},
     "leave": {"link": _LINK, "good_for": "24 hours", "place": "192.0.2.1"},

@@ -47,7 +47,7 @@ def show_new(prefix: str) -> ResponseReturnValue:
     """Show the key that was just created, once."""
     bits = shown_once.take(f"key {prefix}")
     if bits is None:
-        flash(gettext("The key was shown once. If it is lost, revoke it and make another one."))
+        flash(gettext("The key was shown only once. If you have lost it, revoke it and create another one."))
         return redirect(url_for("admin.api_keys.index"))
     return render_template("admin/keys/made.html", key=api_keys.full_key(prefix, bits), prefix=prefix)
 
@@ -64,8 +64,8 @@ def revoke(prefix: str) -> ResponseReturnValue:
     except BadInputError as error:
         flash(sentence(error), "bad")
     else:
-        text = gettext("%(key)s is revoked.", key=prefix)
-        flash(text if is_new else gettext("%(key)s was revoked before.", key=prefix), "good")
+        text = gettext("%(key)s has been revoked.", key=prefix)
+        flash(text if is_new else gettext("%(key)s had already been revoked.", key=prefix), "good")
     return redirect(url_for("admin.api_keys.index"), 303)
 
 

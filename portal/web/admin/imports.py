@@ -183,12 +183,13 @@ def _applied_text(applied: Applied, *, invites: bool) -> str:
         "%(number)s person was imported.", "%(number)s people were imported.", applied.done, number=f"{applied.done:,}"
     )
     if invites:
-        done += " " + gettext("New people get an invitation by e-mail.")
+        done += " " + gettext("New people will get an invitation by e-mail.")
     if not applied.left:
         return done
     left = ngettext(
-        "%(number)s was left alone: somebody else changed the account since the plan was shown. Import the file again.",
-        "%(number)s were left alone: somebody else changed the accounts since the plan was shown. "
+        "%(number)s person was skipped, because someone else changed the account after the plan was shown. "
+        "Import the file again.",
+        "%(number)s people were skipped, because someone else changed their accounts after the plan was shown. "
         "Import the file again.",
         applied.left,
         number=f"{applied.left:,}",

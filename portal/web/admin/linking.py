@@ -75,7 +75,7 @@ def _carry_out(
     try:
         words = act(_profile(user_id), _seen(user_id, form))
     except (StaleFormError, ChangedMeanwhileError) as error:
-        form.form_errors.append(gettext("This page was out of date, and nothing was done. Check again."))
+        form.form_errors.append(gettext("This page was out of date, so nothing was done. Check it again."))
         return _page(name, user_id, form, is_stale=True), fault_of(error).status
     except BadInputError as error:
         form.form_errors.append(sentence(error))
@@ -134,14 +134,14 @@ def merge(user_id: int) -> ResponseReturnValue:
         )
     except (StaleFormError, ChangedMeanwhileError) as error:
         form.form_errors.append(
-            gettext("The accounts have changed since they were shown, and nothing was done. Check again.")
+            gettext("The accounts have changed since they were shown, so nothing was done. Check them again.")
         )
         return _review(profile, form, status=fault_of(error).status)
     except BadInputError as error:
         form.into.errors = [sentence(error)]
         return _merge_page(profile, form), fault_of(error).status
     after_change(own)
-    flash(gettext("%(gone)s is merged into %(kept)s.", gone=merged.gone, kept=merged.kept), "good")
+    flash(gettext("%(gone)s has been merged into %(kept)s.", gone=merged.gone, kept=merged.kept), "good")
     return redirect(url_for("admin.users.show", user_id=profiles.id_of(db.session(), merged.kept)), 303)
 
 

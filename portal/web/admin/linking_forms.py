@@ -30,10 +30,10 @@ class MergeForm(PostedForm):
 
     shown = HiddenField()
     into = StringField(
-        _("Username of the account that stays"),
+        _("Username of the account to keep"),
         filters=[trimmed],
         validators=[InputRequired(_("Enter the username of the other account.")), Length(max=64), is_readable],
     )
     keep_key = StringField(
-        _("Member key that stays"), filters=[trimmed], validators=[Optional(), Length(max=LONGEST_KEY), is_readable]
+        _("Member key to keep"), filters=[trimmed], validators=[Optional(), Length(max=LONGEST_KEY), is_readable]
     )

@@ -123,7 +123,11 @@ class ReasonForm(PostedForm):
     reason = StringField(
         _("Reason"),
         filters=[trimmed],
-        validators=[DataRequired(_("Say why: this is kept in the history.")), Length(max=LONGEST_REASON), is_readable],
+        validators=[
+            DataRequired(_("Enter a reason. It is kept in the history.")),
+            Length(max=LONGEST_REASON),
+            is_readable,
+        ],
     )
 
 

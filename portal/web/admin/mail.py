@@ -9,7 +9,7 @@ from portal.services.outbox import MailState
 from portal.translation import lazy_gettext as _
 
 STATE_WORDS = {
-    MailState.WAITING: _("Waits for the next try"),
+    MailState.WAITING: _("Waiting for the next attempt"),
     MailState.SENDING: _("Being sent"),
     MailState.REFUSED: _("Refused"),
     MailState.GIVEN_UP: _("Given up"),

@@ -153,7 +153,7 @@ def change(handle: str) -> ResponseReturnValue:
         )
     except (StaleFormError, ChangedMeanwhileError) as error:
         form.form_errors.append(
-            gettext("The addresses have changed since they were shown, and nothing was done. Look again.")
+            gettext("The addresses have changed since they were shown, so nothing was done. Check them again.")
         )
         return _preview_page(mailing_list, asked, form), fault_of(error).status
     flash(_done_text(bulk_action, done), "good")
@@ -185,18 +185,21 @@ def _done_text(bulk_action: BulkAction, count: int) -> str:
     values = {"number": f"{count:,}"}
     if bulk_action is BulkAction.SUBSCRIBE:
         return ngettext(
-            "%(number)s address was put on the list.", "%(number)s addresses were put on the list.", count, **values
+            "%(number)s address will be put on the list.",
+            "%(number)s addresses will be put on the list.",
+            count,
+            **values,
         )
     if bulk_action is BulkAction.UNSUBSCRIBE:
         return ngettext(
-            "%(number)s address was taken off the list.",
-            "%(number)s addresses were taken off the list.",
+            "%(number)s address will be taken off the list.",
+            "%(number)s addresses will be taken off the list.",
             count,
             **values,
         )
     return ngettext(
-        "%(number)s address was marked to be tried again.",
-        "%(number)s addresses were marked to be tried again.",
+        "%(number)s address will be tried again.",
+        "%(number)s addresses will be tried again.",
         count,
         **values,
     )

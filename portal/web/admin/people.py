@@ -86,7 +86,7 @@ def preview() -> ResponseReturnValue:
     if not form.validate():
         return _nothing_to_preview(form)
     if not form.is_for_all and not form.user.data:
-        flash(gettext("Nobody is selected. Select people, or choose all of them."), "bad")
+        flash(gettext("No one is selected. Select people, or choose all people found."), "bad")
         return redirect(url_for("admin.people.index", **form.query))
     if Change(form.change.data) in GROUP_CHANGES and "groups" not in request.args:
         return _groups_page(form)
@@ -115,7 +115,7 @@ def change() -> ResponseReturnValue:
         )
     except (StaleFormError, ChangedMeanwhileError) as error:
         confirmed.form_errors.append(
-            gettext("The people have changed since they were shown, and nothing was done. Check again.")
+            gettext("The people have changed since they were shown, so nothing was done. Check them again.")
         )
         return _preview_page(form, asked, confirmed), fault_of(error).status
     flash(_done_text(asked.change, done), "good")

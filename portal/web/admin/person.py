@@ -48,13 +48,16 @@ def invite(user_id: int) -> ResponseReturnValue:
     try:
         shown.read(f"account-actions {user_id}", form.shown.data)
     except StaleFormError:
-        flash(gettext("This page was out of date, and nothing was done. Check again."), "bad")
+        flash(gettext("This page was out of date, so nothing was done. Check it again."), "bad")
         return _to_person(user_id)
     name = profile.name or profile.username
     if invitations.invite(db.session(), [user_id], actor=guards.actor(), now=portal().clock()):
-        flash(gettext("An invitation to %(address)s will be sent in a minute.", address=profile.email), "good")
+        flash(gettext("An invitation to %(address)s will be sent within a minute.", address=profile.email), "good")
     else:
-        words = gettext("%(name)s is deactivated, has no address, or an invitation is about to be sent.", name=name)
+        words = gettext(
+            "No invitation was sent: %(name)s is deactivated or has no address, or an invitation is about to be sent.",
+            name=name,
+        )
         flash(words, "bad")
     return _to_person(user_id)
 
@@ -82,7 +85,7 @@ def take_off(user_id: int) -> ResponseReturnValue:
             reason=form.reason.data,
         )
     except (StaleFormError, ChangedMeanwhileError) as error:
-        form.form_errors.append(gettext("This page was out of date, and nothing was done. Check again."))
+        form.form_errors.append(gettext("This page was out of date, so nothing was done. Check it again."))
         return _off_all_page(user_id, form), fault_of(error).status
     words = ngettext(
         "They are being taken off %(count)s list.", "They are being taken off %(count)s lists.", count, count=count

@@ -57,7 +57,7 @@ def ask_about(user_id: int) -> ResponseReturnValue:
     catalogue = portal().catalogue()
     running = [handle for handle, each in catalogue.lists.items() if not each.is_paused]
     if readings.ask_about(db.session(), held, running, now=portal().clock()):
-        flash(gettext("The lists are asked within a minute. Open this page again then."), "message")
+        flash(gettext("The lists will be asked within a minute. Then reload this page."), "message")
     else:
         flash(gettext("No list has any of these addresses, so there is nothing to ask."), "message")
     return redirect(url_for("admin.users.show", user_id=user_id, _anchor="lists"), 303)

@@ -10,18 +10,18 @@ from portal.web.forms import MAX_ID, MOST_PAGES, PostedForm, QueryForm, trimmed
 
 ACTIONS = {
     "remove": _("Take off the list"),
-    "left": _("Take over a leave"),
+    "left": _("Record a leave"),
     "add": _("Add to the list"),
-    "joined": _("Take over a join"),
+    "joined": _("Record a join"),
 }
 RESULTS = {
     "done": _("Done"),
-    "already": _("Was so already"),
+    "already": _("Already done"),
     "pending": _("Waiting for approval"),
     "confirm": _("Waiting for confirmation"),
     "undone": _("Without effect"),
     "rejected": _("Refused by the list"),
-    "held": _("Put off"),
+    "held": _("Held back"),
     "waits": _("Needs approval"),
     "not_sent": _("Not sent to the list"),
 }

@@ -98,7 +98,7 @@ def change(user_id: int, address_id: int, act: str) -> ResponseReturnValue:
         after_change(own)
         words = {
             "main": gettext("%(address)s is the main address now.", address=address.spelling),
-            "remove": gettext("%(address)s is removed.", address=address.spelling),
+            "remove": gettext("%(address)s has been removed.", address=address.spelling),
         }
         flash(words[act], "good")
     return _to_person(user_id)
@@ -114,11 +114,13 @@ def send_to_main(user_id: int) -> ResponseReturnValue:
             db.session(), user_id, catalogue=catalogue, actor=guards.actor(), now=portal().clock(), as_of=as_of
         )
     except (StaleFormError, ChangedMeanwhileError):
-        flash(gettext("This page was out of date, and nothing was done. Check again."), "bad")
+        flash(gettext("This page was out of date, so nothing was done. Check it again."), "bad")
     except BadInputError as error:  # the account is deactivated, or its main address is that of a list
         flash(sentence(error), "bad")
     else:
-        flash(ngettext("%(count)s list is changed.", "%(count)s lists are changed.", count, count=count), "good")
+        flash(
+            ngettext("%(count)s list will be changed.", "%(count)s lists will be changed.", count, count=count), "good"
+        )
     return _to_person(user_id)
 
 
@@ -141,7 +143,7 @@ def _action_page(user_id: int, address: HeldAddress, form: UserActionForm, *, ac
         with suppress(StaleFormError):
             seen = shown.read(f"account-actions {user_id}", form.shown.data)
             meanwhile = account_log.recent(db.session(), user_id=user_id, after=seen, limit=_AT_ONCE)
-        form.form_errors.append(gettext("This page was out of date, and nothing was done. Check again."))
+        form.form_errors.append(gettext("This page was out of date, so nothing was done. Check it again."))
     form.shown.data = shown.sign(f"account-actions {user_id}", last)
     catalogue, now = portal().readable_catalogue(), portal().clock()
     offers = preferences.page(db.session(), user_id, catalogue=catalogue, now=now).offers if catalogue else ()

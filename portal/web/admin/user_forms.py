@@ -58,7 +58,7 @@ class NewAddressForm(PostedForm):
         filters=[trimmed],
         validators=[InputRequired(_("Enter an e-mail address.")), Length(max=254), is_readable],
     )
-    shared = BooleanField(_("Share the mailbox: it stays on the lists that it is on, for all who use it"))
+    shared = BooleanField(_("Share the mailbox: it stays on its current lists, for everyone who uses it"))
 
 
 class UserActionForm(PostedForm):
@@ -76,7 +76,7 @@ class NewUserForm(UserForm):
         validators=[InputRequired(_("Enter a username.")), Length(max=64), is_readable],
     )
     superuser = BooleanField(_("Superuser: sees reports and makes changes for others"))
-    shared = BooleanField(_("Make the account anyway: they share the mailbox and its subscriptions"))
+    shared = BooleanField(_("Create the account anyway: they share the mailbox and its subscriptions"))
 
 
 class DeleteUserForm(UserActionForm):
@@ -95,9 +95,9 @@ class NewKeyForm(PostedForm):
     """An API key to create."""
 
     label = StringField(
-        _("What it is for"),
+        _("Purpose"),
         filters=[trimmed],
-        validators=[InputRequired(_("Say what it is for.")), Length(max=LONGEST_LABEL), is_readable],
+        validators=[InputRequired(_("Enter the purpose of the key.")), Length(max=LONGEST_LABEL), is_readable],
     )
     days = IntegerField(
         _("Days until it expires"),

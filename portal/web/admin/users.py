@@ -107,7 +107,7 @@ def edit(user_id: int) -> ResponseReturnValue:
         name, email, groups = shown.read(f"account {user_id}", form.shown.data)
     except StaleFormError as error:
         form = _filled(profile)
-        form.form_errors.append(gettext("This page was out of date, and nothing was saved. Make your changes again."))
+        form.form_errors.append(gettext("This page was out of date, so nothing was saved. Make your changes again."))
         return _page(profile, form), fault_of(error).status
     if not form.validate() or not _is_acceptable(form):
         return _page(profile, form), 422
@@ -157,8 +157,8 @@ def _conflict_page(user_id: int, posted: EditUserForm, stale: Collection[str]) -
         field.data = posted[name].data
         field.errors = [
             gettext(
-                "Somebody else changed this to “%(theirs)s” after this page was shown, and your value was not saved. "
-                "Save again to replace theirs.",
+                "Someone else changed this to “%(theirs)s” after you opened this page, so your value was not saved. "
+                "Save again to replace that value.",
                 theirs=theirs,
             )
         ]
@@ -172,14 +172,14 @@ _ACTIONS: dict[str, tuple[Callable[[str, int], object], LazyText, LazyText | Non
             db.session(), name, now=portal().clock(), lists=portal().known_lists(), actor=guards.actor(), as_of=as_of
         ),
         _("%(username)s is active again."),
-        _("Their subscriptions are as before."),
+        _("Their subscriptions are the same as before."),
     ),
     "deactivate": (
         lambda name, as_of: users.deactivate(
             db.session(), name, now=portal().clock(), actor=guards.actor(), as_of=as_of
         ),
-        _("%(username)s is deactivated."),
-        _("Their addresses leave the lists with the next sync."),
+        _("%(username)s has been deactivated."),
+        _("Their addresses will be removed from all lists at the next sync."),
     ),
     "grant": (
         lambda name, as_of: users.grant(db.session(), name, actor=guards.actor(), as_of=as_of),
@@ -272,7 +272,7 @@ def show_password(user_id: int) -> ResponseReturnValue:
     """Show the password that was just generated, once."""
     bits = shown_once.take(f"new-password {user_id}")
     if bits is None:
-        flash(gettext("The password was shown once. If it is lost, set another one."))
+        flash(gettext("The password was shown only once. If it is lost, set another one."))
         return redirect(url_for("admin.users.show", user_id=user_id))
     password = passwords.random_password(bits)
     return render_template("admin/users/password.html", profile=_profile(user_id), password=password)
@@ -301,7 +301,7 @@ def delete(user_id: int) -> ResponseReturnValue:
         except BadInputError as error:
             flash(sentence(error), "bad")
             return redirect(url_for("admin.users.show", user_id=user_id), 303)
-        flash(gettext("%(username)s is deleted.", username=profile.username), "good")
+        flash(gettext("%(username)s has been deleted.", username=profile.username), "good")
         return redirect(url_for("admin.people.index"), 303)
     return _action_page(user_id, form, act="delete")
 
@@ -319,7 +319,7 @@ def _action_page(user_id: int, form: UserActionForm, *, act: str) -> str:
     if form.is_submitted():
         with suppress(StaleFormError):
             meanwhile = account_log.recent(db.session(), user_id=user_id, after=_seen(user_id, form), limit=AT_ONCE)
-        form.form_errors.append(gettext("This page was out of date, and nothing was done. Check again."))
+        form.form_errors.append(gettext("This page was out of date, so nothing was done. Check it again."))
     form.shown.data = shown.sign(f"account-actions {user_id}", last)
     lists = portal().known_lists() or {}
     return render_template(

@@ -65,7 +65,7 @@ def test_a_member_is_mailed_once_when_somebody_else_put_them_on_or_took_them_off
     assert notice() == [("alice@example.org", "lists-changed")]
     assert notice() == []
     send_due(session, mailer, sends_bulk=True)
-    assert "  You will be put on Members\n" in mail_server.taken[0].text
+    assert "  You will be added to Members\n" in mail_server.taken[0].text
     put_on(session, catalogue, clock, "alice", actor=COMMAND_LINE, off=True)
     assert notice() == [("alice@example.org", "lists-changed")]
 

@@ -31,16 +31,16 @@ def test_a_key_is_shown_once_and_opens_the_api_until_it_is_revoked(
     assert "Last used" in page.text
     assert api_keys.authenticate(session, key, ip="192.0.2.1", now=clock()).prefix == prefix
     told = bob.follow(f"/admin/api-keys/{prefix}/revoke", {}, page="/admin/api-keys")
-    assert f"{prefix} is revoked." in told.text
+    assert f"{prefix} has been revoked." in told.text
     assert 'class="state bad">Revoked' in told.html
-    assert "was revoked before" in bob.follow(f"/admin/api-keys/{prefix}/revoke", {}, page="/admin/api-keys").text
+    assert "had already been revoked" in bob.follow(f"/admin/api-keys/{prefix}/revoke", {}, page="/admin/api-keys").text
 
 
 def test_a_key_whose_owner_is_deactivated_is_said_to_be_so(bob: Visitor, session: Session) -> None:
     dora = make_user(session, "dora", is_superuser=True)
     api_keys.create(session, "dora", label="x", expires_days=None, now=NOW)
     assert "Owner deactivated" not in bob.get("/admin/api-keys").text
-    assert "Until then their API keys do not work." in bob.get(f"/admin/users/{dora}/deactivate").text
+    assert "Their API keys do not work until then." in bob.get(f"/admin/users/{dora}/deactivate").text
     users.deactivate(session, "dora", now=NOW)
     assert "Owner deactivated" in bob.get("/admin/api-keys").text
 

@@ -33,7 +33,7 @@ def test_an_account_is_linked_and_unlinked_and_its_page_says_so(
     assert "alice is linked to member 1027." in bob.follow(f"{page}/link", {"key": " 1027 "}).text
     assert key_of(session, "alice") == "1027"
     assert "member 1027" in bob.get(page).text
-    assert "The member key 1027 is free" in bob.get(f"{page}/unlink").text
+    assert "The member key 1027 becomes free" in bob.get(f"{page}/unlink").text
     assert "alice is no longer linked to member 1027." in bob.follow(f"{page}/unlink", {}).text
     assert key_of(session, "alice") is None
     assert "The account is not linked to a member." in bob.get(f"{page}/unlink").text
@@ -80,7 +80,7 @@ def test_a_merge_into_ones_own_account_gives_the_own_log_in_another_token(
 ) -> None:
     thief = open_visitor()
     thief.client.set_cookie("portal", bob.cookie())
-    assert "alice.old is merged into bob." in confirm(bob, old, review(bob, old, into="bob")).text
+    assert "alice.old has been merged into bob." in confirm(bob, old, review(bob, old, into="bob")).text
     assert thief.client.get("/account").status_code == 302
 
 
@@ -131,14 +131,14 @@ def test_two_accounts_are_merged_after_a_page_that_says_what_becomes_of_everythi
     page = review(bob, old, into="Alice")
     for words in (
         "Merge alice.old into alice?",
-        "The account alice.old (Alice.Old) is deleted. This cannot be undone.",
+        "The account alice.old (Alice.Old) will be deleted. This cannot be undone.",
         "alice gets the addresses old@example.org.",
         "alice gets the groups board.",
-        "members : old@example.org is taken off, since a list sends to one address of a person.",
+        "members : old@example.org is taken off, because a list sends to only one address of a person.",
     ):
         assert words in page.text, words
     assert profiles.by_username(session, "alice.old").groups == ("board",), "nothing is done yet"
-    assert "alice.old is merged into alice." in confirm(bob, old, page).text
+    assert "alice.old has been merged into alice." in confirm(bob, old, page).text
     assert profiles.by_username(session, "alice").addresses == ("alice@example.org", "old@example.org")
     assert session.scalar(select(User.id).where(User.username == "alice.old")) is None
 
@@ -152,7 +152,7 @@ def test_which_of_two_member_keys_stays_is_asked(
     assert "Both accounts have a key" in asked.text
     assert [each["value"] for _, each in asked.tags if each.get("type") == "radio"] == ["2", "1"]
     page = review(bob, old, into="alice", keep_key="2")
-    assert "alice is linked to member 2. The member key 1 counts as that of a deleted account" in page.text
+    assert "alice is linked to member 2. The member key 1 is treated as that of a deleted account" in page.text
     confirm(bob, old, page)
     assert key_of(session, "alice") == "2"
 

@@ -57,7 +57,7 @@ def test_the_page_of_mail_shows_numbers_and_what_the_server_said(bob: Visitor) -
 
 
 def test_a_refused_mail_is_shown_at_the_account_of_the_person(bob: Visitor) -> None:
-    assert "A mail to alice@example.org was refused" in bob.get("/admin/users/1").text
+    assert "An e-mail to alice@example.org was refused" in bob.get("/admin/users/1").text
     assert "was refused" not in bob.get("/admin/users/2").text
 
 
@@ -70,7 +70,7 @@ def test_many_are_invited_from_the_page_of_people(bob: Visitor, app: Flask) -> N
     """Those whom the filter finds: a filter, the action, and the button of its page."""
     page = bob.get("/admin/users/change?change=invite&of=all")
     assert "Invite 3 people?" in page.text
-    assert "1 person is not invited: deactivated" in page.text
+    assert "1 person will not be invited: they are deactivated" in page.text
     page = bob.follow("/admin/users/change?change=invite&of=all", {})
     assert "3 people will get an invitation by e-mail." in page.text
     assert invited(app) == ["alice@example.org", "bob@example.org", "dora@example.org"]
@@ -81,7 +81,7 @@ def test_many_are_invited_from_the_page_of_people(bob: Visitor, app: Flask) -> N
 def test_a_person_is_invited_on_their_own_page(bob: Visitor, session: Session) -> None:
     path = "/admin/users/1"
     done = bob.follow(f"{path}/invite", {}, page=path)
-    assert "An invitation to alice@example.org will be sent in a minute." in done.text
+    assert "An invitation to alice@example.org will be sent within a minute." in done.text
     assert "an invitation is about to be sent" in bob.follow(f"{path}/invite", {}, page=path).text
     assert "out of date" in bob.follow(f"{path}/invite", {"shown": "x"}, page=path).text
     mailboxes = session.scalars(select(MailRequest.mailbox).where(MailRequest.purpose == "invite")).all()

@@ -154,8 +154,8 @@ def test_those_who_are_picked_are_deactivated_after_a_look(
     path = query(Change.DEACTIVATE, people["alice"], people["charlie"], number(session, "m1"))
     page = bob.get(path)
     assert "Deactivate 2 people?" in page.text
-    assert "1 person is left as they are" in page.text
-    assert "Members : 1 address is taken off." in page.text
+    assert "1 person is already up to date" in page.text
+    assert "Members : 1 address will be taken off." in page.text
     assert "approval" not in page.text
     done = bob.follow(path, {})
     assert "2 people were changed." in done.text
@@ -169,7 +169,7 @@ def test_a_look_says_which_lists_will_need_approval(bob: Visitor, session: Sessi
         make_preference(session, "members", f"xyz{count}@example.org", True, seen=True)
         make_preference(session, "tech", f"xyz{count}@example.org", False, seen=False)
     page = bob.get(query(Change.DEACTIVATE, of="all", q="xyz"))
-    assert "Members : 8 addresses are taken off. The next sync will need approval." in page.text
+    assert "Members : 8 addresses will be taken off. The next sync will need approval." in page.text
     assert "Tech</strong>" not in page.html
     run = bob.follow(query(Change.DEACTIVATE, of="all", q="xyz"), {"approve": "yes"})
     assert "Nothing has been done yet." in run.text
@@ -228,7 +228,7 @@ def test_what_no_form_of_ours_asks_for_leads_back_to_the_people(bob: Visitor, pa
 
 def test_nobody_selected_is_said(bob: Visitor) -> None:
     response = bob.client.get(f"{CHANGE}?change=deactivate&of=selected&q=alice")
-    assert "Nobody is selected." in bob.get(response.headers["Location"]).text
+    assert "No one is selected." in bob.get(response.headers["Location"]).text
 
 
 def test_a_look_that_is_out_of_date_or_altered_does_nothing_and_is_shown_again(

@@ -84,7 +84,7 @@ def test_a_person_is_taken_off_all_lists_with_a_reason(bob: Visitor, path: str, 
     make_preference(session, "members", ALICE, True, seen=True)
     page = bob.get(f"{path}/off-all-lists")
     assert "Take off 2 lists" in page.text, "the one that is not chosen yet too"
-    assert "Say why" in bob.post(f"{path}/off-all-lists", {"reason": " "}, status=422).html
+    assert "Enter a reason" in bob.post(f"{path}/off-all-lists", {"reason": " "}, status=422).html
     done = bob.follow(f"{path}/off-all-lists", REASON)
     assert "They are being taken off 2 lists." in done.text
     assert chosen(session, "members") == chosen(session, "tech") == {False}

@@ -22,7 +22,7 @@ def minutely(app: Flask) -> Callable[[], Any]:
 
 
 def test_who_has_no_account_is_asked_for_and_shown(bob: Visitor, rosters: Rosters, minutely: Callable[[], Any]) -> None:
-    assert "Nothing was read within a day." in bob.get(PATH).text
+    assert "The list has not been read in the last day." in bob.get(PATH).text
     rosters.set("members", ALICE, "stranger@example.net")
     page = bob.follow(PATH, {})
     assert page.response.headers["Refresh"] == "10"
@@ -34,7 +34,7 @@ def test_who_has_no_account_is_asked_for_and_shown(bob: Visitor, rosters: Roster
     rosters.set("members", ALICE, "bob@example.org")
     bob.post(PATH, {})
     minutely()
-    assert "Everybody on the list has an account." in bob.get(PATH).text
+    assert "Everyone on the list has an account." in bob.get(PATH).text
     bob.get(f"{PATH}?page=0", 400)
 
 
@@ -48,8 +48,18 @@ def test_a_list_that_cannot_be_read_says_so(bob: Visitor, rosters: Rosters, minu
 @pytest.mark.parametrize(
     ("mail_off", "is_digest", "member", "desk"),
     [
-        ("bounces", False, "it sends you no mail: too many bounces since 22 Nov", "Too many bounces since 22 Nov"),
-        ("chosen", False, "it sends you no mail: that was switched off at the list", "Switched off at the list"),
+        (
+            "bounces",
+            False,
+            "it has not sent you any mail since 22 Nov, because too much mail to alice@example.org bounced",
+            "Too many bounces since 22 Nov",
+        ),
+        (
+            "chosen",
+            False,
+            "it does not send you any mail, because mail was switched off at the list",
+            "Switched off at the list",
+        ),
         (None, True, "You get Members as digests.", "Digests"),
     ],
 )
@@ -79,4 +89,4 @@ def test_the_page_of_a_person_asks_the_lists(bob: Visitor, people: dict[str, int
     path = f"/admin/users/{people['bob']}"
     assert "there is nothing to ask" in bob.follow(f"{path}/ask-lists", {}, page=path).text
     make_preference(session, "members", "bob@example.org", True, seen=True)
-    assert "The lists are asked within a minute." in bob.follow(f"{path}/ask-lists", {}, page=path).text
+    assert "The lists will be asked within a minute." in bob.follow(f"{path}/ask-lists", {}, page=path).text

@@ -52,7 +52,7 @@ def test_an_address_that_another_account_uses_is_added_after_a_question_that_nam
     page = bob.post(f"/admin/users/{dora}/addresses/new", {"email": "erin@example.org"}, status=409)
     assert isinstance(page, Page)
     assert "erin@example.org is used by erin." in page.text
-    assert "Share the mailbox: it stays on the lists that it is on, for all who use it" in page.text
+    assert "Share the mailbox: it stays on its current lists, for everyone who uses it" in page.text
     assert held(session, dora) == (MAIN, HOME)
     page = bob.follow(f"/admin/users/{dora}/addresses/new", {"email": "erin@example.org", "shared": "y"})
     assert "also held by erin" in page.text
@@ -71,7 +71,7 @@ def test_another_main_address_leaves_the_lists_which_one_button_sends_there(
 ) -> None:
     make_preference(session, "tech", MAIN, subscribed=True, seen=True)
     where = path(session, dora, HOME, "main")
-    assert "The lists stay where they are." in bob.get(where).text
+    assert "The current lists will be sent to the same addresses as before." in bob.get(where).text
     page = bob.follow(where, {})
     assert f"{HOME} is the main address now." in page.text
     assert held(session, dora) == (HOME, MAIN)
@@ -80,7 +80,7 @@ def test_another_main_address_leaves_the_lists_which_one_button_sends_there(
     page = bob.follow(
         f"/admin/users/{dora}/addresses/send-to-main", {"shown": shown(page)}, page=f"/admin/users/{dora}"
     )
-    assert "1 list is changed." in page.text
+    assert "1 list will be changed." in page.text
     assert sent_to(session, "tech") == {HOME}
     assert "Send all lists" not in page.text
 
@@ -93,10 +93,10 @@ def shown(page: Page) -> str:
 def test_a_removed_address_sends_its_lists_to_the_main_one(bob: Visitor, session: Session, dora: int) -> None:
     where = path(session, dora, HOME, "remove")
     page = bob.get(where)
-    assert f"What was chosen for it moves to {MAIN};" in page.text
+    assert f"Its choices move to {MAIN}." in page.text
     assert f"These lists will be sent to {MAIN}: Members." in page.text
     page = bob.follow(where, {})
-    assert f"{HOME} is removed." in page.text
+    assert f"{HOME} has been removed." in page.text
     assert held(session, dora) == (MAIN,)
     assert sent_to(session) == {HOME, MAIN}, "the old one goes at the next run, after the new one"
     bob.get(where, 404)
@@ -120,7 +120,7 @@ def test_what_somebody_else_changed_meanwhile_is_shown_and_nothing_is_done(
     assert "nothing was done" in page.text
     assert "choir" in page.text
     page = bob.follow(f"/admin/users/{dora}/addresses/send-to-main", {"shown": old}, page=f"/admin/users/{dora}")
-    assert "This page was out of date, and nothing was done." in page.text
+    assert "This page was out of date, so nothing was done." in page.text
     assert (held(session, dora), sent_to(session)) == ((MAIN, HOME), {HOME})
 
 

@@ -138,7 +138,7 @@ def test_a_deactivated_user_is_locked_out_at_once_and_comes_back(
 ) -> None:
     found = number(session, "alice")
     page = bob.follow(f"/admin/users/{found}/deactivate", {})
-    assert "alice is deactivated." in page.text
+    assert "alice has been deactivated." in page.text
     assert alice.client.get("/subscriptions").status_code == 302
     bob.follow(f"/admin/users/{found}/activate", {})
     assert profile(session, "alice").is_active
@@ -236,7 +236,7 @@ def test_what_a_deletion_does_to_subscriptions_is_said_before_it_is_done(
 
     assert "alice@example.org is taken off members" in page.text
     assert "tech" not in page.text
-    assert "alice is deleted." in bob.follow(f"/admin/users/{found}/delete", {}).text
+    assert "alice has been deleted." in bob.follow(f"/admin/users/{found}/delete", {}).text
     bob.get(f"/admin/users/{found}", status=404)
 
 
@@ -300,7 +300,7 @@ def test_search_leads_from_a_part_of_a_name_to_the_address(bob: Visitor, alice: 
 def test_search_says_where_nothing_fits_and_where_nobody_holds_an_address(bob: Visitor) -> None:
     assert "No matches." in bob.get("/admin/search?q=xyzzy").text
     assert "No account holds this address." in bob.get("/admin/search?q=nobody@example.com").text
-    assert "opens the person" in bob.get("/admin/search").text
+    assert "opens the page of that person" in bob.get("/admin/search").text
 
 
 def test_none_of_these_pages_is_for_members(alice: Visitor, session: Session) -> None:
@@ -326,8 +326,8 @@ def test_whatever_is_done_to_an_account_stands_in_its_history_with_who_did_it(
     bob.follow(f"{show}/delete", {})
     page = bob.get(f"/admin/users/history?user={found}")
 
-    cells = re.findall(r'data-label="(What|By)">\s*([^<:\n]*)', page.html)
-    assert [words for what, words in cells if what == "What"] == [
+    cells = re.findall(r'data-label="(Change|By)">\s*([^<:\n]*)', page.html)
+    assert [words for what, words in cells if what == "Change"] == [
         "deleted", "given a password", "no longer a superuser", "made a superuser", "activated", "deactivated",
         "groups changed", "name changed", "address changed",
     ]  # fmt: skip
@@ -340,9 +340,9 @@ def test_changes_of_accounts_come_a_page_at_a_time(bob: Visitor, session: Sessio
     for count in range(60):
         give_name(session, "bob", f"Bob {count}")
     page = bob.get("/admin/users/history")
-    assert page.html.count('data-label="What"') == 50
+    assert page.html.count('data-label="Change"') == 50
     (older,) = [each["href"] for tag, each in page.tags if tag == "a" and "before=" in (each["href"] or "")]
-    assert bob.get(older or "").html.count('data-label="What"') == 10
+    assert bob.get(older or "").html.count('data-label="Change"') == 10
     bob.get("/admin/users/history?user=0", status=400)
 
 
