@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group("mail", cls=CommandGroup)
 def mail() -> None:
-    """Send mail, test the mail server, and preview mails."""
+    """Send mail, test the mail server, and preview letters."""
 
 
 def mailer() -> "Mailer":
@@ -58,7 +58,7 @@ def in_words(found: "Pass") -> str:
 @mail.command()
 @click.argument("address")
 def test(*, address: str) -> None:
-    """Send a test mail, and print each step.
+    """Send a test letter, and print each step.
 
     \b
     Example: flask mail test alice@example.org
@@ -71,10 +71,10 @@ def test(*, address: str) -> None:
 
 
 @mail.command()
-@click.option("--language", help="Language of the mail. By default, the first one in the setting `languages`.")
+@click.option("--language", help="Language of the letter. By default, the first one in the setting `languages`.")
 @click.argument("name", metavar="LETTER")
 def preview(*, name: str, language: str | None) -> None:
-    """Print a mail with example values.
+    """Print a letter with example values.
 
     The text is the portal's own, or yours from `mail/` in the instance folder.
 
