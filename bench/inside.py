@@ -28,7 +28,7 @@ from portal.services.history import COMMAND_LINE
 from portal.services.preferences.preferences import choose, choose_for
 from portal.services.sync import requested, runs
 from portal.services.sync.run_steps import Request
-from portal.services.sync.runs import AskedRun
+from portal.services.sync.runs import RequestedRun
 from portal.services.sync.sync import read_roster, sync_list
 from portal.services.transaction import reading, transaction
 
@@ -200,8 +200,8 @@ def hour_of_saves(app: Flask, _rounds: int) -> dict[str, float]:
     return {"seconds": spent["runs"] / hours, "runs": number / hours, "save": 1000 * spent["saves"] / (SAVES * hours)}
 
 
-def _carry_out(portal: Portal, asked: AskedRun) -> None:
-    runs.take(db.session(), asked, now=portal.clock())
+def _carry_out(portal: Portal, asked: RequestedRun) -> None:
+    runs.claim(db.session(), asked, now=portal.clock())
     requested.carry_out(
         db.session(),
         asked,

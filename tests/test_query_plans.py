@@ -59,7 +59,10 @@ def test_a_plan_for_an_audience_begins_with_its_groups(session: Session) -> None
 
     def ask(session: Session) -> None:
         plans.make_plan(session, board, roster, now=NOW)
-        for query in plans.overview_queries(board):  # the plan has the driver stream them
+        for query in (
+            plans.with_preference(board),
+            plans.without_preference(board),
+        ):  # the plan has the driver stream them
             session.execute(query)
 
     asked = statements_of(session, ask)

@@ -26,7 +26,7 @@ def demo() -> None:
     from portal.services import demo as service
 
     folder = Path(current_app.instance_path)
-    tools = service.Tools(portal().catalogue, portal().open_list_manager, portal().settings.bcrypt_rounds)
+    tools = service.DemoServices(portal().catalogue, portal().open_list_manager, portal().settings.bcrypt_rounds)
     if service.make(db.session(), folder, tools=tools, now=portal().clock()):
         click.echo(f"Created the demo in {_near(folder)}: a dozen people and three lists.")
     elif service.is_there(db.session(), folder):

@@ -9,7 +9,7 @@ from portal.cli.output import as_text_or_json, print_json, print_message, print_
 from portal.extensions import db, portal
 
 if TYPE_CHECKING:
-    from portal.services.preferences.from_ixp_manager import Imported
+    from portal.services.preferences.from_ixp_manager import ImportResult
 
 
 @mailinglist.command("import")
@@ -44,7 +44,7 @@ def import_(*, file: BinaryIO, dry_run: bool, form: str) -> None:
         print_message("dry run: nothing was changed")
 
 
-def _print_skipped(found: "Imported") -> None:
+def _print_skipped(found: "ImportResult") -> None:
     for each in found.skipped:
         print_message(f"{each.reason}: {each.times}")
         for example in each.examples:

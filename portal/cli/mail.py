@@ -13,7 +13,7 @@ from portal.errors import MailUnavailableError
 from portal.extensions import db, portal
 
 if TYPE_CHECKING:
-    from portal.services.mail.sending import Mailer, Pass
+    from portal.services.mail.sending import Mailer, SendingResult
 
 # Services are imported where they are used: the minute's command pays for none that it does not call.
 
@@ -50,7 +50,7 @@ def send(*, verbose: bool) -> None:
         raise MailUnavailableError(found.trouble)
 
 
-def in_words(found: "Pass") -> str:
+def in_words(found: "SendingResult") -> str:
     """Return what a pass over the outbox did."""
     return f"{found.sent} sent, {found.refused} refused, {found.put_off} postponed, {found.dropped} no longer needed"
 

@@ -99,14 +99,16 @@ def list_init(
     \b
     Example: list_members members | flask mailinglist list-init members
     """
-    from portal.services.sync.roster_input import RosterUse, take
+    from portal.services.sync.roster_input import RosterUse, carry_out
 
     use = RosterUse(plan=plan, confirm=confirm, abandon=abandon, accept=accept, allow_empty=allow_empty, token=token)
     _require_one_use(use)
     mailing_list = portal().catalogue().get(handle)
     manager = partial(portal().open_list_manager, mailing_list)
     text = _roster_text(file, skip_invalid=skip_invalid)
-    counts, sync_result = take(db.session(), mailing_list, text, clock=portal().clock, use=use, open_manager=manager)
+    counts, sync_result = carry_out(
+        db.session(), mailing_list, text, clock=portal().clock, use=use, open_manager=manager
+    )
     if sync_result is not None:
         print_news(mailing_list, sync_result)
     if form == "json":

@@ -5,7 +5,7 @@ from portal.errors import PortalError
 from portal.extensions import db, portal
 from portal.faults import fault_of, one_line
 from portal.services.sync import readings
-from portal.services.sync.readings import Due
+from portal.services.sync.readings import DueReading
 
 
 def carry_out() -> int:
@@ -18,7 +18,7 @@ def carry_out() -> int:
     return max((_read(each) for each in readings.due(db.session(), running, now=now)), default=0)
 
 
-def _read(wanted: Due) -> int:
+def _read(wanted: DueReading) -> int:
     mailing_list = portal().catalogue().get(wanted.handle)
     try:
         readings.carry_out(

@@ -16,8 +16,8 @@ from portal.faults import as_portal_error, fault_of, one_line, print_error
 
 if TYPE_CHECKING:
     from portal.services.sync.run_steps import SyncResult
-    from portal.services.sync.runs import AskedRun
-    from portal.services.sync.settlement import NotTaken
+    from portal.services.sync.runs import RequestedRun
+    from portal.services.sync.settlement import FailedChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,11 @@ def run_requested() -> list[Ending]:
     return [
         _end_requested(each)
         for each in runs.due(db.session(), now=portal().clock())
-        if runs.take(db.session(), each, now=portal().clock())
+        if runs.claim(db.session(), each, now=portal().clock())
     ]
 
 
-def _end_requested(taken: "AskedRun") -> Ending:
+def _end_requested(taken: "RequestedRun") -> Ending:
     from portal.services.sync.requested import carry_out
 
     catalogue = portal().catalogue()
@@ -117,13 +117,13 @@ def print_news(mailing_list: MailingList, sync_result: "SyncResult") -> None:
     handle, plan = mailing_list.handle, sync_result.plan
     for run_id in sync_result.repaired:
         print_message(f"{handle}: run {run_id} was interrupted; its remaining changes have been completed")
-    for each in sync_result.not_taken:
+    for each in sync_result.new_failures:
         print_message(_not_taken_in_words(handle, each))
     if sync_result.run_id is None and plan.warning:
         print_message(f"{handle}: {plan.warning}; to approve it: --accept {plan.id}")
 
 
-def _not_taken_in_words(handle: str, found: "NotTaken") -> str:
+def _not_taken_in_words(handle: str, found: "FailedChange") -> str:
     match found.result:
         case "pending":
             return f"{found.address} waits for a moderator of {handle}: {found.words}"
@@ -187,7 +187,7 @@ def _as_record(ending: Ending, options: SyncOptions) -> dict[str, Any]:
         "on_roster": plan.on_roster,
         "without_account": plan.without_account,
         **ending.sync_result.counts,
-        "not_taken": [each._asdict() for each in ending.sync_result.not_taken],
+        "not_taken": [each._asdict() for each in ending.sync_result.new_failures],
         "repaired": ending.sync_result.repaired,
     }
     if options.is_dry:

@@ -1,7 +1,7 @@
-"""The demo: a dozen people, three lists and a fortnight's work, so that every page has something to show.
+"""The demo: a dozen people, three lists and the changes of a fortnight, so that every page has something to show.
 
-Nothing is made up in the tables: people choose, join, leave and go as they do in a real portal, and runs find out.
-Only the clock is set back. The passwords exist here and nowhere else.
+No row is invented. People choose, join, leave and depart as in a real portal, and runs react to that; only the clock is
+set back. The passwords are used nowhere else.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -128,8 +128,8 @@ _NEWCOMER = _Person("ken", ["ken@example.org"])
 
 
 @dataclass(frozen=True)
-class Tools:
-    """What the composition root hands out: where lists and list managers come from, the cost of a password."""
+class DemoServices:
+    """What the demo gets from the composition root: the catalogue, list managers and the cost of a password."""
 
     catalogue: Callable[[], Catalogue]
     open_list_manager: Callable[[MailingList], ListManager]
@@ -140,7 +140,7 @@ class Tools:
 class _Stage:
     session: Session
     folder: Path
-    tools: Tools
+    tools: DemoServices
 
     @property
     def lists(self) -> Mapping[str, MailingList]:
@@ -153,10 +153,10 @@ def is_there(session: Session, folder: Path) -> bool:
     return path.exists() and path.read_text(encoding="utf-8") == CATALOGUE and _has_users(session)
 
 
-def make(session: Session, folder: Path, *, tools: Tools, now: datetime) -> bool:
-    """Fill an empty instance folder and an empty database; return False, with nothing changed, where one is not empty.
+def make(session: Session, folder: Path, *, tools: DemoServices, now: datetime) -> bool:
+    """Fill an empty instance folder and an empty database; return False, changing nothing, if either is not empty.
 
-    A catalogue or a roster that is there already may be a real list's: no demo is made beside it.
+    An existing catalogue or roster may belong to a real list, so no demo is made next to it.
     """
     if _has_users(session) or (folder / "mailinglists.toml").exists() or (folder / "rosters").exists():
         return False
@@ -177,7 +177,7 @@ def _has_users(session: Session) -> bool:
 
 
 def _play(stage: _Stage, now: datetime) -> None:
-    """Let a fortnight pass."""
+    """Play out a fortnight."""
     for person in _PEOPLE:
         _arrive(stage, person, now=now - timedelta(days=14))
     _follow_members(stage, now=now - timedelta(days=13))
@@ -213,7 +213,7 @@ def _leave_work_for_the_next_run(stage: _Stage, now: datetime) -> None:
         lists=stage.lists,
     )
     users.deactivate(stage.session, "ivan", now=now - timedelta(minutes=15))
-    heidi = profiles.id_of(stage.session, "heidi")  # she is on a list, so that there is one to leave
+    heidi = profiles.id_of(stage.session, "heidi")  # a subscriber, so that there is a list to leave by link
     invitations.invite(stage.session, [heidi], actor=DEMO, now=now)
 
 
@@ -246,13 +246,13 @@ def _follow_members(stage: _Stage, *, now: datetime) -> None:
         actor=DEMO,
         clock=lambda: now,
         lists=stage.lists,
-        secret=b"",  # no account has been deleted whose key could be recognised
+        secret=b"",  # there is no deleted account whose key could be recognised
     )
     importing.run(stage.session, request)
 
 
 def _choose(stage: _Stage, username: str, handle: str, *, ticked: bool, now: datetime) -> None:
-    """Save the form that the person sees, with one box changed."""
+    """Save the form as the person sees it, with one box changed."""
     preferences.choose(
         stage.session,
         profiles.id_of(stage.session, username),
@@ -264,8 +264,8 @@ def _choose(stage: _Stage, username: str, handle: str, *, ticked: bool, now: dat
 
 
 @dataclass(frozen=True)
-class _Reluctant:
-    """A list manager that does not add some addresses, and what it says of them."""
+class _RefusingListManager:
+    """A list manager that refuses some addresses, with a reason."""
 
     manager: ListManager
     not_added: Mapping[str, Result]
@@ -294,7 +294,7 @@ class _Reluctant:
 
 def _run(stage: _Stage, handle: str, *, now: datetime, not_added: Mapping[str, Result] | None = None) -> None:
     mailing_list = stage.lists[handle]
-    manager = _Reluctant(stage.tools.open_list_manager(mailing_list), not_added or {})
+    manager = _RefusingListManager(stage.tools.open_list_manager(mailing_list), not_added or {})
     sync_list(stage.session, mailing_list, manager, clock=lambda: now, request=Request(actor=DEMO))
 
 

@@ -1,8 +1,6 @@
-"""What stood at addresses before accounts moved there: the one writer of that table.
+"""Preferences displaced by moves: the only module that writes their table. Source: SEMANTICS, Identity.
 
-Source: docs/semantics.md, "Address changes".
-
-Each function works inside a transaction that the caller has begun.
+Each function runs inside the caller's transaction.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -29,7 +27,7 @@ from portal.database import IdRange
 from portal.domain.moves import Displaced, StoredPreference
 from portal.models import DisplacedPreference, Preference, RunLine, UserAddress
 
-Key = tuple[str, int]  # a list's handle and an address's id
+Key = tuple[str, int]  # the handle of a list, the id of an address
 
 _TABLE: Any = DisplacedPreference.__table__
 _BLOCK = 5_000  # keys in one statement
@@ -40,7 +38,7 @@ STORED_FIELDS = (
 
 
 def load(session: Session, address_ids: Sequence[int]) -> dict[Key, tuple[Displaced, ...]]:
-    """Return what is displaced at addresses, from the oldest to the newest."""
+    """Return the displaced preferences of addresses, from the oldest to the newest."""
     found: dict[Key, tuple[Displaced, ...]] = {}
     rows = session.execute(select(_TABLE).where(_TABLE.c.address_id.in_(address_ids)).order_by(_TABLE.c.id))
     for row in rows:
@@ -52,7 +50,7 @@ def load(session: Session, address_ids: Sequence[int]) -> dict[Key, tuple[Displa
     return found
 
 
-# For RETURNING of a preference, where columns are rendered without their table: that something is displaced there.
+# For RETURNING from preferences, where columns have no table name: whether something is displaced there.
 IS_DISPLACED: Any = literal_column(
     "EXISTS (SELECT 1 FROM displaced_preferences AS displaced WHERE displaced.list_handle = preferences.list_handle "
     "AND displaced.address_id = preferences.address_id)"
@@ -60,7 +58,7 @@ IS_DISPLACED: Any = literal_column(
 
 
 def replace(session: Session, displaced: Mapping[Key, tuple[Displaced, ...]]) -> None:
-    """Write all that is displaced for lists and addresses anew."""
+    """Replace all displaced preferences of the given lists and addresses."""
     forget(session, displaced)
     rows = [
         {"list_handle": handle, "address_id": address_id, "taken_by": each.taken_by, **_columns(each.before)}
@@ -78,30 +76,30 @@ def _columns(before: StoredPreference | None) -> dict[str, Any]:
 
 
 def forget(session: Session, keys: Iterable[Key]) -> None:
-    """Forget what is displaced: a person has chosen there."""
+    """Delete displaced preferences where a person has chosen."""
     for those in database.chunked(sorted(keys), _BLOCK):
         session.execute(delete(_TABLE).where(tuple_(_TABLE.c.list_handle, _TABLE.c.address_id).in_(those)))
 
 
 def forget_added(session: Session, handle: str, run_id: int) -> None:
-    """Forget what is displaced at addresses that a run is to add."""
+    """Delete displaced preferences of addresses that a run will add."""
     added = exists().where(
         RunLine.run_id == run_id,
         RunLine.address_id == _TABLE.c.address_id,
         RunLine.action == "add",
         not_(RunLine.held),
-        not_(RunLine.settled),  # what waits for approval is not carried out
+        not_(RunLine.settled),  # lines that wait for approval are not carried out
     )
     session.execute(delete(_TABLE).where(_TABLE.c.list_handle == handle, added))
 
 
 def note_first_preferences(session: Session, handle: str, address_ids: Collection[int]) -> None:
-    """Note that nothing stood at addresses whose first preference was just made while all held them by a move."""
+    """Record that there was no preference before first preferences at addresses whose holders all moved in."""
     _note(session, handle, UserAddress.address_id.in_(sorted(address_ids)))
 
 
 def note_noted_first_preferences(session: Session, handle: str, noted: Table, ids: IdRange) -> None:
-    """Note the same of the addresses in a temporary table that had no preference when it was filled."""
+    """Do the same for the addresses in a temporary table that had no preference when it was filled."""
     made = and_(
         Preference.list_handle == handle, Preference.address_id == noted.c.address_id, Preference.source == "init"
     )
@@ -120,17 +118,17 @@ def _note(session: Session, handle: str, where: ColumnElement[bool]) -> None:
 
 
 def purge_gone_lists(session: Session, address_ids: Sequence[int], *, handles: Collection[str]) -> None:
-    """Forget what is displaced at addresses for lists that have left the catalogue."""
+    """Delete displaced preferences of addresses for lists that have left the catalogue."""
     gone = _TABLE.c.address_id.in_(address_ids) & _TABLE.c.list_handle.not_in(handles)
     session.execute(delete(_TABLE).where(gone))
 
 
 def merge_accounts(session: Session, gone: int, *, into: int) -> None:
-    """Let an account be the one that displaced, and left, what another did, which is merged into it."""
+    """Replace a merged account by the one that it was merged into."""
     for column in (_TABLE.c.taken_by, _TABLE.c.left_by):
         session.execute(update(_TABLE).where(column == gone).values({column.name: into}))
 
 
 def rename_list(session: Session, old: str, new: str) -> None:
-    """Carry all that is displaced over to a list's new handle."""
+    """Move displaced preferences to a list's new handle."""
     session.execute(update(_TABLE).where(_TABLE.c.list_handle == old).values(list_handle=new))

@@ -1,4 +1,4 @@
-"""The append-only history of preferences: one line a change, in the transaction of the change."""
+"""The append-only history of preferences: one line for each change, in the same transaction."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -12,19 +12,19 @@ from portal.models import Address, History, Preference
 
 
 class Actor(NamedTuple):
-    """Who made a change: a user with an account, or something with a name alone."""
+    """The author of a change: a user with an account, or a name without one."""
 
     user_id: int | None
     name: str
 
 
 COMMAND_LINE = Actor(None, "command line")
-SYNC = Actor(None, "")  # what a run takes over has no author but the list
-NEW_MEMBER = "new member"  # the reason of a line that says that a list subscribed somebody new
+SYNC = Actor(None, "")  # a run that takes over a change at the list has no other author
+NEW_MEMBER = "new member"  # the reason of a line for a new member whom a list subscribed
 
 
 class Change(NamedTuple):
-    """One preference that has just been changed; ``address`` is canonical."""
+    """A changed preference; ``address`` is canonical."""
 
     list_handle: str
     address_id: int
@@ -34,7 +34,7 @@ class Change(NamedTuple):
 
 
 def record(session: Session, changes: Iterable[Change], *, actor: Actor, now: datetime, reason: str = "") -> None:
-    """Write a line for each change. The caller's transaction is open and holds the changes themselves."""
+    """Write a line for each change. The caller's open transaction holds the changes too."""
     common = {"at": now, "actor_id": actor.user_id, "actor": actor.name[:80], "reason": reason[:200]}
     rows = [{**change._asdict(), **common} for change in changes]
     if rows:
@@ -42,7 +42,7 @@ def record(session: Session, changes: Iterable[Change], *, actor: Actor, now: da
 
 
 def record_noted_first_preferences(session: Session, handle: str, noted: Table, ids: IdRange, *, now: datetime) -> None:
-    """Write a line for each noted address whose first preference was just made: theirs alone is this time."""
+    """Write a line for each noted address whose first preference was just made, as its time shows."""
     made = (
         select(
             Preference.changed_at,
@@ -69,17 +69,17 @@ def record_noted_first_preferences(session: Session, handle: str, noted: Table, 
 
 
 def rename_list(session: Session, old: str, new: str) -> int:
-    """Carry all lines of a list over to its new handle; return how many they were."""
+    """Move all lines of a list to its new handle; return how many."""
     done: Any = session.execute(update(History).where(History.list_handle == old).values(list_handle=new))
     count: int = done.rowcount
     return count
 
 
 def forget_address(session: Session, canonical: str, *, name: str) -> None:
-    """Replace an address by a name, wherever a line is about it."""
+    """Replace an address by a name in all lines about it."""
     session.execute(update(History).where(History.address == canonical).values(address=name))
 
 
 def forget_actor(session: Session, user_id: int, *, name: str) -> None:
-    """Replace the name of a user in the lines of what they changed."""
+    """Replace the name of a user in the lines of their changes."""
     session.execute(update(History).where(History.actor_id == user_id).values(actor=name))

@@ -1,7 +1,7 @@
-"""What the minute's command has to do, found out by the driver alone: mostly it is nothing.
+"""Whether the command that cron runs every minute has anything to do, using the driver alone; mostly it has not.
 
-Each part of the command has its question here, under its name, in SQL that both databases take. It may say yes where
-the part then finds nothing to do, and must never say no where there is something.
+Each part of the command has a query here, in SQL that both databases accept. A query may find a row although that part
+then finds nothing to do, but never the other way round.
 """
 
 from collections.abc import Collection
@@ -12,7 +12,7 @@ from portal import driver
 
 
 class DueQuery(NamedTuple):
-    """A query that finds a row where there is something to do; times are what is added to now for each ``{}``."""
+    """A query that finds a row if there is something to do; ``times`` are added to now for each ``{}``."""
 
     query: str
     times: tuple[timedelta, ...] = ()
@@ -47,17 +47,17 @@ QUESTIONS = {
 
 
 def has_readings(uri: str, *, now: datetime) -> bool:
-    """Return True if something is to be read of a list."""
+    """Return True if a list is due to be read."""
     return has_work(uri, now=now, without=QUESTIONS.keys() - {"readings", "deliveries"})
 
 
 def has_work(uri: str, *, now: datetime, without: Collection[str] = ()) -> bool:
-    """Return True if a part of the command has something to do, ``without`` those that are not asked about.
+    """Return True if a part of the command has something to do, not counting the parts in ``without``.
 
-    Where the database does not answer it says yes: the part then says what is wrong.
+    Return True also if the database does not answer, so that the part itself reports the error.
     """
     asked = [question for name, question in QUESTIONS.items() if name not in without]
     try:
         return driver.has_any(uri, [(each.query, [now + time for time in each.times]) for each in asked])
-    except Exception:  # noqa: BLE001 - whatever it is, the ordinary way reports it
+    except Exception:  # noqa: BLE001 - the part itself reports it
         return True

@@ -1,6 +1,6 @@
-"""The outbox: mails that are to be sent, each claimed by one sender at a time, in whatever process or host.
+"""The outbox: mails to send, each claimed by one sender at a time, in whatever process or host.
 
-A row says to which mailbox and for what. It holds no letter and no token: both are made when it is sent.
+A row holds the mailbox and the purpose. The letter and its tokens are made when it is sent.
 """
 
 import json
@@ -17,37 +17,37 @@ from portal import database
 from portal.models import MailedLink, MailRequest
 from portal.services.transaction import reading, transaction
 
-CLAIM = timedelta(minutes=5)  # longer than one letter takes with every time-out; then another sender may take it
+CLAIM = timedelta(minutes=5)  # longer than a letter takes with every timeout; then another sender may claim it
 KEEPS_TRYING = timedelta(days=2)
-PAUSES = tuple(timedelta(minutes=each) for each in (1, 2, 5, 10, 20, 30, 60))  # after each try; the last one for good
-KEPT = timedelta(days=30)  # rows that have ended, for those who ask what became of a mail
-_FARTHEST = timedelta(days=1)  # nothing is put off for longer: a time beyond was written by a wrong clock
+PAUSES = tuple(timedelta(minutes=each) for each in (1, 2, 5, 10, 20, 30, 60))  # after each try; the last one repeats
+KEPT = timedelta(days=30)  # ended mails, for questions about them
+_FARTHEST = timedelta(days=1)  # no mail is deferred for longer; a later time was written by a wrong clock
 _LONGEST_MESSAGE = 200
 
 
 class Priority(IntEnum):
-    """Who waits for a mail."""
+    """How urgent a mail is."""
 
-    INTERACTIVE = 0  # a person, at this moment
+    INTERACTIVE = 0  # a person is waiting for it
     BULK = 1  # one of many
 
 
 class MailState(StrEnum):
-    """What became of a mail."""
+    """The state of a mail."""
 
     WAITING = "waiting"
     SENDING = "sending"
     SENT = "sent"
-    REFUSED = "refused"  # by the mail server, for good
-    GIVEN_UP = "given up"  # not taken for two days
-    DROPPED = "dropped"  # nobody was to get it
+    REFUSED = "refused"  # permanently, by the mail server
+    GIVEN_UP = "given up"  # not accepted for two days
+    DROPPED = "dropped"  # there was no recipient
 
 
 OPEN = (MailState.WAITING, MailState.SENDING)
 
 
 class Mail(NamedTuple):
-    """A mail that somebody asks for; ``mailbox`` is canonical, ``place`` the IP address it was asked from."""
+    """A mail to send; ``mailbox`` is canonical, ``place`` the IP address of the request."""
 
     mailbox: str
     purpose: str
@@ -58,7 +58,7 @@ class Mail(NamedTuple):
 
 
 class ClaimedMail(NamedTuple):
-    """A mail that one sender has claimed, until ``CLAIM`` is over."""
+    """A mail that one sender has claimed, until ``CLAIM`` has passed."""
 
     id: int
     claim: str
@@ -72,7 +72,7 @@ class ClaimedMail(NamedTuple):
 
 
 def enqueue(session: Session, mails: Iterable[Mail], *, now: datetime) -> None:
-    """Write down mails that are to be sent. The caller's transaction is open."""
+    """Queue mails for sending, in the caller's transaction."""
     rows = [
         {
             **each._asdict(),
@@ -91,12 +91,12 @@ def enqueue(session: Session, mails: Iterable[Mail], *, now: datetime) -> None:
 
 
 def as_text(details: Mapping[str, str]) -> str:
-    """Return details as they are stored."""
+    """Return details in the form in which they are stored."""
     return json.dumps(dict(details), ensure_ascii=False) if details else ""
 
 
 def as_details(text: str) -> dict[str, str]:
-    """Return details from how they are stored."""
+    """Return details from their stored form."""
     found: dict[str, str] = json.loads(text) if text else {}
     return found
 
@@ -108,12 +108,12 @@ def has_due(session: Session, *, now: datetime) -> bool:
 
 
 def claim(session: Session, *, now: datetime, bulk_per_minute: int | None) -> ClaimedMail | None:
-    """Claim the next mail: one that a person waits for first, then the one that is due for longest.
+    """Claim the next mail: those that a person waits for first, then the longest due.
 
-    ``bulk_per_minute`` is how many of those that nobody waits for may be tried within a minute; None: none is. A claim
-    that is over belonged to a sender that has gone; the mail may have been sent.
+    ``bulk_per_minute`` is how many bulk mails may be tried within a minute; None excludes them. An expired claim
+    belonged to a sender that is gone; its mail may have been sent.
     """
-    with reading(session):  # mostly there is nothing, and nobody has to wait for that
+    with reading(session):  # mostly there is nothing, so do not block other writers
         if _next(session, now, bulk_per_minute) is None:
             return None
     with transaction(session):
@@ -141,7 +141,7 @@ def claim(session: Session, *, now: datetime, bulk_per_minute: int | None) -> Cl
 
 
 def _next(session: Session, now: datetime, bulk_per_minute: int | None) -> Any:
-    """Return the mail that is next. Each query reads one end of the index, however many mails wait."""
+    """Return the next mail. Each query reads one end of an index, however many mails wait."""
     for priority in Priority:
         if priority is Priority.BULK and (bulk_per_minute is None or _bulk_begun(session, now) >= bulk_per_minute):
             return None
@@ -149,7 +149,7 @@ def _next(session: Session, now: datetime, bulk_per_minute: int | None) -> Any:
             query: Any = select(MailRequest.__table__).where(
                 MailRequest.state == state, MailRequest.priority == int(priority), _is_time(now)
             )
-            query = query.order_by(MailRequest.due_at).limit(1)  # by nothing else: all of an import have one time
+            query = query.order_by(MailRequest.due_at).limit(1)  # no other key: an import's mails have the same time
             found = session.execute(query.with_for_update(skip_locked=True)).one_or_none()
             if found is not None:
                 return found
@@ -171,7 +171,7 @@ def _bulk_begun(session: Session, now: datetime) -> int:
 
 
 def end(session: Session, claimed: ClaimedMail, state: MailState, *, now: datetime, message: str = "") -> None:
-    """Write what became of a mail, unless another sender has taken it over."""
+    """Store the final state of a mail, unless another sender has taken it over."""
     with transaction(session):
         _settle(session, claimed, {"state": state, "ended_at": now, "message": message[:_LONGEST_MESSAGE]})
 
@@ -179,7 +179,7 @@ def end(session: Session, claimed: ClaimedMail, state: MailState, *, now: dateti
 def defer(
     session: Session, claimed: ClaimedMail, *, now: datetime, message: str, may_have_arrived: bool = False
 ) -> None:
-    """Let a mail that the server did not take wait for its next try, or give it up after two days."""
+    """Let a mail that the server did not accept wait for its next try, or give it up after two days."""
     with transaction(session):
         values: dict[str, Any] = {"message": message[:_LONGEST_MESSAGE]}
         if now - claimed.asked_at >= KEEPS_TRYING:
@@ -197,17 +197,17 @@ def _settle(session: Session, claimed: ClaimedMail, values: Mapping[str, Any]) -
     session.execute(update(MailRequest).where(own).values(claim=None, **values))
 
 
-# The functions below work inside a transaction that the caller has begun.
+# The functions below run inside the caller's transaction.
 
 
 def forget_address(session: Session, address: str) -> None:
-    """Delete what was to be sent to a canonical address, and the links that were."""
+    """Delete waiting mails to a canonical address, and links that were mailed to it."""
     session.execute(delete(MailRequest).where(MailRequest.mailbox == address))
     session.execute(delete(MailedLink).where(MailedLink.mailbox == address))
 
 
 def clear(session: Session) -> int:
-    """Delete all mails and links: a backup was put back. Return how many mails were still to be sent."""
+    """Delete all mails and links after a restored backup; return how many mails were still to be sent."""
     waiting = session.scalar(select(func.count()).where(MailRequest.state.in_(OPEN))) or 0
     session.execute(delete(MailRequest))
     session.execute(delete(MailedLink))
@@ -215,7 +215,7 @@ def clear(session: Session) -> int:
 
 
 def thin(session: Session, *, now: datetime) -> None:
-    """Delete mails that ended a month ago, and links that have been over for a day; in transactions of its own."""
+    """Delete mails that ended a month ago and links that expired a day ago, in transactions of its own."""
     mails = MailRequest.ended_at <= now - KEPT
     links = MailedLink.expires_at <= now - timedelta(days=1)
     with reading(session):

@@ -1,7 +1,7 @@
-"""The one writer of preferences: first ones, choices, what a run found, and what moves with an address.
+"""The only module that writes preferences: first ones, choices, results of runs, and what moves with an address.
 
-Each function works inside a transaction that the caller has begun, and writes the history of what it changes. All that
-lock several rows take them in the order of list and address, so that no two of them wait for each other.
+Each function runs inside the caller's transaction and writes the history of its changes. All code that locks several
+rows does so in the order of list and address, which prevents deadlocks.
 """
 
 import json
@@ -40,18 +40,18 @@ from portal.models import AccountChange, Address, Preference, User, UserAddress
 from portal.services import displaced_preferences, history
 from portal.services.history import Actor, Change
 
-_TABLE: Any = Preference.__table__  # tables, not classes, where there are many rows
+_TABLE: Any = Preference.__table__  # the table, not the class, for statements over many rows
 _KEY = ("list_handle", "address_id")
-# What a new value ends: the list manager's refusal of the old one.
+# A new value ends the list manager's refusal of the old one.
 _ENDED: Mapping[str, None] = {"push_result": None, "refusal": None, "refused_at": None}
 
 
-class Finding(NamedTuple):
-    """What a run found out about a preference: what to remember, and what the list manager said.
+class PreferenceUpdate(NamedTuple):
+    """A run's update of a preference: the state to store, and the list manager's message.
 
-    ``row`` is as the plan read it; ``source`` is that of a change. ``refusal`` holds the list manager's words where it
-    did not do what it was to, and ``push_result`` what became of it; ``is_held_back``: nothing was tried, so that what
-    is known of that stays.
+    ``row`` is as the plan read it; ``source`` applies if the preference changes. If a push did not take, ``refusal`` is
+    the list manager's message and ``push_result`` the result. ``is_held_back``: nothing was pushed, so both stay as
+    stored.
     """
 
     row: Row
@@ -62,8 +62,8 @@ class Finding(NamedTuple):
     push_result: str | None = None
 
 
-class Written(NamedTuple):
-    """What a move makes of a preference: what stood, and what stands now; None where there is none."""
+class MovedPreference(NamedTuple):
+    """The preference of an address before and after a move; None if there is none."""
 
     list_handle: str
     address_id: int
@@ -80,11 +80,11 @@ def write_choices(
     now: datetime,
     reason: str = "",
 ) -> list[Change]:
-    """Write what a person chose, over whatever is stored; return the choices that still were changes.
+    """Write a person's choices over whatever is stored; return those that were still changes.
 
-    Another holder may have chosen the same since the rows were read. A choice ends the mark that a departure was dealt
-    with, and what a move displaced: that not where the source is ``rule``, as of an untick that a tick elsewhere brings
-    along, which is no choice.
+    Another holder may have chosen the same since the rows were read. A choice clears the mark that a departure was
+    dealt with, and what a move displaced. It does not with source ``rule``, as for an untick that comes with a tick
+    elsewhere, which is not a choice.
     """
     ordered = sorted(changes)
     if not ordered:
@@ -113,9 +113,9 @@ def write_choices(
 def write_first_preferences(
     session: Session, changes: Iterable[Change], *, actor: Actor, now: datetime, is_seen: bool = False
 ) -> list[Change]:
-    """Write first preferences; return those that were made. ``is_seen``: each is what the roster said.
+    """Write first preferences and return those written. ``is_seen``: each is what the roster says.
 
-    One that was made meanwhile stays as it is, and an address that was given up meanwhile is passed over.
+    Preferences made in the meantime stay, and addresses that have lost their holders are skipped.
     """
     ordered = sorted(changes)
     there = _locked_where_held(session, ordered)
@@ -133,9 +133,9 @@ def write_first_preferences(
 
 
 def write_new_members(session: Session, changes: Iterable[Change], *, now: datetime) -> list[Change]:
-    """Write that a list subscribes new members, none of whom is on it; return the changes that were made.
+    """Write the subscriptions of new members, none of whom is on the list yet; return those written.
 
-    Who chose meanwhile, or gave the address up, is passed over. Source: docs/semantics.md, "The rules", rule 1.
+    Members who have chosen or given up the address in the meantime are skipped. Source: SEMANTICS, The merge, rule 1.
     """
     ordered = sorted(changes)
     there = _locked_where_held(session, ordered)
@@ -147,7 +147,7 @@ def write_new_members(session: Session, changes: Iterable[Change], *, now: datet
 
 
 def _locked_where_held(session: Session, changes: Iterable[Change]) -> set[int]:
-    """Return those addresses of some changes that an active account holds; they stay so until the transaction ends."""
+    """Lock the addresses that active accounts hold until the transaction ends, and return their ids."""
     ids = sorted({each.address_id for each in changes})
     locked = select(Address.id).where(Address.id.in_(ids)).order_by(Address.id)
     session.execute(locked.with_for_update(read=True, key_share=True))
@@ -167,7 +167,7 @@ def _values(change: Change, *, actor: Actor, now: datetime) -> dict[str, Any]:
 
 
 def _insert(session: Session, rows: Sequence[Mapping[str, Any]]) -> set[tuple[Any, ...]]:
-    """Insert the rows that are missing; return list and address of each."""
+    """Insert the missing rows; return list and address of each."""
     if not rows:
         return set()
     statement = database.insert(session, _TABLE).on_conflict_do_nothing()
@@ -188,21 +188,21 @@ def _recorded(
     return made
 
 
-# --- of a million addresses, as list-init writes them
+# --- list-init, which writes up to a million addresses
 
 
-_LATE = 10_000  # so many changes of accounts may have a lower number than one that was committed before them
+_LATE = 10_000  # this many account changes may commit after one with a higher number
 
 
 class AccountsMark(NamedTuple):
-    """How many changes of accounts there were from a number on, to tell whether there have been others since."""
+    """The number of account changes after a certain id, to detect whether more have followed."""
 
     first: int
     number: int
 
 
 def mark_accounts(session: Session) -> AccountsMark:
-    """Return a mark, before addresses are noted."""
+    """Return a mark; call this before noting addresses."""
     first = (session.scalar(select(func.max(AccountChange.id))) or 0) - _LATE
     return AccountsMark(first, _changes_from(session, first))
 
@@ -215,10 +215,10 @@ def _changes_from(session: Session, first: int) -> int:
 def write_noted_first_preferences(
     session: Session, handle: str, noted: Table, ids: IdRange, *, mark: AccountsMark, now: datetime
 ) -> None:
-    """Write the first preferences that a temporary table notes as ``address_id`` and ``on_roster``.
+    """Write the first preferences in a temporary table with the columns ``address_id`` and ``on_roster``.
 
-    A choice made meanwhile stays, and an address given up meanwhile is passed over. Whether an active account holds it
-    is looked at again where accounts have changed since the mark: PostgreSQL reads all accounts for that, each time.
+    Choices made in the meantime stay, and addresses that have lost their holders are skipped. Holders are checked again
+    only if accounts have changed since the mark, because PostgreSQL reads all accounts for that each time.
     """
     columns = {
         "list_handle": literal(handle),
@@ -250,9 +250,9 @@ def write_noted_first_preferences(
 
 
 def write_noted_seen(session: Session, handle: str, noted: Table, ids: IdRange) -> None:
-    """Bring up to date what was seen of noted preferences that still are what the roster says.
+    """Update *seen* of noted preferences that still agree with the roster.
 
-    Who is off the list and added again later has another password there, or none.
+    A subscriber who leaves and is added again later gets another password at the list manager, or none.
     """
     agreed = exists().where(noted.c.address_id == Preference.address_id, noted.c.on_roster == Preference.subscribed)
     session.execute(
@@ -265,7 +265,7 @@ def write_noted_seen(session: Session, handle: str, noted: Table, ids: IdRange) 
     )
 
 
-# --- what a run leaves behind
+# --- results of runs
 
 _SETTLED = (
     "subscribed", "source", "changed_at", "changed_by", "version", "seen", "touched",
@@ -273,19 +273,19 @@ _SETTLED = (
 )  # fmt: skip
 
 
-class Settled(NamedTuple):
-    """The ids of the addresses that were written, and what take-overs replaced: pairs of id and ``snapshot``."""
+class SettledRows(NamedTuple):
+    """The ids of the addresses that were written, and the ``snapshot`` of each preference that was taken over."""
 
     ids: set[int]
     replaced: list[tuple[int, str]]
 
 
-def settle(session: Session, handle: str, findings: Sequence[Finding], *, now: datetime) -> Settled:
-    """Write what a run found where the preference still is of the version that the plan read."""
-    current = _locked(session, handle, [each.row.address_id for each in findings])
+def settle(session: Session, handle: str, updates: Sequence[PreferenceUpdate], *, now: datetime) -> SettledRows:
+    """Write the results of a run where the preference still has the version that the plan read."""
+    current = _locked(session, handle, [each.row.address_id for each in updates])
     fresh = [
         each
-        for each in findings
+        for each in updates
         if (row := current.get(each.row.address_id)) is not None and row.version == each.row.version
     ]
     if fresh:
@@ -298,16 +298,18 @@ def settle(session: Session, handle: str, findings: Sequence[Finding], *, now: d
     ]
     history.record(session, changes, actor=history.SYNC, now=now)
     taken_over = (each.row.address_id for each in fresh if _is_changed(each))
-    return Settled({each.row.address_id for each in fresh}, [(each, _snapshot(current[each])) for each in taken_over])
+    return SettledRows(
+        {each.row.address_id for each in fresh}, [(each, _snapshot(current[each])) for each in taken_over]
+    )
 
 
 def _snapshot(row: Any) -> str:
-    """Return a preference as text that ``restore`` takes. The version is left out: it only ever rises."""
+    """Return a preference as text for ``restore``. The version is left out, because it only ever rises."""
     return json.dumps({name: getattr(row, name) for name in _SETTLED if name != "version"}, default=datetime.isoformat)
 
 
 def restore(session: Session, handle: str, address_id: int, snapshot: str, *, version: int) -> tuple[bool, str]:
-    """Write a preference as it was when a take-over replaced it; return whether it is subscribed, and its source."""
+    """Restore a preference from before a take-over; return whether it is subscribed, and its source."""
     columns: dict[str, Any] = json.loads(snapshot)
     for name in ("changed_at", "waiting_since", "refused_at"):
         if columns[name] is not None:
@@ -328,7 +330,7 @@ def _locked(session: Session, handle: str, address_ids: Sequence[int]) -> dict[i
 
 
 def _of_one(handle: str, columns: Iterable[str]) -> Any:
-    """Return the statement that writes some columns of one address, bound as ``of_address`` and ``new_COLUMN``."""
+    """Return a statement that sets columns of one address, bound as ``of_address`` and ``new_COLUMN``."""
     return (
         update(_TABLE)
         .where(and_(_TABLE.c.list_handle == handle, _TABLE.c.address_id == bindparam("of_address")))
@@ -336,48 +338,48 @@ def _of_one(handle: str, columns: Iterable[str]) -> Any:
     )
 
 
-def _is_changed(finding: Finding) -> bool:
-    return finding.after.preference != finding.row.state.preference
+def _is_changed(found: PreferenceUpdate) -> bool:
+    return found.after.preference != found.row.state.preference
 
 
-def _settled(finding: Finding, current: Any, *, now: datetime) -> dict[str, Any]:
-    after = finding.after
+def _settled(found: PreferenceUpdate, current: Any, *, now: datetime) -> dict[str, Any]:
+    after = found.after
     values = {name: getattr(current, name) for name in _SETTLED}
     values |= {"seen": after.seen, "touched": False, "departed": after.is_dealt_with}
-    # Another add than the one that waited for so long begins to wait now.
-    since = None if finding.row.has_waited_long else current.waiting_since
+    # An add that had waited too long is tried as a new one, which starts to wait now.
+    since = None if found.row.has_waited_long else current.waiting_since
     values["waiting_since"] = (since or now) if after.waiting else None
-    if not after.seen:  # who is added again has another password there, or none
+    if not after.seen:  # a subscriber who is added again has another password there, or none
         values["password_pushed"] = None
-    if not finding.is_held_back:
+    if not found.is_held_back:
         values |= {"push_result": None, "refusal": None, "refused_at": None}
-    if finding.refusal:
-        values |= {"push_result": finding.push_result, "refusal": finding.refusal[:200], "refused_at": now}
-    if _is_changed(finding):
+    if found.refusal:
+        values |= {"push_result": found.push_result, "refusal": found.refusal[:200], "refused_at": now}
+    if _is_changed(found):
         values |= {
             "subscribed": after.preference,
-            "source": finding.source,
+            "source": found.source,
             "changed_at": now,
             "changed_by": None,
             "version": current.version + 1,
         }
-        # Somebody who is on the list when the first run reads what they brought joined before they moved.
-        if not (after.preference and finding.row.is_unread):
+        # An address that is already on the roster at the first run after a move had joined before the move.
+        if not (after.preference and found.row.is_unread):
             values["moved_from"] = None
     return {"of_address": current.address_id, **{f"new_{name}": value for name, value in values.items()}}
 
 
 def mark_passwords(session: Session, handle: str, versions: Mapping[int, int]) -> None:
-    """Note the version of the list password that the list manager has of addresses."""
+    """Store which version of the list password the list manager has for addresses."""
     rows = [{"of_address": address_id, "new_password_pushed": versions[address_id]} for address_id in sorted(versions)]
     if rows:
         session.execute(_of_one(handle, ["password_pushed"]), rows)
 
 
 def try_again(session: Session, handle: str, address_ids: Sequence[int]) -> None:
-    """End the wait after a refusal. Nobody chose anything, so neither version nor history is touched.
+    """Let the next run retry refused changes. This is no choice: version and history stay the same.
 
-    The list manager's words stay until a run has tried. Source: docs/semantics.md, "What a run does not trust".
+    The list manager's message stays until a run has retried. Source: SEMANTICS, Never without confirmation.
     """
     _locked(session, handle, address_ids)
     of_ids = and_(Preference.list_handle == handle, Preference.address_id.in_(address_ids))
@@ -385,7 +387,7 @@ def try_again(session: Session, handle: str, address_ids: Sequence[int]) -> None
 
 
 def purge(session: Session, handle: str, address_ids: Sequence[int], *, let_go_before: datetime) -> None:
-    """Delete the preferences of addresses that no account has held since a time, or that are to be erased."""
+    """Delete preferences of addresses that are to be erased, or that no account has held since a time."""
     is_due = exists().where(Address.id == Preference.address_id, or_(Address.erase, Address.let_go_at <= let_go_before))
     session.execute(
         delete(Preference).where(
@@ -400,7 +402,7 @@ def purge(session: Session, handle: str, address_ids: Sequence[int], *, let_go_b
 
 
 def purge_gone_lists(session: Session, address_ids: Sequence[int], *, handles: Collection[str]) -> None:
-    """Delete the preferences of addresses for lists that have left the catalogue: no run reads those any more."""
+    """Delete preferences of addresses for lists that have left the catalogue: no run reads them any more."""
     session.execute(
         delete(Preference).where(Preference.address_id.in_(address_ids), Preference.list_handle.not_in(handles))
     )
@@ -408,23 +410,23 @@ def purge_gone_lists(session: Session, address_ids: Sequence[int], *, handles: C
 
 
 def rename_list(session: Session, old: str, new: str) -> int:
-    """Carry all preferences of a list over to its new handle; return how many they were."""
+    """Move all preferences of a list to its new handle; return how many."""
     displaced_preferences.rename_list(session, old, new)
     done: Any = session.execute(update(Preference).where(Preference.list_handle == old).values(list_handle=new))
     count: int = done.rowcount
     return count
 
 
-# --- who holds an address
+# --- holders
 
 
 def merge_accounts(session: Session, gone: int, *, into: int) -> None:
-    """Let an account be the one that left what another left, which is merged into it."""
+    """Replace ``left_by`` of a merged account by the one that it was merged into."""
     session.execute(update(Preference).where(Preference.left_by == gone).values(left_by=into))
 
 
 def clear_departures(session: Session, address_ids: Sequence[int], *, where: ColumnElement[bool]) -> None:
-    """Forget that departures of addresses were dealt with, on the lists of a condition."""
+    """Clear the mark that the departure of an address was dealt with, on lists that match a condition."""
     session.execute(
         update(Preference)
         .where(Preference.address_id.in_(address_ids), Preference.departed, where)
@@ -433,7 +435,7 @@ def clear_departures(session: Session, address_ids: Sequence[int], *, where: Col
 
 
 def load_preferences(session: Session, address_ids: Sequence[int]) -> dict[tuple[str, int], StoredPreference]:
-    """Return what stands at addresses by list and address, whose rows are locked."""
+    """Return the preferences of addresses by list and address, and lock their rows."""
     columns = [getattr(Preference, name) for name in displaced_preferences.STORED_FIELDS]
     rows = session.execute(
         select(Preference.list_handle, Preference.address_id, *columns)
@@ -444,8 +446,8 @@ def load_preferences(session: Session, address_ids: Sequence[int]) -> dict[tuple
     return {(handle, address_id): StoredPreference(*values) for handle, address_id, *values in rows}
 
 
-def write_moves(session: Session, written: Iterable[Written], *, actor: Actor, now: datetime) -> None:
-    """Write what moves make of preferences, with the history of what became another."""
+def write_moves(session: Session, written: Iterable[MovedPreference], *, actor: Actor, now: datetime) -> None:
+    """Write the preferences after moves, with the history of those that changed."""
     changes = []
     by_statement: dict[_MoveStatement, list[dict[str, Any]]] = {}
     for each in sorted(written, key=lambda each: (each.list_handle, each.address_id)):
@@ -453,17 +455,17 @@ def write_moves(session: Session, written: Iterable[Written], *, actor: Actor, n
         by_statement.setdefault(statement, []).append(values)
         if each.after is not None and (each.before is None or each.before.subscribed != each.after.subscribed):
             changes.append(Change(each.list_handle, each.address_id, each.address, each.after.subscribed, "rule"))
-    for statement, rows in by_statement.items():  # one executemany each
+    for statement, rows in by_statement.items():  # an executemany for each
         session.execute(_MOVE_STATEMENTS[statement], rows)
     history.record(session, changes, actor=actor, now=now)
 
 
 class _MoveStatement(Enum):
-    """What is done to the row of a preference that a move made another."""
+    """The statement for the row of a preference that a move changed."""
 
     DELETE = auto()
     INSERT = auto()
-    NOTE = auto()  # who left last is nothing that a run reads
+    NOTE = auto()  # runs do not read who left last
     REPLACE = auto()
 
 
@@ -477,7 +479,7 @@ _MOVE_STATEMENTS: Mapping[_MoveStatement, Any] = {
 }
 
 
-def _written_move(written: Written, *, now: datetime) -> tuple[_MoveStatement, dict[str, Any]]:
+def _written_move(written: MovedPreference, *, now: datetime) -> tuple[_MoveStatement, dict[str, Any]]:
     before, after = written.before, written.after
     key = {"moved_handle": written.list_handle, "moved_id": written.address_id}
     if after is None:

@@ -1,6 +1,7 @@
-"""The security log: one line of JSON for each event that whoever looks after the portal may have to look into.
+"""The security log: one line of JSON for each event that an operator may have to investigate.
 
-It names users, keys and lists by their ids and never an e-mail address, so that an erased person is not in it.
+It identifies users, keys and lists by id and never contains an e-mail address, so that erased people do not appear in
+it.
 """
 
 import json
@@ -17,16 +18,16 @@ from portal import ownership
 _APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 _LOGGER = logging.getLogger("portal.security")
 _LOGGER.setLevel(logging.INFO)
-_LOGGER.propagate = False  # what else is logged has other readers
+_LOGGER.propagate = False  # these events must not appear in the other logs
 
 
 def log(event: str, **fields: object) -> None:
-    """Write an event down, once what it tells of is committed. Nothing is raised, whatever the disk says."""
+    """Log an event; call this after the commit. No exception is raised, even if the disk is full."""
     _LOGGER.info(event, extra={"fields": fields})
 
 
 def read(place: Path) -> Iterator[dict[str, Any]]:
-    """Yield the events of a file, the oldest first; a line that is none, and a file that is not there, hold nothing."""
+    """Yield the events of a file, the oldest first; skip lines that are not events. A missing file has none."""
     try:
         file = place.open(encoding="ascii", errors="replace")
     except OSError:
@@ -42,9 +43,9 @@ def read(place: Path) -> Iterator[dict[str, Any]]:
 
 
 def write_to(place: Path | None, *, instance: Path) -> None:
-    """Have events written to a file, or to standard error; a process has one security log.
+    """Log events to a file or to standard error; a process has one security log.
 
-    A new file belongs to the user whom the instance folder belongs to.
+    A new file belongs to the owner of the instance folder.
     """
     for handler in list(_LOGGER.handlers):
         if isinstance(handler, SecurityLog):
@@ -55,8 +56,8 @@ def write_to(place: Path | None, *, instance: Path) -> None:
 class SecurityLog(logging.Handler):
     """Append a line for each event, in one write.
 
-    The file is opened for each line: events are rare, a command without any opens nothing, and whoever rotates the
-    file has to tell nobody.
+    The file is opened for each line: events are rare, a command without events opens nothing, and log rotation needs no
+    signal.
     """
 
     def __init__(self, place: Path | None, instance: Path) -> None:
@@ -64,7 +65,7 @@ class SecurityLog(logging.Handler):
         self.place, self.instance = place, instance
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write an event; where that fails, say so in the ordinary log and go on."""
+        """Write an event. If that fails, report it in the ordinary log and continue."""
         line = as_line(record)
         try:
             _append(self.place, self.instance, line)
@@ -74,7 +75,7 @@ class SecurityLog(logging.Handler):
 
 
 def as_line(record: logging.LogRecord) -> str:
-    """Return an event as JSON in ASCII, so that no name and no path can begin a line of its own; the time is UTC."""
+    """Return an event as JSON in ASCII, so that no name or path can start a new line; times are in UTC."""
     fields: dict[str, Any] = getattr(record, "fields", {})
     at = datetime.fromtimestamp(record.created, UTC)
     values = {"at": f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z", "event": record.getMessage(), **fields}

@@ -1,4 +1,4 @@
-"""One unit of work: the only place that commits."""
+"""Units of work: the only module that commits."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -11,35 +11,35 @@ from portal.database import WRITING
 
 
 def transaction(session: Session) -> AbstractContextManager[Session]:
-    """Begin a transaction that writes, and commit it, or roll it back where anything is raised.
+    """Begin a transaction that writes; commit it, or roll it back if anything is raised.
 
-    On SQLite it begins with BEGIN IMMEDIATE, so that what is read in it is still true when it writes. Raise
-    RuntimeError where one is open already: a unit of work is never part of another.
+    On SQLite it begins with BEGIN IMMEDIATE, so that what it reads is still true when it writes. Raise RuntimeError if
+    a transaction is open: a unit of work is never part of another.
     """
     return _unit(session, writes=True, keeps=True)
 
 
 def note(session: Session, statement: Executable) -> None:
-    """Write what may be lost, in a transaction of its own.
+    """Execute a write that may be lost, in a transaction of its own.
 
-    A database that is full, or that can only be read, does not keep people from what they came to read.
+    A full or read-only database does not stop the request for it.
     """
     with suppress(DBAPIError), transaction(session):
         session.execute(statement)
 
 
 def scratch(session: Session) -> AbstractContextManager[Session]:
-    """Fill temporary tables, which keeps no other connection waiting, and keep them."""
+    """Fill temporary tables and keep them; this blocks no other connection."""
     return _unit(session, writes=False, keeps=True)
 
 
 def rehearsal(session: Session) -> AbstractContextManager[Session]:
-    """Do what a transaction that writes would, and keep nothing of it."""
+    """Run a transaction that writes, and roll it back."""
     return _unit(session, writes=True, keeps=False)
 
 
 def reading(session: Session) -> AbstractContextManager[Session]:
-    """Read, and close the transaction, so that none is open while something slow goes on."""
+    """Read, then close the transaction, so that none is open during slow work."""
     return _unit(session, writes=False, keeps=False)
 
 

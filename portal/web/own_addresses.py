@@ -9,7 +9,7 @@ from portal.extensions import db, portal
 from portal.services.accounts import profiles
 from portal.services.accounts.addresses import checked
 from portal.services.mail import own_addresses
-from portal.services.mail.own_addresses import Held, Who
+from portal.services.mail.own_addresses import HeldAddresses, Who
 from portal.translation import gettext
 from portal.web import guards, recent_password, sign_in, waited_for_mail
 from portal.web.forms import AddAddressForm, HeldAddressForm
@@ -97,12 +97,12 @@ def finish(renewed: str) -> None:
     waited_for_mail.wake()
 
 
-def before_change(user_id: int) -> Held | None:
+def before_change(user_id: int) -> HeldAddresses | None:
     """Return the addresses of a superuser who is about to change their own account on a superusers' page, else None."""
     return own_addresses.held_by(db.session(), user_id) if user_id == guards.member().id else None
 
 
-def after_change(before: Held | None) -> None:
+def after_change(before: HeldAddresses | None) -> None:
     """Follow up a change of one's own addresses, if it was one."""
     if before is not None:
         sends_mail = portal().settings.mail is not None

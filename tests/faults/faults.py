@@ -362,7 +362,7 @@ _FORMS = (
         ),
         (
             "kinds: a run that is forgotten is not renewed",
-            "_asked_again(now), where=_is_forgotten(now)",
+            "_requested_again(now), where=_is_forgotten(now)",
             "{}, where=_is_forgotten(now)",
         ),
     ),
@@ -628,7 +628,7 @@ _SYNC = (
         ("lease: of a process that is gone", "_latest(now) and not is_gone(row):", "_latest(now):"),
         ("lease: a process of another boot is gone", " or row.pid_space != pid_space()", ""),
         ("lease: no boot is known", " or not row.pid_space or", " or"),
-        ("lease: somebody else's process is gone", "        pass  # it lives", "        return True  # it lives"),
+        ("lease: somebody else's process is gone", "        pass  # it runs", "        return True  # it runs"),
         (
             "lease: a lost one is renewed",
             ".where(Lease.list_handle == lease.handle, Lease.token == lease.token)\n            .values",
@@ -819,8 +819,8 @@ _SYNC = (
         ("sync: the old address goes first", "if each.after in taken", "if each.after not in taken"),
         (
             "lease: lost after the last call",
-            "            leases.renew(session, lease)  # what another run",
-            "            # what another run",
+            "            leases.renew(session, lease)  # do not overwrite",
+            "            # do not overwrite",
         ),
     ),
     *_in(
@@ -841,8 +841,8 @@ _SYNC = (
         ("list-init: an emptied list", "    if expected:", "    if expected < 0:"),
         (
             "lease: lost while the input was read",
-            "        leases.renew(session, lease)  # the input may",
-            "        # the input may",
+            "        leases.renew(session, lease)  # reading the input",
+            "        # reading the input",
         ),
     ),
     *_in(
@@ -901,10 +901,10 @@ _SYNC = (
         ("preference: a run over a choice", " and row.version == each.row.version\n", "\n"),
         (
             "preference: waits since the first add",
-            "since = None if finding.row.has_waited_long else current",
+            "since = None if found.row.has_waited_long else current",
             "since = current",
         ),
-        ("preference: held back forgets the refusal", "    if not finding.is_held_back:", "    if finding.row:"),
+        ("preference: held back forgets the refusal", "    if not found.is_held_back:", "    if found.row:"),
     ),
     *_in(
         "services/sync/settlement.py",
@@ -917,7 +917,7 @@ _SYNC = (
         ("settlement: first preferences are not seen", "now=now, is_seen=True)", "now=now)"),
         (
             "settlement: a choice in the way is settled",
-            "settled.stale |= {each.row.address_id for each in findings} - written.ids",
+            "settled.stale |= {each.row.address_id for each in updates} - written.ids",
             "settled.stale |= set()",
         ),
         ("settlement: a refusal is news each time", " and not each.decision.row.has_refusal\n", "\n"),

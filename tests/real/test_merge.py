@@ -147,8 +147,8 @@ def test_a_run_does_with_every_state_what_the_rules_say_and_the_next_one_does_no
     }
     added = {each.address for each in every if each.action(rules) is Action.ADD}
     assert sync_result.tally["added"] == len(added & stage.roster())
-    assert {address for _action, address, _result, _words in sync_result.not_taken} == added - stage.roster()
-    assert all(words for _action, _address, _result, words in sync_result.not_taken)
+    assert {address for _action, address, _result, _words in sync_result.new_failures} == added - stage.roster()
+    assert all(words for _action, _address, _result, words in sync_result.new_failures)
     if stage.program.can_hold:
         assert stage.program.held(LIST) == {each.address for each in every if each.is_held and not each.is_withdrawn}
 

@@ -21,7 +21,7 @@ from portal.domain.several_addresses import OwnAddress, ended_elsewhere
 from portal.models import Address, DisplacedPreference, Preference, RunLine, User, UserAddress, UserGroup
 from portal.services import displaced_preferences, preference_rows
 from portal.services.history import Actor
-from portal.services.preference_rows import Written
+from portal.services.preference_rows import MovedPreference
 
 _CHOSEN = frozenset({"user", "superuser", "link", "list"})  # sources of preferences that somebody chose
 _BLOCK = 5_000
@@ -107,7 +107,7 @@ def _settle(
     preferences = preference_rows.load_preferences(session, numbers)
     displaced = displaced_preferences.load(session, numbers)
     names = dict(session.execute(select(Address.id, Address.canonical).where(Address.id.in_(numbers))).all())
-    written: dict[tuple[str, int], Written] = {}
+    written: dict[tuple[str, int], MovedPreference] = {}
     redisplaced: dict[tuple[str, int], tuple[Displaced, ...]] = {}
     later: dict[tuple[int, int], list[str]] = {each: [] for each in given}
     for handle, each in product(sorted({handle for handle, _number in preferences}), people):
@@ -129,7 +129,7 @@ def _settle(
         ended = ended_elsewhere(own, each.account, Stamp(now, actor.user_id)) if gifts else {}
         for number, after in ended.items():
             key, before = (handle, number), preferences.get((handle, number))
-            written[key] = Written(handle, number, names[number], before, after)
+            written[key] = MovedPreference(handle, number, names[number], before, after)
             if number in gifts:  # taking back an address given by mistake restores the preference
                 redisplaced[key] = (*displaced.get(key, ()), Displaced(each.account, before))
     preference_rows.write_moves(session, written.values(), actor=actor, now=now)
@@ -258,7 +258,7 @@ def _rewrite(
     seats = _seats(session, address_ids)
     removed = _being_removed(session, address_ids)
     names = dict(session.execute(select(Address.id, Address.canonical).where(Address.id.in_(address_ids))).all())
-    written: list[Written] = []
+    written: list[MovedPreference] = []
     redisplaced: dict[tuple[str, int], tuple[Displaced, ...]] = {}
     for handle in sorted(handles):
         before = {
@@ -273,7 +273,9 @@ def _rewrite(
         }
         for number, after in decide(before).items():
             if after.preference != before[number].preference:
-                written.append(Written(handle, number, names[number], before[number].preference, after.preference))
+                written.append(
+                    MovedPreference(handle, number, names[number], before[number].preference, after.preference)
+                )
             if after.displaced != before[number].displaced:
                 redisplaced[handle, number] = after.displaced
     preference_rows.write_moves(session, written, actor=actor, now=now)

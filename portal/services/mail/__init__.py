@@ -1,1 +1,1 @@
-"""Mail: links that are mailed, letters, and how they are sent."""
+"""Mail: mailed links, letters, and sending."""

@@ -1,4 +1,4 @@
-"""How a letter reaches the mail server: by SMTP, or by a command such as sendmail."""
+"""Delivery of letters to the mail server, by SMTP or by a command such as sendmail."""
 
 import os
 import shlex
@@ -22,26 +22,26 @@ from portal.domain.address import printable
 from portal.errors import ConfigurationError, MailDeferredError, MailRefusedError, MailUnavailableError
 from portal.services.mail import letter_folder
 
-TIMEOUT = 10  # seconds that the server has for each answer, and a command for a letter
-_LONGEST = 150  # characters of what a server says
+TIMEOUT = 10  # seconds for each answer of a server, or for a command to take a letter
+_LONGEST = 150  # characters of a server's message
 _PERMANENT = {65: "refused the letter", 67: "does not know the mailbox", 68: "does not know the host"}  # sysexits.h
 
 Report = Callable[[str], None]
 
 
 class Server(ABC):
-    """What takes letters. It is connected at the first one, and serves for many."""
+    """A mail server. It is connected at the first letter and reused for the others."""
 
     @abstractmethod
     def deliver(self, message: EmailMessage, *, to: str) -> None:
-        """Hand over a letter. Raise MailRefusedError, MailDeferredError or MailUnavailableError."""
+        """Deliver a letter. Raise MailRefusedError, MailDeferredError or MailUnavailableError."""
 
     @abstractmethod
     def check(self) -> str:
-        """Try whether it could take a letter, and say what it is. Raise MailUnavailableError or ConfigurationError."""
+        """Check that it could take a letter, and describe it. Raise MailUnavailableError or ConfigurationError."""
 
     def close(self) -> None:
-        """Say goodbye."""
+        """End the connection."""
         return
 
     def __enter__(self) -> Self:
@@ -54,9 +54,9 @@ class Server(ABC):
 
 
 def open_server(settings: Settings, folder: Path, *, timeout: float, report: Report) -> Server:
-    """Return the server of the settings, which has ``timeout`` seconds for each answer.
+    """Return the server from the settings; ``timeout`` is in seconds for each answer.
 
-    ``report`` is called with each step. Raise ConfigurationError where mail is not configured.
+    ``report`` is called with each step. Raise ConfigurationError if mail is not configured.
     """
     mail = settings.mail
     if mail is None:
@@ -69,7 +69,7 @@ def open_server(settings: Settings, folder: Path, *, timeout: float, report: Rep
 
 
 class _Call(NamedTuple):
-    """How a server is called: by which name the portal greets it, and how many seconds it has for each answer."""
+    """How a server is called: the name in the greeting, and the seconds for each answer."""
 
     own_name: str
     timeout: float
@@ -148,8 +148,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         return
 
 
-class _NotesData:
-    """Know whether the server has been given a letter that it has not answered."""
+class _DataTracker:
+    """Track whether the server has received a letter that it has not acknowledged."""
 
     has_given_letter = False
 
@@ -160,11 +160,11 @@ class _NotesData:
         return answer
 
 
-class _Plain(_NotesData, smtplib.SMTP):
+class _Plain(_DataTracker, smtplib.SMTP):
     pass
 
 
-class _Encrypted(_NotesData, smtplib.SMTP_SSL):
+class _Encrypted(_DataTracker, smtplib.SMTP_SSL):
     pass
 
 
@@ -253,7 +253,7 @@ class _Smtp(Server):
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Turn what may happen into our errors. After anything but an answer the connection is not used again."""
+        """Translate smtplib's errors into ours. After any error but a reply the connection is not reused."""
         try:
             yield
         except (MailRefusedError, MailDeferredError):
@@ -263,7 +263,7 @@ class _Smtp(Server):
         except Exception as error:
             may_have_arrived = self._connection is not None and self._connection.has_given_letter
             self._drop()
-            if isinstance(error, OSError):  # smtplib's own errors are among them
+            if isinstance(error, OSError):  # smtplib's own errors are OSErrors too
                 words = f"{self._where}: {_in_words(error)}"
                 raise MailUnavailableError(words, may_have_arrived=may_have_arrived) from None
             raise
@@ -279,7 +279,7 @@ def _in_words(error: OSError) -> str:
         return f"{error.smtp_code} {_one_line(error.smtp_error)}"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, TimeoutError) or "timed out" in str(error):  # smtplib hides a time-out in words of its own
+    if isinstance(error, TimeoutError) or "timed out" in str(error):  # smtplib hides a timeout in its own message
         return "no answer in time"
     if isinstance(error, socket.gaierror):
         return "the host name cannot be resolved"
@@ -293,6 +293,6 @@ def _one_line(said: bytes | str) -> str:
 
 
 def _own_name(base_url: str) -> str:
-    """Return the name by which the portal greets the server: that of its own host, for which no DNS is asked."""
+    """Return the name to greet the server with: the portal's host, so that no DNS lookup is needed."""
     host = urlsplit(base_url).hostname or "localhost"
     return f"[IPv6:{host}]" if ":" in host else f"[{host}]" if host.replace(".", "").isdigit() else host

@@ -1,4 +1,4 @@
-"""Who gets a mail that was asked for, and what its letter says; links are made here, when it is about to be sent."""
+"""The recipient and the content of each requested mail; its links are made here, just before it is sent."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -18,7 +18,7 @@ from portal.translation import gettext, marked
 
 
 class Draft(NamedTuple):
-    """A letter that is about to be written: to whom, which, and its values."""
+    """A letter to write: its recipient, its name and its values."""
 
     to: str
     name: str
@@ -26,9 +26,9 @@ class Draft(NamedTuple):
 
 
 def language_of(session: Session, claimed: ClaimedMail, languages: Sequence[str]) -> str:
-    """Return the language of a letter: the receiver's choice, else that of the page it was asked on, else the first.
+    """Return the language of a letter: the recipient's choice, else that of the requesting page, else the first.
 
-    Letters to operators are in English, as the commands are.
+    Letters to operators are in English, like the commands.
     """
     if claimed.purpose in letters.IN_ENGLISH:
         return translation.ENGLISH
@@ -42,12 +42,12 @@ def language_of(session: Session, claimed: ClaimedMail, languages: Sequence[str]
 
 
 def make(session: Session, claimed: ClaimedMail, *, base_url: str, now: datetime) -> Draft | None:
-    """Return the letter of a mail, or None where nobody is to get it."""
+    """Return the letter of a mail, or None if nobody is to get it."""
     return _MAKERS[claimed.purpose](session, claimed, _Links(base_url.rstrip("/"), now))
 
 
 class _Links(NamedTuple):
-    """What addresses of links are made with."""
+    """Makes the URLs of links."""
 
     base_url: str
     now: datetime
@@ -88,7 +88,7 @@ def _invite(session: Session, claimed: ClaimedMail, made: _Links) -> Draft | Non
 
 
 def _leave(session: Session, claimed: ClaimedMail, made: _Links) -> Draft | None:
-    """Return a letter to a mailbox that is on a list here, or is to be."""
+    """Return a letter to a mailbox that is on a list here, or about to be."""
     is_on = or_(Preference.subscribed, Preference.seen.is_(True))
     known = exists().where(Preference.address_id == Address.id, is_on).correlate(Address)
     with reading(session):
@@ -112,7 +112,7 @@ def _confirm(session: Session, claimed: ClaimedMail, made: _Links) -> Draft | No
 
 
 def _undo(session: Session, claimed: ClaimedMail, made: _Links) -> Draft | None:
-    """Return a letter about a change of addresses, with a link that undoes it unless somebody else uses the mailbox."""
+    """Return a letter about changed addresses, with a link to undo the change unless others use the mailbox."""
     username = _username(session, claimed.user_id)
     if username is None or claimed.user_id is None:
         return None
@@ -149,7 +149,7 @@ def _lists_changed(session: Session, claimed: ClaimedMail, _made: _Links) -> Dra
 
 
 def _change(claimed: ClaimedMail) -> str:
-    """Return in words what happened to somebody's addresses: a line for each, of a word and an address."""
+    """Return a description of changed addresses: a line for each, with a word and the address."""
     lines = [each.split(" ", 1) for each in claimed.details.get("change", "").split("\n")]
     return "; ".join(gettext(_ADDRESS_WORDS[what], address=address) for what, address in lines)
 

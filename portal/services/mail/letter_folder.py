@@ -1,4 +1,4 @@
-"""Letters in a folder, instead of at a mail server: what the demo does, so that every trip can be tried."""
+"""Letters in a folder instead of at a mail server, so that the demo can show every letter."""
 
 import os
 import tempfile
@@ -37,7 +37,7 @@ def _next(folder: Path) -> int:
 
 
 def read(folder: Path, *, limit: int = 50) -> tuple[FoundLetter, ...]:
-    """Return the letters of a folder, the newest first."""
+    """Return the letters in a folder, the newest first."""
     paths = sorted(folder.glob("*.eml"), reverse=True)[:limit]
     return tuple(_letter(path.read_bytes()) for path in paths)
 

@@ -1,8 +1,8 @@
-"""Letters: plain text in the language in use, from templates that an operator can replace in ``instance/mail/``.
+"""Letters: plain text in the current language, from templates that an operator can replace in ``instance/mail/``.
 
-``invite.txt`` is in the first language of the settings, ``invite.de.txt`` in German; ours are named alike, and
-those without a language are English. A template begins with ``Subject: …`` and an empty line. ``$name`` and
-``${name}`` stand for values, ``$$`` for a dollar.
+``invite.txt`` is in the first language of the settings, ``invite.de.txt`` in German. Ours have the same names, and
+those without a language are in English. A template begins with ``Subject: …`` and an empty line. ``$name`` and
+``${name}`` are replaced by values, ``$$`` by a dollar sign.
 """
 
 import re
@@ -24,7 +24,7 @@ from portal.errors import ConfigurationError
 from portal.translation import gettext
 
 _OWN = Path(__file__).parents[2] / "templates" / "letters"
-_WIDTH = 72  # of a line of prose; links and what is indented are left as they are
+_WIDTH = 72  # of a line of prose; links and indented lines are not wrapped
 _LONGEST_SUBJECT = 200
 _LONGEST_TEMPLATE = 20_000
 _EXAMPLE = "https://portal.example.org"
@@ -33,7 +33,7 @@ _LINK = f"{_EXAMPLE}/link/" + "x" * 43
 _ASKED = {"links": f"  {_LINK}", "good_for": "20 minutes", "place": "192.0.2.1"}
 _CHANGE = "alice@home.example.org was added"
 
-# Every letter, with values to show it with. A template may use these names and no others.
+# Every letter, with example values. A template may use only these names.
 LETTERS: Mapping[str, Mapping[str, str]] = {
     "addresses-changed": {"username": "alice", "change": _CHANGE},
     "confirm": {"link": _LINK, "good_for": "24 hours", "place": "192.0.2.1"},
@@ -48,20 +48,20 @@ LETTERS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-IN_ENGLISH = frozenset({"operators"})  # as the commands are, whatever the languages of the portal
+IN_ENGLISH = frozenset({"operators"})  # like the commands, whatever the languages of the portal
 
 
 class Letter(NamedTuple):
-    """What somebody reads."""
+    """A letter as its recipient reads it."""
 
     subject: str
     body: str
 
 
 def write(name: str, values: Mapping[str, str], *, settings: Settings, folder: Path) -> Letter:
-    """Return the letter of a name in the language in use, from the operator's template or else our own.
+    """Return a letter in the current language, from the operator's template or else from ours.
 
-    Values are one line each, but ``links``. Raise ConfigurationError, which names the template and its fault.
+    Values are one line each, except ``links``. Raise ConfigurationError, which names the template and the fault.
     """
     path = next(each for each in _templates(name, folder / "mail", first=settings.languages[0]) if each.exists())
     try:
@@ -79,7 +79,7 @@ def write(name: str, values: Mapping[str, str], *, settings: Settings, folder: P
 
 
 def _templates(name: str, folder: Path, *, first: str) -> Iterator[Path]:
-    """Yield where a letter may be: the operator's, then ours, which is there in English at least."""
+    """Yield the paths where a letter may be: the operator's, then ours, which always exists in English."""
     language = translation.in_use()
     yield folder / f"{name}.{language}.txt"
     if language == first or name in IN_ENGLISH:
@@ -89,16 +89,15 @@ def _templates(name: str, folder: Path, *, first: str) -> Iterator[Path]:
 
 
 def preview(name: str, *, settings: Settings, folder: Path) -> Letter:
-    """Return a letter with values that are examples, its links at this portal. Raise ConfigurationError."""
+    """Return a letter with example values and links to this portal. Raise ConfigurationError."""
     values = {key: value.replace(_EXAMPLE, settings.base_url or _EXAMPLE) for key, value in LETTERS[name].items()}
     return write(name, values, settings=settings, folder=folder)
 
 
 def as_message(letter: Letter, *, to: str, settings: Settings, number: str, now: datetime) -> EmailMessage:
-    """Return a letter as it is sent: RFC 5322 and, as nobody typed it, RFC 3834.
+    """Return a letter as a message by RFC 5322, marked as automatic by RFC 3834.
 
-    ``number`` tells it from every other one of this portal: a letter that is sent again has the same Message-ID, by
-    which mail servers know it.
+    ``number`` makes the Message-ID: a letter that is sent again has the same one, by which mail servers recognise it.
     """
     mail = settings.mail
     if mail is None:
@@ -122,7 +121,7 @@ def _address(address: str, name: str = "") -> Address:
 
 
 def in_words(good_for: timedelta) -> str:
-    """Return how long a link is good."""
+    """Return how long a link is valid, in words."""
     if good_for < timedelta(hours=1):
         return gettext("%(count)s minutes", count=good_for // timedelta(minutes=1))
     if good_for <= timedelta(hours=72):
@@ -156,7 +155,7 @@ def _fill(path: Path, text: str, values: Mapping[str, str]) -> str:
 
 
 def _clean(text: str) -> str:
-    """Return a value without characters that could begin a line of their own; ours alone has several lines."""
+    """Return a value without characters that could start a new line; only our own value has several lines."""
     return "\n".join(_one_line(line) for line in text.split("\n"))
 
 
@@ -165,7 +164,7 @@ def _one_line(text: str) -> str:
 
 
 def _laid_out(body: str) -> str:
-    """Return a text whose long lines of prose are wrapped, without the gaps that empty values leave."""
+    """Return a text with long lines of prose wrapped, and without the gaps that empty values leave."""
     lines = [_wrapped(line.rstrip()) for line in body.strip().split("\n")]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
 

@@ -1,4 +1,4 @@
-"""Links that are mailed: a random token in the letter, its SHA-256 in a row, one purpose, one mailbox, one use.
+"""Mailed links: a random token in the letter, its SHA-256 in a row, one purpose, one mailbox, one use.
 
 Source: docs/mail.md, "Links".
 """
@@ -32,12 +32,12 @@ GOOD_FOR: Mapping[str, timedelta] = {
 }
 REFUSAL = marked("the link is not valid: it was used, has expired, or is not for you any more")
 _LOGS_IN = frozenset({"invite", "log-in"})
-_AHEAD = timedelta(minutes=1)  # clocks of several hosts differ; a link from further ahead was made by a wrong one
+_AHEAD = timedelta(minutes=1)  # tolerance between hosts; a link from further ahead was made by a wrong clock
 _LONGEST_TOKEN = 100  # characters
 
 
 class Account(NamedTuple):
-    """An account that a link logs in; ``spelling`` is how it writes its mailbox."""
+    """An account that a link logs in to; ``spelling`` is its spelling of the mailbox."""
 
     id: int
     username: str
@@ -55,9 +55,9 @@ def make(
     password_hash: str | None = None,
     details: Mapping[str, str] | None = None,
 ) -> str:
-    """Make a link and return its token, 256 random bits. The caller's transaction is open.
+    """Make a link and return its token of 256 random bits, in the caller's transaction.
 
-    With ``password_hash`` it is good as long as the account has that.
+    With ``password_hash`` the link is valid only as long as the account has that password.
     """
     token = secrets.token_urlsafe(32)
     session.execute(
@@ -78,7 +78,7 @@ def make(
 def make_all(
     session: Session, purpose: str, *, mailbox: str, accounts: Sequence[Account], now: datetime
 ) -> Sequence[str]:
-    """Make a link for each account, in a transaction of its own; return their tokens."""
+    """Make a link for each account, in one transaction; return their tokens."""
     with transaction(session):
         return [
             make(session, purpose, mailbox=mailbox, now=now, user_id=each.id, password_hash=each.password_hash)
@@ -96,12 +96,12 @@ def request(
     user_id: int | None = None,
     details: Mapping[str, str] | None = None,
 ) -> None:
-    """Ask for a link to a mailbox, whatever was typed: who gets it is found out when it is sent.
+    """Request a link to a mailbox; who gets it is decided when it is sent, so any typed address is accepted.
 
-    ``user_id`` and ``details`` say more of a link that a member asks for.
+    ``user_id`` and ``details`` describe a link that a member requests.
 
-    Past a limit nothing is asked for, after the same work, and nobody learns of it but the security log.
-    Raise InvalidAddressError.
+    Past a rate limit the same work is done but nothing is requested, and only the security log shows it. Raise
+    InvalidAddressError.
     """
     mailbox, ip = canonical(typed), rate_limits.place(place)
     keys = [
@@ -116,7 +116,7 @@ def request(
 
 
 class Link(NamedTuple):
-    """A link that can be used; ``username`` is of the account that it is for, if it is for one."""
+    """A valid link; ``username`` is that of its account, if it is for one."""
 
     purpose: str
     mailbox: str
@@ -128,7 +128,7 @@ class Link(NamedTuple):
 
 
 def look_up(session: Session, token: str, *, now: datetime) -> Link:
-    """Return what a token is for, and change nothing. Raise LinkRefusedError where it cannot be used."""
+    """Return what a token is for, without using it. Raise LinkRefusedError if it is not valid."""
     with reading(session):
         row = find(session, token, now=now)
         if row.user_id is not None and row.purpose in _LOGS_IN:
@@ -138,19 +138,19 @@ def look_up(session: Session, token: str, *, now: datetime) -> Link:
     return Link(row.purpose, row.mailbox, row.user_id, username, details, row.made_at, row.expires_at)
 
 
-class LoggedIn(NamedTuple):
-    """A log-in by a link: whose, the token of its session, and what the link was for."""
+class LinkLogIn(NamedTuple):
+    """A log-in by a link: the account, the token of its session, and the purpose of the link."""
 
     user_id: int
     token: str
     purpose: str
 
 
-def log_in(session: Session, token: str, *, origin: Origin, now: datetime) -> LoggedIn:
-    """Use a link that logs in: once, whoever else uses it at the same time. Others for the same purpose end.
+def log_in(session: Session, token: str, *, origin: Origin, now: datetime) -> LinkLogIn:
+    """Use a link to log in. It works once, even if it is used concurrently. Others for the same purpose end.
 
-    The account must be active and hold the mailbox still, and have the password that it had when the link was made.
-    Raise LinkRefusedError.
+    The account must still be active, hold the mailbox, and have the password from when the link was made. Raise
+    LinkRefusedError.
     """
     with transaction(session):
         row = find(session, token, now=now, purposes=_LOGS_IN)
@@ -158,14 +158,14 @@ def log_in(session: Session, token: str, *, origin: Origin, now: datetime) -> Lo
         opened = sessions.open_by_link(session, account.id, password_hash=account.password_hash, origin=origin, now=now)
         if opened is None:
             raise LinkRefusedError(REFUSAL)
-        _require_account(session, row)  # the account's row is locked now: nothing has changed since it was read
+        _require_account(session, row)  # now the account's row is locked, so check it again
         use_up(session, row, now=now)
     security_log.log("log-in by link", user=account.id, purpose=row.purpose)
-    return LoggedIn(account.id, opened, row.purpose)
+    return LinkLogIn(account.id, opened, row.purpose)
 
 
 def use_up(session: Session, row: Any, *, now: datetime) -> None:
-    """Use a link, and end those for the same purpose. The caller's transaction is open. Raise LinkRefusedError."""
+    """Use a link and end the others for the same purpose, in the caller's transaction. Raise LinkRefusedError."""
     unused = MailedLink.used_at.is_(None)
     own = update(MailedLink).where(MailedLink.id == row.id, unused).values(used_at=now)
     if session.execute(own.returning(MailedLink.id)).scalar() is None:
@@ -173,17 +173,17 @@ def use_up(session: Session, row: Any, *, now: datetime) -> None:
     others = [unused, MailedLink.purpose == row.purpose]
     if row.user_id is not None:
         others.append(MailedLink.user_id == row.user_id)
-    if row.user_id is None or row.purpose == "confirm":  # several addresses may be confirmed side by side
+    if row.user_id is None or row.purpose == "confirm":  # several addresses may be confirmed independently
         others.append(MailedLink.mailbox == row.mailbox)
-    if row.purpose == "undo":  # a thief who goes back one step must not keep the owner from going back all the way
+    if row.purpose == "undo":  # a thief who undoes one step must not keep the owner from undoing all
         others.append(MailedLink.id > row.id)
     session.execute(update(MailedLink).where(*others).values(used_at=now))
 
 
 def find(session: Session, token: str, *, now: datetime, purposes: Collection[str] = GOOD_FOR) -> Any:
-    """Return the row of a token, for one of some purposes, that can be used as far as itself goes.
+    """Return the row of a token with one of the given purposes, if the link itself is still valid.
 
-    The caller's transaction is open. Raise LinkRefusedError.
+    This runs in the caller's transaction. Raise LinkRefusedError.
     """
     query = select(MailedLink.__table__).where(MailedLink.token_hash == hashed(token[:_LONGEST_TOKEN]))
     row = session.execute(query).one_or_none()
@@ -195,7 +195,7 @@ def find(session: Session, token: str, *, now: datetime, purposes: Collection[st
 
 
 def _require_account(session: Session, row: Any) -> Account:
-    """Return the account that a link logs in, if it still may. Raise LinkRefusedError."""
+    """Return the account that a link logs in to, if that is still allowed. Raise LinkRefusedError."""
     found = session.execute(_accounts(row.mailbox, row.user_id)).one_or_none()
     if found is None or hashed(found.password_hash) != row.bound_to:
         raise LinkRefusedError(REFUSAL)
@@ -203,15 +203,15 @@ def _require_account(session: Session, row: Any) -> Account:
 
 
 def make_for_mailbox(session: Session, purpose: str, *, mailbox: str, now: datetime) -> str:
-    """Make a link that is for a mailbox and for no account, in a transaction of its own; return its token."""
+    """Make a link for a mailbox rather than an account, in a transaction of its own; return its token."""
     with transaction(session):
         return make(session, purpose, mailbox=mailbox, now=now)
 
 
 def accounts_at(session: Session, mailbox: str, *, user_id: int | None = None) -> Sequence[Account]:
-    """Return the accounts that a link to a mailbox may log in: all of its active holders, or one.
+    """Return the accounts that a link to a mailbox may log in to: all of its active holders, or one.
 
-    One with a role counts only where the mailbox is its main address and no other active account holds it.
+    An account with a role counts only if the mailbox is its main address and no other active account holds it.
     """
     with reading(session):
         return [Account(*row) for row in session.execute(_accounts(mailbox, user_id))]
@@ -237,5 +237,5 @@ def _accounts(mailbox: str, user_id: int | None) -> Any:
 
 
 def hashed(text: str) -> str:
-    """Return the SHA-256 of a token, or of what a link is bound to."""
+    """Return the SHA-256 of a token, or of the value that a link is bound to."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,6 +1,6 @@
-"""Notices for members: what others changed of their lists, and what anybody changed of their password and addresses.
+"""Notices for members: what others changed on their lists, and every change of their password and addresses.
 
-The histories are read from where they were read to before, so whatever makes a change needs to know nothing of mail.
+The histories are read from where the last reading ended, so the code that makes changes needs no mail.
 """
 
 from collections import defaultdict
@@ -21,18 +21,18 @@ from portal.services import outbox
 from portal.services.outbox import Mail, Priority
 from portal.services.transaction import reading, transaction
 
-_LINES = 1_000  # of a history in one transaction
-_SETTLES = timedelta(minutes=1)  # until then a transaction that is open still may write a line of a lower number
-_OLDEST = timedelta(days=1)  # what changed longer ago is no news, where mail was switched on since
+_LINES = 1_000  # of a history, in one transaction
+_SETTLES = timedelta(minutes=1)  # until then an open transaction may still write a line with a lower id
+_OLDEST = timedelta(days=1)  # older changes are not mailed if mail is switched on later
 _PASSWORD = frozenset({"given a password", "password changed"})
 _FROM_OLD = frozenset({"address changed", "another main address", "address removed"})
 _MOST = 12  # lists that one letter names
 
 
 def ask_for(session: Session, *, lists: Mapping[str, MailingList], tells_members: bool, now: datetime) -> int:
-    """Ask for a mail about each change since the last time; return how many there will be.
+    """Request a mail about each change since the last time; return how many.
 
-    ``tells_members``: also about lists that somebody else put members on, or took them off.
+    ``tells_members``: also about lists that somebody else put members on or took them off.
     """
     count = 0
     while True:
@@ -54,7 +54,7 @@ def ask_for(session: Session, *, lists: Mapping[str, MailingList], tells_members
 
 
 def has_unread(session: Session) -> bool:
-    """Return True if a history has lines that were not read yet."""
+    """Return True if a history has unread lines."""
     with reading(session):
         marks = {name: number for name, number in session.execute(select(NoticeMark.name, NoticeMark.number))}  # noqa: C416
         return any(
@@ -64,9 +64,9 @@ def has_unread(session: Session) -> bool:
 
 
 def _unread(session: Session, name: str, table: Any, now: datetime) -> list[Any]:
-    """Return the next lines of a history, and remember that they were read. Two who read wait for each other.
+    """Return the next lines of a history and mark them as read. Concurrent readers wait for each other.
 
-    Lines are in the order of their numbers, so the first that is younger than a minute ends them.
+    Lines are ordered by id, so reading stops at the first that is younger than a minute.
     """
     statement = database.insert(session, NoticeMark).values(name=name, number=0)
     session.execute(statement.on_conflict_do_nothing())
@@ -93,7 +93,7 @@ def _about_accounts(session: Session, lines: list[AccountChange], *, now: dateti
             continue
         if each.what in _PASSWORD:
             yield Mail(person.main, "password-changed", each.user_id, priority=Priority.BULK)
-        elif each.actor_id != each.user_id:  # a member's own change has a mail of its own, with a link that undoes it
+        elif each.actor_id != each.user_id:  # a member's own change has its own mail, with a link to undo it
             yield from _about_addresses(each, person)
 
 
@@ -104,7 +104,7 @@ def _about_addresses(line: AccountChange, person: _Person) -> Iterator[Mail]:
     elif line.what in _FROM_OLD:
         try:
             mailbox = canonical(line.old)
-        except InvalidAddressError:  # it was erased
+        except InvalidAddressError:  # the address was erased
             return
         said = f"main {line.new}" if line.new else f"removed {line.old}"
         details = {"main": line.old, "change": said}
@@ -124,7 +124,7 @@ def _people(session: Session, user_ids: set[int]) -> dict[int, _Person]:
 def _about_lists(
     session: Session, lines: list[History], lists: Mapping[str, MailingList], *, now: datetime
 ) -> Iterator[Mail]:
-    """Yield a mail for each mailbox of an active account for which somebody else chose."""
+    """Yield a mail for each mailbox of an active account that somebody else chose for."""
     by_others = [
         each for each in lines if each.source == "superuser" and each.at > now - _OLDEST and each.list_handle in lists
     ]

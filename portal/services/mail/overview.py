@@ -1,4 +1,4 @@
-"""What the outbox holds, in numbers and in words of mail servers; never a letter."""
+"""An overview of the outbox, with counts and mail servers' messages but no letters."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -11,11 +11,11 @@ from portal.models import MailRequest, User
 from portal.services.outbox import OPEN, MailState, Priority
 from portal.services.transaction import reading
 
-TOO_LONG = timedelta(minutes=15)  # for a mail that a person waits for
+TOO_LONG = timedelta(minutes=15)  # for a person to wait for a mail
 
 
 class Counts(NamedTuple):
-    """Mails by what became of them, those of the last 30 days where they have ended."""
+    """The number of mails in each state; ended ones of the last 30 days only."""
 
     waiting: int
     bulk_waiting: int
@@ -27,8 +27,8 @@ class Counts(NamedTuple):
     may_be_twice: int
 
 
-class Trouble(NamedTuple):
-    """A mail that the server did not take: it waits for its next try, or has been refused or given up."""
+class UndeliveredMail(NamedTuple):
+    """A mail that the server did not accept: it waits for another try, or was refused or given up."""
 
     asked_at: datetime
     purpose: str
@@ -42,34 +42,34 @@ class Trouble(NamedTuple):
 
     @property
     def is_over(self) -> bool:
-        """Whether it is not tried again."""
+        """Whether it will not be tried again."""
         return self.state in {MailState.REFUSED, MailState.GIVEN_UP}
 
 
 class Overview(NamedTuple):
-    """What superusers see of mail; ``oldest_at`` is when the oldest mail that waits was asked for."""
+    """The overview for superusers; ``oldest_at`` is when the oldest waiting mail was requested."""
 
     counts: Counts
     oldest_at: datetime | None
     last_sent_at: datetime | None
-    troubles: tuple[Trouble, ...]
+    troubles: tuple[UndeliveredMail, ...]
 
 
 def overview(session: Session, *, now: datetime, limit: int = 50) -> Overview:
-    """Return counts, the oldest mail that waits, and the last mails that were not taken, the newest first."""
+    """Return counts, the oldest waiting mail, and the last undelivered mails, the newest first."""
     with reading(session):
         counts = _counts(session, now)
         oldest = session.scalar(select(func.min(MailRequest.asked_at)).where(MailRequest.state.in_(OPEN)))
         last = session.scalar(select(func.max(MailRequest.ended_at)).where(MailRequest.state == MailState.SENT))
         found = session.execute(_troubles().order_by(MailRequest.id.desc()).limit(limit))
-        troubles = tuple(Trouble._make(row) for row in found)
+        troubles = tuple(UndeliveredMail._make(row) for row in found)
     return Overview(counts, oldest, last, troubles)
 
 
-def refusals(session: Session, user_id: int, mailboxes: Collection[str]) -> tuple[Trouble, ...]:
-    """Return what mail servers refused for good of mails to an account or its addresses, canonical: the last of each.
+def refusals(session: Session, user_id: int, mailboxes: Collection[str]) -> tuple[UndeliveredMail, ...]:
+    """Return the last permanent refusal of mail to each of an account's canonical addresses, and to the account.
 
-    A later mail that was taken ends it.
+    A later mail that was accepted ends it.
     """
     whose = or_(MailRequest.user_id == user_id, MailRequest.mailbox.in_(sorted(mailboxes)))
     query = _troubles().where(whose, MailRequest.mailbox.in_(sorted(mailboxes)))
@@ -81,16 +81,16 @@ def refusals(session: Session, user_id: int, mailboxes: Collection[str]) -> tupl
         query = query.where(MailRequest.state == MailState.REFUSED).add_columns(MailRequest.id)
         found = session.execute(query.order_by(MailRequest.id)).all()
     last = {row.mailbox: row for row in found if row.id > sent.get(row.mailbox, 0)}
-    return tuple(Trouble._make(row[:-1]) for _, row in sorted(last.items()))
+    return tuple(UndeliveredMail._make(row[:-1]) for _, row in sorted(last.items()))
 
 
-def waits_too_long(session: Session, *, now: datetime) -> Trouble | None:
-    """Return the oldest mail that a person has been waiting for too long."""
+def waits_too_long(session: Session, *, now: datetime) -> UndeliveredMail | None:
+    """Return the oldest mail that a person has been waiting for too long, or None."""
     late = and_(MailRequest.state.in_(OPEN), MailRequest.priority == int(Priority.INTERACTIVE))
     query = _selected().where(late, MailRequest.asked_at < now - TOO_LONG).order_by(MailRequest.id).limit(1)
     with reading(session):
         row = session.execute(query).one_or_none()
-    return None if row is None else Trouble._make(row)
+    return None if row is None else UndeliveredMail._make(row)
 
 
 def _selected() -> Select[Any]:

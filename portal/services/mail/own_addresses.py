@@ -1,4 +1,4 @@
-"""What members do to their own addresses: each is confirmed by a mailed link, and the old main one can undo it all."""
+"""Members' changes of their own addresses, each confirmed by a mailed link; the old main address can undo them."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -22,12 +22,12 @@ from portal.services.outbox import Mail
 from portal.services.transaction import reading, transaction
 
 _CONFIRM, _UNDO = frozenset({"confirm"}), frozenset({"undo"})
-_LONGEST_CHANGE = 600  # characters of what a letter says of a change
-_LONGEST = 1_200  # characters of addresses that a link remembers
+_LONGEST_CHANGE = 600  # characters of the description of a change in a letter
+_LONGEST = 1_200  # characters of the addresses that a link stores
 
 
 class Who(NamedTuple):
-    """The member who changes something, the token of their log-in, and when."""
+    """The member who makes a change, the token of their session, and the time."""
 
     actor: Actor
     token: str
@@ -35,21 +35,21 @@ class Who(NamedTuple):
 
     @property
     def user_id(self) -> int:
-        """Return the number of the account."""
+        """The id of the account."""
         return self.actor.user_id or 0
 
 
 def request(session: Session, address: Checked, *, replaces_main: bool, who: Who, place: str) -> None:
-    """Mail a link to an address that a member wants to add, or to have instead of the main one.
+    """Mail a link to an address that a member wants to add, or to use instead of the main one.
 
-    Limits are those of every link, and refuse without a word.
+    The rate limits are those of all links; beyond them nothing is sent, without an error.
     """
     details = {"spelling": address.spelling, "wish": "replace" if replaces_main else "add"}
     links.request(session, "confirm", address.spelling, place=place, now=who.now, user_id=who.user_id, details=details)
 
 
 def unconfirmed(session: Session, user_id: int, *, now: datetime) -> tuple[str, ...]:
-    """Return the addresses, canonical, that a member has asked to add and has not confirmed yet."""
+    """Return the canonical addresses that a member has asked to add and not confirmed yet."""
     waits = select(MailRequest.mailbox).where(
         MailRequest.user_id == user_id, MailRequest.purpose == "confirm", MailRequest.state.in_(outbox.OPEN)
     )
@@ -73,10 +73,11 @@ def _is_used_by_others(session: Session, mailbox: str, *, but: int | None) -> bo
 
 
 def confirm(session: Session, link_token: str, *, who: Who, may_share: bool, lists: Lists) -> str:
-    """Use a link: give its address to the member; return the token that their log-in has from now on.
+    """Use a link to give its address to the member; return the renewed token of their session.
 
-    It acts in a log-in of the account that asked, so the owner of a mistyped address cannot take the account. Raise
-    LinkRefusedError, or SharedMailboxError where another account uses the address and ``may_share`` is not said.
+    It works only in a session of the account that requested it, so that the owner of a mistyped address cannot take
+    over the account. Raise LinkRefusedError, or SharedMailboxError if another account uses the address, unless
+    ``may_share``.
     """
     with transaction(session):
         row = links.find(session, link_token, now=who.now, purposes=_CONFIRM)
@@ -94,7 +95,7 @@ def confirm(session: Session, link_token: str, *, who: Who, may_share: bool, lis
 
 
 def make_main(session: Session, address: str, *, who: Who, lists: Lists) -> str:
-    """Let new ticks and letters of a member go to an address, canonical, that they hold; return the renewed token.
+    """Make one of a member's canonical addresses the main one; return the renewed token of their session.
 
     Raise BadInputError.
     """
@@ -109,7 +110,7 @@ def make_main(session: Session, address: str, *, who: Who, lists: Lists) -> str:
 
 
 def remove(session: Session, address: str, *, who: Who, lists: Lists) -> str:
-    """Take a further address, canonical, from a member, as a move to the main one; return the renewed token.
+    """Remove one of a member's further canonical addresses, as a move to the main one; return the renewed token.
 
     Raise BadInputError for the main address, or one that is not theirs.
     """
@@ -121,21 +122,21 @@ def remove(session: Session, address: str, *, who: Who, lists: Lists) -> str:
     return renewed
 
 
-class Held(NamedTuple):
-    """The addresses of an account: spelled by canonical form, and the main one."""
+class HeldAddresses(NamedTuple):
+    """The addresses of an account: spellings by canonical form, and the main one."""
 
     main: str | None
     spellings: Mapping[str, str]
 
 
-def _held(session: Session, user_id: int) -> Held:
+def _held(session: Session, user_id: int) -> HeldAddresses:
     query = select(Address.canonical, Address.spelling, UserAddress.is_main).join(UserAddress)
     rows = session.execute(query.where(UserAddress.user_id == user_id).order_by(Address.canonical)).all()
-    return Held(next((row[0] for row in rows if row[2]), None), {row[0]: row[1] for row in rows})
+    return HeldAddresses(next((row[0] for row in rows if row[2]), None), {row[0]: row[1] for row in rows})
 
 
 def _change(session: Session, change: AddressChange, *, who: Who, lists: Lists, may_share: bool = True) -> str:
-    """Change a member's addresses, tell the old main one, and give the log-in another token."""
+    """Change a member's addresses, notify the old main one, and renew the token of the session."""
     session.execute(select(User.id).where(User.id == who.user_id).with_for_update())
     before = _held(session, who.user_id)
     address_changes.change_many(
@@ -145,23 +146,23 @@ def _change(session: Session, change: AddressChange, *, who: Who, lists: Lists, 
     return sessions.renew_without_password(session, who.token)
 
 
-def _tell_old_address(session: Session, before: Held, *, who: Who) -> None:
+def _tell_old_address(session: Session, before: HeldAddresses, *, who: Who) -> None:
     after = _held(session, who.user_id)
     if before.main is not None and before != after:
         details = _remembered(before) | {"change": _as_lines(before, after)}
         outbox.enqueue(session, [Mail(before.main, "undo", who.user_id, details)], now=who.now)
 
 
-def held_by(session: Session, user_id: int) -> Held:
-    """Return the addresses of an account, as ``follow_up`` compares them."""
+def held_by(session: Session, user_id: int) -> HeldAddresses:
+    """Return the addresses of an account, to compare in ``follow_up``."""
     with reading(session):
         return _held(session, user_id)
 
 
-def follow_up(session: Session, before: Held, *, who: Who, sends_mail: bool) -> str:
-    """Do what follows where superusers have changed their own addresses on a page that is for those of anybody.
+def follow_up(session: Session, before: HeldAddresses, *, who: Who, sends_mail: bool) -> str:
+    """Complete a superuser's change of their own addresses that was made on the page for any user's.
 
-    The old main address gets the link that undoes the change. Return the renewed token.
+    The old main address gets a link to undo the change. Return the renewed token.
     """
     with transaction(session):
         session.execute(select(User.id).where(User.id == who.user_id).with_for_update())
@@ -170,14 +171,14 @@ def follow_up(session: Session, before: Held, *, who: Who, sends_mail: bool) -> 
         return sessions.renew_without_password(session, who.token)
 
 
-def _remembered(before: Held) -> dict[str, str]:
+def _remembered(before: HeldAddresses) -> dict[str, str]:
     held = " ".join(sorted(before.spellings.values()))
     main = before.spellings[before.main or ""]
     return {"main": main} | ({"held": held} if len(held) <= _LONGEST else {})
 
 
-def _as_lines(before: Held, after: Held) -> str:
-    """Return what has changed, a line for each: the letter says it in the receiver's language."""
+def _as_lines(before: HeldAddresses, after: HeldAddresses) -> str:
+    """Return the changes, a line for each, which the letter translates into the recipient's language."""
     lines = [f"added {after.spellings[each]}" for each in after.spellings if each not in before.spellings]
     lines += [f"removed {before.spellings[each]}" for each in before.spellings if each not in after.spellings]
     if after.main is not None and after.main != before.main:
@@ -188,10 +189,10 @@ def _as_lines(before: Held, after: Held) -> str:
 
 
 def undo(session: Session, link_token: str, *, now: datetime, lists: Lists) -> str:
-    """Use a link: give an account the addresses that it had, end all its log-ins and its password; return the main one.
+    """Use a link to restore an account's addresses, ending all its sessions and its password; return the main address.
 
-    A change of the password does not end the link. Raise LinkRefusedError, also where another active account holds the
-    address now.
+    The link stays valid if the password changes. Raise LinkRefusedError, also if another active account now holds the
+    address.
     """
     with transaction(session):
         row = links.find(session, link_token, now=now, purposes=_UNDO)
@@ -214,7 +215,7 @@ def undo(session: Session, link_token: str, *, now: datetime, lists: Lists) -> s
 
 
 def _back(session: Session, user_id: int, mailbox: str, details: Mapping[str, str]) -> AddressChange:
-    """Return what restores the addresses that were held before, as far as no other account uses them now."""
+    """Return the change that restores the earlier addresses, as far as no other account uses them now."""
     now = _held(session, user_id)
     main = Checked(mailbox, details.get("main", mailbox))
     before = [Checked(canonical(each), each) for each in details.get("held", "").split()] or [main]

@@ -1,4 +1,4 @@
-"""Sending: what waits in the outbox is claimed, one mail at a time, its letter is made, and a server takes it."""
+"""Sending: mails are claimed from the outbox one at a time, their letters written and handed to a server."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Clock = Callable[[], datetime]
 
 @dataclass(frozen=True)
 class Mailer:
-    """What letters are made and sent with: settings, instance folder, clock, and the seconds a server has to answer."""
+    """What is needed to write and send letters; ``timeout`` is in seconds for each answer of the server."""
 
     settings: Settings
     folder: Path
@@ -30,12 +30,12 @@ class Mailer:
     timeout: float = delivery.TIMEOUT
 
     def open_server(self, *, report: Report = lambda _step: None) -> Server:
-        """Return the server that takes letters; ``report`` is called with each step. Raise ConfigurationError."""
+        """Return the mail server; ``report`` is called with each step. Raise ConfigurationError."""
         return delivery.open_server(self.settings, self.folder, timeout=self.timeout, report=report)
 
 
-class Pass(NamedTuple):
-    """What one pass over the outbox did; ``trouble`` says why it ended early."""
+class SendingResult(NamedTuple):
+    """The result of one pass over the outbox; ``trouble`` is the reason if it ended early."""
 
     sent: int
     refused: int
@@ -46,10 +46,10 @@ class Pass(NamedTuple):
 
 def send_due(
     session: Session, mailer: Mailer, *, sends_bulk: bool, is_time_up: Callable[[], bool] = lambda: False
-) -> Pass:
-    """Send what waits: with ``sends_bulk`` also what nobody waits for. Raise ConfigurationError without ``[mail]``.
+) -> SendingResult:
+    """Send waiting mails, bulk mail only with ``sends_bulk``. Raise ConfigurationError without ``[mail]``.
 
-    Where the server cannot be used the pass ends, and the mail waits for the next one. No transaction is open while a
+    If the server cannot be used the pass ends, and the mails wait for the next one. No transaction is open while a
     letter is handed over.
     """
     ends: Counter[MailState] = Counter()
@@ -61,7 +61,7 @@ def send_due(
                 break
             end, trouble = _send(session, claimed, mailer, server)
             ends[end] += 1
-    return Pass(
+    return SendingResult(
         sent=ends[MailState.SENT],
         refused=ends[MailState.REFUSED],
         put_off=ends[MailState.WAITING],
@@ -75,7 +75,7 @@ def _pace(mailer: Mailer, *, sends_bulk: bool) -> int | None:
 
 
 def _send(session: Session, claimed: ClaimedMail, mailer: Mailer, server: Server) -> tuple[MailState, str]:
-    """Send one mail and write what became of it; return that, and what keeps the others from being sent."""
+    """Send one mail and store the result; return it, and the reason if no more can be sent."""
     state, message, trouble = MailState.SENT, "", ""
     may_have_arrived = False
     try:
@@ -88,7 +88,7 @@ def _send(session: Session, claimed: ClaimedMail, mailer: Mailer, server: Server
     except (MailUnavailableError, ConfigurationError) as error:
         state, message, trouble = MailState.WAITING, str(error), str(error)
         may_have_arrived = isinstance(error, MailUnavailableError) and error.may_have_arrived
-    except Exception as error:  # it must not be the first of each pass
+    except Exception as error:  # else it would fail first in each pass
         outbox.defer(session, claimed, now=mailer.clock(), message=type(error).__name__)
         raise
     now = mailer.clock()
@@ -99,12 +99,12 @@ def _send(session: Session, claimed: ClaimedMail, mailer: Mailer, server: Server
     return state, trouble
 
 
-class _LetterFault(Exception):  # noqa: N818 - it goes no further than this module
-    """A template that an operator has to correct; the mails that have other letters do not wait for that."""
+class _LetterFault(Exception):  # noqa: N818 - caught in this module
+    """A template that an operator must fix; mails with other letters do not wait for that."""
 
 
 def _hand_over(session: Session, claimed: ClaimedMail, mailer: Mailer, server: Server) -> bool:
-    """Make the letter and hand it over; return whether there was anybody to write to."""
+    """Write the letter and hand it over; return whether there was a recipient."""
     now = mailer.clock()
     with translation.using(drafts.language_of(session, claimed, mailer.settings.languages)):
         draft = drafts.make(session, claimed, base_url=mailer.settings.base_url, now=now)
@@ -121,7 +121,7 @@ def _hand_over(session: Session, claimed: ClaimedMail, mailer: Mailer, server: S
 
 
 def send_test(mailer: Mailer, *, to: str, report: Report) -> None:
-    """Send a test letter at once, in the first language, and report each step.
+    """Send a test letter immediately, in the first language, and report each step.
 
     Raise ConfigurationError, MailRefusedError, MailDeferredError or MailUnavailableError.
     """
@@ -136,7 +136,7 @@ def send_test(mailer: Mailer, *, to: str, report: Report) -> None:
 
 
 def check(mailer: Mailer) -> str:
-    """Try the connection and every template. Raise ConfigurationError or MailUnavailableError."""
+    """Check the connection and every template. Raise ConfigurationError or MailUnavailableError."""
     for language in mailer.settings.languages:
         with translation.using(language):
             for name in letters.LETTERS:

@@ -42,7 +42,7 @@ def leave(
         preference_rows.write_choices(session, changes, actor=BY_LINK, now=now)
         for handle, address_id in found:  # somebody who has joined again by hand goes too
             preference_rows.clear_departures(session, [address_id], where=Preference.list_handle == handle)
-        runs.ask_at_once(
+        runs.request_at_once(
             session, (catalogue.lists[handle] for handle, _ in found if handle in catalogue.lists), now=now
         )
     security_log.log("left by link", count=len(found))

@@ -41,7 +41,7 @@ class ListCounts(NamedTuple):
     kept: int
 
 
-class Skipped(NamedTuple):
+class SkipReason(NamedTuple):
     """Why something was passed over, how often, and where for example."""
 
     reason: str
@@ -49,11 +49,11 @@ class Skipped(NamedTuple):
     examples: tuple[str, ...]
 
 
-class Imported(NamedTuple):
+class ImportResult(NamedTuple):
     """What an import did, or would do."""
 
     lists: tuple[ListCounts, ...]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkipReason, ...]
 
 
 class _Key(NamedTuple):
@@ -61,7 +61,7 @@ class _Key(NamedTuple):
     address_id: int
 
 
-class _Wanted(NamedTuple):
+class _Target(NamedTuple):
     """What the file wants of one address on one list, and what is stored."""
 
     change: Change
@@ -69,7 +69,7 @@ class _Wanted(NamedTuple):
 
 
 @dataclass
-class _Known:
+class _KnownUsers:
     """The users whom the file names: by the key of their name, and by the canonical form of their addresses."""
 
     by_name: dict[str, Holder] = field(default_factory=dict)
@@ -90,13 +90,13 @@ class _Skips:
         if len(examples) < _EXAMPLES:
             examples.append(example)
 
-    def all(self) -> tuple[Skipped, ...]:
-        return tuple(Skipped(reason, self.counts[reason], tuple(found)) for reason, found in self.examples.items())
+    def all(self) -> tuple[SkipReason, ...]:
+        return tuple(SkipReason(reason, self.counts[reason], tuple(found)) for reason, found in self.examples.items())
 
 
 def import_preferences(
     session: Session, content: bytes, *, catalogue: Catalogue, now: datetime, is_dry: bool
-) -> Imported:
+) -> ImportResult:
     """Fill in the preferences that are missing from a file, as ``ixp_manager.read`` reads it.
 
     Where a file says both of one address, no wins. ``is_dry``: say what would be done, and write nothing. Raise
@@ -112,7 +112,7 @@ def import_preferences(
     made = missing if is_dry else _write(session, missing, now=now)
     for problem in problems:
         skips.add("cannot be read", f"{problem.place}: {problem.words}")
-    return Imported(_counts(catalogue, wanted, made), skips.all())
+    return ImportResult(_counts(catalogue, wanted, made), skips.all())
 
 
 def _write(session: Session, changes: Iterable[Change], *, now: datetime) -> list[Change]:
@@ -124,9 +124,9 @@ def _write(session: Session, changes: Iterable[Change], *, now: datetime) -> lis
     return made
 
 
-def _look_up(session: Session, records: Iterable[Record], catalogue: Catalogue) -> _Known:
+def _look_up(session: Session, records: Iterable[Record], catalogue: Catalogue) -> _KnownUsers:
     names = {text for each in records for text in (usernames.key(each.username), _canonical(each.email)) if text}
-    known = _Known()
+    known = _KnownUsers()
     for holder in preferences.load_named(session, names, catalogue.lists):
         known.by_name[usernames.key(holder.username)] = holder
         for address_id, address in holder.canonicals.items():
@@ -142,9 +142,11 @@ def _canonical(email: str) -> str:
         return ""
 
 
-def _wanted(records: Iterable[Record], known: _Known, catalogue: Catalogue, skips: _Skips) -> Mapping[_Key, _Wanted]:
+def _wanted(
+    records: Iterable[Record], known: _KnownUsers, catalogue: Catalogue, skips: _Skips
+) -> Mapping[_Key, _Target]:
     """Return what the file wants of each address on each list."""
-    wanted: dict[_Key, _Wanted] = {}
+    wanted: dict[_Key, _Target] = {}
     chosen_for: dict[tuple[str, int], int] = {}  # a list sends to one address of a user, however often they are named
     for record in records:
         mailing_list = catalogue.lists.get(record.handle.lower())
@@ -171,7 +173,7 @@ def _wanted(records: Iterable[Record], known: _Known, catalogue: Catalogue, skip
     return wanted
 
 
-def _find(record: Record, known: _Known) -> tuple[list[Holder], int]:
+def _find(record: Record, known: _KnownUsers) -> tuple[list[Holder], int]:
     """Return the user of a record's name and their main address, else all who hold its address, and that."""
     named = known.by_name.get(usernames.key(record.username))
     if named is not None and named.addresses:
@@ -180,7 +182,7 @@ def _find(record: Record, known: _Known) -> tuple[list[Holder], int]:
     return known.by_address.get(address, []), known.ids.get(address, 0)
 
 
-def _by_address(record: Record, mailing_list: MailingList, holders: Sequence[Holder], chosen: int) -> Iterator[_Wanted]:
+def _by_address(record: Record, mailing_list: MailingList, holders: Sequence[Holder], chosen: int) -> Iterator[_Target]:
     """Yield what a record wants of each address of one user, or of a mailbox alone where several hold it.
 
     A yes is for an address that the list is sent to already, else for the chosen one.
@@ -195,10 +197,10 @@ def _by_address(record: Record, mailing_list: MailingList, holders: Sequence[Hol
         )
     for address_id, is_wanted in by_address.items():
         change = Change(handle, address_id, holder.canonicals[address_id], is_wanted, "import")
-        yield _Wanted(change, holder.preference(handle, address_id))
+        yield _Target(change, holder.preference(handle, address_id))
 
 
-def _counts(catalogue: Catalogue, wanted: Mapping[_Key, _Wanted], made: Iterable[Change]) -> tuple[ListCounts, ...]:
+def _counts(catalogue: Catalogue, wanted: Mapping[_Key, _Target], made: Iterable[Change]) -> tuple[ListCounts, ...]:
     written = {_Key(each.list_handle, each.address_id) for each in made}
     counted: Counter[tuple[str, str]] = Counter()
     for key, each in wanted.items():

@@ -70,7 +70,7 @@ def preview(
 ) -> BulkPreview:
     """Return what a bulk action would do to the addresses that a filter finds. Writes nothing."""
     with reading(session):
-        found = _judged(session, mailing_list, bulk_action, wanted)
+        found = _eligibilities(session, mailing_list, bulk_action, wanted)
         ids = _to_change(found)
         passed_over = Counter(Eligibility(eligibility) for _, eligibility in found)
         del passed_over[Eligibility.CHANGE]
@@ -104,7 +104,7 @@ def do(
             "the reason is not one line of at most %(longest_reason)s characters", longest_reason=LONGEST_REASON
         )
     with reading(session):
-        ids = _to_change(_judged(session, mailing_list, bulk_action, wanted))
+        ids = _to_change(_eligibilities(session, mailing_list, bulk_action, wanted))
     if _id(mailing_list, bulk_action, ids) != preview_id:
         raise ChangedMeanwhileError("the addresses have changed since they were shown: look at them again")
     done = 0
@@ -113,7 +113,7 @@ def do(
             database.pause(session)
         with transaction(session):
             changed = _do(session, mailing_list, bulk_action, wanted, chunk, actor=actor, now=now, reason=reason)
-            runs.ask_at_once(session, [mailing_list] if changed else (), now=now)
+            runs.request_at_once(session, [mailing_list] if changed else (), now=now)
         done += changed
     security_log.log("done for others", list=mailing_list.handle, bulk_action=bulk_action.value, count=done)
     return done
@@ -145,7 +145,7 @@ def take_off(
             )
         change = Change(mailing_list.handle, address_id, address, False, "superuser")
         made = preference_rows.write_choices(session, [change], actor=actor, now=now, reason=reason)
-        runs.ask_at_once(session, [mailing_list], now=now)
+        runs.request_at_once(session, [mailing_list], now=now)
         if not made:  # who has joined again by hand goes too
             preference_rows.clear_departures(session, [address_id], where=Preference.list_handle == mailing_list.handle)
     security_log.log("done for others", list=mailing_list.handle, bulk_action="unsubscribe", count=len(made))
@@ -179,7 +179,7 @@ def _do(
     return len(preference_rows.write_choices(session, changes, actor=actor, now=now, reason=reason))
 
 
-def _judged(
+def _eligibilities(
     session: Session, mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter
 ) -> Sequence[tuple[int, str]]:
     """Return the ids of the addresses that a filter finds, ascending, with what becomes of each."""

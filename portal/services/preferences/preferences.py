@@ -439,7 +439,7 @@ def choose(
         }
         written = _write(session, holder, wanted, source="user", actor=Actor(user_id, holder.username), now=now)
         changed = [each for each in lists if each.handle in written]
-        runs.ask_at_once(session, changed, now=now)
+        runs.request_at_once(session, changed, now=now)
     soon = promptness.find(session, changed, now=now)
     return tuple(changes[each.handle].choice(each, holder, wanted, written, soon) for each in lists)
 
@@ -554,7 +554,7 @@ def choose_for(
             )
         wanted = {mailing_list.handle: wanted_by(holder, mailing_list, ticked=is_subscribed, address_id=None)}
         written = _write(session, holder, wanted, source="superuser", actor=actor, now=now, reason=reason)
-        runs.ask_at_once(session, [mailing_list] if written else (), now=now)
+        runs.request_at_once(session, [mailing_list] if written else (), now=now)
     return Choice(mailing_list.handle, mailing_list.name, is_subscribed, is_changed=bool(written))
 
 
@@ -579,7 +579,7 @@ def send_to_main(
             if each.is_offered_to(holder.groups) and holder.sends_to(each.handle) not in {None, holder.main}
         }
         written = _write(session, holder, wanted, source="superuser", actor=actor, now=now)
-        runs.ask_at_once(session, (catalogue.lists[handle] for handle in written), now=now)
+        runs.request_at_once(session, (catalogue.lists[handle] for handle in written), now=now)
     return len(written)
 
 
@@ -609,7 +609,7 @@ def take_off_all(
             if _can_be_taken_off(holder, each)
         }
         written = _write(session, holder, wanted, source="superuser", actor=actor, now=now, reason=reason)
-        runs.ask_at_once(session, (catalogue.lists[handle] for handle in written), now=now)
+        runs.request_at_once(session, (catalogue.lists[handle] for handle in written), now=now)
     return len(written)
 
 

@@ -17,7 +17,7 @@ from portal.services.sync import carried_options, leases, readings
 from portal.services.transaction import transaction
 
 
-class Carried(NamedTuple):
+class RenameResult(NamedTuple):
     """How many rows were carried over."""
 
     preferences: int
@@ -26,7 +26,7 @@ class Carried(NamedTuple):
     run_lines: int
 
 
-def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> Carried:
+def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> RenameResult:
     """Carry over what is stored under a handle that has left the catalogue to one that stands there; all or nothing.
 
     Both lists are held meanwhile, so that no run and no planned run of either is at work. Raise UnknownListError for a
@@ -43,7 +43,7 @@ def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> Car
         )
     with leases.held(session, old), leases.held(session, new), transaction(session):
         _require_unused(session, new, old=old)
-        carried = Carried(
+        carried = RenameResult(
             preferences=preference_rows.rename_list(session, old, new),
             history=history.rename_list(session, old, new),
             runs=_carry(session, update(Run).where(Run.list_handle == old), new),

@@ -23,7 +23,7 @@ class ListDelivery(NamedTuple):
     is_lost: bool = False
 
 
-class Unknown(NamedTuple):
+class UnknownSubscribers(NamedTuple):
     """Who is on a list without an account; ``read_at`` is None where nobody asked within a day."""
 
     addresses: tuple[str, ...]
@@ -62,7 +62,7 @@ def counts(session: Session, handle: str) -> dict[str, int]:
         return {row[0]: row[1] for row in session.execute(query)}
 
 
-def without_account(session: Session, handle: str, *, now: datetime, number: int, size: int) -> Unknown:
+def without_account(session: Session, handle: str, *, now: datetime, number: int, size: int) -> UnknownSubscribers:
     """Return a page of the subscribers without an account, counted from 1, as they were read within a day."""
     fresh = and_(UnknownSubscriber.list_handle == handle, UnknownSubscriber.read_at > now - KEPT)
     query = select(UnknownSubscriber.address).where(fresh).order_by(UnknownSubscriber.number)
@@ -72,7 +72,7 @@ def without_account(session: Session, handle: str, *, now: datetime, number: int
         addresses = tuple(session.scalars(query.limit(size).offset((number - 1) * size)))
         total = session.scalar(select(func.count()).select_from(UnknownSubscriber).where(fresh)) or 0
     read_at = row.unknown_read_at if row and row.unknown_read_at and row.unknown_read_at > now - KEPT else None
-    return Unknown(addresses, total, read_at, bool(row and row.asked_at), row.message if row else "")
+    return UnknownSubscribers(addresses, total, read_at, bool(row and row.asked_at), row.message if row else "")
 
 
 def _of_delivery() -> Any:

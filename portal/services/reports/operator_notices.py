@@ -34,7 +34,7 @@ _WORDS = {
 }
 
 
-class _Trouble(NamedTuple):
+class _Problem(NamedTuple):
     """One trouble of a list, or of imports: its key, its words, and the page that shows it."""
 
     handle: str
@@ -67,7 +67,7 @@ def ask_for(session: Session, *, operators: Sequence[str], catalogue: Catalogue,
     return len(wanted)
 
 
-def _troubles(session: Session, catalogue: Catalogue, now: datetime) -> Iterator[_Trouble]:
+def _troubles(session: Session, catalogue: Catalogue, now: datetime) -> Iterator[_Problem]:
     yield from _trouble_of_imports(session, now)
     for alarm in list_reports.conditions(session, catalogue=catalogue, now=now) if catalogue.lists else ():
         if alarm.last_run_id is None:
@@ -79,21 +79,21 @@ def _troubles(session: Session, catalogue: Catalogue, now: datetime) -> Iterator
             yield _trouble(alarm, "overdue")
 
 
-def _trouble(alarm: Alarm, kind: str) -> _Trouble:
+def _trouble(alarm: Alarm, kind: str) -> _Problem:
     page = f"/admin/lists/{alarm.handle}" if kind == "overdue" else f"/admin/runs/{alarm.last_run_id}"
-    return _Trouble(alarm.handle, kind, _WORDS[kind].format(name=alarm.name), page)
+    return _Problem(alarm.handle, kind, _WORDS[kind].format(name=alarm.name), page)
 
 
-def _trouble_of_imports(session: Session, now: datetime) -> Iterator[_Trouble]:
+def _trouble_of_imports(session: Session, now: datetime) -> Iterator[_Problem]:
     ended = MemberImport.state.in_([*_IMPORT_WORDS, "done"])
     query = select(MemberImport.id, MemberImport.state, MemberImport.started_at).where(ended)
     with reading(session):
         last = session.execute(query.order_by(MemberImport.id.desc()).limit(1)).one_or_none()
     if last is not None and last.state in _IMPORT_WORDS and last.started_at > now - _PLAN_KEPT:
-        yield _Trouble(_IMPORTS, last.state, _IMPORT_WORDS[last.state], f"{_IMPORTS_PAGE}/{last.id}")
+        yield _Problem(_IMPORTS, last.state, _IMPORT_WORDS[last.state], f"{_IMPORTS_PAGE}/{last.id}")
 
 
-def _begun(session: Session, new: Sequence[_Trouble], now: datetime) -> Iterator[dict[str, str]]:
+def _begun(session: Session, new: Sequence[_Problem], now: datetime) -> Iterator[dict[str, str]]:
     for each in new:
         row = {"list_handle": each.handle, "kind": each.kind, "began_at": now, "mailed_at": now}
         insert = database.insert(session, KnownTrouble).values(row).on_conflict_do_nothing()
@@ -103,7 +103,7 @@ def _begun(session: Session, new: Sequence[_Trouble], now: datetime) -> Iterator
 
 def _going_on(
     session: Session,
-    current: Mapping[tuple[str, str], _Trouble],
+    current: Mapping[tuple[str, str], _Problem],
     known: Mapping[tuple[str, str], datetime],
     now: datetime,
 ) -> Iterator[dict[str, str]]:
@@ -127,5 +127,5 @@ def _over(session: Session, keys: set[tuple[str, str]], catalogue: Catalogue) ->
             yield {"what": f"over: {words}", "page": f"/admin/lists/{handle}"}
 
 
-def _details(trouble: _Trouble, words: str) -> dict[str, str]:
+def _details(trouble: _Problem, words: str) -> dict[str, str]:
     return {"what": words, "page": trouble.page}

@@ -73,7 +73,7 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _Facts:
     """What the database says; ``row`` holds the preference's columns, None in each where there is none."""
 
     mailing_list: MailingList
@@ -188,13 +188,13 @@ def _load(
     *,
     now: datetime,
     moment: Callable[[datetime], str],
-) -> _Known:
+) -> _Facts:
     our_acts = plans.unfinished_acts(session, mailing_list.handle)
     open_run = runs.open_planned(session, mailing_list.handle)
     last_good = select(func.max(Run.finished_at)).where(
         Run.list_handle == mailing_list.handle, Run.state == RunState.DONE
     )
-    return _Known(
+    return _Facts(
         mailing_list=mailing_list,
         row=row,
         holders=_holders(session, mailing_list, row.id),
@@ -270,7 +270,7 @@ _PLACES = {
 }
 
 
-def _summary(known: _Known) -> str:
+def _summary(known: _Facts) -> str:
     action = known.decision.action
     if known.row.waiting_since:
         then = marked("its add is waiting for approval")
@@ -284,7 +284,7 @@ def _summary(known: _Known) -> str:
     return gettext(place, address=known.row.canonical, handle=known.mailing_list.handle, then=gettext(then))
 
 
-def _on_the_list(known: _Known) -> str:
+def _on_the_list(known: _Facts) -> str:
     at = known.last_good_at
     when = gettext(" (last good run: %(at)s)", at=known.moment(at)) if at else ""
     sentence = {
@@ -295,7 +295,7 @@ def _on_the_list(known: _Known) -> str:
     return gettext(sentence, address=known.row.canonical, handle=known.mailing_list.handle, when=when)
 
 
-def _delivered(known: _Known) -> tuple[str, ...]:
+def _delivered(known: _Facts) -> tuple[str, ...]:
     """Return how the list delivers to it, where that is not as usual."""
     row = known.row
     if not row.seen:
@@ -307,7 +307,7 @@ def _delivered(known: _Known) -> tuple[str, ...]:
     return ("The list sends it digests.",) if row.is_digest else ()
 
 
-def _held_by(known: _Known) -> str:
+def _held_by(known: _Facts) -> str:
     if not known.holders:
         return gettext("No account holds it.")
     *first, last = map(_called, known.holders)
@@ -332,7 +332,7 @@ def _called(holder: Holder) -> str:
     return gettext("%(username)s (outside the audience)", username=holder.username)
 
 
-def _chosen(known: _Known) -> tuple[str, ...]:
+def _chosen(known: _Facts) -> tuple[str, ...]:
     row = known.row
     if row.subscribed is None:
         return (gettext("Nothing has been chosen for it."),)
@@ -380,7 +380,7 @@ def _cause(row: Any) -> str:
     return marked("another address was chosen, added or removed")
 
 
-def _at_the_list(known: _Known) -> tuple[str, ...]:
+def _at_the_list(known: _Facts) -> tuple[str, ...]:
     row, sentences = known.row, []
     if row.push_result:
         sentences.append(_not_taken(known))
@@ -399,7 +399,7 @@ def _at_the_list(known: _Known) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _not_taken(known: _Known) -> str:
+def _not_taken(known: _Facts) -> str:
     """Return what became of the last push, which did not take."""
     row = known.row
     if row.push_result in {"pending", "confirm"}:
@@ -419,7 +419,7 @@ def _not_taken(known: _Known) -> str:
     return gettext(sentence, when=when, words=row.refusal)
 
 
-def _next_run(known: _Known) -> tuple[str, ...]:
+def _next_run(known: _Facts) -> tuple[str, ...]:
     """Return what the next run does, and why, in the words of the planner's decision."""
     if known.decision.held_back:
         return (_put_off(known),)
@@ -428,7 +428,7 @@ def _next_run(known: _Known) -> tuple[str, ...]:
     return (gettext("The next run %(words)s.", words=_next_words(known)),)
 
 
-def _next_words(known: _Known) -> str:
+def _next_words(known: _Facts) -> str:
     match known.decision.action:
         case Action.ADD:
             return gettext(_why_added(known))
@@ -448,7 +448,7 @@ _TAKES_OVER = {
 }
 
 
-def _why_added(known: _Known) -> str:
+def _why_added(known: _Facts) -> str:
     if known.decision.reason is Reason.NEW_MEMBER:
         return marked("adds it, unless it is there already: its holder is new, and the list subscribes new members")
     if known.row.seen is None:
@@ -462,7 +462,7 @@ _WITHOUT_OPTIONS = marked(
 )
 
 
-def _why_nothing(known: _Known) -> str:
+def _why_nothing(known: _Facts) -> str:
     if known.row.subscribed is None:
         return marked("it is not managed, and nothing was chosen")
     if not known.decision.state.is_managed:
@@ -472,7 +472,7 @@ def _why_nothing(known: _Known) -> str:
     return marked("the list agrees with what is wanted here")
 
 
-def _put_off(known: _Known) -> str:
+def _put_off(known: _Facts) -> str:
     is_add = known.decision.action is Action.ADD
     if known.decision.reason is Reason.LIST_ADDRESS:
         return gettext("It is the address of a mailing list, which is never added to a list.")
@@ -493,7 +493,7 @@ def _put_off(known: _Known) -> str:
     return gettext(sentence, at=known.moment(known.row.refused_at + plans.RETRY_AFTER))
 
 
-def _why_removed(known: _Known) -> str:
+def _why_removed(known: _Facts) -> str:
     match known.decision.reason:
         case Reason.MOVED:
             address = known.successor or gettext("another address")

@@ -1,1 +1,1 @@
-"""The sync: runs, plans, leases, list-init and what the generated scripts do."""
+"""The sync: runs, plans, leases, list-init and the generated scripts."""

@@ -1,4 +1,4 @@
-"""Runs that came to no end: they are marked, and what a planned run took over from the list is taken back.
+"""Runs that never ended: they are marked as unfinished, and what a planned run took over is restored.
 
 Source: docs/semantics.md, "list-init".
 """
@@ -13,12 +13,12 @@ from portal import database
 from portal.models import Preference, RunLine
 from portal.services import history, preference_rows
 from portal.services.sync import runs
-from portal.services.sync.runs import Begun
+from portal.services.sync.runs import StartedRun
 from portal.services.transaction import reading, transaction
 
 
 def abandon_open(session: Session, handle: str, *, now: datetime) -> list[int]:
-    """End the runs of a list that never ended; return their numbers. The caller holds the lease."""
+    """Mark the open runs of a list as unfinished; return their ids. The caller holds the lease."""
     with reading(session):
         planned = runs.open_planned(session, handle)
     if planned is not None:
@@ -26,10 +26,10 @@ def abandon_open(session: Session, handle: str, *, now: datetime) -> list[int]:
     return runs.abandon_open(session, handle)
 
 
-def take_back(session: Session, run: Begun, *, now: datetime) -> None:
-    """Restore each preference that a run took over from the list, unless it was written since.
+def take_back(session: Session, run: StartedRun, *, now: datetime) -> None:
+    """Restore each preference that a run took over from the list, unless it has been written since.
 
-    First preferences stay. Calling it again changes nothing.
+    First preferences stay. The function is idempotent.
     """
     taken_over = select(RunLine.address_id).where(RunLine.run_id == run.run_id, RunLine.replaced.is_not(None))
     with reading(session):
@@ -39,7 +39,7 @@ def take_back(session: Session, run: Begun, *, now: datetime) -> None:
             _restore(session, run, chunk, now=now)
 
 
-def _restore(session: Session, run: Begun, address_ids: Sequence[int], *, now: datetime) -> None:
+def _restore(session: Session, run: StartedRun, address_ids: Sequence[int], *, now: datetime) -> None:
     own = session.execute(
         select(RunLine.address_id, RunLine.address, RunLine.replaced, Preference.version)
         .join(Preference, Preference.address_id == RunLine.address_id)

@@ -1,7 +1,7 @@
-"""Batches of addresses for a list manager; one that makes it fail is sent again, an address at a time.
+"""Batches of addresses for a list manager; a batch that fails is sent again one address at a time.
 
-So one address that the list manager fails at keeps no other waiting.
-Source: docs/semantics.md, "What a run does not trust".
+So an address that makes the list manager fail does not keep others waiting. Source: docs/semantics.md, "What a run does
+not trust".
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from portal.listmanagers.base import ListManager, Outcome, Result
 
 Send = Callable[[Sequence[str]], Mapping[str, Outcome]]
 
-_HOPELESS = 10  # so many addresses that fail, and none that does not: it is the list manager
+_HOPELESS = 10  # after this many failing addresses and no successful one, the list manager itself has failed
 
 
 def push_batch(
@@ -19,8 +19,8 @@ def push_batch(
 ) -> dict[str, Outcome]:
     """Send a batch; return an outcome for each of its addresses.
 
-    ``before_call`` is called before each call, with how many addresses the call has. Raise
-    ListManagerUnavailableError where it is not an address that makes the list manager fail.
+    ``before_call`` is called before each call with its number of addresses. Raise ListManagerUnavailableError if the
+    list manager fails not just because of one address.
     """
     before_call(len(batch))
     try:
@@ -52,6 +52,6 @@ def _complete(answers: Mapping[str, Outcome], batch: Sequence[str]) -> dict[str,
 
 
 def _refused_by_failing(manager: ListManager, error: CallFailedError) -> Outcome:
-    """Return the outcome of an address that the list manager failed at. Raise where it answers nothing else either."""
+    """Return the outcome of an address that made the list manager fail. Raise if it does not answer at all."""
     manager.check()
     return Outcome(Result.REJECTED, error.words)

@@ -1,7 +1,7 @@
-"""Options that go along with a move: who had chosen digests, or no mail, at the old address has the same at the new.
+"""Options that go along with a move: digests, or no mail, are the same at the new address as at the old.
 
-What a list manager says of an old address is known for two days, and tables of that are written here alone.
-Source: docs/semantics.md, "Address changes".
+Options read from a list manager are used for two days; only this module writes their table. Source: docs/semantics.md,
+"Address changes".
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -23,14 +23,14 @@ from portal.services.transaction import reading, transaction
 
 KNOWN_FOR = timedelta(days=2)
 
-Read = Mapping[int, SubscriberOptions | None]  # by the id of an old address; None: the list's defaults
+Read = Mapping[int, SubscriberOptions | None]  # by the id of an old address; None means the list's defaults
 
 
 @dataclass(frozen=True, slots=True)
 class _OldAddresses:
-    """The addresses that people had whom a plan adds.
+    """The previous addresses of people whom a plan adds.
 
-    ``by_new`` are the ids, by those of the new addresses; ``spellings`` how the roster spells those that it holds.
+    ``by_new`` maps ids of new addresses to ids of old ones; ``spellings`` are the roster's, for those that are on it.
     """
 
     by_new: Mapping[int, int]
@@ -40,10 +40,10 @@ class _OldAddresses:
 def with_options(
     session: Session, manager: ListManager, plan: Plan, *, clock: Callable[[], datetime], is_dry: bool = False
 ) -> Plan:
-    """Return a plan whose adds know the options of the address that the person had before.
+    """Return the plan with the options of the old address in each add that follows a move.
 
-    The list manager is asked, and only where a move adds somebody whose old address is still on the roster. An add of
-    a person who had switched mail off is held back where the list manager cannot do the same for the new address.
+    The list manager is asked only if the old address is still on the roster. If it cannot switch mail off for the new
+    address of a person who had done so at the old one, the add is held back.
     """
     old = _old_addresses(plan)
     can_carry = isinstance(manager, CarriesOptions)
@@ -52,15 +52,16 @@ def with_options(
     read, now = _read(manager, old), clock()
     if read and not is_dry:
         _remember(session, plan.handle, read, now=now)
-    return _told(session, plan, old, read or {}, now=now, can_carry=can_carry and read is not None)
+    return _with_options(session, plan, old, read or {}, now=now, can_carry=can_carry and read is not None)
 
 
 def with_options_of_planned_run(
     session: Session, open_manager: Callable[[], ListManager] | None, plan: Plan, *, clock: Callable[[], datetime]
 ) -> Plan:
-    """Return the plan of a planned run, whose adds carry no options: others push them.
+    """Return a planned run's plan. Its adds carry no options, because others push them.
 
-    ``open_manager`` is None where the list manager must not be asked; what was read before is known all the same.
+    ``open_manager`` is None if the list manager must not be called; options that were read before are used all the
+    same.
     """
     old = _old_addresses(plan)
     if not old.by_new:
@@ -73,19 +74,19 @@ def with_options_of_planned_run(
                 return plan
             read = _read(manager, old)
         except (UnavailableError, ConfigurationError):
-            pass  # the list may well be another host's to read, and whoever runs this has read its roster there
+            pass  # only another host may be able to read the list; the caller has read its roster there
     now = clock()
     if read:
         _remember(session, plan.handle, read, now=now)
-    return _told(session, plan, old, read or {}, now=now, can_carry=False)
+    return _with_options(session, plan, old, read or {}, now=now, can_carry=False)
 
 
 def sender_of_options(manager: ListManager, adds: Iterable[Decision]) -> Send:
-    """Return what adds addresses with the options that their decisions know."""
+    """Return a function that adds addresses with the options of their decisions."""
     options = {each.spelling: each.options for each in adds if each.options is not None}
 
     def send(addresses: Sequence[str]) -> Mapping[str, Outcome]:
-        if not isinstance(manager, CarriesOptions):  # with_options knows better than to ask for it
+        if not isinstance(manager, CarriesOptions):  # with_options asks for none in that case
             raise TypeError("this list manager carries no options")
         return manager.add_with_options([(each, options[each]) for each in addresses])
 
@@ -104,7 +105,7 @@ def _old_addresses(plan: Plan) -> _OldAddresses:
 
 
 def _read(manager: KnowsOptions, old: _OldAddresses) -> Read | None:
-    """Ask for the options of old addresses that are on the roster; None where the list manager cannot say."""
+    """Read the options of old addresses on the roster; None if the list manager cannot report them."""
     if not old.spellings:
         return {}
     found = manager.options(sorted(set(old.spellings.values())))
@@ -113,8 +114,10 @@ def _read(manager: KnowsOptions, old: _OldAddresses) -> Read | None:
     return {address_id: found.get(spelling) for address_id, spelling in old.spellings.items()}
 
 
-def _told(session: Session, plan: Plan, old: _OldAddresses, read: Read, *, now: datetime, can_carry: bool) -> Plan:
-    """Let the adds of a plan know what was read now, or before."""
+def _with_options(
+    session: Session, plan: Plan, old: _OldAddresses, read: Read, *, now: datetime, can_carry: bool
+) -> Plan:
+    """Return the plan with the options that were read now or before."""
     known = {**_remembered(session, plan.handle, set(old.by_new.values()), now=now), **read}
 
     def told(decision: Decision) -> Decision:
@@ -135,7 +138,7 @@ def _told(session: Session, plan: Plan, old: _OldAddresses, read: Read, *, now: 
 
 
 def _remember(session: Session, handle: str, read: Read, *, now: datetime) -> None:
-    """Keep what was read, and forget what was read long ago."""
+    """Store what was read, and delete what was read long ago."""
     rows = [
         {
             "list_handle": handle,
@@ -154,7 +157,7 @@ def _remember(session: Session, handle: str, read: Read, *, now: datetime) -> No
 
 
 def _remembered(session: Session, handle: str, address_ids: Collection[int], *, now: datetime) -> Read:
-    """Return what was read of addresses within the last two days."""
+    """Return the options that were read within the last two days."""
     with reading(session):
         rows = session.execute(
             select(KnownOptions.address_id, KnownOptions.words, KnownOptions.is_mail_off).where(
@@ -167,5 +170,5 @@ def _remembered(session: Session, handle: str, address_ids: Collection[int], *, 
 
 
 def rename_list(session: Session, old: str, new: str) -> None:
-    """Forget what is known under a list's old handle; it is read again where it is needed."""
+    """Delete the options stored under a list's old handle; they are read again when needed."""
     session.execute(delete(KnownOptions).where(KnownOptions.list_handle.in_([old, new])))

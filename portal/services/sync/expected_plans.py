@@ -1,4 +1,4 @@
-"""What the next run of a list is expected to do, before any roster is read, and the approval of exactly that."""
+"""The plan that the next run is expected to make, before any roster is read, and the approval of exactly that plan."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -19,10 +19,9 @@ from portal.services.transaction import reading
 
 
 class NextRun(NamedTuple):
-    """What a run does if the roster is what was seen last: how many it adds and removes, take-overs aside.
+    """The changes of a run if the roster is as last seen: how many it adds and removes, without take-overs.
 
-    ``plan_id`` names what waits for approval, and ``excess`` says why where a safety limit is exceeded; both are None
-    where nothing waits.
+    ``plan_id`` names what needs approval, and ``excess`` is the safety limit that is exceeded; None if neither.
     """
 
     added: int
@@ -32,7 +31,7 @@ class NextRun(NamedTuple):
 
 
 def next_run(session: Session, mailing_list: MailingList, changes: Mapping[int, bool], *, now: datetime) -> NextRun:
-    """Return what the next run does after a superuser's choices, which map address ids to subscribed or not."""
+    """Return the next run after a superuser's choices, which map address ids to subscribed or not."""
     with reading(session):
         plan = _plan(session, mailing_list, changes, now=now)
     counts, approval = plan.counts, plan.approval
@@ -41,7 +40,7 @@ def next_run(session: Session, mailing_list: MailingList, changes: Mapping[int, 
 
 
 def approve(session: Session, mailing_list: MailingList, plan_id: str, *, actor: Actor, now: datetime) -> int:
-    """Ask for a run that carries out one plan, and return its number; where that is not expected any more, for a look.
+    """Request a run that carries out one plan, or a preview if the plan is no longer expected; return its id.
 
     Raise PausedError.
     """
@@ -56,10 +55,10 @@ def approve(session: Session, mailing_list: MailingList, plan_id: str, *, actor:
 def approve_all(
     session: Session, lists: Iterable[MailingList], counts: Mapping[str, int], *, actor: Actor, now: datetime
 ) -> list[int]:
-    """Ask for runs of the lists that a change of accounts makes need approval; return their numbers.
+    """Request runs of the lists that need approval after a change of accounts; return their ids.
 
-    ``counts`` is what was shown of each list by handle: as many removals or additions as exceed its limit. A list of
-    which as many are expected is approved, any other is to be looked at.
+    ``counts`` is the number shown for each handle: the removals or additions that exceed its limit. A list for which
+    the same number is expected is approved; for any other a preview is requested.
     """
     found = []
     for each in lists:
@@ -74,7 +73,7 @@ def approve_all(
 
 
 def _plan(session: Session, mailing_list: MailingList, changes: Mapping[int, bool], *, now: datetime) -> Plan:
-    """Return what ``plans.make_plan`` makes of the roster that was seen last; what is steady is not read."""
+    """Return the plan that ``plans.make_plan`` makes of the last seen roster; steady addresses are not read."""
     handle = mailing_list.handle
     our_acts = plans.unfinished_acts(session, handle)
     ids = {*_unsettled(session, mailing_list), *our_acts, *changes, *plans.halves_of_moves(session, mailing_list)}
@@ -100,7 +99,7 @@ def _plan(session: Session, mailing_list: MailingList, changes: Mapping[int, boo
 
 
 def _chosen(row: Row, changes: Mapping[int, bool]) -> Row:
-    """Return a row as a superuser's choice leaves it."""
+    """Return a row after a superuser's choice."""
     if row.address_id not in changes or changes[row.address_id] is row.state.preference:
         return row
     return replace(

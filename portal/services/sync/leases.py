@@ -1,4 +1,4 @@
-"""Leases: a list is synced by one process at a time, on whatever host."""
+"""Leases, by which only one process on any host syncs a list at a time."""
 
 import os
 import secrets
@@ -20,28 +20,29 @@ from portal.services.transaction import transaction
 
 MINUTE = 60.0
 LEAST = 10 * MINUTE  # seconds
-MOST = 24 * 60 * MINUTE  # no call of a list manager takes longer; what expires later was made by a clock that was ahead
+MOST = 24 * 60 * MINUTE  # longer than any call of a list manager; a later expiry was set by a clock that was ahead
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _NAMESPACE = Path("/proc/self/ns/pid")
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldLease:
     """A lease that this process holds."""
 
     handle: str
     token: str
 
 
-def acquire(session: Session, handle: str, *, seconds: float = LEAST, outlives_process: bool = False) -> Held:
-    """Take the lease of a list, by the database's clock.
+def acquire(session: Session, handle: str, *, seconds: float = LEAST, outlives_process: bool = False) -> HeldLease:
+    """Acquire the lease of a list, by the database's clock.
 
-    One that has expired, or whose holder was a process of this boot that is gone, is taken over. ``outlives_process``:
-    for a planned run, whose steps are processes of their own. Raise LeaseHeldError, which names holder and expiry.
+    A lease is taken over if it has expired, or if its holder was a process of this boot that has ended.
+    ``outlives_process`` is for planned runs, whose steps are separate processes. Raise LeaseHeldError, which names
+    holder and expiry.
     """
     host, pid = socket.gethostname(), os.getpid()
-    lease = Held(handle, secrets.token_hex(16))
+    lease = HeldLease(handle, secrets.token_hex(16))
     with transaction(session):
         now = database.clock(session)
         columns = {
@@ -55,7 +56,7 @@ def acquire(session: Session, handle: str, *, seconds: float = LEAST, outlives_p
         row = session.execute(
             database.insert(session, Lease)
             .values(list_handle=handle, **columns)
-            .on_conflict_do_update(index_elements=["list_handle"], set_={"list_handle": handle})  # and so locked
+            .on_conflict_do_update(index_elements=["list_handle"], set_={"list_handle": handle})  # to lock the row
             .returning(Lease.token, Lease.holder, Lease.pid, Lease.pid_space, Lease.expires_at)
         ).one()
         if row.token != lease.token:
@@ -77,7 +78,7 @@ def _until(now: datetime, seconds: float) -> datetime:
 
 
 def _latest(now: datetime) -> datetime:
-    """Return the latest expiry that a lease can have: its clock may have been a minute ahead."""
+    """Return the latest valid expiry of a lease: its clock may have been a minute ahead."""
     return now + timedelta(seconds=MOST + MINUTE)
 
 
@@ -87,10 +88,10 @@ def is_open(now: datetime) -> ColumnElement[bool]:
 
 
 def pid_space() -> str:
-    """Return what tells apart the places in which a process id means another process: boot and pid namespace.
+    """Return an identifier of the boot and the pid namespace, within which a process id is unique.
 
-    Containers on one machine may share a host name, and a machine numbers its processes anew at each boot. Empty where
-    the system does not say, and then no process is believed to be gone.
+    Containers on one machine may share a host name, and process ids repeat after a boot. Empty if the system does not
+    report these; then no process is assumed to have ended.
     """
     try:
         return f"{_BOOT.read_text(encoding='ascii').strip()} {_NAMESPACE.stat().st_ino}"[:64]
@@ -107,7 +108,7 @@ def is_gone(row: Any) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        pass  # it lives, as somebody else's
+        pass  # it runs as another user
     return False
 
 
@@ -117,10 +118,10 @@ def is_held(session: Session, handle: str) -> bool:
     return bool(session.scalar(select(held)))
 
 
-def renew(session: Session, lease: Held, *, seconds: float = 0) -> None:
-    """Hold on for ten minutes, or for a call's time-out and a minute where that is longer.
+def renew(session: Session, lease: HeldLease, *, seconds: float = 0) -> None:
+    """Extend a lease to ten minutes, or to a call's timeout and a minute if that is longer.
 
-    Raise LeaseHeldError where the lease was lost: the run must stop.
+    Raise LeaseHeldError if the lease was lost: the run must stop.
     """
     with transaction(session):
         until = _until(database.clock(session), seconds + MINUTE)
@@ -137,15 +138,15 @@ def renew(session: Session, lease: Held, *, seconds: float = 0) -> None:
             )
 
 
-def release(session: Session, lease: Held) -> None:
-    """Give a lease back; one that was lost is left to its new holder."""
+def release(session: Session, lease: HeldLease) -> None:
+    """Release a lease; one that was lost stays with its new holder."""
     with transaction(session):
         session.execute(delete(Lease).where(Lease.list_handle == lease.handle, Lease.token == lease.token))
 
 
 @contextmanager
-def held(session: Session, handle: str) -> Iterator[Held]:
-    """Hold a list's lease for the length of a block."""
+def held(session: Session, handle: str) -> Iterator[HeldLease]:
+    """Hold a list's lease within a ``with`` block."""
     lease = acquire(session, handle)
     try:
         yield lease
@@ -153,10 +154,10 @@ def held(session: Session, handle: str) -> Iterator[Held]:
         release(session, lease)
 
 
-def of_planned_run(session: Session, handle: str) -> Held | None:
-    """Return the lease of a planned run that is still open, if there is one."""
+def of_planned_run(session: Session, handle: str) -> HeldLease | None:
+    """Return the lease of a planned run that is still open, or None."""
     now: datetime = database.clock(session)
     token = session.execute(
         select(Lease.token).where(Lease.list_handle == handle, Lease.pid.is_(None), is_open(now))
     ).scalar()
-    return Held(handle, token) if token else None
+    return HeldLease(handle, token) if token else None

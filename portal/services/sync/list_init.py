@@ -1,7 +1,7 @@
-"""list-init: the first preference of every managed address is what the roster says.
+"""list-init: the first preference of every managed address is taken from the roster.
 
-Set-based and in chunks, so that a roster of a million lines takes little memory and keeps no member waiting.
-Source: docs/semantics.md, "list-init". It decides by rule 1 of the merge alone.
+It works on sets and in chunks, so that a roster of a million lines takes little memory and keeps no member waiting. It
+applies only rule 1 of the merge. Source: docs/semantics.md, "list-init".
 """
 
 from collections.abc import Iterable, Iterator
@@ -41,10 +41,10 @@ from portal.services.transaction import reading, scratch, transaction
 
 @dataclass(frozen=True)
 class Counts:
-    """What list-init did: distinct addresses, and ``invalid`` lines.
+    """The counts of a list-init, in distinct addresses, except ``invalid``, which counts lines.
 
-    ``subscribed`` and ``unsubscribed`` got their first preference; ``kept`` have one already; ``unknown`` are on the
-    roster and nobody's here.
+    ``subscribed`` and ``unsubscribed`` got their first preference; ``kept`` already had one; ``unknown`` are on the
+    roster but held by no account.
     """
 
     subscribed: int
@@ -59,27 +59,27 @@ def _noted(name: str, *columns: Column[Any]) -> Table:
     return Table(name, MetaData(), number, *columns, prefixes=["TEMPORARY"])
 
 
-# What there is to do, noted before anything is written, so that it can be done in chunks.
-_KNOWN = _noted("portal_known")  # the addresses of the roster that are ours
+# Everything to write is noted first, so that it can be written in chunks.
+_KNOWN = _noted("portal_known")  # addresses on the roster that the portal knows
 _FIRST_PREFERENCES = _noted("portal_firsts", Column("on_roster", Boolean, nullable=False))  # first preferences
-_AGREED = _noted("portal_agreed", Column("on_roster", Boolean, nullable=False))  # preferences that the roster shares
+_AGREED = _noted("portal_agreed", Column("on_roster", Boolean, nullable=False))  # preferences that agree with it
 _ON_ROSTER = _KNOWN.c.address_id.is_not(None)
 
 
 def list_init(
     session: Session, mailing_list: MailingList, text: RosterText, *, now: datetime, allow_empty: bool = False
 ) -> Counts:
-    """Give every managed address without a preference the one that a roster says; never change one that exists.
+    """Give every managed address without a preference the one from a roster; never change an existing one.
 
     Raise UnreadableRosterError; NoAddressesError for input without an address, unless ``allow_empty``;
-    RosterInDoubtError where a list that should not be empty would be; LeaseHeldError; PausedError. Nothing has been
+    RosterInDoubtError if a list would be empty that should not be; LeaseHeldError; PausedError. Nothing has been
     written then.
     """
     mailing_list.require_running()
     with leases.held(session, mailing_list.handle) as lease, database.dedicated(session) as own:
         with scratch(own):
             on_roster = database.load_roster(own.connection(), (line.canonical for line in text))
-        leases.renew(session, lease)  # the input may have taken its time
+        leases.renew(session, lease)  # reading the input may have taken long
         with reading(own):
             _require_believable(own, mailing_list, on_roster, text, allow_empty=allow_empty)
         with scratch(own):
@@ -95,9 +95,9 @@ def list_init(
 def write_first_preferences(
     session: Session, mailing_list: MailingList, roster: Iterable[str], *, now: datetime
 ) -> None:
-    """Give every managed address without a preference the one that a roster of canonical addresses says.
+    """Give every managed address without a preference the one from a roster of canonical addresses.
 
-    For a run, which has planned it and holds the list.
+    This is for a run, which has planned it and holds the list.
     """
     with database.dedicated(session) as own:
         with scratch(own):
@@ -132,7 +132,7 @@ def _require_believable(
 
 
 def require_announced(text: RosterText, *, allow_empty: bool) -> None:
-    """Raise NoAddressesError for input without an address, unless it was announced to be empty, and is."""
+    """Raise NoAddressesError for input without an address, unless it is empty and was allowed to be."""
     if allow_empty and not text.invalid:
         return
     found = f"contains no address, only {text.invalid} lines of something else" if text.invalid else "is empty"
@@ -143,7 +143,7 @@ def require_announced(text: RosterText, *, allow_empty: bool) -> None:
 
 
 def _prepare(session: Session, mailing_list: MailingList, *, on_roster: int, invalid: int) -> Counts:
-    """Note what there is to do, and count it."""
+    """Note what there is to write, and count it."""
     _note(session, _KNOWN, _known())
     _note(session, _FIRST_PREFERENCES, _first_preferences(mailing_list))
     _note(session, _AGREED, _newly_agreed(mailing_list))
@@ -167,7 +167,7 @@ def _note(session: Session, table: Table, query: Any) -> None:
 
 
 def counts_of_plan(session: Session, mailing_list: MailingList, plan: Plan, *, invalid: int) -> Counts:
-    """Return what the first half of a planned run, which is a list-init too, did."""
+    """Return the counts of the list-init that is the first half of a planned run."""
     first_preferences = plan.all_first_preferences
     with reading(session):
         kept = _count_managed(session, mailing_list) - sum(first_preferences)
@@ -186,9 +186,9 @@ def _preference_of(mailing_list: MailingList) -> Any:
 
 
 def _known() -> Any:
-    """Return the addresses of the roster that are in the table of addresses, read in the order of both.
+    """Return the addresses of the roster that the address table has, reading both in the same order.
 
-    The other way round, each address would be searched for in the roster, in no order. ``concat`` sees to it.
+    The ``concat`` prevents the reverse, where each address would be looked up in the roster in random order.
     """
     return (
         select(Address.id)
@@ -210,9 +210,10 @@ def _first_preferences(mailing_list: MailingList) -> Any:
 
 
 def _newly_agreed(mailing_list: MailingList) -> Any:
-    """Return the preferences that the roster agrees with and that are not known to be seen so.
+    """Return the preferences that agree with the roster but are not stored as seen so.
 
-    Managed or not: where shell pipes do the work of a run, get-unsubscribed judges departures by what was seen.
+    Addresses that are not managed are included: where shell pipes replace a run, get-unsubscribed judges departures by
+    *seen*.
     """
     return (
         select(Preference.address_id, _ON_ROSTER)
@@ -227,7 +228,7 @@ def _newly_agreed(mailing_list: MailingList) -> Any:
 
 
 def _chunks(session: Session, table: Table) -> Iterator[IdRange]:
-    """Yield the chunks of what is noted, and let other writers in after each."""
+    """Yield ranges of the noted ids, and let other writers in after each."""
     number = table.c.address_id
     last = 0
     while True:

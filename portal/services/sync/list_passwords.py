@@ -1,4 +1,4 @@
-"""List passwords: what the list manager asks its subscribers for, derived, never stored, and no form of the portal's.
+"""List passwords: derived for the list manager's subscribers, never stored, and unrelated to portal passwords.
 
 Source: docs/list-passwords.md.
 """
@@ -21,26 +21,26 @@ from portal.models import Address, Preference, UserAddress
 from portal.services import preference_rows
 from portal.services.accounts.addresses import is_managed
 from portal.services.sync import leases
-from portal.services.sync.leases import Held
+from portal.services.sync.leases import HeldLease
 from portal.services.transaction import reading, transaction
 
 LENGTH = 20
-# 32 letters, five bits each, so that 20 of them are 100 bits; none that a shell or a list manager reads as anything
-# else, and no pair that is mistaken for each other when it is copied by hand.
+# 32 letters carry five bits each, so 20 of them are 100 bits. None is special to a shell or a list manager, and no two
+# look alike when copied by hand.
 ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
-_LABEL = b"list password 1"  # whatever else is ever derived from the key gets another label
+_LABEL = b"list password 1"  # anything else derived from the key needs another label
 
 
 class Mailbox(NamedTuple):
-    """One of a user's addresses; ``is_shared``: another account holds it, and sees the same list password."""
+    """An address of a user; ``is_shared``: another account holds it and sees the same list password."""
 
     address_id: int
     spelling: str
     is_shared: bool
 
 
-class Pushed(NamedTuple):
-    """The addresses whose password was set, and those that the list manager refused, with its words."""
+class PasswordPush(NamedTuple):
+    """The addresses whose password was set, and those that the list manager refused, with its messages."""
 
     done: tuple[str, ...]
     refused: tuple[tuple[str, str], ...]
@@ -51,7 +51,7 @@ class PasswordManager(ListManager, TakesPasswords, Protocol):
 
 
 def derive(key: bytes, canonical_address: str, version: int) -> str:
-    """Return the list password of an address: 20 letters of ALPHABET out of HMAC-SHA-256."""
+    """Return the list password of an address: 20 letters of ALPHABET from HMAC-SHA-256."""
     message = b"\0".join([_LABEL, str(version).encode(), canonical_address.encode()])
     number = int.from_bytes(hmac.digest(key, message, hashlib.sha256))
     return "".join(ALPHABET[number >> 5 * place & 31] for place in range(LENGTH))
@@ -60,10 +60,10 @@ def derive(key: bytes, canonical_address: str, version: int) -> str:
 def pending(
     session: Session, mailing_list: MailingList, *, key: bytes, everyone: bool = False
 ) -> Iterator[tuple[str, str]]:
-    """Yield the addresses, as spelled, whose list password is to be set, each with it, sorted by canonical address.
+    """Yield the spelling and the list password of addresses whose password must be set, by canonical address.
 
-    They are managed, subscribed and seen on, and this version of their password has not been set before, unless
-    ``everyone``. A transaction that reads is open until the last one is taken.
+    They are managed, subscribed and seen on, and this version of the password has not been set before, unless
+    ``everyone``. A read transaction stays open until the last one is consumed.
     """
     query = _due(session, mailing_list, everyone=everyone)
     with reading(session):
@@ -73,7 +73,7 @@ def pending(
 
 
 def _due(session: Session, mailing_list: MailingList, *, everyone: bool) -> Any:
-    """Return the statement for canonical form, spelling and password version of the addresses that are due."""
+    """Return the query for canonical form, spelling and password version of the addresses that are due."""
     query = (
         select(Address.canonical, Address.spelling, Address.password_version)
         .join(Preference, and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id))
@@ -90,8 +90,8 @@ def _due(session: Session, mailing_list: MailingList, *, everyone: bool) -> Any:
 def confirm(session: Session, mailing_list: MailingList, pairs: Iterable[tuple[str, str]], *, key: bytes) -> int:
     """Mark passwords as set, in chunks; return how many were.
 
-    Only those that are still the address's own: one that was replaced meanwhile has to be set again. What is no
-    address, or nobody's with a preference for the list, is passed over.
+    Only current passwords count: one replaced in the meantime must be set again. Lines that are not addresses, and
+    addresses without a preference for the list, are skipped.
     """
     confirmed = 0
     for chunk in database.written_in_chunks(session, pairs):
@@ -119,7 +119,7 @@ def _canonical(spelling: str) -> str:
 
 
 def _versions(mailing_list: MailingList, addresses: Iterable[str]) -> Any:
-    """Return id, canonical form and password version of addresses, in the order in which all lock several rows."""
+    """Return id, canonical form and password version of addresses, in the order in which rows are locked."""
     return (
         select(Address.id, Address.canonical, Address.password_version)
         .join(Preference, and_(Preference.list_handle == mailing_list.handle, Preference.address_id == Address.id))
@@ -129,12 +129,12 @@ def _versions(mailing_list: MailingList, addresses: Iterable[str]) -> Any:
 
 
 def takes(manager: ListManager, mailing_list: MailingList) -> TypeGuard[PasswordManager]:
-    """Return True if a list manager keeps passwords and gets those of a list, whose ``syncpws`` is not false."""
+    """Return True if a list manager keeps passwords and the list's ``syncpws`` is not false."""
     return mailing_list.sync_passwords and isinstance(manager, TakesPasswords)
 
 
 def why_none(mailing_list: MailingList) -> str:
-    """Return in words why a list does not take passwords."""
+    """Return the reason, in words, that a list does not take passwords."""
     if not mailing_list.sync_passwords:
         return "syncpws = false in mailinglists.toml, so no passwords are set"
     return "this kind of list manager has no list passwords, so none are set"
@@ -143,18 +143,18 @@ def why_none(mailing_list: MailingList) -> str:
 def preview(
     session: Session, mailing_list: MailingList, manager: PasswordManager, *, key: bytes, everyone: bool = False
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the calls that a push would make, which name no password, and the addresses that they are for."""
+    """Return the calls that a push would make, without passwords, and the addresses that they are for."""
     addresses = tuple(spelling for spelling, _ in pending(session, mailing_list, key=key, everyone=everyone))
     return (manager.password_call(),) * -(-len(addresses) // manager.batch), addresses
 
 
 def push(
     session: Session, mailing_list: MailingList, manager: PasswordManager, *, key: bytes, everyone: bool = False
-) -> Pushed:
-    """Set the list passwords that are pending, and mark those that were set, a batch at a time.
+) -> PasswordPush:
+    """Set the pending list passwords a batch at a time, and mark those that were set.
 
-    No transaction is open while the list manager works. Raise LeaseHeldError, ListManagerUnavailableError or
-    NoSuchListError, of which nothing of the call that failed is marked; PausedError.
+    No transaction is open while the list manager is called. Raise LeaseHeldError, PausedError,
+    ListManagerUnavailableError or NoSuchListError; no password of the failed call is marked.
     """
     mailing_list.require_running()
     done: list[str] = []
@@ -173,14 +173,14 @@ def push(
                 for spelling, _ in batch
                 if outcomes[spelling].result is not Result.DONE
             ]
-    return Pushed(tuple(done), tuple(refused))
+    return PasswordPush(tuple(done), tuple(refused))
 
 
 @contextmanager
-def _one_at_a_time(session: Session, handle: str) -> Iterator[Held | None]:
-    """Hold a list's lease, unless a planned run has it: passwords are one of the steps of its script.
+def _one_at_a_time(session: Session, handle: str) -> Iterator[HeldLease | None]:
+    """Hold a list's lease, unless a planned run has it: passwords are a step of its script.
 
-    That run's lease stands for an hour and is neither renewed, which would shorten it, nor given back. Raise
+    A planned run's lease lasts an hour; it is neither renewed, which would shorten it, nor released. Raise
     LeaseHeldError.
     """
     with reading(session):
@@ -207,15 +207,15 @@ def mailboxes(session: Session, user_id: int) -> tuple[Mailbox, ...]:
 
 
 def show_password(session: Session, user_id: int, address_id: int, *, key: bytes) -> str:
-    """Return the list password of one of a user's addresses. Raise BadInputError where it is none of theirs."""
+    """Return the list password of one of a user's addresses. Raise BadInputError if the address is not theirs."""
     with reading(session):
         return _derived(session.execute(_own(user_id, address_id)).one_or_none(), key)
 
 
 def replace_password(session: Session, user_id: int, address_id: int, *, key: bytes) -> str:
-    """Give one of a user's addresses another list password and return it; the next password-sync sets it.
+    """Replace the list password of one of a user's addresses and return it; the next password-sync sets it.
 
-    Raise BadInputError where the address is none of theirs.
+    Raise BadInputError if the address is not theirs.
     """
     own = _own(user_id, address_id).with_only_columns(Address.id).scalar_subquery()
     with transaction(session):

@@ -1,4 +1,4 @@
-"""New members of a list that subscribes them: who they are, before a run has read that.
+"""New members of lists that subscribe new members, before a run has found them.
 
 Source: docs/semantics.md, "The rules", rule 1.
 """
@@ -28,7 +28,7 @@ def find(
 ) -> frozenset[int]:
     """Return the ids of the addresses that the next run subscribes because their holders are new.
 
-    ``roster`` holds canonical addresses. With ``address``, canonical, only its holders are looked at.
+    ``roster`` holds canonical addresses. With a canonical ``address``, only its holders are considered.
     """
     if not mailing_list.subscribes_new_members:
         return frozenset()
@@ -46,10 +46,10 @@ def find(
 
 
 def lists_for(session: Session, user_id: int, lists: Iterable[MailingList]) -> frozenset[str]:
-    """Return the handles of lists that are going to subscribe a user, as far as the portal knows.
+    """Return the handles of lists that will subscribe a user, as far as the portal can tell.
 
-    The lists subscribe new members, are offered to the user, and have nothing stored of them. Only a run knows the
-    roster, and what the history says of addresses that had been forgotten.
+    These lists subscribe new members, are offered to the user, and have no preference of theirs. Only a run knows the
+    roster, and the history of addresses that had been forgotten.
     """
     handles = [each.handle for each in lists]
     if not handles:
@@ -69,10 +69,10 @@ def _first_good_run() -> Select[Any]:
 
 
 def _newcomers(mailing_list: MailingList, first: datetime) -> Any:
-    """Return accounts made since, with their main address, that have a preference at no address of theirs."""
+    """Return later accounts that have a preference at none of their addresses, with their main address."""
     chosen = select(Preference.address_id).where(Preference.list_handle == mailing_list.handle)
     held = select(UserAddress.address_id) if mailing_list.audience is None else managed_ids(mailing_list)
-    bare = except_(held, chosen)  # most addresses have one, so that this leaves few
+    bare = except_(held, chosen)  # most addresses have a preference, so few remain
     own = aliased(UserAddress)
     stored = exists().where(own.user_id == User.id, own.address_id.in_(chosen)).correlate(User)
     return (
@@ -101,12 +101,12 @@ def _addresses(session: Session, user_ids: Sequence[int]) -> Mapping[int, frozen
 def _compared(spelling: str) -> set[str]:
     try:
         return {canonical(spelling)}
-    except InvalidAddressError:  # erased since
+    except InvalidAddressError:  # the address was erased
         return set()
 
 
 def _known(session: Session, handle: str, names: Collection[str]) -> set[str]:
-    """Return those of some addresses that the history of a list tells of: it outlives their numbers."""
+    """Return which addresses appear in the history of a list, which outlives their ids."""
     known: set[str] = set()
     for chunk in database.chunked(sorted(names), _BLOCK):
         told = select(History.address).where(History.list_handle == handle, History.address.in_(chunk))

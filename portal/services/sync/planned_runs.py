@@ -1,4 +1,4 @@
-"""A planned run: the two halves of a sync, with the pushing left to a shell script or another host in between.
+"""Planned runs: the two halves of a sync, between which a shell script or another host pushes the changes.
 
 Source: docs/semantics.md, "list-init".
 """
@@ -20,7 +20,7 @@ from portal.listmanagers.base import ListManager
 from portal.services.sync import leases, plans, runs
 from portal.services.sync.abandonment import abandon_open, take_back
 from portal.services.sync.carried_options import with_options_of_planned_run
-from portal.services.sync.leases import Held
+from portal.services.sync.leases import HeldLease
 from portal.services.sync.list_init import require_announced
 from portal.services.sync.run_steps import (
     Clock,
@@ -32,14 +32,14 @@ from portal.services.sync.run_steps import (
     checked_plan,
     failure_recorded,
     finish,
-    judged,
     never_added,
+    outcome_of,
     require_believable_after,
     subscribe_new_members,
     sync_result,
     write_first_preferences,
 )
-from portal.services.sync.runs import Begun, PushedLine
+from portal.services.sync.runs import PushedLine, StartedRun
 from portal.services.sync.settlement import settle
 from portal.services.transaction import reading
 
@@ -55,12 +55,11 @@ def begin_planned_run(
     request: Request,
     open_manager: Callable[[], ListManager] | None = None,
 ) -> tuple[SyncResult, int]:
-    """Plan from a roster on a stream: take over what the roster says, write the run, push nothing.
+    """Plan from a roster on a stream: take over changes at the list and write the run, but push nothing.
 
-    ``open_manager`` opens the list manager where it may be asked about the options of those who moved.
-    Return the result and the count of lines that were passed over. Raise what ``sync_list`` raises,
-    UnreadableRosterError, and NoAddressesError for input without an address that was not announced as such by
-    ``request.allow_empty``.
+    ``open_manager`` opens the list manager if it may be asked for the options of people who moved. Return the result
+    and the number of skipped lines. Raise the errors of ``sync_list``, UnreadableRosterError, and NoAddressesError for
+    input without an address unless ``request.allow_empty``.
     """
     mailing_list.require_running()
     work = Work(session, mailing_list, clock, RunKind.PLANNED, request)
@@ -90,10 +89,10 @@ def begin_planned_run(
 def confirm_planned_run(
     session: Session, mailing_list: MailingList, text: RosterText, *, clock: Clock, request: Request
 ) -> SyncResult:
-    """End a planned run by the roster read after the pushing.
+    """End a planned run with the roster that was read after the push.
 
-    Raise NoPlannedRunError, UnreadableRosterError, NoAddressesError, RosterInDoubtError or LeaseHeldError; the run
-    then stays open.
+    Raise NoPlannedRunError, UnreadableRosterError, NoAddressesError, RosterInDoubtError or LeaseHeldError; the run then
+    stays open.
     """
     work = Work(session, mailing_list, clock, RunKind.PLANNED, request)
     roster = by_address(text)
@@ -101,19 +100,19 @@ def confirm_planned_run(
     if not roster:
         require_announced(text, allow_empty=request.allow_empty)
     plan = _plan_of_lines(work, run)
-    pushed = {each.row.address_id: judged(each, roster) for each in plan.decisions}
+    pushed = {each.row.address_id: outcome_of(each, roster) for each in plan.decisions}
     require_believable_after(plan, roster)
-    leases.renew(session, lease)  # whoever ended this run meanwhile let others begin theirs
+    leases.renew(session, lease)  # someone else may have ended this run in the meantime, and another begun
     settled = settle(session, run, plan.decisions, pushed, now=clock())
     finish(work, run, pushed, settled)
     leases.release(session, lease)
     return sync_result(run, plan, pushed, settled, [])
 
 
-def open_planned_run(session: Session, handle: str, *, token: str | None = None) -> tuple[Begun, Held]:
-    """Return the planned run of a list that waits for its end, and its lease.
+def open_planned_run(session: Session, handle: str, *, token: str | None = None) -> tuple[StartedRun, HeldLease]:
+    """Return the planned run of a list that waits for confirmation, and its lease.
 
-    Raise NoPlannedRunError, where it is not the run that a token names too.
+    Raise NoPlannedRunError, also if a token is given and is not the run's.
     """
     with reading(session):
         lease = leases.of_planned_run(session, handle)
@@ -127,8 +126,8 @@ def open_planned_run(session: Session, handle: str, *, token: str | None = None)
     return run, lease
 
 
-def _plan_of_lines(work: Work, run: Begun) -> Plan:
-    """Return what a planned run had pushed, as the plan that its end is settled by."""
+def _plan_of_lines(work: Work, run: StartedRun) -> Plan:
+    """Return the pushed lines of a planned run as the plan that its end is settled with."""
     session, handle = work.session, run.handle
     with reading(session):
         lines = {each.address_id: each for each in runs.pushed_lines(session, run)}
@@ -142,13 +141,13 @@ def _plan_of_lines(work: Work, run: Begun) -> Plan:
 
 def _decided(row: Row, line: PushedLine) -> Decision:
     on_roster = line.action is Action.REMOVE
-    row = replace(row, version=line.version)  # a choice made since makes it stale
+    row = replace(row, version=line.version)  # a choice made since then makes it stale
     return Decision(row, row.state, on_roster, line.action, Reason.CHOSEN, line.spelling)
 
 
 @contextmanager
-def _taken_back_on_failure(work: Work, run: Begun) -> Iterator[None]:
-    """See to it that the first half of a planned run that fails has applied nothing but first preferences."""
+def _taken_back_on_failure(work: Work, run: StartedRun) -> Iterator[None]:
+    """If the first half of a planned run fails, take back everything that it applied except first preferences."""
     try:
         yield
     except BaseException:
@@ -159,11 +158,10 @@ def _taken_back_on_failure(work: Work, run: Begun) -> Iterator[None]:
 def abandon_planned_run(
     session: Session, mailing_list: MailingList, *, clock: Callable[[], datetime], token: str | None = None
 ) -> int:
-    """End the planned run of a list, of which a step has failed, and let go of the list; return the run's number.
+    """End a planned run after a failed step, and release the list; return the run's id.
 
-    What it took over from the list is taken back. The lines stay open, as where the list manager breaks down in a
-    sync: the next run tells what of them was pushed from what people did. Raise NoPlannedRunError, where it is not
-    the run of a ``token`` too.
+    What it took over from the list is restored. Its lines stay open, as when the list manager fails in a sync, so that
+    the next run can tell pushed changes from people's own. Raise NoPlannedRunError, also if ``token`` is not the run's.
     """
     run, lease = open_planned_run(session, mailing_list.handle, token=token)
     take_back(session, run, now=clock())

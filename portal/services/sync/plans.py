@@ -1,4 +1,4 @@
-"""What a planner needs, read from the database: who is on what, and what a run that was not finished left behind."""
+"""Reading a plan's input from the database: preferences, holders, and what unfinished runs left behind."""
 
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -21,13 +21,13 @@ from portal.services.sync import new_members
 
 RETRY_AFTER = timedelta(days=1)  # a refused address is tried again
 WAITING_ENDS = timedelta(days=90)
-COUNTED_TOGETHER = timedelta(hours=12)  # the runs that share one measure of the safety limits
-FEW = 1_000  # so many first preferences are decided one by one
-_IDS = 5_000  # how many ids one statement names
+COUNTED_TOGETHER = timedelta(hours=12)  # the period over which runs share the safety limits
+FEW = 1_000  # up to this many first preferences are decided one by one
+_IDS = 5_000  # ids in one statement
 
 
 class _Overview(IntEnum):
-    """What the database says of an address before its place on the roster is known; a number, as SQL returns it.
+    """The state of an address before its place on the roster is known; a number, as SQL returns it.
 
     Steady: preference and seen agree, and nothing is open.
     """
@@ -46,12 +46,12 @@ def make_plan(
     now: datetime,
     is_planned_run: bool = False,
 ) -> Plan:
-    """Read what the portal knows of a list and decide; ``roster`` maps canonical addresses to spellings."""
+    """Read a list's preferences and make the plan; ``roster`` maps canonical addresses to spellings."""
     our_acts = unfinished_acts(session, mailing_list.handle)
     new = new_members.find(session, mailing_list, roster=roster)
     found = _undecided(session, mailing_list, roster, our_acts, new)
     rows = load_rows(session, mailing_list, found.ids, now=now)
-    # A move made meanwhile may have brought one of its two halves without the other.
+    # A concurrent move may have brought one of its two halves without the other.
     halves = {each for row in rows for each in (row.moved_to, row.moved_from) if each is not None}
     rows += load_rows(session, mailing_list, halves - found.ids, now=now)
     decisions = decide_rows(
@@ -86,18 +86,18 @@ def _earlier(session: Session, handle: str, *, now: datetime) -> EarlierRuns:
 
 
 def unfinished_acts(session: Session, handle: str) -> dict[int, Action]:
-    """Return the adds and removals that were planned and that no preference has taken in: address id to action."""
+    """Return planned adds and removals that no preference reflects yet: address id to action."""
     rows = session.execute(
         select(RunLine.address_id, RunLine.action)
         .join(Run, Run.id == RunLine.run_id)
         .where(RunLine.list_handle == handle, not_(RunLine.settled), RunLine.action.in_(["add", "remove"]))
-        .order_by(Run.started_at, Run.id)  # a run that waited has a lower number than others that began before it
+        .order_by(Run.started_at, Run.id)  # a run that waited has a lower id than others that began before it
     )
     return {address_id: Action(action) for address_id, action in rows}
 
 
 def accepted_lines(session: Session, handle: str) -> set[Act]:
-    """Return the lines of an approved plan that was interrupted: they need no second approval."""
+    """Return the lines of an approved plan that was interrupted, which need no second approval."""
     rows = session.execute(
         select(RunLine.address_id, RunLine.action)
         .join(Run, Run.id == RunLine.run_id)
@@ -107,7 +107,7 @@ def accepted_lines(session: Session, handle: str) -> set[Act]:
 
 
 def recent_lines(session: Session, handle: str, *, now: datetime) -> set[Act]:
-    """Return what counts of what the runs of the last twelve hours pushed or took over without approval."""
+    """Return the lines that count in the limits and that runs of the last twelve hours carried out without approval."""
     rows = session.execute(
         select(RunLine.address_id, RunLine.action)
         .join(Run, Run.id == RunLine.run_id)
@@ -117,9 +117,9 @@ def recent_lines(session: Session, handle: str, *, now: datetime) -> set[Act]:
 
 
 def is_recent(now: datetime) -> ColumnElement[bool]:
-    """Return the condition that a line counts together with those of a plan that is made now; its run is joined."""
+    """Return the condition that a line counts together with those of a plan made now; its run is joined."""
     return and_(
-        Run.started_at.between(now - COUNTED_TOGETHER, now + COUNTED_TOGETHER),  # not for years after a wrong clock
+        Run.started_at.between(now - COUNTED_TOGETHER, now + COUNTED_TOGETHER),  # a wrong clock must not last
         Run.state.not_in(NEVER_BEGUN),
         not_(Run.accepted),
         RunLine.counts,
@@ -128,7 +128,7 @@ def is_recent(now: datetime) -> ColumnElement[bool]:
 
 
 def is_first_after_restore(session: Session, handle: str) -> bool:
-    """Return True if no plan of a list has been approved or carried out since a backup was put back."""
+    """Return True if no plan of a list has been approved or carried out since a backup was restored."""
     restored_at = session.scalar(select(func.max(Restore.at)))
     if restored_at is None:
         return False
@@ -138,7 +138,7 @@ def is_first_after_restore(session: Session, handle: str) -> bool:
 
 
 def count_staying(session: Session, handle: str, *, leaving: Collection[int]) -> int:
-    """Return how many addresses are wanted on a list and seen on it, some that are being removed left out."""
+    """Return how many addresses are wanted on a list and seen on it, without those in ``leaving``."""
     wanted = session.scalars(
         select(Preference.address_id).where(
             Preference.list_handle == handle, Preference.subscribed, Preference.seen.is_(True)
@@ -148,7 +148,7 @@ def count_staying(session: Session, handle: str, *, leaving: Collection[int]) ->
 
 
 class _Undecided(NamedTuple):
-    """The ids of the addresses that rules could say something about, and counts of the others."""
+    """The ids of the addresses that rules may apply to, and counts of the others."""
 
     ids: set[int]
     steady_on: int
@@ -163,17 +163,17 @@ def _undecided(
     our_acts: Mapping[int, Action],
     new: Collection[int],
 ) -> _Undecided:
-    """Find what has to be decided.
+    """Find the addresses to decide about.
 
-    Passed over are the steady ones whose place on the roster agrees, which are nearly all, and first preferences where
-    there are many: nothing but the roster decides those. Those of ``new`` members are never passed over.
+    It skips steady addresses that agree with the roster, which are nearly all, and first preferences if there are many,
+    since these depend only on the roster. Addresses of ``new`` members are never skipped.
     """
     unknown = set(roster)
     halves = halves_of_moves(session, mailing_list)
     ids, steady_on = _unsettled(session, mailing_list, unknown, our_acts)
     bare, first_preferences = _bare(session, mailing_list, unknown, alone=halves.union(our_acts, new))
     ids |= bare
-    if mailing_list.audience is not None:  # accounts outside it have not been read
+    if mailing_list.audience is not None:  # accounts outside the audience have not been read
         unknown = _without_account(session, unknown)
     steady_on -= _count_seen_on(session, mailing_list, halves - ids)
     return _Undecided(ids | halves, steady_on, len(unknown), first_preferences)
@@ -182,16 +182,16 @@ def _undecided(
 def _unsettled(
     session: Session, mailing_list: MailingList, unknown: set[str], our_acts: Mapping[int, Action]
 ) -> tuple[set[int], int]:
-    """Return the ids of what is stored and not steady, or not as the roster is, and how many others are on it.
+    """Return the ids of preferences that are not steady or differ from the roster, and the number of others on it.
 
-    ``unknown`` is the roster; what an account holds is taken out of it.
+    ``unknown`` is the roster; addresses that an account holds are removed from it.
     """
     found: set[int] = set()
     steady_on = 0
-    # As plain numbers, for a million comparisons.
+    # Plain numbers, for a million comparisons.
     on, off = _Overview.STEADY_ON.value, _Overview.STEADY_OFF.value
     unheld = _Overview.UNSETTLED_WITHOUT_ACCOUNT.value
-    for address_id, canonical, overview in _streamed(session, _with_preference(mailing_list)):
+    for address_id, canonical, overview in _streamed(session, with_preference(mailing_list)):
         if canonical in unknown:
             if overview != unheld:
                 unknown.remove(canonical)
@@ -207,14 +207,14 @@ def _unsettled(
 def _bare(
     session: Session, mailing_list: MailingList, unknown: set[str], *, alone: Collection[int]
 ) -> tuple[set[int], FirstPreferences]:
-    """Return the ids of managed addresses without a preference, or how many they are where they are many.
+    """Return the ids of managed addresses without a preference, or only their number if there are many.
 
-    Some are returned ``alone`` in any case. ``unknown`` is as in ``_unsettled``.
+    Those in ``alone`` are always returned. ``unknown`` is as in ``_unsettled``.
     """
     found: set[int] = set()
     few: list[int] = []
     counts = [0, 0]
-    for address_id, canonical, is_managed_one in _streamed(session, _without_preference(mailing_list)):
+    for address_id, canonical, is_managed_one in _streamed(session, without_preference(mailing_list)):
         on_roster = canonical in unknown
         unknown.discard(canonical)
         if not is_managed_one:
@@ -231,7 +231,7 @@ def _bare(
 
 
 def _without_account(session: Session, canonicals: Collection[str]) -> set[str]:
-    """Return those of some addresses that no account holds."""
+    """Return the addresses that no account holds."""
     left = set(canonicals)
     for chunk in database.chunked(sorted(canonicals), _IDS):
         left.difference_update(
@@ -241,7 +241,7 @@ def _without_account(session: Session, canonicals: Collection[str]) -> set[str]:
 
 
 def halves_of_moves(session: Session, mailing_list: MailingList) -> set[int]:
-    """Return the addresses that somebody on the list moved to, and those that no run has followed them from."""
+    """Return the ids of addresses that holders moved to, and of those they moved from that no run has followed yet."""
     of_list = Preference.list_handle == mailing_list.handle
     moved_to = session.scalars(select(Preference.moved_to).where(of_list, Preference.moved_to.is_not(None)))
     unread = and_(of_list, Preference.moved_from.is_not(None), Preference.touched)
@@ -251,11 +251,6 @@ def halves_of_moves(session: Session, mailing_list: MailingList) -> set[int]:
 
 def _streamed(session: Session, query: Select[Any]) -> Iterator[tuple[Any, ...]]:
     return chain.from_iterable(database.stream(session.connection(), query))
-
-
-def overview_queries(mailing_list: MailingList) -> tuple[Select[Any], Select[Any]]:
-    """Return the two queries of a plan that read most: of the addresses with a preference, and of those without."""
-    return _with_preference(mailing_list), _without_preference(mailing_list)
 
 
 def _count_seen_on(session: Session, mailing_list: MailingList, ids: Collection[int]) -> int:
@@ -272,7 +267,7 @@ def _count_seen_on(session: Session, mailing_list: MailingList, ids: Collection[
 # Both read in the order in which the tables lie: in any other a million rows take minutes.
 
 
-def _with_preference(mailing_list: MailingList) -> Select[Any]:
+def with_preference(mailing_list: MailingList) -> Select[Any]:
     """Return id, canonical form and overview of the addresses that have a preference."""
     overview = case(
         (is_steady(mailing_list), cast(Preference.subscribed, Integer)),
@@ -287,7 +282,7 @@ def _with_preference(mailing_list: MailingList) -> Select[Any]:
 
 
 def is_steady(mailing_list: MailingList) -> ColumnElement[bool]:
-    """Return the condition that preference and seen agree, and nothing is open; unknown where nothing was seen."""
+    """Return the condition that preference and seen agree and nothing is open; NULL if nothing was seen."""
     return and_(
         Preference.seen == Preference.subscribed,
         not_(Preference.touched),
@@ -299,10 +294,10 @@ def is_steady(mailing_list: MailingList) -> ColumnElement[bool]:
     )
 
 
-def _without_preference(mailing_list: MailingList) -> Select[Any]:
-    """Return id, canonical form and whether it is managed of the addresses that an account holds and that have none.
+def without_preference(mailing_list: MailingList) -> Select[Any]:
+    """Return id, canonical form and whether it is managed of held addresses without a preference.
 
-    Of a list that has an audience only what is managed: its groups are few, and accounts are many.
+    For a list with an audience only managed addresses are read: its groups are few, and accounts are many.
     """
     chosen = select(Preference.address_id).where(Preference.list_handle == mailing_list.handle)
     held = select(UserAddress.address_id) if mailing_list.audience is None else managed_ids(mailing_list)
@@ -312,7 +307,7 @@ def _without_preference(mailing_list: MailingList) -> Select[Any]:
 
 
 def load_rows(session: Session, mailing_list: MailingList, ids: Collection[int], *, now: datetime) -> list[Row]:
-    """Return all that is known of some addresses on a list."""
+    """Return the rows of addresses on a list."""
     rows: list[Row] = []
     for chunk in database.chunked(sorted(ids), _IDS):
         found = session.execute(_details(mailing_list).where(Address.id.in_(chunk)))
@@ -346,7 +341,7 @@ def _details(mailing_list: MailingList) -> Any:
 
 
 def _two_holders() -> tuple[Any, Any]:
-    """Return the first and the last of the active accounts that hold an address."""
+    """Return the lowest and the highest id of the active accounts that hold an address."""
     active = (
         select(User.id)
         .join(UserAddress, UserAddress.user_id == User.id)
@@ -360,7 +355,7 @@ def _two_holders() -> tuple[Any, Any]:
 
 def _row(found: Any, *, now: datetime) -> Row:
     holders = frozenset({found.first_holder, found.last_holder}) - {None}
-    # An untick that came with a tick for another address of theirs.
+    # An untick that came with a tick for another address of the same person.
     is_brought_along = found.source == "rule" and found.moved_from is None and found.changed_by in holders
     return Row(
         address_id=found.id,

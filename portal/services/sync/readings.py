@@ -1,7 +1,7 @@
-"""What is read of a list beside its runs: how it delivers to members, and who is on it without an account.
+"""Readings of lists outside their runs: how a list delivers to members, and its subscribers without an account.
 
-It is read once a day, or when a page asks for it, and never changed at the list. Pages ask by writing a row; the
-minute's command reads. The tables of this are written here alone.
+Lists are read once a day, or when a page requests it, and never changed. A page writes a row, and the command that cron
+runs every minute reads. Only this module writes these tables.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -24,16 +24,16 @@ from portal.services.sync.sync import read_roster
 from portal.services.transaction import reading, transaction
 
 EVERY = timedelta(days=1)
-KEPT = timedelta(days=1)  # who is on a list without an account
-KNOWN_FOR = timedelta(days=90)  # of an address that has left
-_TAKES = timedelta(hours=1)  # after which another process tries
+KEPT = timedelta(days=1)  # for subscribers without an account
+KNOWN_FOR = timedelta(days=90)  # for an address that has left the list
+_TAKES = timedelta(hours=1)  # after which another process tries again
 
 Clock = Callable[[], datetime]
-Known = tuple[str | None, datetime | None]  # why mail is off, and since when
+KnownDelivery = tuple[str | None, datetime | None]  # why mail is off, and since when
 
 
-class Due(NamedTuple):
-    """What is to be read of a list: of all its members, of some addresses, or who is on it without an account."""
+class DueReading(NamedTuple):
+    """What to read of a list: all members, some addresses, or subscribers without an account."""
 
     handle: str
     of_all: bool
@@ -42,7 +42,7 @@ class Due(NamedTuple):
 
 
 def enrol(session: Session, handles: Collection[str], *, now: datetime) -> None:
-    """Have lists read once a day, a day from now at first; those that are already are left as they are."""
+    """Schedule daily readings of lists, the first in a day; existing schedules stay."""
     with reading(session):
         known = set(session.scalars(select(ListReading.list_handle)))
     missing = [{"list_handle": each, "due_at": now + EVERY} for each in sorted(set(handles) - known)]
@@ -51,16 +51,18 @@ def enrol(session: Session, handles: Collection[str], *, now: datetime) -> None:
             session.execute(database.insert(session, ListReading).values(missing).on_conflict_do_nothing())
 
 
-def ask_who_has_no_account(session: Session, handle: str, *, now: datetime) -> None:
-    """Ask who is on a list without an account."""
+def request_unknown(session: Session, handle: str, *, now: datetime) -> None:
+    """Request a reading of the subscribers without an account."""
     row = database.insert(session, ListReading).values(list_handle=handle, due_at=now + EVERY, asked_at=now, message="")
     values = {"asked_at": now, "message": ""}
     with transaction(session):
         session.execute(row.on_conflict_do_update(index_elements=["list_handle"], set_=values))
 
 
-def ask_about(session: Session, address_ids: Collection[int], handles: Collection[str], *, now: datetime) -> int:
-    """Ask how lists deliver to addresses that were seen on them; return of how many it was asked."""
+def request_deliveries(
+    session: Session, address_ids: Collection[int], handles: Collection[str], *, now: datetime
+) -> int:
+    """Request how lists deliver to addresses that were seen on them; return the number of requests."""
     seen = select(Preference.list_handle, Preference.address_id).where(
         Preference.address_id.in_(sorted(address_ids)), Preference.list_handle.in_(sorted(handles))
     )
@@ -74,8 +76,8 @@ def ask_about(session: Session, address_ids: Collection[int], handles: Collectio
     return len(rows)
 
 
-def due(session: Session, handles: Collection[str], *, now: datetime) -> list[Due]:
-    """Return what is to be read of some lists now."""
+def due(session: Session, handles: Collection[str], *, now: datetime) -> list[DueReading]:
+    """Return the readings of lists that are due."""
     asked: dict[str, list[int]] = {}
     of_addresses = select(MemberDelivery.list_handle, MemberDelivery.address_id).where(
         MemberDelivery.asked_at.is_not(None), MemberDelivery.list_handle.in_(sorted(handles))
@@ -89,7 +91,7 @@ def due(session: Session, handles: Collection[str], *, now: datetime) -> list[Du
         lists = session.execute(of_lists.order_by(ListReading.list_handle)).all()
     known = {each.list_handle: each for each in lists}
     found = [
-        Due(
+        DueReading(
             handle,
             handle in known and _is_due(known[handle].due_at, now=now),
             tuple(asked.get(handle, ())),
@@ -101,14 +103,19 @@ def due(session: Session, handles: Collection[str], *, now: datetime) -> list[Du
 
 
 def _is_due(due_at: datetime, *, now: datetime) -> bool:
-    """Return True if a time has come, or was set by a clock that was far ahead."""
+    """Return True if a time has passed, or was set by a clock that was far ahead."""
     return due_at <= now or due_at > now + 2 * EVERY
 
 
 def carry_out(
-    session: Session, wanted: Due, mailing_list: MailingList, open_manager: Callable[[], ListManager], *, clock: Clock
+    session: Session,
+    wanted: DueReading,
+    mailing_list: MailingList,
+    open_manager: Callable[[], ListManager],
+    *,
+    clock: Clock,
 ) -> None:
-    """Read what is wanted of a list, unless another process does; what went wrong is kept for the page, and raised."""
+    """Carry out a reading unless another process does; an error is stored for the page and raised."""
     if not _claim(session, wanted, now=clock()):
         return
     try:
@@ -124,7 +131,7 @@ def carry_out(
 
 
 def thin(session: Session, handles: Collection[str], *, now: datetime) -> None:
-    """Forget who was on a list without an account a day ago, and what is known of addresses that left long ago."""
+    """Delete subscribers without an account after a day, and deliveries of addresses that left long ago."""
     old = or_(UnknownSubscriber.read_at <= now - KEPT, UnknownSubscriber.list_handle.not_in(sorted(handles)))
     gone = and_(MemberDelivery.read_at <= now - KNOWN_FOR, MemberDelivery.asked_at.is_(None))
     with reading(session):
@@ -136,14 +143,14 @@ def thin(session: Session, handles: Collection[str], *, now: datetime) -> None:
 
 
 def rename_list(session: Session, old: str, new: str) -> None:
-    """Forget what was read under a list's old handle; it is read again."""
+    """Delete what was read under a list's old handle; it is read again."""
     session.execute(delete(ListReading).where(ListReading.list_handle.in_([old, new])))
     session.execute(delete(MemberDelivery).where(MemberDelivery.list_handle.in_([old, new])))
     session.execute(delete(UnknownSubscriber).where(UnknownSubscriber.list_handle.in_([old, new])))
 
 
-def _claim(session: Session, wanted: Due, *, now: datetime) -> bool:
-    """Take a reading for this process; return whether there is still something to read."""
+def _claim(session: Session, wanted: DueReading, *, now: datetime) -> bool:
+    """Claim a reading for this process; return False if another has done it."""
     is_due = or_(ListReading.due_at <= now, ListReading.due_at > now + 2 * EVERY)
     of_list = update(ListReading).where(ListReading.list_handle == wanted.handle)
     of_addresses = update(MemberDelivery).where(
@@ -162,7 +169,7 @@ def _claim(session: Session, wanted: Due, *, now: datetime) -> bool:
     return any(taken)
 
 
-def _settle(session: Session, wanted: Due, *, due_at: datetime, message: str) -> None:
+def _settle(session: Session, wanted: DueReading, *, due_at: datetime, message: str) -> None:
     if not (wanted.of_all or wanted.unknown):
         return
     values: dict[str, Any] = {"message": message}
@@ -173,7 +180,7 @@ def _settle(session: Session, wanted: Due, *, due_at: datetime, message: str) ->
 
 
 def _read_unknown(session: Session, handle: str, roster: Roster, *, now: datetime) -> None:
-    """Keep who is on a roster without an account, in place of what was read before."""
+    """Store the subscribers without an account, replacing those read before."""
     left = dict(roster)
     with reading(session):
         for block in database.stream(session.connection(), select(Address.canonical).where(is_held())):
@@ -197,8 +204,8 @@ def _read_unknown(session: Session, handle: str, roster: Roster, *, now: datetim
         )
 
 
-def _read_deliveries(session: Session, wanted: Due, manager: KnowsDelivery, *, clock: Clock) -> None:
-    """Ask about addresses in batches, and keep each batch by itself."""
+def _read_deliveries(session: Session, wanted: DueReading, manager: KnowsDelivery, *, clock: Clock) -> None:
+    """Read how a list delivers, in batches, and store each batch separately."""
     seen = (
         select(Address.id, Address.canonical)
         .join(Preference, Preference.address_id == Address.id)
@@ -210,13 +217,13 @@ def _read_deliveries(session: Session, wanted: Due, manager: KnowsDelivery, *, c
         ids = {canonical: address_id for address_id, canonical in session.execute(seen.order_by(Address.id))}
     for batch in database.chunked(list(ids), manager.batch):
         found = manager.deliveries(batch)
-        if found is None:  # this installation cannot say
+        if found is None:  # this installation cannot report it
             return
         _keep(session, wanted.handle, {ids[each]: found.get(each, Delivery()) for each in batch}, now=clock())
 
 
 def _keep(session: Session, handle: str, found: Mapping[int, Delivery], *, now: datetime) -> None:
-    """Keep what is not usual; since when mail is off is when it was read first, where the list manager does not say."""
+    """Store unusual deliveries; mail is off since the first reading if the list manager gives no date."""
     of_list = MemberDelivery.list_handle == handle
     with transaction(session):
         known = {
@@ -236,7 +243,7 @@ def _keep(session: Session, handle: str, found: Mapping[int, Delivery], *, now: 
 def _rows(
     handle: str,
     found: Mapping[int, Delivery],
-    known: Mapping[int, Known],
+    known: Mapping[int, KnownDelivery],
     *,
     now: datetime,
 ) -> Iterable[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""How a command carries out the runs that superusers asked for in the browser: the web never asks a list manager."""
+"""Carrying out the runs that superusers requested in the browser: the web server never calls a list manager."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from portal.listmanagers.base import ListManager
 from portal.models import User
 from portal.services.sync import runs
 from portal.services.sync.run_steps import Request, SyncResult
-from portal.services.sync.runs import AskedRun
+from portal.services.sync.runs import RequestedRun
 from portal.services.sync.sync import dry_run, sync_list
 from portal.services.transaction import reading
 
@@ -24,16 +24,16 @@ Clock = Callable[[], datetime]
 
 def carry_out(
     session: Session,
-    taken: AskedRun,
+    taken: RequestedRun,
     *,
     catalogue: Catalogue,
     open_list_manager: Callable[[MailingList], ListManager],
     clock: Clock,
 ) -> SyncResult:
-    """Do what a run was asked for, and write what became of it.
+    """Carry out a requested run and store its result.
 
-    Raise what ``sync_list`` raises, and ForbiddenError where who asked has lost the right to since. Where another run
-    held the list from the start, it waits again. Where its plan has changed, the new one is shown.
+    Raise the errors of ``sync_list``, and ForbiddenError if the requester is no longer allowed to. If another run held
+    the list from the start, the request waits again. If its plan has changed, the new plan is shown.
     """
     with _dropped_where_not_begun(session, taken, clock):
         _require_right(session, taken)
@@ -49,8 +49,8 @@ def carry_out(
             raise
 
 
-def _require_right(session: Session, taken: AskedRun) -> None:
-    if taken.actor.user_id is None:  # the command line
+def _require_right(session: Session, taken: RequestedRun) -> None:
+    if taken.actor.user_id is None:  # requested on the command line
         return
     with reading(session):
         may = select(User.id).where(User.id == taken.actor.user_id, User.is_superuser, User.is_active)
@@ -63,14 +63,14 @@ def _require_right(session: Session, taken: AskedRun) -> None:
 
 def _show(
     session: Session,
-    taken: AskedRun,
+    taken: RequestedRun,
     mailing_list: MailingList,
     manager: ListManager,
     *,
     clock: Clock,
     change: str = "",
 ) -> SyncResult:
-    """Keep what a sync would do now; ``change`` says that another plan was to be applied."""
+    """Store the plan of a sync; ``change`` says that another plan was to be applied."""
     sync_result = dry_run(session, mailing_list, manager, clock=clock)
     plan = sync_result.plan
     message = "; ".join(filter(None, (change, plan.warning)))
@@ -80,12 +80,12 @@ def _show(
 
 
 @contextmanager
-def _dropped_where_not_begun(session: Session, taken: AskedRun, clock: Clock) -> Iterator[None]:
-    """Write why a run was not begun; the sync itself writes how one ends that was."""
+def _dropped_where_not_begun(session: Session, taken: RequestedRun, clock: Clock) -> Iterator[None]:
+    """Store the reason if a run could not begin; the sync stores the end of one that did."""
     try:
         yield
     except BaseException as error:
         message = str(error) if isinstance(error, PortalError) else f"interrupted: {type(error).__name__}"
-        if not (isinstance(error, LeaseHeldError) and runs.put_back(session, taken, message=message)):
+        if not (isinstance(error, LeaseHeldError) and runs.requeue(session, taken, message=message)):
             runs.drop(session, taken, now=clock(), message=message)
         raise

@@ -1,4 +1,4 @@
-"""What follows a backup that was put back: nothing that had ended since goes on, and nothing large happens unseen.
+"""After a backup was restored: nothing that had ended since continues, and no large change happens unnoticed.
 
 Source: docs/semantics.md, "What a run does not trust", and docs/operate.md, "Backup and restore".
 """
@@ -18,18 +18,18 @@ from portal.services.accounts.api_keys import KeyLine
 from portal.services.sync import runs
 from portal.services.transaction import reading, transaction
 
-# What the backup knows nothing of: who got or lost which power since.
+# Events that the backup does not contain: changes of anyone's permissions.
 _POWERS = (
     "key made", "key revoked", "password changed", "password set", "role granted", "role revoked", "user activated",
     "user deactivated", "user deleted", "user made", "user merged", "user renamed",
 )  # fmt: skip
 
 
-class Restored(NamedTuple):
-    """What was done after a backup was put back, and what an operator has to check.
+class RestoreReport(NamedTuple):
+    """What was done after a backup was restored, and what an operator must check.
 
-    ``backup_at``: the newest time in the database; ``superusers``: user id, username and whether the account is active;
-    ``events``: what the security log says since then of keys, roles, accounts and passwords, as it has them.
+    ``backup_at`` is the newest time in the database. ``superusers`` are user id, username and whether the account is
+    active. ``events`` are the security log's later entries about keys, roles, accounts and passwords.
     """
 
     log_ins_ended: int
@@ -41,10 +41,10 @@ class Restored(NamedTuple):
     events: Sequence[dict[str, Any]]
 
 
-def mark_restored(session: Session, *, log: Path | None, now: datetime) -> Restored:
-    """Hold the next plan of every list for approval, end log-ins and mailed links, drop runs and mails asked for.
+def mark_restored(session: Session, *, log: Path | None, now: datetime) -> RestoreReport:
+    """Require approval of every list's next plan, end sessions and mailed links, drop requested runs and mails.
 
-    ``log`` is the file of the security log; None: it goes to standard error, and nothing can be read back.
+    ``log`` is the file of the security log; None if it goes to standard error, where it cannot be read back.
     """
     with reading(session):
         backup_at = _newest(session)
@@ -54,28 +54,28 @@ def mark_restored(session: Session, *, log: Path | None, now: datetime) -> Resto
     with transaction(session):
         session.add(Restore(at=now))
         ended = sessions.end_all(session)
-        dropped = runs.drop_asked(session, now=now, message="a backup was restored; request the run again")
+        dropped = runs.drop_requested(session, now=now, message="a backup was restored; request the run again")
         mails = outbox.clear(session)
     security_log.log("backup put back")
-    return Restored(
+    return RestoreReport(
         log_ins_ended=ended,
         runs_dropped=dropped,
         mails_dropped=mails,
         backup_at=backup_at,
         keys=api_keys.list_keys(session),
         superusers=[(user_id, username, is_active) for user_id, username, is_active in superusers],
-        events=[] if log is None else _powers_since(log, backup_at),
+        events=[] if log is None else _permission_changes_since(log, backup_at),
     )
 
 
 def _newest(session: Session) -> datetime | None:
-    """Return the newest time that the database knows: about when the backup was made."""
+    """Return the newest time in the database, which is about when the backup was made."""
     columns: Sequence[Any] = (AccountChange.at, History.at, LoginSession.seen_at, Run.started_at)
     newest = union_all(*(select(func.max(each)) for each in columns))
     return max((each for each in session.scalars(newest) if each is not None), default=None)
 
 
-def _powers_since(log: Path, since: datetime | None) -> list[dict[str, Any]]:
-    """Return the events of the security log about who may do what, later than a time; all where it is None."""
+def _permission_changes_since(log: Path, since: datetime | None) -> list[dict[str, Any]]:
+    """Return the security log's events about permissions after a time, or all if it is None."""
     from_text = "" if since is None else since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return [each for each in security_log.read(log) if each["event"] in _POWERS and each["at"] > from_text]

@@ -1,4 +1,4 @@
-"""A roster that somebody hands in, by a pipe or over the API: a list-init, or one half of a planned run."""
+"""A roster that is piped or posted to the portal: for list-init, or for one half of a planned run."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RosterUse:
-    """What a roster is handed in for: ``plan`` begins a planned run, ``confirm`` ends it, neither is a list-init.
+    """The purpose of a roster: ``plan`` begins a planned run, ``confirm`` ends it, neither is a list-init.
 
-    ``abandon`` gives a planned run up, for which no roster is read.
-    ``accept`` is the id of a plan that may exceed the safety limits, ``token`` that of the one planned run that is to
-    be ended, ``actor`` is who asked.
+    ``abandon`` abandons a planned run, for which no roster is read. ``accept`` is the id of a plan that may exceed the
+    safety limits, ``token`` that of the planned run to end, ``actor`` the caller.
     """
 
     plan: bool = False
@@ -36,14 +35,14 @@ class RosterUse:
     actor: Actor = COMMAND_LINE
 
 
-class Taken(NamedTuple):
-    """What came of it: the counts that are answered, a plan's id among them, and what a planned run found out."""
+class RosterResult(NamedTuple):
+    """The counts to answer, including a plan's id, and the result of a planned run."""
 
     answer: Mapping[str, int | str]
     sync_result: "SyncResult | None"
 
 
-def take(
+def carry_out(
     session: Session,
     mailing_list: MailingList,
     text: RosterText,
@@ -51,21 +50,23 @@ def take(
     clock: Callable[[], datetime],
     use: RosterUse,
     open_manager: "Callable[[], ListManager] | None" = None,
-) -> Taken:
-    """Do what a roster was handed in for. Raise what ``list_init``, ``begin_planned_run`` and its end raise.
+) -> RosterResult:
+    """Use a roster for its purpose. Raise the errors of ``list_init`` and of the functions of a planned run.
 
-    ``open_manager`` opens the list manager where it may be asked about the options of those who moved.
+    ``open_manager`` opens the list manager if it may be asked for the options of people who moved.
     """
     if use.plan:
         return _plan(session, mailing_list, text, clock=clock, use=use, open_manager=open_manager)
     if use.confirm:
         return _confirm(session, mailing_list, text, clock=clock, use=use)
     if use.abandon:
-        from portal.services.sync.planned_runs import abandon_planned_run  # as below
+        from portal.services.sync.planned_runs import abandon_planned_run  # not needed by a list-init
 
-        return Taken({"abandoned": abandon_planned_run(session, mailing_list, clock=clock, token=use.token)}, None)
+        return RosterResult(
+            {"abandoned": abandon_planned_run(session, mailing_list, clock=clock, token=use.token)}, None
+        )
     counts = list_init.list_init(session, mailing_list, text, now=clock(), allow_empty=use.allow_empty)
-    return Taken(asdict(counts), None)
+    return RosterResult(asdict(counts), None)
 
 
 def _plan(
@@ -76,9 +77,9 @@ def _plan(
     clock: Callable[[], datetime],
     use: RosterUse,
     open_manager: "Callable[[], ListManager] | None",
-) -> Taken:
+) -> RosterResult:
     from portal.services.sync.planned_runs import begin_planned_run
-    from portal.services.sync.run_steps import Request  # a list-init pays nothing for it
+    from portal.services.sync.run_steps import Request  # not needed by a list-init
 
     request = Request(actor=use.actor, accept=use.accept, allow_empty=use.allow_empty)
     sync_result, invalid = begin_planned_run(
@@ -87,15 +88,17 @@ def _plan(
     counts = list_init.counts_of_plan(session, mailing_list, sync_result.plan, invalid=invalid)
     removals = sum(len(each.spelling.split("\n")) for each in sync_result.plan.of(Action.REMOVE))
     pushed = {"adds": sync_result.plan.counts["added"], "removals": removals}  # as many as are printed
-    return Taken({**asdict(counts), "plan": sync_result.plan.id, **pushed, "token": sync_result.token}, sync_result)
+    return RosterResult(
+        {**asdict(counts), "plan": sync_result.plan.id, **pushed, "token": sync_result.token}, sync_result
+    )
 
 
 def _confirm(
     session: Session, mailing_list: MailingList, text: RosterText, *, clock: Callable[[], datetime], use: RosterUse
-) -> Taken:
+) -> RosterResult:
     from portal.services.sync.planned_runs import confirm_planned_run
-    from portal.services.sync.run_steps import Request  # as above
+    from portal.services.sync.run_steps import Request  # not needed by a list-init
 
     request = Request(actor=use.actor, allow_empty=use.allow_empty, token=use.token)
     sync_result = confirm_planned_run(session, mailing_list, text, clock=clock, request=request)
-    return Taken(dict(sync_result.tally), sync_result)
+    return RosterResult(dict(sync_result.tally), sync_result)

@@ -1,4 +1,4 @@
-"""What a sync and a planned run share: the plan and its approval, the row of the run, what became of it."""
+"""The steps that a sync and a planned run share: the plan and its approval, the run's row, and its results."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,54 +24,54 @@ from portal.listmanagers.base import Outcome, Result
 from portal.services import preference_rows, security_log
 from portal.services.history import COMMAND_LINE, Actor, Change
 from portal.services.sync import plans, runs
-from portal.services.sync.runs import Begun, Origin
-from portal.services.sync.settlement import NotTaken, Pushed, Settled
+from portal.services.sync.runs import Origin, StartedRun
+from portal.services.sync.settlement import FailedChange, PushOutcome, Settlement
 from portal.services.transaction import reading, transaction
 
 Clock = Callable[[], datetime]
 
 
-Roster = Mapping[str, str]  # canonical address to the list manager's spellings of it, one a line
+Roster = Mapping[str, str]  # maps canonical addresses to the list manager's spellings, one a line
 
 
-TAKEN = {Result.DONE, Result.ALREADY}
+SUCCESSFUL = {Result.DONE, Result.ALREADY}
 
 
 HELD_RESULTS = {Result.PENDING, Result.CONFIRM}
 
 
-UNSAID = Outcome(Result.DONE)  # of an address that somebody else pushed, before the roster is read
+ASSUMED_DONE = Outcome(Result.DONE)  # for an address that somebody else pushed, until the roster is read
 
 
 @dataclass(frozen=True)
 class SyncResult:
-    """What became of one list's run: its plan, and what is news to an operator.
+    """The result of a run: its plan, and what an operator should know.
 
-    ``tally`` counts what was added and removed, and what did not take; ``not_taken`` is what of that is new;
-    ``repaired`` the numbers of earlier runs that had been interrupted; ``run_id`` is None for a dry run; ``token``
-    names a planned run that is open to those who end it.
+    ``tally`` counts adds, removals and those that did not take; ``new_failures`` are the latter unless they were known
+    before. ``repaired`` are the ids of earlier interrupted runs. ``run_id`` is None for a dry run. ``token`` identifies
+    a planned run to the caller who will end it.
     """
 
     run_id: int | None
     plan: Plan
     tally: Mapping[str, int] = field(default_factory=dict)
-    not_taken: tuple[NotTaken, ...] = ()
+    new_failures: tuple[FailedChange, ...] = ()
     repaired: tuple[int, ...] = ()
     token: str = ""
 
     @property
     def counts(self) -> dict[str, int]:
-        """Count what was done, or what would be done in a dry run."""
+        """The counts of what was done, or would be done in a dry run."""
         return in_order({**self.plan.counts, **self.tally})
 
 
 @dataclass(frozen=True)
 class Request:
-    """Who asked for a run, and how; ``run_id`` where it waited.
+    """Who requested a run, and how; ``run_id`` if the request waited.
 
-    ``accept`` is the id of a plan that is approved; ``only`` that of one that was shown before: it is approved too, and
-    no other is carried out. ``allow_empty``: a roster that is handed in may hold no address.
-    ``token`` is that of the one planned run that is to be ended.
+    ``accept`` is the id of an approved plan. ``only`` is the id of a plan that was shown before: it is approved too,
+    and no other is carried out. ``allow_empty``: a given roster may have no addresses. ``token`` is that of the planned
+    run to end.
     """
 
     actor: Actor = COMMAND_LINE
@@ -84,7 +84,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Work:
-    """One run in progress: who holds the list, by which clock, for whom."""
+    """A run in progress: its list, clock, kind and request."""
 
     session: Session
     mailing_list: MailingList
@@ -94,12 +94,12 @@ class Work:
 
     @property
     def origin(self) -> Origin:
-        """Return what its row in ``runs`` says of who asked for it."""
+        """Where the run comes from, for its row in ``runs``."""
         return Origin(self.mailing_list.handle, self.kind, self.request.actor, self.request.run_id)
 
 
 def by_address(lines: Iterable[RosterLine]) -> Roster:
-    """Return the spellings of each address of a roster, one a line, as many as fit where they are stored."""
+    """Return the spellings of each address of a roster, one a line, as many as the column holds."""
     roster: dict[str, str] = {}
     for address, spelling in lines:
         known = roster.setdefault(address, spelling)
@@ -109,10 +109,10 @@ def by_address(lines: Iterable[RosterLine]) -> Roster:
 
 
 def checked_plan(work: Work, roster: Roster, *, with_options: Callable[[Plan], Plan]) -> tuple[Plan, bool]:
-    """Return the plan and whether it was approved by its id.
+    """Return the plan, and whether it was approved by its id.
 
-    ``with_options`` lets its adds know what goes along with a move. Raise PlanChangedError, or SafetyLimitError where
-    the plan needs approval and nothing of it goes without.
+    ``with_options`` gives adds the options that go along with a move. Raise PlanChangedError, or SafetyLimitError if
+    the plan needs approval and no part of it can go ahead without.
     """
     session, request = work.session, work.request
     with reading(session):
@@ -121,7 +121,7 @@ def checked_plan(work: Work, roster: Roster, *, with_options: Callable[[Plan], P
         )
     with refusals_recorded(work):
         plan = with_options(plan)
-    if request.only not in {None, plan.id}:  # nothing went wrong, so it is no run: it is shown again
+    if request.only not in {None, plan.id}:  # nothing failed, so this is no run; the plan is shown again
         raise PlanChangedError(
             f"{plan.handle}: the plan has changed, so nothing was done: it was {request.only} and is now {plan.id}",
             plan_id=plan.id,
@@ -134,14 +134,14 @@ def checked_plan(work: Work, roster: Roster, *, with_options: Callable[[Plan], P
 
 
 def needs_approval(plan: Plan) -> SafetyLimitError:
-    """Return the error of a plan that waits for approval."""
+    """Return the error for a plan that needs approval."""
     return SafetyLimitError(
         f"{plan.handle}: {plan.warning}; if this is intended, run again with: --accept {plan.id}", plan_id=plan.id
     )
 
 
-def begin(work: Work, plan: Plan, *, is_accepted: bool) -> Begun:
-    """Write the run and its lines before anything is pushed, and of earlier ones what they turn out to have done."""
+def begin(work: Work, plan: Plan, *, is_accepted: bool) -> StartedRun:
+    """Write the run and its lines before anything is pushed, and credit earlier runs with what they had done."""
     run = runs.begin(work.session, work.origin, now=work.clock(), plan=plan, is_accepted=is_accepted)
     explained = {
         each.row.address_id: Action.ADD if each.on_roster else Action.REMOVE
@@ -153,7 +153,7 @@ def begin(work: Work, plan: Plan, *, is_accepted: bool) -> Begun:
 
 
 def write_first_preferences(work: Work, plan: Plan, roster: Roster) -> None:
-    """Write the first preferences that are not among the decisions of a plan."""
+    """Write the first preferences that are not among a plan's decisions."""
     if any(plan.first_preferences):
         from portal.services.sync import list_init  # most runs have none
 
@@ -161,9 +161,9 @@ def write_first_preferences(work: Work, plan: Plan, roster: Roster) -> None:
 
 
 def subscribe_new_members(work: Work, plan: Plan, lines: Collection[Decision]) -> Plan:
-    """Write the preferences of new members among lines that are about to be carried out: rule 1.
+    """Write the preferences of new members among the lines about to be carried out: rule 1.
 
-    Return the plan without those who chose meanwhile, or gave the address up: an address without a row is never
+    Return the plan without those who chose or gave up the address in the meantime: an address without a row is never
     touched.
     """
     new = [each for each in lines if each.reason is Reason.NEW_MEMBER]
@@ -179,9 +179,9 @@ def subscribe_new_members(work: Work, plan: Plan, lines: Collection[Decision]) -
     return replace(plan, decisions=tuple(each for each in plan.decisions if each.row.address_id not in left_out))
 
 
-def never_added(plan: Plan) -> dict[int, Pushed]:
-    """Return what a member and an operator are to read of adds that are never made, where they do not yet."""
-    refused = Pushed(
+def never_added(plan: Plan) -> dict[int, PushOutcome]:
+    """Return refusals for adds that are never made, unless members and operators have been shown them already."""
+    refused = PushOutcome(
         on_roster=False,
         took=False,
         outcome=Outcome(Result.REJECTED, "the address of a mailing list is never added to a list"),
@@ -194,7 +194,7 @@ def never_added(plan: Plan) -> dict[int, Pushed]:
 
 
 def require_believable_after(plan: Plan, roster: Roster) -> None:
-    """Raise RosterInDoubtError for an empty roster after a push that should have left some on it."""
+    """Raise RosterInDoubtError for an empty roster after a push that should have left subscribers."""
     if plan.staying and not roster:
         raise RosterInDoubtError(
             f"{plan.handle}: the roster is empty after the push, although {plan.staying} addresses should be on it",
@@ -202,25 +202,25 @@ def require_believable_after(plan: Plan, roster: Roster) -> None:
         )
 
 
-def judged(decision: Decision, roster: Roster, outcome: Outcome = UNSAID) -> Pushed:
-    """Tell by the roster read afterwards whether an add or a removal took, whatever the list manager said."""
+def outcome_of(decision: Decision, roster: Roster, outcome: Outcome = ASSUMED_DONE) -> PushOutcome:
+    """Return whether an add or a removal took, judged by the roster alone, whatever the list manager reported."""
     on_roster = decision.row.canonical in roster
     took = on_roster is (decision.action is Action.ADD)
-    if took and outcome.result not in TAKEN:
+    if took and outcome.result not in SUCCESSFUL:
         outcome = outcome._replace(result=Result.DONE)
-    elif not took and outcome.result in TAKEN:
+    elif not took and outcome.result in SUCCESSFUL:
         outcome = outcome._replace(result=Result.UNDONE)
-    return Pushed(on_roster, took, outcome)
+    return PushOutcome(on_roster, took, outcome)
 
 
-def finish(work: Work, run: Begun, pushed: Mapping[int, Pushed], settled: Settled) -> None:
-    """Write the end of a good run, the run's row last."""
+def finish(work: Work, run: StartedRun, pushed: Mapping[int, PushOutcome], settled: Settlement) -> None:
+    """Store the end of a good run, the run's row last."""
     runs.settle_all_lines(work.session, run, except_for=settled.stale)
     runs.finish(work.session, run, state=RunState.DONE, now=work.clock(), counts=tally(pushed))
 
 
-def tally(pushed: Mapping[int, Pushed]) -> dict[str, int]:
-    """Count what took and what did not; what took and is on the roster now was added."""
+def tally(pushed: Mapping[int, PushOutcome]) -> dict[str, int]:
+    """Count what took and what did not; a change that took and is on the roster was an add."""
     results = [each.outcome.result for each in pushed.values() if not each.took]
     return {
         "added": sum(each.took and each.on_roster for each in pushed.values()),
@@ -232,15 +232,15 @@ def tally(pushed: Mapping[int, Pushed]) -> dict[str, int]:
 
 
 def sync_result(
-    run: Begun, plan: Plan, pushed: Mapping[int, Pushed], settled: Settled, repaired: Sequence[int]
+    run: StartedRun, plan: Plan, pushed: Mapping[int, PushOutcome], settled: Settlement, repaired: Sequence[int]
 ) -> SyncResult:
-    """Return what became of a run that was carried out."""
-    return SyncResult(run.run_id, plan, tally(pushed), tuple(settled.not_taken), tuple(repaired))
+    """Return the result of a run that was carried out."""
+    return SyncResult(run.run_id, plan, tally(pushed), tuple(settled.failures), tuple(repaired))
 
 
 @contextmanager
 def refusals_recorded(work: Work, plan: Plan | None = None) -> Iterator[None]:
-    """Write a run for a sync that ends before its run has begun."""
+    """Record a run for a sync that fails before its run has begun."""
     try:
         yield
     except PortalError as error:
@@ -252,8 +252,8 @@ def refusals_recorded(work: Work, plan: Plan | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def failure_recorded(work: Work, run: Begun) -> Iterator[None]:
-    """Write the failed end of a run; its lines stay open, and the next run repairs what they explain."""
+def failure_recorded(work: Work, run: StartedRun) -> Iterator[None]:
+    """Record the failure of a run; its lines stay open, and the next run repairs what they explain."""
     try:
         yield
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""Runs and their lines: asked for, taken by one process, written before the first push, finished after the last."""
+"""Runs and their lines: requested, claimed by one process, written before the first push, finished after the last."""
 
 import os
 import socket
@@ -36,17 +36,17 @@ from portal.services.history import Actor
 from portal.services.sync import leases
 from portal.services.transaction import reading, transaction
 
-LONGEST = timedelta(hours=1)  # that a process of another host is believed to be running without a lease
-KEPT = timedelta(days=90)  # a run that was never begun
+LONGEST = timedelta(hours=1)  # how long a process on another host is assumed to run without a lease
+KEPT = timedelta(days=90)  # for a run that never began
 
-AT_ONCE = "a change"  # what stands for who asked, where a list applies changes at once; nobody is named
+AT_ONCE = "a change"  # recorded as the requester on lists that apply changes immediately; no person is named
 
 _INTERRUPTED = "it was interrupted"
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which list a run is for, of what kind it is, and who asked for it; ``run_id`` where it waited."""
+    """The list, kind and requester of a run; ``run_id`` if the request waited."""
 
     handle: str
     kind: RunKind
@@ -54,8 +54,8 @@ class Origin:
     run_id: int | None = None
 
 
-class AskedRun(NamedTuple):
-    """A run that waits. ``plan_id``: it applies that plan or none; ``was_held``: another run held the list before."""
+class RequestedRun(NamedTuple):
+    """A waiting run. ``plan_id``: it applies only that plan; ``was_held``: another run held the list before."""
 
     id: int
     handle: str
@@ -66,8 +66,8 @@ class AskedRun(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """A run that has begun and is not finished."""
+class StartedRun:
+    """A run that has begun and not finished."""
 
     run_id: int
     handle: str
@@ -76,7 +76,7 @@ class Begun:
 def request(
     session: Session, handle: str, *, kind: RunKind, actor: Actor, now: datetime, plan_id: str | None = None
 ) -> int:
-    """Ask for a run and return its number: that of one that is to do the same and still waits, if there is one."""
+    """Request a run and return its id, which is that of an equal request if one is still waiting."""
     slot = _slot(handle, kind, plan_id)
     with transaction(session):
         return int(
@@ -93,14 +93,14 @@ def request(
                     started_at=now,
                     slot=slot,
                 )
-                .on_conflict_do_update(index_elements=["slot"], set_={"slot": slot, **_asked_again(now)})
+                .on_conflict_do_update(index_elements=["slot"], set_={"slot": slot, **_requested_again(now)})
                 .returning(Run.id)
             ).scalar_one()
         )
 
 
-def ask_at_once(session: Session, lists: Iterable[MailingList], *, now: datetime) -> None:
-    """Ask for a run of those lists that apply changes at once, where none waits; inside the caller's transaction."""
+def request_at_once(session: Session, lists: Iterable[MailingList], *, now: datetime) -> None:
+    """Request runs of lists that apply changes immediately, unless one waits already; in the caller's transaction."""
     rows = [
         {
             "list_handle": each.handle,
@@ -111,18 +111,18 @@ def ask_at_once(session: Session, lists: Iterable[MailingList], *, now: datetime
             "started_at": now,
             "slot": _slot(each.handle, RunKind.SYNC, None),
         }
-        for each in sorted(lists, key=lambda each: each.handle)  # all who lock several slots take them in one order
+        for each in sorted(lists, key=lambda each: each.handle)  # slots are always locked in this order
         if each.is_applied_at_once and not each.is_paused
     ]
     if rows:
         statement = database.insert(session, Run).on_conflict_do_update(
-            index_elements=["slot"], set_=_asked_again(now), where=_is_forgotten(now)
+            index_elements=["slot"], set_=_requested_again(now), where=_is_forgotten(now)
         )
         session.execute(statement, rows)
 
 
-def _asked_again(now: datetime) -> dict[str, Any]:
-    """Return what becomes of a run that waits: one that is about to be forgotten waits from now on."""
+def _requested_again(now: datetime) -> dict[str, Any]:
+    """Return the values for requesting a waiting run again; its time to live starts anew."""
     columns = {"asked_at": Run.asked_at, "started_at": Run.started_at}
     moment = literal(now, Run.asked_at.type)
     return {name: case((_is_forgotten(now), moment), else_=column) for name, column in columns.items()}
@@ -136,8 +136,8 @@ def _slot(handle: str, kind: RunKind, plan_id: str | None) -> str:
     return " ".join(filter(None, (kind, handle, plan_id)))
 
 
-def due(session: Session, *, now: datetime) -> list[AskedRun]:
-    """Return what waits, the oldest first; drop what was cut short, forget what is old. Mostly that is one query."""
+def due(session: Session, *, now: datetime) -> list[RequestedRun]:
+    """Return waiting runs, the oldest first; drop interrupted ones and delete old ones. Mostly this is one query."""
     columns = (
         Run.id, Run.list_handle, Run.kind, Run.plan_id, Run.asked_by_id, Run.asked_by, Run.asked_at, Run.started_at,
         Run.state, Run.message, Run.pid, Run.pid_space,
@@ -153,7 +153,7 @@ def due(session: Session, *, now: datetime) -> list[AskedRun]:
         with transaction(session):
             session.execute(delete(Run).where(is_old, Run.state != RunState.TAKEN))
     return [
-        AskedRun(
+        RequestedRun(
             each.id,
             each.list_handle,
             RunKind(each.kind),
@@ -167,16 +167,16 @@ def due(session: Session, *, now: datetime) -> list[AskedRun]:
 
 
 def _is_gone(row: Any) -> bool:
-    """Return True if the process that took a run has ended.
+    """Return True if the process that claimed a run has ended.
 
-    This one has taken nothing yet: where a row names its number, that was an earlier process with the same one.
+    This process has claimed nothing yet, so its own id in a row belonged to an earlier process.
     """
     is_own = row.pid == os.getpid() and row.pid_space == leases.pid_space()
     return is_own or leases.is_gone(row)
 
 
 def _drop_cut_short(session: Session, row: Any, *, now: datetime) -> None:
-    """Drop a run whose process is gone, or seems to be: it was taken long ago, and no run holds the list."""
+    """Drop a run whose process has ended, or seems to have: claimed long ago, while no run holds the list."""
     still = [Run.id == row.id, Run.state == RunState.TAKEN, Run.started_at == row.started_at]
     with transaction(session):
         if not _is_gone(row):
@@ -185,8 +185,8 @@ def _drop_cut_short(session: Session, row: Any, *, now: datetime) -> None:
         session.execute(update(Run).where(*still).values(state=RunState.DROPPED, finished_at=now, message=_INTERRUPTED))
 
 
-def take(session: Session, asked: AskedRun, *, now: datetime) -> bool:
-    """Take a run for this process; return whether no other had taken it."""
+def claim(session: Session, asked: RequestedRun, *, now: datetime) -> bool:
+    """Claim a run for this process; return False if another has claimed it."""
     with transaction(session):
         taken = session.scalar(
             update(Run)
@@ -199,8 +199,8 @@ def take(session: Session, asked: AskedRun, *, now: datetime) -> bool:
     return taken is not None
 
 
-def put_back(session: Session, taken: AskedRun, *, message: str) -> bool:
-    """Let a run wait again that has not begun, unless another that is to do the same has been asked for since."""
+def requeue(session: Session, taken: RequestedRun, *, message: str) -> bool:
+    """Let a run that has not begun wait again, unless an equal one has been requested since."""
     slot = _slot(taken.handle, taken.kind, taken.plan_id)
     with transaction(session):
         if session.scalar(select(Run.id).where(Run.slot == slot)):
@@ -214,8 +214,8 @@ def put_back(session: Session, taken: AskedRun, *, message: str) -> bool:
     return waits is not None
 
 
-def drop(session: Session, taken: AskedRun, *, now: datetime, message: str) -> None:
-    """Write why a run could not be begun; one that has begun has its own end."""
+def drop(session: Session, taken: RequestedRun, *, now: datetime, message: str) -> None:
+    """Record why a run could not begin; a run that has begun records its own end."""
     with transaction(session):
         session.execute(
             update(Run)
@@ -224,8 +224,8 @@ def drop(session: Session, taken: AskedRun, *, now: datetime, message: str) -> N
         )
 
 
-def drop_asked(session: Session, *, now: datetime, message: str) -> int:
-    """Drop every run that waits or is taken; inside the caller's transaction. Return how many they were."""
+def drop_requested(session: Session, *, now: datetime, message: str) -> int:
+    """Drop every waiting or claimed run, in the caller's transaction; return how many."""
     dropped: Any = session.execute(
         update(Run)
         .where(Run.state.in_([RunState.ASKED, RunState.TAKEN]))
@@ -235,8 +235,8 @@ def drop_asked(session: Session, *, now: datetime, message: str) -> int:
     return count
 
 
-def show(session: Session, taken: AskedRun, plan: Plan, *, now: datetime, state: RunState, message: str) -> None:
-    """Keep the plan of a sync, line by line, instead of carrying it out."""
+def show(session: Session, taken: RequestedRun, plan: Plan, *, now: datetime, state: RunState, message: str) -> None:
+    """Store the plan of a sync line by line instead of carrying it out."""
     chunks = database.written_in_chunks(session, plan.lines)
     for chunk in chunks:
         with transaction(session):
@@ -257,10 +257,10 @@ def begin(
     plan: Plan,
     is_accepted: bool,
     carried_out: Collection[Decision] | None = None,
-) -> Begun:
-    """Write a run and the lines of its plan, before anything is pushed.
+) -> StartedRun:
+    """Write a run and the lines of its plan before anything is pushed.
 
-    ``carried_out`` are the lines that it carries out, where others wait for approval.
+    ``carried_out`` are the lines that it carries out while others wait for approval.
     """
     state = RunState.PLANNED if origin.kind is RunKind.PLANNED else RunState.OPEN
     counts = _counts_of_plan(plan) if carried_out is None else {}
@@ -269,16 +269,16 @@ def begin(
         if carried_out is not None:
             _forget_waiting_lines(session, origin.handle)
         _insert_lines(session, run_id, plan, plan.lines, carried_out=plan.lines if carried_out is None else carried_out)
-        displaced_preferences.forget_added(session, plan.handle, run_id)  # what we add is ours to remove
-    return Begun(run_id, origin.handle)
+        displaced_preferences.forget_added(session, plan.handle, run_id)  # what we add, we may remove
+    return StartedRun(run_id, origin.handle)
 
 
 def refuse(
     session: Session, origin: Origin, *, now: datetime, state: RunState, message: str, plan: Plan | None
 ) -> None:
-    """Write a run that ended before anything was done: held for approval, in doubt, or without a roster.
+    """Record a run that ended before it changed anything: held for approval, in doubt, or without a roster.
 
-    What waits for approval is kept line by line, for who has to approve it; of a list, the last plan's.
+    Lines that wait for approval are stored for whoever approves them; of each list only the last plan's.
     """
     found = _found(plan) if plan else {}
     with transaction(session):
@@ -289,14 +289,14 @@ def refuse(
 
 
 def _forget_waiting_lines(session: Session, handle: str) -> None:
-    """Forget what waits for approval in earlier runs of a list."""
+    """Delete the lines of a list's earlier runs that wait for approval."""
     earlier = select(Run.id).where(Run.list_handle == handle, Run.state == RunState.HELD)
     waited = or_(RunLine.result == WAITS, RunLine.held)
     session.execute(delete(RunLine).where(RunLine.run_id.in_(earlier), waited))
 
 
 def _write(session: Session, origin: Origin, *, now: datetime, **columns: Any) -> int:
-    """Write what is known of a run now: into its row, where it waited, else into a new one."""
+    """Write a run into its own row if it was requested, else into a new one; return its id."""
     columns |= {"started_at": now, "host": socket.gethostname()[:120]}
     if origin.run_id is not None:
         session.execute(update(Run).where(Run.id == origin.run_id).values(**columns))
@@ -311,7 +311,7 @@ def _write(session: Session, origin: Origin, *, now: datetime, **columns: Any) -
 def _insert_lines(
     session: Session, run_id: int, plan: Plan, lines: Iterable[Decision], *, carried_out: Collection[Decision]
 ) -> None:
-    """Write lines of a plan; what of them is not carried out is settled from the start."""
+    """Write the lines of a plan; those that are not carried out are settled from the start."""
     open_ids = {each.row.address_id for each in carried_out if not each.held_back}
     for chunk in database.chunked(lines, database.chunk_size(session)):
         session.execute(insert(RunLine), [_line(run_id, plan, each, open_ids) for each in chunk])
@@ -341,21 +341,21 @@ def _line(run_id: int, plan: Plan, decision: Decision, open_ids: Collection[int]
         "version": decision.row.version,
         "counts": address_id in plan.approval.counted,
         "result": WAITS if is_waiting else None,
-        # Where nothing is done, nothing is left to take in and nothing is explained.
+        # A run that does nothing leaves nothing to settle or to explain.
         "settled": address_id not in open_ids,
     }
 
 
 def finish(
     session: Session,
-    run: Begun,
+    run: StartedRun,
     *,
     state: RunState,
     now: datetime,
     message: str = "",
     counts: Mapping[str, int] | None = None,
 ) -> None:
-    """Write the end of a run, the last thing that it does; one that another has given up for lost stays so."""
+    """Record the end of a run, its last step; a run that another has given up as lost stays so."""
     with transaction(session):
         session.execute(
             update(Run)
@@ -365,7 +365,7 @@ def finish(
 
 
 def abandon_open(session: Session, handle: str) -> list[int]:
-    """Mark runs of a list that never ended as unfinished; return their numbers. The caller holds the lease."""
+    """Mark a list's runs that never ended as unfinished; return their ids. The caller holds the lease."""
     with transaction(session):
         return list(
             session.scalars(
@@ -377,16 +377,16 @@ def abandon_open(session: Session, handle: str) -> list[int]:
         )
 
 
-def open_planned(session: Session, handle: str) -> Begun | None:
-    """Return the planned run of a list that waits for its confirmation."""
+def open_planned(session: Session, handle: str) -> StartedRun | None:
+    """Return the planned run of a list that waits for confirmation, or None."""
     run_id = session.scalars(
         select(Run.id).where(Run.list_handle == handle, Run.state == RunState.PLANNED).order_by(Run.id.desc())
     ).first()
-    return Begun(run_id, handle) if run_id else None
+    return StartedRun(run_id, handle) if run_id else None
 
 
 class PushedLine(NamedTuple):
-    """An add or removal of a run that the list manager was, or is to be, told about; spellings are one a line."""
+    """An add or removal of a run that is sent to the list manager; spellings are one a line."""
 
     address_id: int
     spelling: str
@@ -394,7 +394,7 @@ class PushedLine(NamedTuple):
     version: int
 
 
-def pushed_lines(session: Session, run: Begun, *, action: Action | None = None) -> Iterator[PushedLine]:
+def pushed_lines(session: Session, run: StartedRun, *, action: Action | None = None) -> Iterator[PushedLine]:
     """Yield the lines of a run that are not held back, sorted by address."""
     query = (
         select(RunLine.address_id, RunLine.spelling, RunLine.action, RunLine.version)
@@ -407,8 +407,8 @@ def pushed_lines(session: Session, run: Begun, *, action: Action | None = None) 
         yield PushedLine(row.address_id, row.spelling, Action(row.action), row.version)
 
 
-def record_outcomes(session: Session, run: Begun, outcomes: Sequence[tuple[int, Outcome, str]]) -> None:
-    """Write what became of lines (address id, outcome, words); inside the caller's transaction."""
+def record_outcomes(session: Session, run: StartedRun, outcomes: Sequence[tuple[int, Outcome, str]]) -> None:
+    """Store the outcomes of lines (address id, outcome, words), in the caller's transaction."""
     if not outcomes:
         return
     table: Any = RunLine.__table__
@@ -423,8 +423,8 @@ def record_outcomes(session: Session, run: Begun, outcomes: Sequence[tuple[int, 
     )
 
 
-def record_replaced(session: Session, run: Begun, replaced: Sequence[tuple[int, str]]) -> None:
-    """Write what take-overs replaced (address id, JSON); inside the caller's transaction."""
+def record_replaced(session: Session, run: StartedRun, replaced: Sequence[tuple[int, str]]) -> None:
+    """Store what take-overs replaced (address id, JSON), in the caller's transaction."""
     if not replaced:
         return
     table: Any = RunLine.__table__
@@ -436,8 +436,8 @@ def record_replaced(session: Session, run: Begun, replaced: Sequence[tuple[int, 
     )
 
 
-def settle_all_lines(session: Session, run: Begun, *, except_for: Collection[int]) -> None:
-    """Note, at the end of a good run, that nothing is left to explain but what a choice got in the way of."""
+def settle_all_lines(session: Session, run: StartedRun, *, except_for: Collection[int]) -> None:
+    """Mark lines as settled at the end of a good run, except those where a choice intervened."""
     with transaction(session):
         session.execute(
             update(RunLine)
@@ -448,10 +448,10 @@ def settle_all_lines(session: Session, run: Begun, *, except_for: Collection[int
         )
 
 
-def record_explained(session: Session, run: Begun, acts: Mapping[int, Action]) -> None:
-    """Write that earlier runs that came to no end had done what the roster shows now, and count it as theirs.
+def record_explained(session: Session, run: StartedRun, acts: Mapping[int, Action]) -> None:
+    """Record, and count, what earlier unfinished runs had done, as the roster shows now.
 
-    ``acts`` maps address ids to the adds and removals that the roster shows. Calling it again changes nothing.
+    ``acts`` maps address ids to the adds and removals that the roster shows. The function is idempotent.
     """
     for action in (Action.ADD, Action.REMOVE):
         address_ids = [address_id for address_id, act in acts.items() if act is action]
@@ -468,7 +468,7 @@ def record_explained(session: Session, run: Begun, acts: Mapping[int, Action]) -
         _count_explained(session, run)
 
 
-def _count_explained(session: Session, run: Begun) -> None:
+def _count_explained(session: Session, run: StartedRun) -> None:
     left_open = select(RunLine.run_id).where(RunLine.list_handle == run.handle, not_(RunLine.settled))
     done = select(func.count()).where(RunLine.run_id == Run.id, RunLine.result == Result.DONE)
     with transaction(session):
@@ -482,8 +482,8 @@ def _count_explained(session: Session, run: Begun) -> None:
         )
 
 
-def settle_lines(session: Session, run: Begun, address_ids: Iterable[int]) -> None:
-    """Note that preferences have taken in what became of lines; inside the caller's transaction."""
+def settle_lines(session: Session, run: StartedRun, address_ids: Iterable[int]) -> None:
+    """Mark lines as settled because preferences reflect their results; in the caller's transaction."""
     for chunk in database.chunked(address_ids, 5_000):
         session.execute(
             update(RunLine)

@@ -1,4 +1,4 @@
-"""What the generated scripts do for each list of the catalogue."""
+"""The steps of the generated scripts for each list of the catalogue."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from portal.listmanagers.base import HasShellSteps, ListManager, ShellSteps, Tak
 
 @dataclass(frozen=True, slots=True)
 class ScriptedList:
-    """One list of a script. ``steps`` is None where only the portal itself can reach the list manager."""
+    """A list in a script. ``steps`` is None if only the portal itself can reach the list manager."""
 
     handle: str
     manager: str
@@ -21,7 +21,7 @@ class ScriptedList:
 def scripted_lists(
     catalogue: Catalogue, open_list_manager: Callable[[MailingList], ListManager]
 ) -> tuple[ScriptedList, ...]:
-    """Return what a script does for the lists, in the catalogue's order. Raise DisabledError or ConfigurationError."""
+    """Return the lists of a script, in the catalogue's order. Raise DisabledError or ConfigurationError."""
     catalogue.require_enabled()
     return tuple(_scripted(each, open_list_manager(each)) for each in catalogue.lists.values())
 

@@ -22,10 +22,10 @@ from portal.services.sync import leases, plans, runs
 from portal.services.sync.abandonment import abandon_open
 from portal.services.sync.batches import Send, push_batch
 from portal.services.sync.carried_options import sender_of_options, with_options
-from portal.services.sync.leases import Held
+from portal.services.sync.leases import HeldLease
 from portal.services.sync.run_steps import (
-    TAKEN,
-    UNSAID,
+    ASSUMED_DONE,
+    SUCCESSFUL,
     Clock,
     Request,
     Roster,
@@ -36,9 +36,9 @@ from portal.services.sync.run_steps import (
     checked_plan,
     failure_recorded,
     finish,
-    judged,
     needs_approval,
     never_added,
+    outcome_of,
     refusals_recorded,
     require_believable_after,
     subscribe_new_members,
@@ -46,18 +46,18 @@ from portal.services.sync.run_steps import (
     tally,
     write_first_preferences,
 )
-from portal.services.sync.settlement import Pushed, settle
+from portal.services.sync.settlement import PushOutcome, settle
 from portal.services.transaction import reading
 
 
 def sync_list(
     session: Session, mailing_list: MailingList, manager: ListManager, *, clock: Clock, request: Request
 ) -> SyncResult:
-    """Make the list manager agree with the portal, and the portal with what people did at the list.
+    """Bring the list manager up to date with the portal, and the portal with changes made at the list.
 
     Raise PausedError, LeaseHeldError, RosterInDoubtError, PlanChangedError, ListManagerUnavailableError or
-    NoSuchListError; nothing that the run had not finished is lost, the next one repairs it. Raise SafetyLimitError
-    where the plan needs approval; what of it waits for none has been carried out.
+    NoSuchListError; the next run repairs what this one did not finish. Raise SafetyLimitError if the plan needs
+    approval; the part that does not has been carried out.
     """
     mailing_list.require_running()
     work = Work(session, mailing_list, clock, RunKind.SYNC, request)
@@ -70,29 +70,29 @@ def sync_list(
             work, roster, with_options=lambda plan: with_options(session, manager, plan, clock=clock)
         )
         if plan.warning and not is_accepted:
-            _carry_out_the_rest(work, lease, manager, plan)
+            _carry_out_without_approval(work, lease, manager, plan)
             raise needs_approval(plan)
         plan = subscribe_new_members(work, plan, plan.lines)
         run = begin(work, plan, is_accepted=is_accepted)
         with failure_recorded(work, run):
             plan = _withdraw(work, lease, manager, plan)
             pushed = _push(work, lease, manager, plan) | never_added(plan)
-            leases.renew(session, lease)  # what another run has settled meanwhile must not be overwritten
+            leases.renew(session, lease)  # do not overwrite what another run has settled in the meantime
             write_first_preferences(work, plan, roster)
             settled = settle(session, run, plan.decisions, pushed, now=clock())
             finish(work, run, pushed, settled)
     return sync_result(run, plan, pushed, settled, repaired)
 
 
-def _carry_out_the_rest(work: Work, lease: Held, manager: ListManager, plan: Plan) -> None:
-    """Push what waits for no approval, and take in what became of that alone; the run is held."""
+def _carry_out_without_approval(work: Work, lease: HeldLease, manager: ListManager, plan: Plan) -> None:
+    """Push the lines that need no approval and settle only those; the run is held."""
     session = work.session
     plan = subscribe_new_members(work, plan, plan.needs_no_approval)
     lines = plan.needs_no_approval
     begun = runs.begin(session, work.origin, now=work.clock(), plan=plan, is_accepted=False, carried_out=lines)
     with failure_recorded(work, begun):
         pushed = _push(work, lease, manager, replace(plan, decisions=lines))
-        leases.renew(session, lease)  # as in a run that does all of its plan
+        leases.renew(session, lease)  # as in a run that carries out its whole plan
         settle(session, begun, lines, pushed, now=work.clock(), is_partial=True)
         runs.finish(
             session,
@@ -115,9 +115,9 @@ def dry_run(session: Session, mailing_list: MailingList, manager: ListManager, *
 
 
 def read_roster(addresses: Iterable[str]) -> Roster:
-    """Return a list manager's answer, whatever its kind, as ``by_address`` does; an odd subscriber stands for itself.
+    """Return a list manager's answer, of whatever kind, as ``by_address`` does; an odd subscriber is kept as it is.
 
-    Raise ListManagerUnavailableError for what is not a roster.
+    Raise ListManagerUnavailableError for an answer that is not a roster.
     """
     return by_address(_checked_lines(addresses))
 
@@ -135,11 +135,11 @@ def _checked_lines(addresses: Iterable[str]) -> Iterator[RosterLine]:
             ) from None
 
 
-def _withdraw(work: Work, lease: Held, manager: ListManager, plan: Plan) -> Plan:
-    """Take back held adds that nobody wants any more; return the plan with those no longer waiting.
+def _withdraw(work: Work, lease: HeldLease, manager: ListManager, plan: Plan) -> Plan:
+    """Withdraw held adds that nobody wants any more; return the plan with those no longer waiting.
 
-    Where nothing was held any more a moderator may just have let somebody in: that one goes on waiting, so that the
-    next run takes it for our add and not for a join.
+    If nothing was held any more, a moderator may just have approved the add. That address stays waiting, so that the
+    next run sees our add and not a join.
     """
     unwanted = [each for each in plan.decisions if each.is_withdrawn]
     if not unwanted or not isinstance(manager, HoldsRequests):
@@ -157,10 +157,10 @@ def _without_waiting(decision: Decision, withdrawn: Collection[str]) -> Decision
     return replace(decision, state=replace(decision.state, waiting=False))
 
 
-def _push(work: Work, lease: Held, manager: ListManager, plan: Plan) -> dict[int, Pushed]:
-    """Tell the list manager the difference, and read the roster again where anything was told.
+def _push(work: Work, lease: HeldLease, manager: ListManager, plan: Plan) -> dict[int, PushOutcome]:
+    """Push the differences, and read the roster again if anything was pushed.
 
-    Leaving never waits behind somebody else's failing add; the old half of a move waits for the new one alone.
+    A removal never waits for an unrelated add that fails; only the old address of a move waits for the new one.
     """
 
     def renew(count: int) -> None:
@@ -171,7 +171,7 @@ def _push(work: Work, lease: Held, manager: ListManager, plan: Plan) -> dict[int
         for batch in database.chunked(spelled, manager.batch):
             answers = push_batch(manager, call, [spelling for _, spelling in batch], before_call=renew)
             for address_id, spelling in batch:
-                if outcomes.get(address_id, UNSAID).result in TAKEN:  # the first failure stays
+                if outcomes.get(address_id, ASSUMED_DONE).result in SUCCESSFUL:  # the first failure counts
                     outcomes[address_id] = answers[spelling]
 
     outcomes: dict[int, Outcome] = {}
@@ -180,7 +180,7 @@ def _push(work: Work, lease: Held, manager: ListManager, plan: Plan) -> dict[int
     adds = plan.of(Action.ADD)
     send(manager.add, [each for each in adds if each.options is None])
     send(sender_of_options(manager, adds), [each for each in adds if each.options is not None])
-    taken = {address_id for address_id, outcome in outcomes.items() if outcome.result in TAKEN}
+    taken = {address_id for address_id, outcome in outcomes.items() if outcome.result in SUCCESSFUL}
     send(manager.remove, [each for each in removals if each.after in taken])
     if not outcomes:
         return {}
@@ -188,7 +188,7 @@ def _push(work: Work, lease: Held, manager: ListManager, plan: Plan) -> dict[int
     roster = read_roster(manager.roster())
     require_believable_after(plan, roster)
     return {
-        each.row.address_id: judged(each, roster, outcomes[each.row.address_id])
+        each.row.address_id: outcome_of(each, roster, outcomes[each.row.address_id])
         for each in plan.lines
         if each.row.address_id in outcomes
     }

@@ -1,4 +1,4 @@
-"""What the original commands print: who is to be on a list, and who is not."""
+"""The addresses that the original commands print: who should be on a list, and who should not."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,16 +16,16 @@ from portal.services.transaction import reading
 
 
 def export(session: Session, mailing_list: MailingList, action: Action, *, is_planned: bool) -> Iterator[list[str]]:
-    """Yield what is to be added, or removed, in blocks: all of it, or what the open planned run is about."""
+    """Yield blocks of the addresses to add or remove: all of them, or those of the open planned run."""
     if is_planned:
         return planned(session, mailing_list, action)
     return subscribed(session, mailing_list) if action is Action.ADD else unsubscribed(session, mailing_list)
 
 
 def subscribed(session: Session, mailing_list: MailingList) -> Iterator[list[str]]:
-    """Yield blocks of the managed addresses that are subscribed, as list managers take them.
+    """Yield blocks of the managed addresses that are subscribed, in the list manager's form.
 
-    Sorted by canonical address. The address of a mailing list is not among them.
+    They are sorted by canonical address. Addresses of mailing lists are left out.
     """
     wanted = and_(
         Preference.subscribed, is_managed(mailing_list), Address.canonical.not_in(sorted(mailing_list.never_added))
@@ -34,9 +34,9 @@ def subscribed(session: Session, mailing_list: MailingList) -> Iterator[list[str
 
 
 def unsubscribed(session: Session, mailing_list: MailingList) -> Iterator[list[str]]:
-    """Yield blocks of the managed addresses that are unsubscribed, and those that a departure would remove.
+    """Yield blocks of the managed addresses that are unsubscribed, and of departed ones that would be removed.
 
-    Which of the latter are on the roster is judged by what was seen. Source: docs/semantics.md, "list-init".
+    *Seen* decides which of the latter are on the roster. Source: docs/semantics.md, "list-init".
     """
     return _spellings(
         session, mailing_list, or_(and_(not_(Preference.subscribed), is_managed(mailing_list)), departs(mailing_list))
@@ -44,11 +44,11 @@ def unsubscribed(session: Session, mailing_list: MailingList) -> Iterator[list[s
 
 
 def planned(session: Session, mailing_list: MailingList, action: Action) -> Iterator[list[str]]:
-    """Yield the adds, or the removals, of the open planned run, as the list manager is told.
+    """Yield the adds or removals of the open planned run, in the list manager's form.
 
     Raise NoPlannedRunError.
     """
-    from portal.services.sync import runs  # the other exports, which cron calls, pay nothing for runs
+    from portal.services.sync import runs  # the other exports, which cron calls, do not need runs
     from portal.services.sync.planned_runs import open_planned_run
 
     run, _lease = open_planned_run(session, mailing_list.handle)

@@ -43,7 +43,7 @@ def ask(handle: str) -> ResponseReturnValue:
     """Request a reading. Raise UnknownListError or PausedError."""
     mailing_list = portal().catalogue().get(handle)
     mailing_list.require_running()
-    readings.ask_who_has_no_account(db.session(), handle, now=portal().clock())
+    readings.request_unknown(db.session(), handle, now=portal().clock())
     security_log.log("reading asked for", list=handle)
     return redirect(url_for("admin.readings.without_account", handle=handle), 303)
 
@@ -56,7 +56,7 @@ def ask_about(user_id: int) -> ResponseReturnValue:
     held = [each.id for each in addresses.held(db.session(), user_id)]
     catalogue = portal().catalogue()
     running = [handle for handle, each in catalogue.lists.items() if not each.is_paused]
-    if readings.ask_about(db.session(), held, running, now=portal().clock()):
+    if readings.request_deliveries(db.session(), held, running, now=portal().clock()):
         flash(gettext("The lists will be asked within a minute. Then reload this page."), "message")
     else:
         flash(gettext("No list has any of these addresses, so there is nothing to ask."), "message")

@@ -64,7 +64,7 @@ def init(handle: str) -> Response:
         actor=guards.caller().actor,
     )
     text = RosterText(()) if use.abandon else bodies.roster(skip_invalid=query.is_set("skip_invalid"))
-    taken = roster_input.take(db.session(), mailing_list, text, clock=portal().clock, use=use)
+    taken = roster_input.carry_out(db.session(), mailing_list, text, clock=portal().clock, use=use)
     return _answer_counts(taken.answer, query.format)
 
 

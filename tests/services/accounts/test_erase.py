@@ -373,7 +373,7 @@ def test_a_run_does_not_name_whoever_asked_by_an_erased_address(
     portal = app.extensions["portal"]
     runs.request(session, "members", kind=RunKind.SYNC, actor=Actor(alice, ALICE), now=clock())
     (asked,) = runs.due(session, now=clock())
-    assert runs.take(session, asked, now=clock())
+    assert runs.claim(session, asked, now=clock())
     carry_out(session, asked, catalogue=portal.catalogue(), open_list_manager=lambda _list: manager, clock=clock)
     runs.request(session, "tech", kind=RunKind.SYNC, actor=Actor(alice, ALICE), now=clock())
     erase(ALICE)

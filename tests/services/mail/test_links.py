@@ -45,7 +45,7 @@ def count(session: Session, table: type) -> int:
         return session.scalar(select(func.count()).select_from(table)) or 0
 
 
-def log_in(session: Session, token: str, clock: Clock) -> links.LoggedIn:
+def log_in(session: Session, token: str, clock: Clock) -> links.LinkLogIn:
     return links.log_in(session, token, origin=ORIGIN, now=clock())
 
 

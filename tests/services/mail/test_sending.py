@@ -16,14 +16,14 @@ from portal.errors import ConfigurationError, MailUnavailableError
 from portal.models import MailedLink, MailRequest
 from portal.services import outbox
 from portal.services.mail import letter_folder
-from portal.services.mail.sending import Mailer, Pass, check, send_due, send_test
+from portal.services.mail.sending import Mailer, SendingResult, check, send_due, send_test
 from portal.services.outbox import CLAIM, KEEPS_TRYING, Mail, Priority
 from portal.services.transaction import reading, transaction
 from tests.conftest import Clock
 from tests.factories import make_user
 from tests.fakes.mail_server import FakeMailServer, make_certificate
 
-SENT = Pass(sent=1, refused=0, put_off=0, dropped=0, trouble="")
+SENT = SendingResult(sent=1, refused=0, put_off=0, dropped=0, trouble="")
 
 
 def ask(session: Session, clock: Clock, mailbox: str = "alice@example.org", **values: object) -> None:
@@ -52,7 +52,7 @@ def test_a_mail_is_sent_once_to_the_address_as_its_holder_writes_it(
     ask(session, clock)
 
     assert send_due(session, mailer, sends_bulk=False) == SENT
-    assert send_due(session, mailer, sends_bulk=True) == Pass(0, 0, 0, 0, "")
+    assert send_due(session, mailer, sends_bulk=True) == SendingResult(0, 0, 0, 0, "")
 
     (taken,) = mail_server.taken
     assert (taken.sender, taken.to) == ("portal@example.org", "Alice@example.org")
@@ -85,7 +85,7 @@ def test_a_server_that_is_down_is_asked_again_after_growing_pauses_and_nothing_i
         assert "Connection refused" in found.trouble
         (row,) = rows(session)
         waited.append(row.due_at - clock())
-        assert send_due(session, mailer, sends_bulk=True) == Pass(0, 0, 0, 0, "")
+        assert send_due(session, mailer, sends_bulk=True) == SendingResult(0, 0, 0, 0, "")
         clock.now = row.due_at
     with FakeMailServer(port=server.port) as server:
         assert send_due(session, mailer, sends_bulk=True) == SENT
@@ -118,7 +118,7 @@ def test_what_the_server_will_take_later_waits_and_keeps_no_other_mail_waiting(
     ask(session, clock, "bob@example.org")
     mail_server.answers["Alice@example.org"] = said
 
-    assert send_due(session, mailer, sends_bulk=False) == Pass(1, 0, 1, 0, "")
+    assert send_due(session, mailer, sends_bulk=False) == SendingResult(1, 0, 1, 0, "")
     assert states(session) == [("waiting", said), ("sent", "")]
     mail_server.answers.clear()
     clock.advance(minutes=1)
@@ -154,7 +154,7 @@ def test_what_the_server_refuses_for_good_is_not_tried_again(
 
     assert send_due(session, mailer, sends_bulk=False).refused == 1
     clock.advance(days=1)
-    assert send_due(session, mailer, sends_bulk=False) == Pass(0, 0, 0, 0, "")
+    assert send_due(session, mailer, sends_bulk=False) == SendingResult(0, 0, 0, 0, "")
 
     assert states(session) == [("refused", said)]
 
@@ -229,7 +229,7 @@ def test_a_sender_that_is_killed_loses_its_claim_and_the_mail_is_sent_by_the_nex
 ) -> None:
     ask(session, clock)
     assert outbox.claim(session, now=clock(), bulk_per_minute=None)
-    assert send_due(session, mailer, sends_bulk=True) == Pass(0, 0, 0, 0, "")
+    assert send_due(session, mailer, sends_bulk=True) == SendingResult(0, 0, 0, 0, "")
     clock.advance(seconds=CLAIM.total_seconds())
 
     assert send_due(session, mailer, sends_bulk=False) == SENT

@@ -16,7 +16,7 @@ from portal.domain import ixp_manager
 from portal.errors import BadInputError, DisabledError, SafetyLimitError
 from portal.extensions import db
 from portal.models import Address, History, Preference, UserAddress
-from portal.services.preferences.from_ixp_manager import Imported, ListCounts, import_preferences
+from portal.services.preferences.from_ixp_manager import ImportResult, ListCounts, import_preferences
 from portal.services.sync.run_steps import Request
 from portal.services.sync.sync import sync_list
 from tests.conftest import SERVER, Clock, Rosters
@@ -25,12 +25,12 @@ from tests.listening import listening
 from tests.waiting import wait_until
 
 ROWS = "username,email,attribute,value\n"
-Run = Callable[..., Imported]
+Run = Callable[..., ImportResult]
 
 
 @pytest.fixture
 def run(app, session: Session, clock: Clock) -> Run:
-    def run(content: str | bytes, *, is_dry: bool = False) -> Imported:
+    def run(content: str | bytes, *, is_dry: bool = False) -> ImportResult:
         raw = content.encode() if isinstance(content, str) else content
         catalogue = app.extensions["portal"].catalogue()
         return import_preferences(session, raw, catalogue=catalogue, now=clock(), is_dry=is_dry)
@@ -52,12 +52,12 @@ def stored(session: Session, handle: str = "members") -> dict[str, bool]:
     return {address.partition("@")[0]: subscribed for address, subscribed in rows}
 
 
-def counts(found: Imported, handle: str = "members") -> dict[str, int]:
+def counts(found: ImportResult, handle: str = "members") -> dict[str, int]:
     (of_list,) = (each for each in found.lists if each.handle == handle)
     return {name: count for name, count in of_list._asdict().items() if count and name != "handle"}
 
 
-def skipped(found: Imported) -> dict[str, int]:
+def skipped(found: ImportResult) -> dict[str, int]:
     return {each.reason: each.times for each in found.skipped}
 
 
@@ -297,7 +297,7 @@ def test_a_save_and_an_import_that_meet_never_wait_for_each_other(app, session: 
         first = database.insert(save, Preference).on_conflict_do_nothing()
         save.execute(first.values(list_handle="members", **values))
 
-        def import_both() -> Imported:
+        def import_both() -> ImportResult:
             with app.app_context():
                 return run(ROWS + row("alice", "tech", "1") + row("alice", "members", "1"))
 

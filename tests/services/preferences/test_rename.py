@@ -10,7 +10,7 @@ from portal.errors import BadInputError, DuplicateError, LeaseHeldError, Unknown
 from portal.extensions import db
 from portal.listmanagers import registry
 from portal.models import History, Lease, Preference, Run, RunLine, UserAddress
-from portal.services.preferences.rename import Carried, rename
+from portal.services.preferences.rename import RenameResult, rename
 from portal.services.sync import leases
 from portal.services.sync.list_init import list_init
 from portal.services.sync.planned_runs import begin_planned_run
@@ -62,7 +62,7 @@ def test_everything_is_carried_over_and_the_next_run_goes_on_as_if_nothing_had_b
     make_preference(session, "members", "charlie@example.org", True)
     sync_list(session, members, open_manager(members), clock=clock, request=Request())
     before = used(session)
-    assert rename(session, "members", "everybody", catalogue=catalogue) == Carried(3, 2, 2, 1)
+    assert rename(session, "members", "everybody", catalogue=catalogue) == RenameResult(3, 2, 2, 1)
     assert used(session) == {"tech": 1, "everybody": before["members"]}
     rosters.set("members", "bob@example.org", "stranger@example.net", "charlie@example.org")
     everybody = catalogue.get("everybody")

@@ -17,7 +17,7 @@ from portal.errors import LeaseHeldError, NoPlannedRunError
 from portal.extensions import db
 from portal.models import Lease, Preference, Run
 from portal.services.sync import leases, runs
-from portal.services.sync.leases import Held
+from portal.services.sync.leases import HeldLease
 from portal.services.sync.planned_runs import begin_planned_run, confirm_planned_run
 from portal.services.sync.run_steps import Request
 from portal.services.sync.sync import sync_list
@@ -201,7 +201,7 @@ def test_a_lease_that_was_lost_cannot_be_renewed(session):
     with pytest.raises(LeaseHeldError, match="took over the list"):
         leases.renew(session, lease)
     with pytest.raises(LeaseHeldError):
-        leases.renew(session, Held("tech", "none"))
+        leases.renew(session, HeldLease("tech", "none"))
 
 
 def test_a_lease_that_was_lost_is_left_to_its_new_holder(session, row):

@@ -13,7 +13,7 @@ from portal.errors import SafetyLimitError
 from portal.extensions import Portal
 from portal.models import Address, History, Preference, Run
 from portal.services.sync import plans
-from portal.services.sync.roster_input import RosterUse, take
+from portal.services.sync.roster_input import RosterUse, carry_out
 from portal.services.sync.run_steps import Request, SyncResult
 from portal.services.sync.sync import dry_run, sync_list
 from tests.conftest import Clock
@@ -95,7 +95,7 @@ def test_the_first_half_of_a_planned_run_counts_many_as_it_counts_few(
         monkeypatch.setattr(plans, "FEW", few)
         this = replace(mailing_list, handle=handle)
         text = RosterText([f"{each}\n".encode() for each in ROSTER])
-        answer, _ = take(session, this, text, clock=portal.clock, use=RosterUse(plan=True))
+        answer, _ = carry_out(session, this, text, clock=portal.clock, use=RosterUse(plan=True))
         counts = {name: answer[name] for name in ("subscribed", "unsubscribed", "kept", "unknown", "adds", "removals")}
         found.append((counts, left_behind(session, handle)))
 

@@ -529,7 +529,7 @@ class Promises(MemberMoves, RuleBasedStateMachine):
         """The minute's cron carries out what saves have asked for; what needs approval waits, and nothing else."""
         for asked in runs.due(self.session, now=self.clock()):
             before = self._before(asked.handle)
-            assert runs.take(self.session, asked, now=self.clock())
+            assert runs.claim(self.session, asked, now=self.clock())
             try:
                 requested.carry_out(
                     self.session,

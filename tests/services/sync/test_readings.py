@@ -92,19 +92,19 @@ def test_a_page_asks_about_one_person_alone(desk: Desk, clock: Clock) -> None:
     desk.manager.delivered = {ALICE: Delivery(mail_off=MailOff.BOUNCES, since=at), "bob@example.org": BOUNCED}
     alice = make_address(desk.session, ALICE)
     desk.session.rollback()
-    assert readings.ask_about(desk.session, [alice], ["members", "tech"], now=clock()) == 1
+    assert readings.request_deliveries(desk.session, [alice], ["members", "tech"], now=clock()) == 1
     assert desk.of("alice") == ()
     desk.read()
     desk.read()
     assert desk.manager.asked == [[ALICE]]
     assert desk.of("alice")[0].since == at, "as the list says"
     desk.manager.delivered = {ALICE: Delivery(mail_off=MailOff.CHOSEN)}
-    readings.ask_about(desk.session, [alice], ["members"], now=clock())
+    readings.request_deliveries(desk.session, [alice], ["members"], now=clock())
     desk.read()
     assert desk.of("alice")[0][3:5] == ("chosen", clock())
     nobody = make_address(desk.session, "nobody@example.org")
     desk.session.rollback()
-    assert readings.ask_about(desk.session, [nobody], ["members"], now=clock()) == 0
+    assert readings.request_deliveries(desk.session, [nobody], ["members"], now=clock()) == 0
 
 
 def test_what_cannot_be_said_or_read_leaves_what_was_known(desk: Desk, clock: Clock) -> None:
@@ -125,11 +125,11 @@ def test_what_cannot_be_said_or_read_leaves_what_was_known(desk: Desk, clock: Cl
 
 
 def test_who_has_no_account_is_read_when_asked_and_kept_for_a_day(desk: Desk, clock: Clock) -> None:
-    def found() -> deliveries.Unknown:
+    def found() -> deliveries.UnknownSubscribers:
         return deliveries.without_account(desk.session, "members", now=clock(), number=1, size=10)
 
     assert found() == ((), 0, None, False, "")
-    readings.ask_who_has_no_account(desk.session, "members", now=clock())
+    readings.request_unknown(desk.session, "members", now=clock())
     assert found().is_asked
     desk.read()
     assert found() == (("Stranger@example.net",), 1, clock(), False, "")
@@ -141,7 +141,7 @@ def test_who_has_no_account_is_read_when_asked_and_kept_for_a_day(desk: Desk, cl
     assert desk.session.scalars(select(UnknownSubscriber)).all() == []
     desk.session.rollback()
     desk.manager.is_down = True
-    readings.ask_who_has_no_account(desk.session, "members", now=clock())
+    readings.request_unknown(desk.session, "members", now=clock())
     with pytest.raises(ListManagerUnavailableError):
         desk.read()
     assert found().message == "it is down"

@@ -32,7 +32,7 @@ from portal.services.reports.runs import RunFound
 from portal.services.sync import leases, runs
 from portal.services.sync.requested import carry_out
 from portal.services.sync.run_steps import Request, SyncResult
-from portal.services.sync.runs import AskedRun
+from portal.services.sync.runs import RequestedRun
 from portal.services.sync.sync import dry_run, sync_list
 from tests.conftest import Clock
 from tests.factories import NOW, make_preference, make_user
@@ -63,18 +63,18 @@ class Office:
     def ask(self, kind: RunKind = RunKind.SYNC, handle: str = "members", *, plan_id: str | None = None) -> int:
         return runs.request(self.session, handle, kind=kind, plan_id=plan_id, actor=BOB, now=self.clock())
 
-    def due(self) -> list[AskedRun]:
+    def due(self) -> list[RequestedRun]:
         return runs.due(self.session, now=self.clock())
 
-    def take(self) -> AskedRun:
+    def take(self) -> RequestedRun:
         (waiting,) = self.due()
-        assert runs.take(self.session, waiting, now=self.clock())
+        assert runs.claim(self.session, waiting, now=self.clock())
         return waiting
 
     def carry_out(self) -> SyncResult:
         return self.carry_out_taken(self.take())
 
-    def carry_out_taken(self, taken: AskedRun) -> SyncResult:
+    def carry_out_taken(self, taken: RequestedRun) -> SyncResult:
         return carry_out(
             self.session,
             taken,
@@ -505,7 +505,7 @@ def test_processes_that_pass_at_once_take_each_run_once(app: Flask, office: Offi
         with app.app_context(), Session(db.engine) as own:
             asked = runs.due(own, now=office.clock())
             barrier.wait(20)
-            return [each.handle for each in asked if runs.take(own, each, now=office.clock())]
+            return [each.handle for each in asked if runs.claim(own, each, now=office.clock())]
 
     with ThreadPoolExecutor(4) as pool:
         taken = [handle for handles_of_one in pool.map(passing, range(4)) for handle in handles_of_one]

@@ -501,7 +501,7 @@ def test_an_add_that_is_held_or_did_not_take_says_so(world):
     world.has(B)
     world.list.add = lambda each: {A: Outcome(Result.PENDING), B: Outcome(Result.DONE)}
     sync_result = world.sync()
-    assert sorted(sync_result.not_taken) == [
+    assert sorted(sync_result.new_failures) == [
         (Action.ADD, A, Result.PENDING, "waiting for a moderator"),
         (Action.ADD, B, Result.UNDONE, "not on the list after it was added"),
     ]
@@ -567,7 +567,7 @@ def test_a_removal_of_a_departed_address_that_was_refused_is_tried_again_after_a
     world.list.stubborn.add(A)
     world.delete(A)
     sync_result = world.sync()
-    assert sync_result.not_taken == ((Action.REMOVE, A, Result.REJECTED, "may not leave"),)
+    assert sync_result.new_failures == ((Action.REMOVE, A, Result.REJECTED, "may not leave"),)
     assert (world.row(A).departed, world.row(A).refusal, world.row(A).subscribed) == (False, "may not leave", True)
     world.sync()
     assert world.pushed("remove") == []

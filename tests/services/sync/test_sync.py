@@ -30,7 +30,7 @@ from portal.services.preferences.preferences import choose
 from portal.services.sync import leases
 from portal.services.sync.list_init import list_init
 from portal.services.sync.planned_runs import abandon_planned_run, begin_planned_run, confirm_planned_run
-from portal.services.sync.roster_input import RosterUse, take
+from portal.services.sync.roster_input import RosterUse, carry_out
 from portal.services.sync.run_steps import Request, SyncResult
 from portal.services.sync.sync import dry_run, sync_list
 from portal.services.sync.wanted import planned
@@ -230,7 +230,7 @@ def test_an_address_that_makes_the_list_manager_fail_is_refused_by_name_and_the_
         ("add", ("charlie@example.org",)),
         ("roster", ()),
     ]
-    assert [each.address for each in sync_result.not_taken] == ["bob@example.org"]
+    assert [each.address for each in sync_result.new_failures] == ["bob@example.org"]
     assert world.row("bob@example.org").refusal == "500 Internal Server Error"
     assert not world.row("bob@example.org").waiting_since
     assert world.runs()[-1].state == "done"
@@ -246,7 +246,7 @@ def test_one_address_alone_that_makes_the_list_manager_fail_is_refused(world: Wo
     if seen:
         world.list.join("alice@example.org")
     world.list.poison = {"alice@example.org"}
-    assert [each.address for each in world.sync().not_taken] == ["alice@example.org"]
+    assert [each.address for each in world.sync().new_failures] == ["alice@example.org"]
     assert world.row("alice@example.org").seen is seen
 
 
@@ -301,13 +301,13 @@ def test_only_the_difference_is_pushed_in_batches(world: World) -> None:
 def test_a_refusal_is_recorded_told_once_and_tried_again_after_a_day(world: World) -> None:
     world.tick("ada@example.org")
     world.list.banned.add("ada@example.org")
-    assert world.sync().not_taken == ((Action.ADD, "ada@example.org", Result.REJECTED, "banned"),)
+    assert world.sync().new_failures == ((Action.ADD, "ada@example.org", Result.REJECTED, "banned"),)
     assert world.row("ada@example.org").refusal == "banned"
     world.clock.advance(hours=23)
-    assert world.sync().not_taken == ()
+    assert world.sync().new_failures == ()
     assert world.told("add") == []
     world.clock.advance(hours=1)
-    assert world.sync().not_taken == ()  # no news
+    assert world.sync().new_failures == ()  # no news
     assert world.told("add") == ["ada@example.org"]
     world.list.banned.clear()
     world.clock.advance(hours=24)
@@ -604,7 +604,7 @@ def test_two_spellings_that_stay_on_the_roster_are_one_refusal(world: World) -> 
     world.list.members = {name: name for name in ("Ada@example.org", "ada@example.org")}
     world.list.stubborn.add("ada@example.org")
     found = world.sync()
-    assert [each.words for each in found.not_taken] == ["may not leave"]
+    assert [each.words for each in found.new_failures] == ["may not leave"]
     assert (found.counts["added"], found.counts["removed"], found.counts["refused"]) == (0, 0, 1)
 
 
@@ -632,7 +632,7 @@ def test_a_plan_that_fails_while_it_is_written_applies_nothing(world: World) -> 
 def test_in_a_planned_run_all_spellings_are_printed_and_counted(world: World) -> None:
     world.tick("ada@example.org", subscribed=False, seen=True)
     text = RosterText(["Ada@example.org", "ada@example.org"])
-    taken = take(world.session, world.mailing_list, text, clock=world.clock, use=RosterUse(plan=True))
+    taken = carry_out(world.session, world.mailing_list, text, clock=world.clock, use=RosterUse(plan=True))
     assert taken.answer["removals"] == 2
     assert printed(world, Action.REMOVE) == ["Ada@example.org", "ada@example.org"]
 
@@ -648,10 +648,10 @@ def test_the_address_of_a_mailing_list_is_never_added_and_reported_once(world: W
     assert own in world.mailing_list.never_added
     world.tick(own)
     world.tick("ada@example.org")
-    ((_, address, _, words),) = world.sync().not_taken
+    ((_, address, _, words),) = world.sync().new_failures
     assert (address, words) == (own, world.row(own).refusal)
     world.clock.advance(hours=25)
-    assert world.sync().not_taken == ()
+    assert world.sync().new_failures == ()
     assert set(world.list.members) == {"ada@example.org"}
 
 
@@ -742,14 +742,14 @@ def test_what_was_not_pushed_in_a_planned_run_is_recorded(world: World) -> None:
 def test_a_token_ends_the_planned_run_that_it_is_of_and_no_other(world: World, step: str) -> None:
     world.tick("ada@example.org")
     use = RosterUse(plan=True, allow_empty=True)
-    first = take(world.session, world.mailing_list, RosterText([]), clock=world.clock, use=use).answer["token"]
+    first = carry_out(world.session, world.mailing_list, RosterText([]), clock=world.clock, use=use).answer["token"]
     abandon_planned_run(world.session, world.mailing_list, clock=world.clock, token=str(first))
-    second = take(world.session, world.mailing_list, RosterText([]), clock=world.clock, use=use).answer["token"]
+    second = carry_out(world.session, world.mailing_list, RosterText([]), clock=world.clock, use=use).answer["token"]
     assert first != second
 
     def end(token: object) -> None:
         own = RosterUse(confirm=step == "confirm", abandon=step == "abandon", allow_empty=True, token=str(token))
-        take(world.session, world.mailing_list, RosterText([]), clock=world.clock, use=own)
+        carry_out(world.session, world.mailing_list, RosterText([]), clock=world.clock, use=own)
 
     with pytest.raises(NoPlannedRunError):
         end(first)
