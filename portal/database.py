@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,6 +32,7 @@ from sqlalchemy import (
     cast,
     event,
     func,
+    inspect,
     select,
     text,
 )
@@ -193,6 +195,63 @@ class CompiledQuery:
         if compiled is None:
             compiled = self._compiled[engine.dialect.name] = _Compiled(self._statement, engine.dialect)
         return compiled.rows(engine, values)
+
+
+class BulkInsert:
+    """An INSERT of many rows: compiled once, and then sent on the driver's cursor.
+
+    SQLAlchemy takes longer to bind the values of a row than SQLite takes to write it. ``or_ignore`` leaves a row alone
+    that is there already; ``replaces`` names the columns that it gets of the new one.
+    """
+
+    def __init__(self, table: type[Any], *, or_ignore: bool = False, replaces: Sequence[str] = ()) -> None:
+        self._table: Any = inspect(table).local_table
+        self._or_ignore, self._replaces = or_ignore, replaces
+        self._compiled: dict[tuple[str, tuple[str, ...]], _CompiledInsert] = {}
+
+    def execute(self, session: Session, rows: Sequence[Mapping[str, Any]], **common: Any) -> None:
+        """Insert rows, which have the same columns, in the transaction that is open; ``common`` is alike in all."""
+        if not rows:
+            return
+        connection = session.connection()
+        key = connection.dialect.name, (*rows[0], *common)
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            compiled = self._compiled[key] = _CompiledInsert(self._statement(connection), connection.dialect, key[1])
+        connection.exec_driver_sql(compiled.text, compiled.parameters(rows, common))
+
+    def _statement(self, connection: Connection) -> Any:
+        statement: Any = insert(connection, self._table)
+        if self._or_ignore:
+            return statement.on_conflict_do_nothing()
+        if self._replaces:
+            values = {name: statement.excluded[name] for name in self._replaces}
+            return statement.on_conflict_do_update(index_elements=list(self._table.primary_key), set_=values)
+        return statement
+
+
+class _CompiledInsert:
+    """The text of an INSERT in one dialect, and how rows become what the driver takes."""
+
+    def __init__(self, statement: Any, dialect: Dialect, columns: Sequence[str]) -> None:
+        compiled: Any = statement.compile(dialect=dialect, column_keys=list(columns))
+        self.text, self._order = str(compiled), compiled.positiontup
+        self._defaults = {each.key: each.default.arg for each in compiled.insert_prefetch}
+        converters = {
+            name: each.type.dialect_impl(dialect).bind_processor(dialect) for name, each in compiled.binds.items()
+        }
+        self._converters = {name: convert for name, convert in converters.items() if convert}
+
+    def parameters(self, rows: Iterable[Mapping[str, Any]], common: Mapping[str, Any]) -> list[Any]:
+        alike = {**self._defaults, **common}
+        for name in self._converters.keys() & alike.keys():
+            alike[name] = self._converters[name](alike[name])
+        converters = [(name, convert) for name, convert in self._converters.items() if name not in alike]
+        values = [{**alike, **row} for row in rows]
+        for name, convert in converters:
+            for each in values:
+                each[name] = convert(each[name])
+        return values if self._order is None else list(map(itemgetter(*self._order), values))
 
 
 class _Compiled:

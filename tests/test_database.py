@@ -187,6 +187,32 @@ def test_rows_are_streamed_in_blocks(session: Session) -> None:
     assert [len(block) for block in blocks] == [2, 2, 1]
 
 
+def test_many_rows_are_inserted_with_the_defaults_of_their_table_and_what_they_have_in_common(session: Session) -> None:
+    rows = [{"username": name, "username_key": name, "password_hash": "", "is_superuser": name == "a"} for name in "ab"]
+    with transaction(session):
+        database.BulkInsert(User).execute(session, rows, is_active=True, created_at=NOW)
+        database.BulkInsert(User).execute(session, [])
+
+    found = session.scalars(select(User).order_by(User.username)).all()
+    assert [(each.name, each.is_superuser, each.created_at, each.was_unlinked) for each in found] == [
+        ("", True, NOW, False),
+        ("", False, NOW, False),
+    ]
+
+
+def test_a_row_that_is_there_is_left_alone_or_replaced_in_some_columns_or_an_error(session: Session) -> None:
+    first = make_address(session, "a@example.org")
+    session.commit()
+    rows = [{"id": first, "canonical": "a@example.org", "spelling": "A@example.org", "erase": True}]
+    with transaction(session):
+        database.BulkInsert(Address, or_ignore=True).execute(session, rows)
+        assert session.execute(select(Address.spelling, Address.erase)).all() == [("a@example.org", False)]
+        database.BulkInsert(Address, replaces=("erase",)).execute(session, rows)
+        assert session.execute(select(Address.spelling, Address.erase)).all() == [("a@example.org", True)]
+    with pytest.raises(IntegrityError), transaction(session):
+        database.BulkInsert(Address).execute(session, rows)
+
+
 def test_a_roster_is_loaded_once_for_each_address_and_anew_each_time(session: Session) -> None:
     connection = session.connection()
 

@@ -66,6 +66,7 @@ UNNAMED = {
         "update(column.class_)",
     ),  # erasing rewrites texts wherever they quote an address
     ("services/sync/list_init.py", "insert(table)"),  # temporary ones
+    ("database.py", "insert(self._table)"),  # what is named where a BulkInsert is made
 }
 
 
@@ -89,6 +90,7 @@ def statements(path: Path) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args:
             kind = ast.unparse(node.func).removeprefix("database.").removesuffix("_from")
+            kind = "insert" if kind == "BulkInsert" else kind
             if kind in {"insert", "update", "delete"}:
                 table = ast.unparse(node.args[-1])
                 yield f"{kind}({tables.get(table, table).removesuffix('.__table__')})"

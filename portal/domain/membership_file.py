@@ -6,9 +6,10 @@ Cells are text here; what is an address or a username is judged by who stores it
 import csv
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO, TextIOWrapper
 from itertools import chain
 from typing import NamedTuple
 
@@ -17,7 +18,6 @@ from portal.errors import BadInputError
 
 _EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx (and .ods), .xls
 _DELIMITERS = ",;\t"
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z")
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _BETWEEN_ADDRESSES = re.compile(r"[;,|\s]+")
 _NAME_COLUMNS = "name the columns of the file under [membership.columns] in portal.toml, or in its first line"
@@ -52,8 +52,7 @@ class Columns:
         return tuple(dict.fromkeys(name for text in texts if text for name in _columns_in(text)))
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One member, as text. ``name`` and ``groups`` are None where no column is read for them.
 
     ``problem``: why the line cannot be understood; its key is kept where that alone can be read.
@@ -69,8 +68,7 @@ class Record:
     password_hash: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class MemberFile:
+class MemberFile(NamedTuple):
     """A file that was read. ``ignored`` are columns that are not read; ``encoding`` is how its text was understood."""
 
     records: tuple[Record, ...]
@@ -101,8 +99,8 @@ def open_members(content: bytes, columns: Columns, *, encoding: str | None = Non
 
     Raise BadInputError, at once or while the records are read.
     """
-    text, used = _decoded(content, encoding)
-    lines = _lines(text)
+    codec = _codec(content, encoding)
+    lines = _lines(content, codec)
     try:
         _, header = next(lines)
     except StopIteration:
@@ -112,7 +110,8 @@ def open_members(content: bytes, columns: Columns, *, encoding: str | None = Non
     places = _places(header, columns)
     read = set(places.values())
     ignored = tuple(name.strip() for number, name in enumerate(header) if number not in read and name.strip())
-    return OpenedFile(_records(lines, _Reader(columns, places, len(header))), ignored, used)
+    records = _records(lines, _Reader(columns, places, len(header)))
+    return OpenedFile(records, ignored, _ENCODINGS.get(codec, codec))
 
 
 def _records(lines: Iterator[tuple[int, list[str]]], reader: "_Reader") -> Iterator[Record]:
@@ -129,8 +128,7 @@ def standard_columns(header_of: bytes, *, key: str | None = None) -> Columns:
 
     They are ``username`` and ``email``, and where they are there ``name``, ``groups`` and ``password_hash``.
     """
-    text, _ = _decoded(header_of, None)
-    _, header = next(_lines(text), (1, []))
+    _, header = next(_lines(header_of, _codec(header_of, None)), (1, []))
     found = {_compared(name) for name in header}
     return Columns(
         username="username",
@@ -141,8 +139,8 @@ def standard_columns(header_of: bytes, *, key: str | None = None) -> Columns:
     )
 
 
-def _decoded(content: bytes, encoding: str | None) -> tuple[str, str]:
-    """Return the text and the encoding that it was in."""
+def _codec(content: bytes, encoding: str | None) -> str:
+    """Return the encoding in which all of the content is text. Raise BadInputError."""
     if content.startswith(_EXCEL):
         raise BadInputError("this is a spreadsheet, not a CSV file: save it as CSV UTF-8")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -155,17 +153,21 @@ def _decoded(content: bytes, encoding: str | None) -> tuple[str, str]:
         except (UnicodeDecodeError, LookupError):
             continue
         if "\0" not in text:
-            return text, _ENCODINGS.get(each, each)
+            return each
     tried = " or ".join(_ENCODINGS.get(each, each) for each in candidates)
     raise BadInputError("the input is not text in %(tried)s: save it as CSV UTF-8", tried=tried)
 
 
-def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
+def _text_lines(content: bytes, codec: str) -> TextIOWrapper:
+    """Return the lines with their ends; neither the content nor its text is copied as a whole."""
+    return TextIOWrapper(BytesIO(content), codec, newline="")
+
+
+def _lines(content: bytes, codec: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of each line that holds anything, counted from 1, and its cells. Raise BadInputError."""
-    header = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
+    header = next(filter(None, (line.strip("\r\n") for line in _text_lines(content, codec))), "")
     delimiter = max(_DELIMITERS, key=lambda each: len(next(csv.reader([header], delimiter=each), [])))
-    lines = (found[0] for found in _LINE.finditer(text))
-    reader = csv.reader(chain(lines, [_END]), delimiter=delimiter)
+    reader = csv.reader(chain(_text_lines(content, codec), [_END]), delimiter=delimiter)
     while True:
         line = reader.line_num + 1
         try:
@@ -185,7 +187,7 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
                 line=line,
                 close_quotes=_CLOSE_QUOTES,
             )
-        if any(cell.strip() for cell in cells):
+        if any(map(str.strip, cells)):
             yield line, cells
 
 
@@ -218,49 +220,64 @@ def _places(header: Sequence[str], columns: Columns) -> dict[str, int]:
     return places
 
 
+_Cells = Sequence[str]
+
+
 class _Reader:
     """The lines of one file, made records."""
 
     def __init__(self, columns: Columns, places: Mapping[str, int], width: int) -> None:
         self.columns, self.places, self.width = columns, places, width
+        self.key, self.username = self._text_of(columns.key), self._text_of(columns.username)
+        self.email, self.name = self._text_of(columns.email), self._text_of(columns.name)
+        self.groups_of: dict[tuple[str, ...], tuple[str, ...]] = {}  # by the texts of their cells: many have the same
 
-    def record(self, line: int, cells: Sequence[str]) -> Record:
+    def record(self, line: int, cells: _Cells) -> Record:
         """Return one member."""
         columns = self.columns
         key = None
         if columns.key:
-            key = unicodedata.normalize("NFC", self._text(columns.key, cells).removeprefix("'")) or None
-        if any(cell.strip() for cell in cells[self.width :]):
+            key = unicodedata.normalize("NFC", self.key(cells).removeprefix("'")) or None
+        if len(cells) > self.width and any(map(str.strip, cells[self.width :])):
             problem = f"{len(cells)} cells, but the first line names {self.width} columns: {_QUOTE_CELLS}"
             return Record(line, key, "", problem=problem)
         if columns.key and key is None:
             problem = f"column {printable(columns.key)!r} is empty: give the member a key in the source"
             return Record(line, None, "", problem=problem)
-        addresses = _BETWEEN_ADDRESSES.split(self._text(columns.email, cells).removeprefix("'"))
         return Record(
             line,
             key,
-            (self._text(columns.username, cells) if columns.username else "") or key or "",
-            tuple(filter(None, addresses)),
-            self._text(columns.name, cells) if columns.name else None,
+            self.username(cells) or key or "",
+            tuple(filter(None, _BETWEEN_ADDRESSES.split(self.email(cells).removeprefix("'")))),
+            self.name(cells) if columns.name else None,
             self._groups(cells) if columns.groups else None,
-            password_hash=self._cell(columns.password_hash, cells) if columns.password_hash else "",
+            "",
+            self._cell(columns.password_hash, cells) if columns.password_hash else "",
         )
 
-    def _text(self, setting: str, cells: Sequence[str]) -> str:
-        """Return a cell's text, or what several make, with white space between words alone."""
-        if "{" not in setting:
-            return " ".join(self._cell(setting, cells).split())
-        return " ".join(_FIELD.sub(lambda found: self._cell(found[1], cells), setting).split())
+    def _text_of(self, setting: str | None) -> Callable[[_Cells], str]:
+        """Return what gives a cell's text, or what several make, with single blanks between words."""
+        if setting is None:
+            return lambda _cells: ""
+        if "{" in setting:
+            return lambda cells: " ".join(_FIELD.sub(lambda found: self._cell(found[1], cells), setting).split())
+        place = self.places[setting]
+        return lambda cells: " ".join(cells[place].split()) if place < len(cells) else ""
 
-    def _cell(self, column: str, cells: Sequence[str]) -> str:
+    def _cell(self, column: str, cells: _Cells) -> str:
         place = self.places[column]
         return cells[place].strip() if place < len(cells) else ""  # a missing trailing cell is an empty one
 
-    def _groups(self, cells: Sequence[str]) -> tuple[str, ...]:
+    def _groups(self, cells: _Cells) -> tuple[str, ...]:
+        texts = tuple([self._cell(column, cells) for column in self.columns.groups])
+        found = self.groups_of.get(texts)
+        if found is None:
+            found = self.groups_of[texts] = self._named_groups(texts)
+        return found
+
+    def _named_groups(self, texts: Sequence[str]) -> tuple[str, ...]:
         names: list[str] = []
-        for column in self.columns.groups:
-            text = self._cell(column, cells)
+        for column, text in zip(self.columns.groups, texts, strict=True):
             if text.casefold() in _YES:
                 names.append(column)
             elif text.casefold() not in _NO:

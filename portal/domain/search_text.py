@@ -5,7 +5,10 @@ import unicodedata
 
 def search_key(*texts: str, limit: int = 400) -> str:
     """Return the form in which names are stored for the search: NFKD without combining marks, casefolded."""
-    letters = unicodedata.normalize("NFKD", " ".join(filter(None, texts)))
+    joined = " ".join(filter(None, texts))
+    if joined.isascii():
+        return joined.lower()[:limit]
+    letters = unicodedata.normalize("NFKD", joined)
     plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return unicodedata.normalize("NFKD", plain.casefold())[:limit]
 

@@ -60,6 +60,8 @@ def is_of_one_script(text: str) -> bool:
 
 def key(username: str) -> str:
     """Return the form in which usernames are compared and stored: NFC, lower case."""
+    if username.isascii():
+        return username.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", username).lower())
 
 

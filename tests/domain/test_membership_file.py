@@ -36,7 +36,7 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_one_person_is_read_alike_in_every_shape(shape: str) -> None:
     (found,) = read_members(SHAPES[shape], COLUMNS).records
-    assert found == Record(found.line, *[getattr(ADA, name) for name in ADA.__slots__[1:]])
+    assert found == Record(found.line, *[getattr(ADA, name) for name in ADA._fields[1:]])
 
 
 @pytest.mark.parametrize(

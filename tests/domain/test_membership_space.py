@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from portal.domain.membership import Account, Row, Said, Source
+from portal.domain.membership import Account, Imported, Row, Source
 from tests.domain.test_membership import keep_the_promises
 
 X, Y, Z = "x@x", "y@x", "z@x"
@@ -30,8 +30,8 @@ def accounts_of_one() -> Iterator[list[Account]]:
             for username, was_unlinked in product(("ann", "ben"), (False, True)):
                 yield [Account(1, username, was_unlinked=was_unlinked, **values, **state)]
         for named, address, name, said_groups in product((True, False), (None, X, Y), (None, "A"), (NONE, FULL)):
-            said = Said(named, address, NONE, name, said_groups)
-            yield [Account(1, "ann", key="1", said=said, **values, **state)]
+            said = Imported(named, address, NONE, name, said_groups)
+            yield [Account(1, "ann", key="1", imported=said, **values, **state)]
 
 
 def rows_of_one() -> Iterator[list[Row]]:
@@ -52,8 +52,14 @@ def test_every_import_about_one_member_keeps_the_promises() -> None:
 def person(number: int, key: str | None, username: str, **values: Any) -> Iterator[Account]:
     """Yield an account of a member in every state, at an address of their own or another one, whatever was said."""
     for main, said, state in product((X, Y), (X, Y), STATES if key else (STATES[0], STATES[2])):
-        last = Said(named="deactivated_by_import" not in state, address=said, name=values["name"]) if key else Said()
-        yield Account(number, username, main, key=key, said=last, is_username_main=username == main, **values, **state)
+        last = (
+            Imported(named="deactivated_by_import" not in state, address=said, name=values["name"])
+            if key
+            else Imported()
+        )
+        yield Account(
+            number, username, main, key=key, imported=last, is_username_main=username == main, **values, **state
+        )
 
 
 def rows_of(key: str, username: str, line: int) -> Iterator[list[Row]]:
@@ -84,7 +90,7 @@ def test_every_import_after_a_merge_keeps_the_promises(by_address: bool) -> None
         files = [[row for row in rows if row.main == row.key] for rows in files]
     for account, rows, deleted in product(person(1, keys[0], "ann", name="A"), files, ({keys[1]}, ())):
         merged = Account(
-            1, "ann", account.main, {(X if account.main == Y else Y): False}, "A", key=keys[0], said=account.said,
+            1, "ann", account.main, {(X if account.main == Y else Y): False}, "A", key=keys[0], imported=account.imported,
             is_active=account.is_active, deactivated_by_import=account.deactivated_by_import,
         )  # fmt: skip
         source = Source(deactivates_leavers=True, key_is_address=by_address, deleted_keys=deleted)

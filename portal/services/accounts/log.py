@@ -8,6 +8,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from portal import database
+from portal.database import BulkInsert
 from portal.errors import ChangedMeanwhileError
 from portal.models import AccountChange
 from portal.services.history import Actor
@@ -15,6 +16,7 @@ from portal.services.transaction import reading
 from portal.translation import marked
 
 _LONGEST = 1_000  # characters of a value
+_CHANGES = BulkInsert(AccountChange)
 # All texts of lines, except those of merges, which name the other account.
 KINDS = (
     marked("made"),
@@ -79,13 +81,17 @@ def record(
 
 def record_all(session: Session, lines: Iterable[Recorded], *, actor: Actor) -> None:
     """Write lines of many accounts, in the transaction of the changes themselves."""
-    common = {"at": database.clock(session), "actor_id": actor.user_id, "actor": actor.name[:80]}
     rows = [
-        {**common, **each._asdict(), "what": each.what[:80], "old": each.old[:_LONGEST], "new": each.new[:_LONGEST]}
+        {
+            "user_id": each.user_id,
+            "username": each.username,
+            "what": each.what[:80],
+            "old": each.old[:_LONGEST],
+            "new": each.new[:_LONGEST],
+        }
         for each in lines
     ]
-    if rows:
-        session.execute(database.insert(session, AccountChange.__table__), rows)  # the table: there may be many rows
+    _CHANGES.execute(session, rows, at=database.clock(session), actor_id=actor.user_id, actor=actor.name[:80])
 
 
 def forget_name(session: Session, user_id: int) -> Sequence[str]:

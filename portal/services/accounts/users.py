@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal import database
+from portal.database import BulkInsert
 from portal.domain import usernames
 from portal.domain.address import printable
 from portal.domain.search_text import search_key
@@ -41,6 +42,7 @@ from portal.services.transaction import transaction
 _LONGEST_GROUP = 64  # characters
 _LONGEST_NAME = 120
 _BLOCK = 1_000  # accounts inserted at once
+_NEW = BulkInsert(User)
 
 
 class Edited(NamedTuple):
@@ -117,7 +119,6 @@ def insert_accounts(session: Session, accounts: Iterable[Mapping[str, Any]], *, 
 
     Each has ``username``, ``name``, ``password_hash`` and ``is_superuser``, already checked. Raise DuplicateError.
     """
-    table: Any = User.__table__  # the table, not the class: the ORM is slow for many rows
     ids: dict[str, int] = {}
     for block in database.chunked(accounts, _BLOCK):
         rows = [
@@ -125,17 +126,15 @@ def insert_accounts(session: Session, accounts: Iterable[Mapping[str, Any]], *, 
                 **each,
                 "username_key": usernames.key(each["username"]),
                 "search_key": search_key(each["name"], each["username"]),
-                "is_active": True,
-                "created_at": now,
             }
             for each in block
         ]
         named = {row["username_key"]: row["username"] for row in rows}
-        of_these = select(table.c.username_key, table.c.id).where(table.c.username_key.in_(named))
+        of_these = select(User.username_key, User.id).where(User.username_key.in_(named))
         for taken, _ in session.execute(of_these.limit(1)):
             raise DuplicateError("the username %(taken)s is taken already", taken=named[taken])
         try:
-            session.execute(insert(table), rows)
+            _NEW.execute(session, rows, is_active=True, created_at=now)
         except IntegrityError:
             raise DuplicateError("somebody else has just been given one of these usernames or member keys") from None
         ids.update((key, user_id) for key, user_id in session.execute(of_these))

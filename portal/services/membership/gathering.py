@@ -1,20 +1,34 @@
-"""What an import decides from: the accounts, and what the membership source said of them last."""
+"""What an import decides from: the accounts, and what the membership source said about them last."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, true
+from sqlalchemy import ColumnElement, and_, not_, select, true
 from sqlalchemy.orm import Session
 
 from portal import database
 from portal.domain import usernames
-from portal.domain.membership import Account, Said
+from portal.domain.membership import NOTHING_IMPORTED, Account, Imported, LinkedAccount
 from portal.models import Address, LastSaid, User, UserAddress, UserGroup
 
 _BLOCK = 5_000  # ids in one statement
 _NOTHING: dict[str, bool] = {}
-_UNSAID = Said()
+_IMPORTED = (LastSaid.named, LastSaid.address, LastSaid.further, LastSaid.name, LastSaid.groups)
+
+
+def load_linked(session: Session) -> dict[str, LinkedAccount]:
+    """Return all linked accounts by their keys, as far as a row can repeat what was said last."""
+    reader = _Reader(session)
+    rows = reader.stream(
+        select(User.member_key, User.is_active, User.deactivated_by_import, *_IMPORTED)
+        .outerjoin(LastSaid, LastSaid.user_id == User.id)
+        .where(User.member_key.is_not(None))
+    )
+    return {
+        key: LinkedAccount(key, bool(is_active), bool(by_import and not is_active), reader.imported(*imported))
+        for key, is_active, by_import, *imported in rows
+    }
 
 
 def load_accounts(session: Session) -> list[Account]:
@@ -33,51 +47,81 @@ def load_some(session: Session, ids: Collection[int]) -> list[Account]:
     return found
 
 
+def load_addresses(session: Session) -> set[str]:
+    """Return the canonical addresses that accounts hold, or that the source said last."""
+    reader = _Reader(session)
+    held = select(Address.canonical).join(UserAddress, UserAddress.address_id == Address.id)
+    imported = select(LastSaid.address).where(LastSaid.address.is_not(None))
+    return {address for query in (held, imported) for (address,) in reader.stream(query)}
+
+
 class _Reader:
     """Rows of many accounts, made values that share what is alike."""
 
     def __init__(self, session: Session) -> None:
-        self.session = session
+        self.connection = session.connection()
         self.sets: dict[str, frozenset[str]] = {"": frozenset()}
         self.flags: dict[tuple[tuple[str, bool], ...], dict[str, bool]] = {}
+
+    def stream(self, query: Any) -> Iterator[Sequence[Any]]:
+        for block in database.stream(self.connection, query):
+            yield from block
 
     def accounts(
         self, which: ColumnElement[bool], of_addresses: ColumnElement[bool], of_groups: ColumnElement[bool]
     ) -> list[Account]:
         """Return accounts in the order of their ids; the conditions are one on each table."""
-        mains, further = self._addresses(of_addresses)
+        further = self._further(of_addresses)
         groups = self._groups(of_groups)
-        said = (LastSaid.named, LastSaid.address, LastSaid.further, LastSaid.name.label("said_name"), LastSaid.groups)
-        rows = self.session.execute(
-            select(User.id, User.username_key, User.name, User.member_key, User.is_active, User.is_superuser)
-            .add_columns(User.deactivated_by_import, User.was_unlinked, *said)
+        rows = self.stream(
+            select(User.id, User.username_key, Address.canonical, User.name, User.member_key, User.is_active)
+            .add_columns(User.deactivated_by_import, User.is_superuser, User.was_unlinked, *_IMPORTED)
             .outerjoin(LastSaid, LastSaid.user_id == User.id)
+            .outerjoin(UserAddress, and_(UserAddress.user_id == User.id, UserAddress.is_main))
+            .outerjoin(Address, Address.id == UserAddress.address_id)
             .where(which)
             .order_by(User.id)
         )
         return [
             Account(
-                id=row.id,
-                username_key=row.username_key,
-                main=(main := mains.get(row.id)),
-                further=further.get(row.id, _NOTHING),
-                name=row.name,
-                groups=groups.get(row.id, _NOTHING),
-                key=row.member_key,
-                said=self._said(row),
-                is_active=row.is_active,
-                is_username_main=main is not None and usernames.is_address(row.username_key, main),
-                deactivated_by_import=row.deactivated_by_import,
-                has_role=row.is_superuser,
-                was_unlinked=row.was_unlinked,
+                user_id,
+                username_key,
+                main,
+                further.get(user_id, _NOTHING),
+                name,
+                groups.get(user_id, _NOTHING),
+                key,
+                self.imported(*imported, main=main, held_name=name),
+                bool(is_active),
+                main is not None and usernames.is_address(username_key, main),
+                bool(by_import),
+                bool(has_role),
+                bool(was_unlinked),
             )
-            for row in rows
+            for user_id, username_key, main, name, key, is_active, by_import, has_role, was_unlinked, *imported in rows
         ]
 
-    def _said(self, row: Any) -> Said:
-        if row.named is None:
-            return _UNSAID
-        return Said(row.named, row.address, self._set(row.further), row.said_name, self._set(row.groups))
+    def imported(
+        self,
+        named: bool | None,
+        address: str | None,
+        further: str,
+        name: str | None,
+        groups: str,
+        *,
+        main: str | None = None,
+        held_name: str | None = None,
+    ) -> Imported:
+        """Return what was said last; texts that the account has as well are kept in memory once."""
+        if named is None:
+            return NOTHING_IMPORTED
+        return Imported(
+            bool(named),
+            main if address == main else address,
+            self._set(further),
+            held_name if name == held_name else name,
+            self._set(groups),
+        )
 
     def _set(self, text: str) -> frozenset[str]:
         found = self.sets.get(text)
@@ -85,31 +129,27 @@ class _Reader:
             found = self.sets[text] = frozenset(text.split("\n"))
         return found
 
-    def _addresses(self, which: ColumnElement[bool]) -> tuple[dict[int, str], dict[int, dict[str, bool]]]:
-        """Return main and further addresses by account."""
-        rows = self.session.execute(
-            select(UserAddress.user_id, Address.canonical, UserAddress.is_main, UserAddress.from_source)
+    def _further(self, which: ColumnElement[bool]) -> dict[int, dict[str, bool]]:
+        """Return further addresses by account."""
+        rows = self.stream(
+            select(UserAddress.user_id, Address.canonical, UserAddress.from_source)
             .join(Address, Address.id == UserAddress.address_id)
-            .where(which)
+            .where(which, not_(UserAddress.is_main))
         )
-        mains: dict[int, str] = {}
-        further: defaultdict[int, dict[str, bool]] = defaultdict(dict)
-        for user_id, address, is_main, from_source in rows:
-            if is_main:
-                mains[user_id] = address
-            else:
-                further[user_id][address] = from_source
-        return mains, further
+        found: defaultdict[int, dict[str, bool]] = defaultdict(dict)
+        for user_id, address, from_source in rows:
+            found[user_id][address] = bool(from_source)
+        return found
 
     def _groups(self, which: ColumnElement[bool]) -> dict[int, dict[str, bool]]:
-        rows = self.session.execute(
+        rows = self.stream(
             select(UserGroup.user_id, UserGroup.name, UserGroup.from_source)
             .where(which)
             .order_by(UserGroup.user_id, UserGroup.name)
         )
         found: defaultdict[int, list[tuple[str, bool]]] = defaultdict(list)
         for user_id, name, from_source in rows:
-            found[user_id].append((name, from_source))
+            found[user_id].append((name, bool(from_source)))
         return {user_id: self._shared(tuple(pairs)) for user_id, pairs in found.items()}
 
     def _shared(self, pairs: tuple[tuple[str, bool], ...]) -> dict[str, bool]:

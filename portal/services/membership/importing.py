@@ -3,8 +3,9 @@
 import gc
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy.exc import IntegrityError
@@ -12,8 +13,9 @@ from sqlalchemy.orm import Session
 
 from portal import database
 from portal.config import MembershipSettings, Settings
-from portal.domain.membership import Action, Decision, Limits, Plan, Source, plan_import
+from portal.domain.membership import Action, Decision, Limits, Plan, Row, Source
 from portal.domain.membership_file import Columns, open_members, standard_columns
+from portal.domain.membership_planner import plan_if_unchanged, plan_import
 from portal.errors import DuplicateError, PlanChangedError, SafetyLimitError
 from portal.services import security_log
 from portal.services.accounts import deleted_keys
@@ -21,7 +23,7 @@ from portal.services.accounts.moves import Lists
 from portal.services.history import Actor
 from portal.services.membership import gathering, runs, writing
 from portal.services.membership.rows import Checker, Texts
-from portal.services.membership.runs import ImportLine, Numbered, Origin
+from portal.services.membership.runs import ImportLine, Origin
 from portal.services.membership.writing import Chunk, Context
 from portal.services.transaction import reading, transaction
 
@@ -117,9 +119,10 @@ class _Prepared(NamedTuple):
     @property
     def counts(self) -> dict[str, int]:
         """Return what the plan holds, by the names of the columns of an import."""
-        found = runs.counts(self.plan.decisions)
-        writes = sum(each.writes for each in self.plan.decisions if each.row and each.action is not Action.REMEMBER)
-        return {"rows": self.rows, "unchanged": self.rows - writes - found["problems"], **found}
+        found = runs.counts(self.plan)
+        changed = sum(each.writes for each in self.plan.decided if each.row and each.action is not Action.REMEMBER)
+        unchanged = self.rows - len(self.plan.new) - changed - found["problems"]
+        return {"rows": self.rows, "unchanged": unchanged, **found}
 
 
 @contextmanager
@@ -146,7 +149,6 @@ def show(session: Session, request: Request) -> int:
     return _keep(session, request, prepared, state="shown", message=prepared.plan.excess(request.limits) or "")
 
 
-@_no_collection()
 def run(session: Session, request: Request, *, accept: str | None = None) -> Report:
     """Import: decide, and carry it out in chunks, each a transaction. ``accept`` approves exactly the plan of that id.
 
@@ -190,17 +192,15 @@ def apply_stored(
         runs.take(session, import_id, actor=actor, now=clock())
     with reading(session):
         stored = runs.stored(session, import_id)
-    decisions = {id(each.decision): each for each in stored.lines}
     chunks = [
         chunk
-        for chunk in Plan(tuple(each.decision for each in stored.lines), 0, 0, deactivates=False).chunks
-        if not any(decisions[id(each)].number in stored.stale for each in chunk)
+        for chunk in Plan(tuple(stored.decisions), 0, 0, deactivates=False).chunks()
+        if stored.stale.isdisjoint(each.number for each in chunk)
     ]
-    numbers = {key: each.number for key, each in decisions.items()}
-    work = _Work(session, import_id, stored.texts, numbers, invites=invites)
+    work = _Work(session, import_id, stored.texts, invites=invites)
     fresh = sum(map(len, chunks))
     stale = work.write(chunks, actor=actor, clock=clock, lists=lists)
-    done, left = fresh - stale, len(stored.lines) - fresh + stale
+    done, left = fresh - stale, len(stored.decisions) - fresh + stale
     message = f"{left} left unchanged, since they changed after the plan was made" if left else ""
     with transaction(session):
         runs.finish(session, import_id, state="done", now=clock(), message=message)
@@ -212,23 +212,34 @@ def _prepare(session: Session, request: Request) -> _Prepared:
     """Read the file and decide. Raise BadInputError."""
     file = open_members(request.content, request.columns, encoding=request.encoding)
     with reading(session):
-        accounts = gathering.load_accounts(session)
+        linked = gathering.load_linked(session)
+        checker = Checker(
+            request.columns,
+            linked=linked,
+            load_stored=partial(gathering.load_addresses, session),
+            special_domains=request.special_domains,
+            key_is_address=request.key_is_address,
+        )
+        rows = checker.rows(file.records)
         deleted = deleted_keys.load(session)
-    checker = Checker(
-        request.columns,
-        linked={each.key for each in accounts},
-        stored={each.main for each in accounts} | {each.said.address for each in accounts},
-        special_domains=request.special_domains,
-        key_is_address=request.key_is_address,
-    )
-    rows = checker.rows(file.records)
+        source = Source(
+            request.deactivates_leavers, request.key_is_address, _deleted(rows, deleted, request.secret, checker.texts)
+        )
+        plan = plan_if_unchanged(rows, linked, source)
+        if plan is None:
+            del linked, checker.linked  # every account is loaded, with what is known about it
+            plan = plan_import(rows, gathering.load_accounts(session), source)
+    return _Prepared(checker.texts, plan, len(rows), file.ignored, file.encoding)
+
+
+def _deleted(rows: Iterable[Row], deleted: Collection[str], secret: bytes, texts: Texts) -> set[str]:
+    """Return which keys of rows are those of deleted accounts, and remember what stands for them."""
     gone = set()
     for row in rows if deleted else ():
-        if row.key and (name := deleted_keys.hashed(row.key, request.secret)) in deleted:
+        if row.key and (name := deleted_keys.hashed(row.key, secret)) in deleted:
             gone.add(row.key)
-            checker.texts.deleted[row.line] = name[:16]
-    plan = plan_import(rows, accounts, Source(request.deactivates_leavers, request.key_is_address, gone))
-    return _Prepared(checker.texts, plan, len(rows), file.ignored, file.encoding)
+            texts.deleted[row.line] = name[:16]
+    return gone
 
 
 def _origin(request: Request) -> Origin:
@@ -237,62 +248,61 @@ def _origin(request: Request) -> Origin:
 
 def _begin(session: Session, request: Request, prepared: _Prepared, *, accepted: bool) -> int:
     """Write an import down before anything of it is done; of an approved one each line, so that it can be resumed."""
-    now = request.clock()
+    now, plan = request.clock(), prepared.plan
+    values = {"plan_id": plan.id, "accepted": accepted, **prepared.counts}  # which takes a while
     with transaction(session):
         runs.forget_old(session, now=now)
-        import_id = runs.begin(
-            session, prepared.plan, _origin(request), state="open", now=now, accepted=accepted, **prepared.counts
-        )
-    quiet = [each for each in runs.numbered(prepared.plan) if accepted or not each.decision.writes]
+        import_id = runs.begin(session, plan, _origin(request), state="open", now=now, **values)
+    quiet = plan.decisions if accepted else (each for each in plan.decided if not each.writes)
     _note_all(session, import_id, quiet, prepared.texts)
     return import_id
 
 
 def _keep(session: Session, request: Request, prepared: _Prepared, *, state: str, message: str) -> int:
     """Write a plan down that is not carried out now."""
-    now = request.clock()
+    now, plan = request.clock(), prepared.plan
+    values = {"plan_id": plan.id, "message": message[:400], **prepared.counts}
     with transaction(session):
         runs.forget_old(session, now=now)
-        import_id = runs.begin(
-            session, prepared.plan, _origin(request), state="open", now=now, message=message[:400], **prepared.counts
-        )
-    _note_all(session, import_id, runs.numbered(prepared.plan), prepared.texts, keeps_hashes=True)
+        import_id = runs.begin(session, plan, _origin(request), state="open", now=now, **values)
+    _note_all(session, import_id, prepared.plan.decisions, prepared.texts, keeps_hashes=True)
     with transaction(session):
         runs.finish(session, import_id, state=state, now=now)
     return import_id
 
 
 def _note_all(
-    session: Session, import_id: int, lines: Sequence[Numbered], texts: Texts, *, keeps_hashes: bool = False
+    session: Session, import_id: int, decisions: Iterable[Decision], texts: Texts, *, keeps_hashes: bool = False
 ) -> None:
-    for block in database.written_in_chunks(session, lines):
+    for block in database.written_in_chunks(session, (each for each in decisions if each.has_line)):
         with transaction(session):
             runs.note(session, import_id, block, texts, done=False, keeps_hashes=keeps_hashes)
 
 
 def _carry_out(session: Session, request: Request, prepared: _Prepared, import_id: int) -> None:
     """Write a plan; where somebody changed an account meanwhile, decide about what is left, and write that."""
-    planned = prepared.plan.decisions
+    planned = prepared.plan
+    lines = 0
     for _ in range(_ROUNDS):
-        numbers = {id(each.decision): each.number for each in runs.numbered(prepared.plan)}
-        work = _Work(session, import_id, prepared.texts, numbers, invites=request.invites)
-        if not work.write(prepared.plan.chunks, actor=request.actor, clock=request.clock, lists=request.lists):
+        work = _Work(session, import_id, prepared.texts, invites=request.invites, after=lines)
+        lines += prepared.plan.last_number
+        if not work.write(prepared.plan.chunks(), actor=request.actor, clock=request.clock, lists=request.lists):
             break
         prepared = _prepare(session, request)
-        if prepared.plan.excess(request.limits, approved={each.text for each in planned if each.writes}):
+        if prepared.plan.excess(request.limits, approved={each.text for each in planned.decisions if each.writes}):
             break
     with transaction(session):
         runs.finish(session, import_id, state="done", now=request.clock())
 
 
 class _Work(NamedTuple):
-    """Decisions to be written as lines of an import; ``numbers`` are those of the lines by ``id`` of the decision."""
+    """Decisions to be written as lines of an import, whose numbers follow ``after``."""
 
     session: Session
     import_id: int
     texts: Texts
-    numbers: dict[int, int]
     invites: bool
+    after: int = 0
 
     def write(self, chunks: Iterable[Chunk], *, actor: Actor, clock: Callable[[], datetime], lists: Lists) -> int:
         """Write chunks in batches, each a transaction; return how many decisions are left: their accounts changed."""
@@ -307,13 +317,17 @@ class _Work(NamedTuple):
         return left
 
     def _write_batch(self, batch: Sequence[Chunk], context: Context) -> int:
-        numbers = self.numbers
         try:
             with transaction(self.session):
                 written = writing.write(self.session, batch, context)
-                lines = [Numbered(numbers[id(each)], each) for each, _ in written.done if id(each) in numbers]
-                user_ids = {numbers[id(each)]: number for each, number in written.done if id(each) in numbers}
-                runs.note(self.session, self.import_id, lines, self.texts, done=True, user_ids=user_ids)
+                lines = [
+                    (replace(each, number=each.number + self.after) if self.after else each, user_id)
+                    for each, user_id in written.done
+                    if each.has_line
+                ]
+                user_ids = {each.number: user_id for each, user_id in lines}
+                decisions = (each for each, _ in lines)
+                runs.note(self.session, self.import_id, decisions, self.texts, done=True, user_ids=user_ids)
         except (DuplicateError, IntegrityError):  # somebody took a name or a key at this moment
             return sum(map(len, batch))
         _log(written.done)
@@ -348,8 +362,8 @@ def _report(
     """Say what a plan holds: all of its lines, or, where it has been carried out, what was reported."""
     lines = tuple(
         runs.as_line(each, prepared.texts)
-        for each in runs.numbered(prepared.plan)
-        if import_id is None or not each.decision.writes or each.decision.why
+        for each in (prepared.plan.decisions if import_id is None else prepared.plan.decided)
+        if each.has_line and (import_id is None or not each.writes or each.why)
     )
     fresh = frozenset(each.number for each in lines if each.why and _as_reported(each, prepared.texts) not in known)
     plan_id, counts = prepared.plan.id, prepared.counts

@@ -1,14 +1,16 @@
 """The rows of an import, checked: what a file says of each member, as the accounts store it."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from portal.domain import usernames
 from portal.domain.address import canonical, printable
-from portal.domain.membership import Row
+from portal.domain.membership import LinkedAccount, Row
 from portal.domain.membership_file import Columns, Record
 from portal.errors import BadInputError
-from portal.services.accounts import addresses, passwords, users
+from portal.services.accounts import passwords, users
+from portal.services.accounts.addresses import AddressChecker
 
 MOST_ADDRESSES = 10  # of one member
 MOST_GROUPS = 30
@@ -40,24 +42,30 @@ class Texts:
 class Checker:
     """The rows of one file, of which ``columns`` are read.
 
-    ``linked`` are the keys of accounts: usernames of those rows are nobody's. ``stored`` are canonical addresses that
-    need no check, since they are held already.
+    ``linked`` are the linked accounts by their keys; nobody is called what those rows give as username. ``load_stored``
+    returns canonical addresses that need no check, since they are held already; it is called when a row says something
+    new.
     """
 
     def __init__(
         self,
         columns: Columns,
         *,
-        linked: Collection[str | None],
-        stored: Collection[str | None],
+        linked: Mapping[str, LinkedAccount],
+        load_stored: Callable[[], Collection[str]],
         special_domains: Collection[str],
         key_is_address: bool,
     ) -> None:
-        self.columns = columns
-        self.linked, self.stored, self.special_domains = linked, stored, special_domains
+        self.columns, self.linked = columns, linked
         self.key_is_address = key_is_address
         self.texts = Texts()
+        self._load_stored = load_stored
+        self._address_checker = AddressChecker(special_domains)
         self._groups: dict[tuple[str, ...], frozenset[str]] = {}
+
+    @cached_property
+    def _stored(self) -> Collection[str]:
+        return self._load_stored()
 
     def rows(self, records: Iterable[Record]) -> list[Row]:
         """Return a row for each record; one that breaks a rule is not readable, and ``texts.problems`` says why."""
@@ -85,13 +93,17 @@ class Checker:
 
     def _checked(self, record: Record, key: str | None) -> Row:
         """Return a row of what can be stored. Raise BadInputError, which names the column."""
+        linked = None if key is None else self.linked.get(key)
+        if linked is not None and (row := self._repeated(record, linked)):
+            return row
         columns = self.columns
         column: str | None = columns.email
+        username_key = _compared(record.username)
         try:
             held = self._addresses(record.addresses)
-            if key is None or key not in self.linked:
+            if linked is None:
                 column = columns.username or columns.key
-                self._check_username(record, key, held)
+                self._check_username(record, username_key, key, held)
                 column = columns.password_hash
                 self._check_hash(record)
             column = columns.name
@@ -102,7 +114,30 @@ class Checker:
             raise _refused(column, str(error)) from None
         further = _NOBODY if len(held) < 2 else frozenset(held[1:])
         main = held[0] if held else None
-        return Row(record.line, key, _compared(record.username), main, further if held else None, name, groups)
+        return Row(record.line, key, username_key, main, further if held else None, name, groups)
+
+    def _repeated(self, record: Record, linked: LinkedAccount) -> Row | None:
+        """Return the row of a member about whom the source says what it last said, in the texts that are stored."""
+        imported, held = linked.imported, record.addresses
+        try:
+            is_repeated = (
+                record.name in (None, imported.name)
+                and (record.groups is None or self._checked_groups(record.groups) == imported.groups)
+                and (not held or _canonical(held) == (imported.address, imported.further))
+            )
+        except BadInputError:
+            return None
+        if not is_repeated:
+            return None
+        return Row(
+            record.line,
+            linked.key,
+            _compared(record.username),
+            imported.address if held else None,
+            imported.further if held else None,
+            None if record.name is None else imported.name,
+            None if record.groups is None else imported.groups,
+        )
 
     def _addresses(self, spelled: Collection[str]) -> list[str]:
         """Return canonical addresses, each once, the main one first. Raise BadInputError."""
@@ -111,18 +146,18 @@ class Checker:
         found: dict[str, None] = {}
         for text in spelled:
             compared = canonical(text)
-            if compared not in self.stored:
-                addresses.checked(text, special_domains=self.special_domains)
+            if compared not in self._stored:
+                self._address_checker.check(text, compared)
             if text != compared:
                 self.texts.spellings.setdefault(compared, text)
             found[compared] = None
         return list(found)
 
-    def _check_username(self, record: Record, key: str | None, held: list[str]) -> None:
+    def _check_username(self, record: Record, username_key: str, key: str | None, held: list[str]) -> None:
         """Check what a new account is called. Raise BadInputError."""
         try:
             username = usernames.checked(record.username, own=held)
-            if username != _compared(username):
+            if username != username_key:
                 self.texts.usernames[record.line] = username
         except BadInputError as error:
             if held:  # without an address no account is made
@@ -144,6 +179,12 @@ class Checker:
                 raise BadInputError(f"{len(names)} groups: at most {MOST_GROUPS} are imported for one member")
             found = self._groups[names] = frozenset(users.checked_groups(names))
         return found
+
+
+def _canonical(spelled: Sequence[str]) -> tuple[str, frozenset[str]]:
+    """Return a main address and the further ones. Raise InvalidAddressError."""
+    further = frozenset(map(canonical, spelled[1:])) if len(spelled) > 1 else _NOBODY
+    return canonical(spelled[0]), further
 
 
 def _compared(username: str) -> str:

@@ -13,7 +13,8 @@ from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from portal import database
-from portal.domain.membership import Account, Action, Changes, Decision, Plan, Row, Said, Why
+from portal.database import BulkInsert
+from portal.domain.membership import Account, Action, Changes, Decision, Imported, Plan, Row
 from portal.errors import ChangedMeanwhileError, UnknownRunError
 from portal.models import MemberImport, MemberImportLine
 from portal.services.history import Actor
@@ -24,6 +25,7 @@ KEPT = timedelta(days=1)  # how long a plan waits to be applied
 LINES_KEPT = timedelta(days=90)  # of imports that are done
 _as_json = json.JSONEncoder(ensure_ascii=False).encode
 _BLOCK = 1_000  # lines in one statement
+_LINES = BulkInsert(MemberImportLine, replaces=("done", "user_id"))
 COUNTS = {
     Action.CREATE: "created",
     Action.LINK: "linked",
@@ -36,15 +38,6 @@ COUNTS = {
 _SINGLE = {"name": "name", "main": "main", "username_key": "username", "key": "key"}  # of Changes, and in details
 _FIELDS = {"name": "name", "main": "address", "username": "username", "key": "key"}
 _SEVERAL = ("add_addresses", "remove_addresses", "add_groups", "remove_groups")
-# Reported of perhaps every row: these are counted and have no line.
-COUNTED_ALONE = frozenset({Why.PRESENT, Why.NO_ADDRESS})
-
-
-class Numbered(NamedTuple):
-    """A decision and its place in the plan."""
-
-    number: int
-    decision: Decision
 
 
 class Origin(NamedTuple):
@@ -78,19 +71,9 @@ class ImportLine(NamedTuple):
     done: bool
 
 
-def numbered(plan: Plan) -> list[Numbered]:
-    """Return what of a plan has a line of its own."""
-    shown = (each for each in plan.decisions if each.why not in COUNTED_ALONE and each.action is not Action.REMEMBER)
-    return [Numbered(number, each) for number, each in enumerate(shown, start=1)]
-
-
-def counts(decisions: Iterable[Decision]) -> dict[str, int]:
+def counts(plan: Plan) -> dict[str, int]:
     """Return how many decisions there are of each kind that is counted."""
-    found = dict.fromkeys(COUNTS.values(), 0)
-    for each in decisions:
-        if each.action in COUNTS:
-            found[COUNTS[each.action]] += 1
-    return found
+    return {name: plan.counts.get(action, 0) for action, name in COUNTS.items()}
 
 
 def begin(session: Session, plan: Plan, origin: Origin, *, state: str, now: datetime, **columns: Any) -> int:
@@ -103,7 +86,6 @@ def begin(session: Session, plan: Plan, origin: Origin, *, state: str, now: date
         "started_at": now,
         "state": state,
         "deactivates": plan.deactivates,
-        "plan_id": plan.id,
         "linked_accounts": plan.linked,
         "named": plan.named,
         **columns,
@@ -126,7 +108,7 @@ def finish(session: Session, import_id: int, *, state: str, now: datetime, **col
 def note(
     session: Session,
     import_id: int,
-    lines: Iterable[Numbered],
+    decisions: Iterable[Decision],
     texts: Texts,
     *,
     done: bool,
@@ -134,28 +116,23 @@ def note(
     keeps_hashes: bool = False,
 ) -> None:
     """Write lines of a plan, or that they are done. ``user_ids`` are the accounts of lines by their number."""
-    statement = database.insert(session, MemberImportLine.__table__)
-    upsert = statement.on_conflict_do_update(
-        index_elements=["import_id", "number"],
-        set_={"done": statement.excluded.done, "user_id": statement.excluded.user_id},
-    )
-    for block in database.chunked(lines, _BLOCK):
+    for block in database.chunked(decisions, _BLOCK):
         rows = []
         for each in block:
             values, details = _columns(each, texts)
-            row = each.decision.row
+            row = each.row
             if keeps_hashes and row and row.line in texts.password_hashes:
                 details["password_hash"] = texts.password_hashes[row.line]
-            values |= {"import_id": import_id, "details": _as_json(details)}
-            values["done"] = done or not each.decision.writes
+            values["details"] = _as_json(details)
+            values["done"] = done or not each.writes
             if row and row.line in texts.deleted:  # somebody deleted, or even erased, is not written down again
                 values |= {"key": texts.deleted[row.line], "username": "", "name": "", "details": "{}"}
             values["user_id"] = (user_ids or {}).get(each.number, values["user_id"])
-            rows.append({**values, "fingerprint": fingerprint(each.decision.account)})
-        session.execute(upsert, rows)
+            rows.append({**values, "fingerprint": fingerprint(each.account)})
+        _LINES.execute(session, rows, import_id=import_id)
 
 
-def as_line(each: Numbered, texts: Texts) -> ImportLine:
+def as_line(each: Decision, texts: Texts) -> ImportLine:
     """Return a line of a plan as it is shown."""
     values, details = _columns(each, texts)
     return ImportLine(**values, changes=shown_changes(details), done=False)
@@ -179,13 +156,12 @@ def shown_changes(details: Mapping[str, Any]) -> tuple[Change, ...]:
     return tuple(found)
 
 
-def _columns(each: Numbered, texts: Texts) -> tuple[dict[str, Any], dict[str, Any]]:
+def _columns(decision: Decision, texts: Texts) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the columns of a line, and what it writes."""
-    number, decision = each
     row, account = decision.row, decision.account
     why = (row and texts.problems.get(row.line)) or decision.why or ""
     return {
-        "number": number,
+        "number": decision.number,
         "line": row.line if row else None,
         "action": str(decision.action),
         "user_id": account.id if account else None,
@@ -200,11 +176,12 @@ def fingerprint(account: Account | None) -> str:
     """Name an account as a plan saw it."""
     if account is None:
         return ""
-    said = account.said
+    imported = account.imported
     parts = (
         account.id, account.username_key, account.main, sorted(account.further.items()), account.name,
         sorted(account.groups.items()), account.key, account.is_active, account.deactivated_by_import, account.has_role,
-        account.was_unlinked, said.named, said.address, sorted(said.further), said.name, sorted(said.groups),
+        account.was_unlinked, imported.named, imported.address, sorted(imported.further), imported.name,
+        sorted(imported.groups),
     )  # fmt: skip
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
@@ -227,8 +204,8 @@ def _details(decision: Decision, texts: Texts) -> dict[str, Any]:
     named = [*changes.add_addresses, *filter(None, [changes.main])]
     if spelled := {each: texts.spellings[each] for each in named if texts.spellings.get(each, each) != each}:
         found["spelled"] = spelled
-    if said := decision.said:
-        found["said"] = [said.named, said.address, sorted(said.further), said.name, sorted(said.groups)]
+    if new := decision.imported:
+        found["imported"] = [new.named, new.address, sorted(new.further), new.name, sorted(new.groups)]
     if row := decision.row:
         found["row"] = [row.username_key, row.main]
     return found
@@ -237,7 +214,7 @@ def _details(decision: Decision, texts: Texts) -> dict[str, Any]:
 class Stored(NamedTuple):
     """What is left to be written of a stored plan: ``stale`` are the numbers of lines whose account has changed."""
 
-    lines: list[Numbered]
+    decisions: list[Decision]
     stale: frozenset[int]
     texts: Texts
 
@@ -255,7 +232,7 @@ def stored(session: Session, import_id: int) -> Stored:
     stale = set()
     for line in rows:
         account = accounts.get(line.user_id) if line.user_id is not None else None
-        found.lines.append(Numbered(line.number, _decision(line, account, found.texts)))
+        found.decisions.append(_decision(line, account, found.texts))
         if fingerprint(account) != line.fingerprint:
             stale.add(line.number)
     return found._replace(stale=frozenset(stale))
@@ -325,8 +302,8 @@ def _decision(line: MemberImportLine, account: Account | None, texts: Texts) -> 
     texts.spellings |= details.get("spelled", {})
     values: dict[str, Any] = {name: details[short][1] for name, short in _SINGLE.items() if short in details}
     values |= {name: frozenset(details[name]) for name in _SEVERAL if name in details}
-    said = None
-    if "said" in details:
-        named, address, further, name, groups = details["said"]
-        said = Said(named, address, frozenset(further), name, frozenset(groups))
-    return Decision(Action(line.action), row, account, Changes(**values), said)
+    imported = None
+    if "imported" in details:
+        named, address, further, name, groups = details["imported"]
+        imported = Imported(named, address, frozenset(further), name, frozenset(groups))
+    return Decision(Action(line.action), row, account, Changes(**values), imported, number=line.number)

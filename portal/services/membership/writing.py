@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from portal import database
+from portal.database import BulkInsert
 from portal.domain import usernames
 from portal.domain.membership import Account, Action, Changes, Decision
 from portal.domain.search_text import search_key
@@ -29,6 +29,8 @@ Chunk = Sequence[Decision]
 
 _AT_ONCE = 500  # decisions in one transaction, as far as nobody's address changes
 _COST_OF_MOVE = 20  # what one that changes who is managed counts for
+_GROUPS = BulkInsert(UserGroup)
+_IMPORTED = BulkInsert(LastSaid, replaces=("named", "address", "further", "name", "groups"))
 
 
 class Context(NamedTuple):
@@ -288,14 +290,13 @@ class _Writer:
         ]
         gone = [(account.id, name) for each, account in changed for name in each.changes.remove_groups]
         given = [
-            {"user_id": account.id, "name": name, "from_source": True}
+            {"user_id": account.id, "name": name}
             for each, account in changed
             for name in sorted(each.changes.add_groups)
         ]
         if gone:
             self.session.execute(delete(UserGroup).where(tuple_(UserGroup.user_id, UserGroup.name).in_(gone)))
-        if given:
-            self.session.execute(database.insert(self.session, UserGroup.__table__), given)
+        _GROUPS.execute(self.session, given, from_source=True)
         for each, account in changed:
             before = frozenset(account.groups)
             after = (before | each.changes.add_groups) - each.changes.remove_groups
@@ -318,20 +319,16 @@ class _Writer:
         rows = [
             {
                 "user_id": each.account.id if each.account else made[_username_key(each)],
-                "named": each.said.named,
-                "address": each.said.address,
-                "further": gathering.as_text(each.said.further),
-                "name": each.said.name,
-                "groups": gathering.as_text(each.said.groups),
+                "named": each.imported.named,
+                "address": each.imported.address,
+                "further": gathering.as_text(each.imported.further),
+                "name": each.imported.name,
+                "groups": gathering.as_text(each.imported.groups),
             }
             for each in self.decisions
-            if each.said is not None
+            if each.imported is not None
         ]
-        if not rows:
-            return
-        statement = database.insert(self.session, LastSaid.__table__)
-        values = {name: statement.excluded[name] for name in ("named", "address", "further", "name", "groups")}
-        self.session.execute(statement.on_conflict_do_update(index_elements=["user_id"], set_=values), rows)
+        _IMPORTED.execute(self.session, rows)
 
 
 def _of_one_user(columns: Sequence[str]) -> Any:

@@ -6,9 +6,12 @@ from datetime import timedelta
 from threading import Barrier
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
+from portal.domain.address import canonical
 from portal.errors import InvalidAddressError, UnknownUserError
 from portal.extensions import db
 from portal.models import Address, History, Preference, User, UserAddress
@@ -438,6 +441,26 @@ def test_domains_of_an_intranet_are_accepted_where_they_are_allowed(text):
     assert checked(text, special_domains=["lan"]).spelling == text
     with pytest.raises(InvalidAddressError):
         checked("alice@wlan", special_domains=["lan"])
+
+
+@given(
+    st.sampled_from(["alice", "b.o+b", ".bob", "zoë", "a" * 200, '"a b"', "Ann <ann"]),
+    st.sampled_from(["example.org", "Example.ORG", "lan", "xn--exmple-cua.org", "exämple.org", "local", "a_b.org"]),
+)
+def test_an_address_is_judged_the_same_when_its_domain_is_known(local, domain):
+    def is_refused(check):
+        try:
+            check(f"{local}@{domain}")
+        except InvalidAddressError:
+            return True
+        return False
+
+    checker = addresses.AddressChecker(["lan"])
+    with suppress(InvalidAddressError):
+        checker.check(f"carl@{domain}", f"carl@{domain}".lower())
+    assert is_refused(lambda text: checker.check(text, canonical(text))) == is_refused(
+        lambda text: checked(text, special_domains=["lan"])
+    )
 
 
 # Departures.

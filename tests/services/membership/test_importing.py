@@ -12,7 +12,7 @@ from portal.errors import BadInputError, ChangedMeanwhileError, PlanChangedError
 from portal.models import LoginSession, MailRequest, MemberImport, MemberImportLine, Preference, User
 from portal.services.accounts import address_changes, addresses, log, passwords, users
 from portal.services.history import COMMAND_LINE, Actor
-from portal.services.membership import importing, linking, writing
+from portal.services.membership import import_log, importing, linking, writing
 from tests.factories import NOW, give_name, make_preference, make_user
 from tests.services.membership.conftest import SECRET, Membership
 
@@ -34,6 +34,21 @@ def test_the_same_file_twice_changes_nothing_the_second_time(membership: Members
     report = membership.run(BOB, ADA)
     assert report.counts == {**dict.fromkeys(report.counts, 0), "rows": 2, "unchanged": 2}
     assert len(log.recent(session)) == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "1, ADA ,ADA@EXAMPLE.ORG , Ada  Lovelace,board; full",
+        "1,ada,ada@example.org; ADA@example.org,Ada Lovelace,full; board; full",
+        "1,someone-else,,Ada Lovelace,full;board",
+    ],
+)
+def test_what_the_source_says_in_another_way_changes_nothing(membership: Membership, line: str) -> None:
+    membership.run(ADA)
+    report = membership.run(line)
+    assert report.counts == {**dict.fromkeys(report.counts, 0), "rows": 1, "unchanged": 1}
+    assert membership.profile("ada").email == "Ada@Example.org"
 
 
 def test_what_the_source_says_anew_is_followed_and_the_rest_stays(membership: Membership, session: Session) -> None:
@@ -252,15 +267,20 @@ def test_somebody_who_changes_meanwhile_is_decided_again(
 
     def overtaken(*arguments: Any) -> Any:
         if not calls:
-            session.execute(update(User).where(User.username == "ada").values(name="Own name"))
+            session.execute(update(User).where(User.username == "bob").values(name="Own name"))
         calls.append(1)
         return real(*arguments)
 
     monkeypatch.setattr(writing, "write", overtaken)
     membership.run("1,ada,king@example.org,Ada Lovelace,full; board", "2,bob,bob@example.org,Robert,full")
-    assert (membership.profile("ada").name, membership.profile("ada").email) == ("Own name", "king@example.org")
-    assert membership.profile("bob").name == "Robert"
+    ada, bob = membership.profile("ada"), membership.profile("bob")
+    assert (ada.name, ada.email, bob.name) == ("Ada Lovelace", "king@example.org", "Robert")
     assert len(calls) == 2
+    lines = import_log.lines(session, import_log.recent(session)[0].id)
+    assert [(each.number, each.user_id, each.username, each.done) for each in lines] == [
+        (1, ada.id, "ada", True),
+        (3, bob.id, "bob", True),
+    ]
 
 
 # Invitations.
