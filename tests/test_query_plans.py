@@ -11,22 +11,26 @@ from sqlalchemy.orm import Session
 from portal.extensions import portal
 from portal.services import outbox
 from portal.services.accounts import directory
+from portal.services.accounts import log as account_log
 from portal.services.accounts.directory import Wanted
 from portal.services.preferences import own_history, preferences
 from portal.services.reports import lists as list_reports
+from portal.services.reports import person_history, trends
 from portal.services.reports import runs as run_reports
-from portal.services.reports import trends
 from portal.services.sync import plans
 from tests.factories import NOW, make_user
 
-GROWING = ("history", "runs", "run_lines")
+GROWING = ("history", "runs", "run_lines", "account_changes")
 
 QUERIES: dict[str, Callable[[Session], Any]] = {
     "history of an address": lambda session: list_reports.history(session, address="alice@example.org"),
     "history of an address on a list": lambda session: list_reports.history(
         session, handle="members", address="alice@example.org"
     ),
-    "a member's own history": lambda session: own_history.events(session, 1, handles=["members"]),
+    "a member's own history": lambda session: own_history.page(session, 1, handles=["members"]),
+    "a person's history": lambda session: person_history.page(session, 1),
+    "changes of an account": lambda session: account_log.page(session, user_id=1),
+    "a page of runs of a list": lambda session: list_reports.page_of_runs(session, handle="members"),
     "runs of a list": lambda session: list_reports.runs(session, handle="members"),
     "lines of a run": lambda session: run_reports.lines(session, 1),
     "unfinished acts on a list": lambda session: plans.unfinished_acts(session, "members"),

@@ -14,7 +14,7 @@ from portal.services.preferences.preferences import Page
 from portal.services.sync import list_passwords
 from portal.translation import gettext
 from portal.web import guards, language, sign_in
-from portal.web.forms import ChangePasswordForm, EndLogInForm, LanguageForm, OwnAddressForm, OwnHistoryForm
+from portal.web.forms import ChangePasswordForm, EndLogInForm, LanguageForm, OwnAddressForm, PageForm
 from portal.web.template_filters import sentence
 
 blueprint = Blueprint("account", __name__)
@@ -118,16 +118,13 @@ def history() -> ResponseReturnValue:
     catalogue = portal().readable_catalogue()
     if catalogue is not None and not catalogue.enabled:
         return render_template("subscriptions/not_offered.html")
-    form = OwnHistoryForm(request.args)
+    form = PageForm(request.args)
     if not form.validate():
         abort(404)
     profile = profiles.by_id(db.session(), guards.member().id)
     names = {each.mailing_list.handle: each.mailing_list.name for each in _lists_page().offers}
-    before, several = form.before.data, len(profile.addresses) > 1
-    found = own_history.events(db.session(), profile.id, handles=names, before=before)
-    return render_template(
-        "account/history.html", found=found, names=names, has_several=several, is_first=before is None
-    )
+    found = own_history.page(db.session(), profile.id, handles=names, number=form.page.data or 1)
+    return render_template("account/history.html", found=found, names=names, has_several=len(profile.addresses) > 1)
 
 
 def _page(form: ChangePasswordForm, *, list_password: tuple[int, str] | None = None) -> str:

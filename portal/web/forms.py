@@ -19,6 +19,7 @@ from wtforms import (
 from wtforms.validators import EqualTo, InputRequired, Length, NumberRange, Optional, ValidationError
 
 from portal import translation
+from portal.services.paging import LAST_PAGE
 from portal.translation import gettext
 from portal.translation import lazy_gettext as _
 
@@ -217,7 +218,7 @@ class ListsForm(QueryForm):
     )
 
 
-class OwnHistoryForm(QueryForm):
-    """The part of the history to show."""
+class PageForm(QueryForm):
+    """The page of a long table to show."""
 
-    before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
+    page = IntegerField(validators=[Optional(), NumberRange(1, LAST_PAGE)])

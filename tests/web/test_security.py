@@ -222,10 +222,10 @@ def test_what_browsers_may_take_for_another_host_is_not_local(target: str) -> No
 
 
 def test_a_log_in_leads_to_the_page_that_was_asked_for(visitor: Visitor, people: dict[str, int]) -> None:
-    asked = visitor.client.get("/admin/runs?handle=tech&before=3").headers["Location"]
+    asked = visitor.client.get("/admin/runs?handle=tech&page=3").headers["Location"]
     assert asked.startswith("/login?next=/admin/runs")
     data = {"csrf_token": visitor.get(asked).token, "username": "bob", "password": PASSWORD}
-    assert visitor.client.post(asked, data=data).headers["Location"] == "/admin/runs?handle=tech&before=3"
+    assert visitor.client.post(asked, data=data).headers["Location"] == "/admin/runs?handle=tech&page=3"
 
 
 @given(st.text())

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from portal import database
 from portal.database import BulkInsert
 from portal.errors import ChangedMeanwhileError
 from portal.models import AccountChange
+from portal.services import paging
 from portal.services.history import Actor
+from portal.services.paging import Paged
 from portal.services.transaction import reading
 from portal.translation import marked
 
@@ -131,26 +133,26 @@ def _last(session: Session, user_id: int) -> int:
     return session.execute(last).scalar() or 0
 
 
+def page(session: Session, *, user_id: int | None = None, number: int = 1) -> Paged[AccountLine]:
+    """Return a page of the changes of all accounts or of one, newest first."""
+    return paging.page(session, _changes(user_id), AccountLine._make, number=number)
+
+
 def recent(
-    session: Session,
-    *,
-    user_id: int | None = None,
-    before: int | None = None,
-    after: int | None = None,
-    limit: int = 50,
+    session: Session, *, user_id: int | None = None, after: int | None = None, limit: int = 50
 ) -> tuple[AccountLine, ...]:
-    """Return changes of all accounts or of one, newest first; ``before`` and ``after`` are ids of changes."""
-    query = (
-        select(AccountChange.id, AccountChange.at, AccountChange.user_id, AccountChange.username, AccountChange.what)
-        .add_columns(AccountChange.actor, AccountChange.old, AccountChange.new)
-        .order_by(AccountChange.id.desc())
-        .limit(limit)
-    )
-    if user_id is not None:
-        query = query.where(AccountChange.user_id == user_id)
-    if before is not None:
-        query = query.where(AccountChange.id < before)
+    """Return changes of all accounts or of one, newest first; ``after`` is the id of a change."""
+    query = _changes(user_id).limit(limit)
     if after is not None:
         query = query.where(AccountChange.id > after)
     with reading(session):
         return tuple(map(AccountLine._make, session.execute(query)))
+
+
+def _changes(user_id: int | None) -> Select[Any]:
+    query = (
+        select(AccountChange.id, AccountChange.at, AccountChange.user_id, AccountChange.username, AccountChange.what)
+        .add_columns(AccountChange.actor, AccountChange.old, AccountChange.new)
+        .order_by(AccountChange.id.desc())
+    )
+    return query if user_id is None else query.where(AccountChange.user_id == user_id)

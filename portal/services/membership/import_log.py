@@ -10,8 +10,10 @@ from sqlalchemy.orm import Session
 
 from portal.errors import UnknownRunError
 from portal.models import MemberImport, MemberImportLine
+from portal.services import paging
 from portal.services.membership import runs
 from portal.services.membership.runs import ImportLine
+from portal.services.paging import Paged
 from portal.services.transaction import reading
 
 _BLOCK = 1_000  # lines read at once
@@ -54,13 +56,9 @@ class Import(NamedTuple):
         return self.created + self.linked + self.changed + self.reactivated + self.deactivated
 
 
-def recent(session: Session, *, before: int | None = None, limit: int = 50) -> tuple[Import, ...]:
-    """Return imports, the newest first; ``before``: those older than the one of this number."""
-    query = _imports().order_by(MemberImport.id.desc()).limit(limit)
-    if before is not None:
-        query = query.where(MemberImport.id < before)
-    with reading(session):
-        return tuple(Import(*row) for row in session.execute(query))
+def page(session: Session, *, number: int = 1) -> Paged[Import]:
+    """Return a page of imports, newest first."""
+    return paging.page(session, _imports().order_by(MemberImport.id.desc()), lambda row: Import(*row), number=number)
 
 
 def get(session: Session, import_id: int) -> Import:

@@ -2,16 +2,15 @@
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.models import Address, History, UserAddress
+from portal.services import paging
 from portal.services.history import NEW_MEMBER
-from portal.services.transaction import reading
-
-PAGE = 50
+from portal.services.paging import Paged
 
 
 class Event(NamedTuple):
@@ -28,32 +27,16 @@ class Event(NamedTuple):
     by: str
 
 
-class Events(NamedTuple):
-    """A page of changes, the newest first; ``before`` is where the next page begins, if there is one."""
-
-    events: tuple[Event, ...]
-    before: int | None
-
-
-def events(
-    session: Session, user_id: int, *, handles: Collection[str], before: int | None = None, limit: int = PAGE
-) -> Events:
-    """Return what became of the addresses that a user holds now, on some lists."""
-    query = (
+def page(session: Session, user_id: int, *, handles: Collection[str], number: int = 1) -> Paged[Event]:
+    """Return a page of what happened to the addresses that a user holds now, on some lists, newest first."""
+    query: Any = (
         select(History, Address.spelling)
         .join(Address, Address.id == History.address_id)
         .join(UserAddress, UserAddress.address_id == Address.id)
         .where(UserAddress.user_id == user_id, History.list_handle.in_(sorted(handles)))
         .order_by(History.id.desc())
-        .limit(limit + 1)
     )
-    if before is not None:
-        query = query.where(History.id < before)
-    with reading(session):
-        found = session.execute(query).all()
-        shown = tuple(_event(row, spelling, user_id) for row, spelling in found[:limit])
-        next_page = found[limit - 1][0].id if len(found) > limit else None
-    return Events(shown, next_page)
+    return paging.page(session, query, lambda row: _event(row[0], row[1], user_id), number=number)
 
 
 def _event(row: History, spelling: str, user_id: int) -> Event:

@@ -14,7 +14,9 @@ from portal.domain.mailinglist import MailingList
 from portal.domain.outlook import State
 from portal.domain.run import NEVER_BEGUN, SHOWS_PLAN, RunKind, RunState, counts_in_words
 from portal.models import Address, History, Preference, Run
+from portal.services import paging
 from portal.services.accounts.addresses import is_held
+from portal.services.paging import Paged
 from portal.services.reports import counting
 from portal.services.reports.counting import StateCounts
 from portal.services.transaction import reading
@@ -357,6 +359,14 @@ def runs(
         query = query.where(Run.id < before)
     with reading(session):
         return tuple(map(RunReport._make, session.execute(query)))
+
+
+def page_of_runs(session: Session, *, handle: str | None = None, number: int = 1) -> Paged[RunReport]:
+    """Return a page of runs of all lists or of one, newest first."""
+    query = run_reports().order_by(Run.id.desc())
+    return paging.page(
+        session, query if handle is None else query.where(Run.list_handle == handle), RunReport._make, number=number
+    )
 
 
 def history(

@@ -1,12 +1,14 @@
-"""What became of one person's addresses on the lists, with who did it: for superusers."""
+"""What happened to one person's addresses on the lists, and who did it: for superusers."""
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from portal.models import Address, History, UserAddress
+from portal.services import paging
+from portal.services.paging import Paged
 from portal.services.transaction import reading
 
 
@@ -23,18 +25,23 @@ class PersonLine(NamedTuple):
     reason: str
 
 
-def lines(session: Session, user_id: int, *, before: int | None = None, limit: int) -> tuple[PersonLine, ...]:
-    """Return the changes of the addresses that a user holds now, the newest first, or those older than one of them."""
-    query = (
+def page(session: Session, user_id: int, *, number: int = 1) -> Paged[PersonLine]:
+    """Return a page of the changes of the addresses that a user holds now, newest first."""
+    return paging.page(session, _changes(user_id), PersonLine._make, number=number)
+
+
+def latest(session: Session, user_id: int, *, limit: int) -> tuple[PersonLine, ...]:
+    """Return the latest changes of the addresses that a user holds now, newest first."""
+    with reading(session):
+        return tuple(map(PersonLine._make, session.execute(_changes(user_id).limit(limit))))
+
+
+def _changes(user_id: int) -> Select[Any]:
+    return (
         select(History.id, History.at, History.list_handle, Address.spelling, History.subscribed)
         .add_columns(History.source, History.actor, History.reason)
         .join(Address, Address.id == History.address_id)
         .join(UserAddress, UserAddress.address_id == Address.id)
         .where(UserAddress.user_id == user_id)
         .order_by(History.id.desc())
-        .limit(limit)
     )
-    if before is not None:
-        query = query.where(History.id < before)
-    with reading(session):
-        return tuple(map(PersonLine._make, session.execute(query)))

@@ -41,12 +41,6 @@ class UploadForm(PostedForm):
             return CombinedMultiDict((request.files, request.form)) if is_posted else None
 
 
-class OlderImportsForm(QueryForm):
-    """The page of imports to show."""
-
-    before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
-
-
 class LinesForm(QueryForm):
     """A filter of the lines of an import."""
 

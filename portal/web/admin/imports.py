@@ -21,14 +21,13 @@ from portal.services.reports.forecast import Forecast, forecast
 from portal.translation import gettext, ngettext
 from portal.web import guards, recent_password, shown
 from portal.web.admin import downloads
-from portal.web.admin.import_forms import KINDS, ApplyForm, LinesForm, OlderImportsForm, UploadForm
-from portal.web.forms import MAX_ID
+from portal.web.admin.import_forms import KINDS, ApplyForm, LinesForm, UploadForm
+from portal.web.forms import MAX_ID, PageForm
 from portal.web.template_filters import sentence
 
 blueprint = Blueprint("imports", __name__, url_prefix="/users/imports")
 
 _IMPORT = f"/<int(max={MAX_ID}):import_id>"
-AT_ONCE = 50  # imports on a page
 LINES_AT_ONCE = 100
 PROBLEMS = (Action.PROBLEM, Action.REPORT)
 _NAMED = 20  # problems named above a plan
@@ -130,17 +129,15 @@ def _request(form: UploadForm) -> Request:
 
 
 def _index_page(form: UploadForm) -> str:
-    asked = OlderImportsForm(request.args)
+    asked = PageForm(request.args)
     if not asked.validate():
         abort(400)
-    found = import_log.recent(db.session(), before=asked.before.data, limit=AT_ONCE + 1)
+    found = import_log.page(db.session(), number=asked.page.data or 1)
     settings = portal().settings.membership
     return render_template(
         "admin/imports/index.html",
         form=form,
-        imports=found[:AT_ONCE],
-        has_older=len(found) > AT_ONCE,
-        is_first=asked.before.data is None,
+        found=found,
         key=settings.columns.key if settings else None,
         kinds=KINDS,
     )

@@ -14,27 +14,23 @@ from portal.services.reports import person_history
 from portal.translation import gettext, ngettext
 from portal.web import guards, shown
 from portal.web.admin.list_forms import ReasonForm
-from portal.web.admin.user_forms import PersonHistoryForm, UserActionForm
-from portal.web.forms import MAX_ID
+from portal.web.admin.user_forms import UserActionForm
+from portal.web.forms import MAX_ID, PageForm
 
 blueprint = Blueprint("person", __name__, url_prefix=f"/users/<int(max={MAX_ID}):user_id>")
-
-AT_ONCE = 50  # lines on a page
 
 
 @blueprint.get("/history")
 def history(user_id: int) -> ResponseReturnValue:
     """Show the history of a person's addresses on the lists, newest first."""
-    form, profile = PersonHistoryForm(request.args), profiles.by_id(db.session(), user_id)
+    form, profile = PageForm(request.args), profiles.by_id(db.session(), user_id)
     if not form.validate():
         abort(400)
-    found = person_history.lines(db.session(), user_id, before=form.before.data, limit=AT_ONCE + 1)
+    found = person_history.page(db.session(), user_id, number=form.page.data or 1)
     return render_template(
         "admin/users/lists_history.html",
         profile=profile,
-        lines=found[:AT_ONCE],
-        has_older=len(found) > AT_ONCE,
-        is_first=form.before.data is None,
+        found=found,
         names=names_of_lists(),
     )
 

@@ -6,7 +6,7 @@ from wtforms.validators import AnyOf, InputRequired, NumberRange, Optional, Rege
 from portal.domain.mailinglist import HANDLE
 from portal.domain.run import RunKind
 from portal.translation import lazy_gettext as _
-from portal.web.forms import MAX_ID, MOST_PAGES, PostedForm, QueryForm, trimmed
+from portal.web.forms import MOST_PAGES, PageForm, PostedForm, QueryForm, trimmed
 
 ACTIONS = {
     "remove": _("Take off the list"),
@@ -29,11 +29,10 @@ RESULTS = {
 _is_handle = Regexp(rf"{HANDLE.pattern}\Z")
 
 
-class RunsForm(QueryForm):
+class RunsForm(PageForm):
     """A filter of runs."""
 
     handle = StringField(filters=[trimmed], validators=[Optional(), _is_handle])
-    before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
 
 
 class RunLinesForm(QueryForm):

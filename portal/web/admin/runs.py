@@ -19,7 +19,6 @@ from portal.web.forms import MAX_ID
 
 blueprint = Blueprint("runs", __name__, url_prefix="/runs")
 
-AT_ONCE = 50  # runs on a page
 LINES_AT_ONCE = 100
 REFRESHED_AFTER = 10  # seconds, for the page of a run under way, which has a link to stop it
 
@@ -31,13 +30,11 @@ def index() -> ResponseReturnValue:
     if not form.validate():
         abort(400)
     handle = form.handle.data or None
-    found = list_reports.runs(db.session(), handle=handle, before=form.before.data, limit=AT_ONCE + 1)
+    found = list_reports.page_of_runs(db.session(), handle=handle, number=form.page.data or 1)
     return render_template(
         "admin/runs.html",
-        runs=found[:AT_ONCE],
-        has_older=len(found) > AT_ONCE,
+        found=found,
         handle=handle,
-        is_first=form.before.data is None,
         names=_names_of_lists(),
         now=portal().clock(),
     )

@@ -5,20 +5,13 @@ from wtforms.validators import InputRequired, Length, NumberRange, Optional
 
 from portal.services.accounts.api_keys import LONGEST_LABEL, LONGEST_LIFE
 from portal.translation import lazy_gettext as _
-from portal.web.forms import MAX_ID, PostedForm, QueryForm, is_readable, trimmed
+from portal.web.forms import MAX_ID, PageForm, PostedForm, QueryForm, is_readable, trimmed
 
 
-class AccountHistoryForm(QueryForm):
+class AccountHistoryForm(PageForm):
     """A filter of the history of accounts."""
 
     user = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
-    before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
-
-
-class PersonHistoryForm(QueryForm):
-    """The part of a person's history to show."""
-
-    before = IntegerField(validators=[Optional(), NumberRange(1, MAX_ID)])
 
 
 class SearchForm(QueryForm):

@@ -48,13 +48,11 @@ def history() -> ResponseReturnValue:
     form = AccountHistoryForm(request.args)
     if not form.validate():
         abort(400)
-    found = account_log.recent(db.session(), user_id=form.user.data, before=form.before.data, limit=AT_ONCE + 1)
+    found = account_log.page(db.session(), user_id=form.user.data, number=form.page.data or 1)
     return render_template(
         "admin/users/history.html",
-        lines=found[:AT_ONCE],
-        has_older=len(found) > AT_ONCE,
+        found=found,
         user_id=form.user.data,
-        is_first=form.before.data is None,
     )
 
 
@@ -351,7 +349,7 @@ def _page(profile: Profile, form: EditUserForm, *, is_shared: bool = False) -> s
         as_of=shown.sign(f"account-actions {profile.id}", account_log.last_change(db.session(), profile.id)),
         refusals=refusals(db.session(), profile.id, {canonical(each) for each in profile.addresses}),
         deliveries=[*found.deliveries, *lost],
-        lines=person_history.lines(db.session(), profile.id, limit=LATEST),
+        lines=person_history.latest(db.session(), profile.id, limit=LATEST),
         names=names_of_lists(),
         can_be_invited=portal().settings.mail is not None and profile.is_active and bool(profile.email),
     )

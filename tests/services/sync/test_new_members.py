@@ -115,7 +115,7 @@ def test_a_new_member_is_put_on_the_list_once_and_reads_why(office: Office, sess
     assert office.stored(ALICE) == (False, False, "init"), "who was there already is not added"
     offer = office.page(nina)
     assert (offer.state.value, offer.detail.kind, offer.is_ticked) == ("subscribed", "new_member", True)
-    assert [each.by for each in own_history.events(session, nina, handles=["members"]).events][:2] == [
+    assert [each.by for each in own_history.page(session, nina, handles=["members"]).rows][:2] == [
         "init",
         "new member",
     ]

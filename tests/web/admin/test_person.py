@@ -98,8 +98,8 @@ def test_the_history_of_a_person_says_who_did_what(bob: Visitor, path: str, sess
     bob.post(link(bob.get(path), "Put on"), REASON)
     for page in (bob.get(path), bob.get(f"{path}/history")):
         assert f"bob put {ALICE} on Members: “asked by phone”" in page.text
-    assert "There are no older changes." in bob.get(f"{path}/history?before=1").text
-    bob.get(f"{path}/history?before=0", 400)
+    assert "There is no such page." in bob.get(f"{path}/history?page=2").text
+    bob.get(f"{path}/history?page=0", 400)
 
 
 # --- what the next run makes of it

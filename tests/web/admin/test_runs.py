@@ -408,8 +408,7 @@ def test_runs_that_were_asked_for_are_listed_newest_first_and_by_list(desk: Desk
 
     page = desk.bob.get("/admin/runs")
     assert numbers(page) == list(range(60, 10, -1))
-    older = next(each["href"] or "" for tag, each in page.tags if "before=" in (each.get("href") or ""))
-    assert numbers(desk.bob.get(older)) == list(range(10, 0, -1))
+    assert numbers(desk.bob.get("/admin/runs?page=2")) == list(range(10, 0, -1))
     assert len(numbers(desk.bob.get("/admin/runs?handle=members"))) == 20
 
 
