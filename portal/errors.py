@@ -46,7 +46,7 @@ class SharedMailboxError(DuplicateError):
 
     def __init__(self, spelling: str, holders: Sequence[str]) -> None:
         super().__init__(
-            "%(spelling)s is used by %(names)s, and stays on the lists that it is on",
+            "%(spelling)s is already used by %(names)s; if they share it, it stays on its lists",
             spelling=spelling,
             names=", ".join(holders),
         )

@@ -29,10 +29,10 @@ class Fault(NamedTuple):
 
 # An error is looked up by its class, then by its parents.
 FAULTS: dict[type[BaseException], Fault] = {
-    errors.NoAddressesError: Fault(65, 422, "No address in the input"),
-    errors.UnreadableRosterError: Fault(65, 422, "Roster that cannot be read"),
-    errors.DuplicateError: Fault(65, 409, "Taken already"),
-    errors.SharedMailboxError: Fault(65, 409, "Taken already"),
+    errors.NoAddressesError: Fault(65, 422, "No addresses in the input"),
+    errors.UnreadableRosterError: Fault(65, 422, "Roster cannot be read"),
+    errors.DuplicateError: Fault(65, 409, "Already taken"),
+    errors.SharedMailboxError: Fault(65, 409, "Already taken"),
     errors.NotOfferedError: Fault(65, 404, "Not offered"),
     errors.UnknownUserError: Fault(65, 404, "No such user"),
     errors.UnknownRunError: Fault(65, 404, "No such run"),
@@ -40,45 +40,45 @@ FAULTS: dict[type[BaseException], Fault] = {
     errors.InvalidAddressError: Fault(65, 422, "Not an address"),
     errors.WeakPasswordError: Fault(65, 422, "Password not accepted"),
     errors.WrongPasswordError: Fault(65, 422, "Password not accepted"),
-    errors.ChangedMeanwhileError: Fault(65, 409, "Changed meanwhile"),
-    errors.StaleFormError: Fault(65, 400, "The page had to be loaded again"),
+    errors.ChangedMeanwhileError: Fault(65, 409, "Changed in the meantime"),
+    errors.StaleFormError: Fault(65, 400, "Page out of date"),
     errors.BadInputError: Fault(65, 422, "Input not accepted"),
-    errors.LogInFailedError: Fault(65, 401, "Log in"),
+    errors.LogInFailedError: Fault(65, 401, "Log-in failed"),
     errors.LinkRefusedError: Fault(65, 410, "Link not valid"),
     errors.KeyRefusedError: Fault(77, 401, "API key needed"),
-    errors.RateLimitedError: Fault(75, 429, "Too many tries"),
+    errors.RateLimitedError: Fault(75, 429, "Too many attempts"),
     errors.ForbiddenError: Fault(77, 403, "Not allowed"),
-    errors.RosterInDoubtError: Fault(69, 409, "Roster in doubt"),
+    errors.RosterInDoubtError: Fault(69, 409, "Roster may be wrong"),
     errors.CallFailedError: Fault(69, 503, "List manager unavailable"),
     errors.ListManagerUnavailableError: Fault(69, 503, "List manager unavailable"),
     errors.NoSuchListError: Fault(69, 503, "No such list at the list manager"),
     errors.MailUnavailableError: Fault(69, 503, "Mail server unavailable"),
-    errors.MailDeferredError: Fault(69, 503, "Mail put off"),
+    errors.MailDeferredError: Fault(69, 503, "Mail delayed"),
     errors.MailRefusedError: Fault(69, 503, "Mail refused"),
     errors.DatabaseUnavailableError: Fault(69, 503, "Database unavailable"),
     errors.UnavailableError: Fault(69, 503, "Unavailable"),
     errors.LeaseHeldError: Fault(75, 409, "Another run holds the list"),
-    errors.PausedError: Fault(75, 409, "Paused"),
+    errors.PausedError: Fault(75, 409, "List paused"),
     errors.SafetyLimitError: Fault(77, 409, "Needs approval"),
     errors.PlanChangedError: Fault(77, 409, "The plan has changed"),
     errors.DisabledError: Fault(78, 503, "Mailing lists are not enabled"),
     errors.UnknownListError: Fault(78, 404, "Unknown list"),
     errors.NotMigratedError: Fault(78, 503, "Database not migrated"),
-    errors.ConfigurationError: Fault(78, 503, "Configuration"),
+    errors.ConfigurationError: Fault(78, 503, "Configuration error"),
     errors.PortalError: Fault(1, 500, "Refused"),
 }
 UNFORESEEN = Fault(1, 500, "Something went wrong")
-_WAS_LOGGED = marked("It has been written to the log. Try again, or tell the help desk.")
+_WAS_LOGGED = marked("The error has been logged. Try again, or contact the help desk.")
 
 # Texts for people where Werkzeug's would not help them.
 _WORDS = {
     400: (
         Fault(1, 400, "That did not work"),
-        marked("The page may have been open for too long. Go back, load it again and repeat."),
+        marked("The page may have been open for too long. Go back, reload the page and try again."),
     ),
     404: (Fault(1, 404, "Not found"), marked("There is no such page. Check the address.")),
-    405: (Fault(1, 405, "Not possible"), marked("This page cannot be used in that way.")),
-    413: (Fault(1, 413, "Too large"), marked("What was sent is larger than this portal accepts.")),
+    405: (Fault(1, 405, "Not possible"), marked("This page does not support this kind of request.")),
+    413: (Fault(1, 413, "Too large"), marked("The data you sent is larger than this portal accepts.")),
 }
 
 
@@ -146,7 +146,7 @@ def _refusal(error: Exception) -> Response:
     if private:
         logging.getLogger("portal").error("%s: %s", fault.title, known)
         fault = fault._replace(title=marked("Not available right now"))
-    message = marked("Please try again later, or tell the help desk.") if private else known
+    message = marked("Please try again later, or contact the help desk.") if private else known
     response = _answer(fault, message, plan=getattr(known, "plan_id", ""))
     response.headers.update(status_and_headers(known)[1])
     if fault.status in _SECURITY_EVENTS:

@@ -91,7 +91,7 @@ def test_an_error_at_start_is_one_line_and_78(capsys: pytest.CaptureFixture[str]
     error.show()
 
     assert error.exit_code == 78
-    assert capsys.readouterr().err == "error: portal.toml: not valid TOML (docs/errors.md#configuration)\n"
+    assert capsys.readouterr().err == "error: portal.toml: not valid TOML (docs/errors.md#configuration-error)\n"
 
 
 def test_a_missing_table_is_told_with_what_to_run(session: Session) -> None:

@@ -83,7 +83,7 @@ def test_a_configuration_error_is_one_line_and_78(
     done = run(*command, PORTAL_INSTANCE=str(tmp_path))
 
     assert (done.returncode, done.stdout) == (78, "")
-    assert done.stderr == f"error: {tmp_path / name}: {words} (docs/errors.md#configuration)\n"
+    assert done.stderr == f"error: {tmp_path / name}: {words} (docs/errors.md#configuration-error)\n"
 
 
 @pytest.mark.parametrize("command", [("-c", "import wsgi"), ("-m", "flask", "--app", "portal", "db", "current")])

@@ -29,7 +29,7 @@ def canonical(spelling: str) -> str:
     text = spelling.strip()
     if len(text) > MAX_LENGTH:
         raise InvalidAddressError(
-            "an e-mail address is at most %(max_length)s bytes long: %(text)s",
+            "an e-mail address can have at most %(max_length)s bytes: %(text)s",
             max_length=MAX_LENGTH,
             text=printable(text),
         )
@@ -49,7 +49,7 @@ def _canonical_unicode(text: str) -> str:
         ascii_domain = idna.encode(domain.lower(), uts46=True).decode("ascii") if not domain.isascii() else domain
     except UnicodeError as error:
         raise InvalidAddressError(
-            "not an e-mail address, its domain is not valid: %(text)s", text=printable(text)
+            "not an e-mail address, because its domain is not valid: %(text)s", text=printable(text)
         ) from error
     if not (_LOCAL.fullmatch(local) and _DOMAIN.fullmatch(ascii_domain)) or any(map(_is_unseen, normal)):
         raise InvalidAddressError("not an e-mail address: %(text)s", text=printable(text))
@@ -57,7 +57,7 @@ def _canonical_unicode(text: str) -> str:
     result = f"{unicodedata.normalize('NFC', local.lower())}@{ascii_domain.lower()}"
     if len(result.encode()) > MAX_LENGTH:
         raise InvalidAddressError(
-            "an e-mail address is at most %(max_length)s bytes long: %(text)s",
+            "an e-mail address can have at most %(max_length)s bytes: %(text)s",
             max_length=MAX_LENGTH,
             text=printable(text),
         )

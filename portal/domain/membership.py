@@ -37,20 +37,22 @@ class Why(StrEnum):
     USERNAME_IS_ANOTHERS = (
         "the username belongs to an account with another address: change it in the source, or link that account by hand"
     )
-    USERNAME_NOT_FREE = "the username would follow the address, and is taken: rename the account that has it"
-    WAS_UNLINKED = "the account of that username was unlinked: link it by hand if it is the same person"
-    HAS_ROLE = "the account has a role: link it by hand"
+    USERNAME_NOT_FREE = "the username would change with the address, but is taken: rename the account that has it"
+    WAS_UNLINKED = "the account with this username was unlinked: link it by hand if it is the same person"
+    HAS_ROLE = "the account is a superuser's: link it by hand"
     KEY_TWICE = "another row has the same key: keep one of them in the source"
-    ADDRESSES_OF_ONE = "another row has another address of the same account: link by hand"
+    ADDRESSES_OF_ONE = "another row has a different address of the same account: link it by hand"
     UNREADABLE = "the row cannot be read"
-    NUMBER_MOVED = "the name and address are what the source last said of another key: link or unlink by hand"
-    RETURN_IN_DOUBT = "the account was deactivated under another name and address: link or unlink by hand"
-    DELETED = "the account of that key was deleted here: flask user forget-key lets the key in again"
-    NO_ADDRESS = "no address, so no account is made"
-    PRESENT = "an account of that username is here already"
+    NUMBER_MOVED = "the name and address belonged to another key in the last import: link or unlink by hand"
+    RETURN_IN_DOUBT = "the account had another name and address when it was deactivated: link or unlink by hand"
+    DELETED = "the account with this key was deleted in the portal: to allow the key again, run flask user forget-key"
+    NO_ADDRESS = "no address, so no account is created"
+    PRESENT = "an account with this username already exists"
     ADDRESS_IS_HELD = "a local account holds the address too: link it by hand if it is the same person"
-    ROLE_FOLLOWS_BY_HAND = "the account has a role: a superuser applies this by hand"
-    LEAVER_WITH_ROLE = "no longer in the source, and the account has a role: a superuser deactivates it by hand"
+    ROLE_FOLLOWS_BY_HAND = "the account is a superuser's: a superuser has to make this change by hand"
+    LEAVER_WITH_ROLE = (
+        "no longer in the source, but the account is a superuser's: a superuser has to deactivate it by hand"
+    )
 
 
 # Reported of perhaps every row: these are counted, and no line says so.

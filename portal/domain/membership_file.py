@@ -20,9 +20,9 @@ _EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx (and .ods), .xls
 _DELIMITERS = ",;\t"
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _BETWEEN_ADDRESSES = re.compile(r"[;,|\s]+")
-_NAME_COLUMNS = "name the columns of the file under [membership.columns] in portal.toml, or in its first line"
+_NAME_COLUMNS = "correct the first line, or name the columns under [membership.columns] in portal.toml"
 _QUOTE_CELLS = "put cells that hold the separator into quotation marks"
-_CLOSE_QUOTES = "close those that open there, or export again if the file was cut off"
+_CLOSE_QUOTES = "close the quotation marks that open there, or export again if the file was cut off"
 _END = "\0"  # no text of a file has it
 _YES = {"yes", "y", "ja", "j", "oui", "o", "sí", "si", "sì", "x", "true", "1"}
 _ENCODINGS = {"utf-8-sig": "UTF-8", "cp1252": "Windows-1252", "utf-16": "UTF-16"}  # as they are called
@@ -105,7 +105,7 @@ def open_members(content: bytes, columns: Columns, *, encoding: str | None = Non
         _, header = next(lines)
     except StopIteration:
         raise BadInputError(
-            "the input is empty; its first line names the columns: %(all)s", all=", ".join(columns.all)
+            "the input is empty; its first line must name the columns: %(all)s", all=", ".join(columns.all)
         ) from None
     places = _places(header, columns)
     read = set(places.values())
@@ -120,7 +120,7 @@ def _records(lines: Iterator[tuple[int, list[str]]], reader: "_Reader") -> Itera
         record = reader.record(line, cells)
         yield record
     if record is None:
-        raise BadInputError("the input names columns but no member; does the export end too early?")
+        raise BadInputError("the input names columns but no members; check whether the export was cut off")
 
 
 def standard_columns(header_of: bytes, *, key: str | None = None) -> Columns:
@@ -183,7 +183,7 @@ def _lines(content: bytes, codec: str) -> Iterator[tuple[int, list[str]]]:
             return
         if cells and cells[-1].endswith(_END):
             raise BadInputError(
-                "line %(line)s: the input ends within quotation marks: %(close_quotes)s",
+                "line %(line)s: the input ends inside quotation marks: %(close_quotes)s",
                 line=line,
                 close_quotes=_CLOSE_QUOTES,
             )
@@ -207,10 +207,10 @@ def _places(header: Sequence[str], columns: Columns) -> dict[str, int]:
     for column in columns.all:
         times = names.count(_compared(column))
         if times != 1:
-            what = "there is no column" if not times else "there is more than one column"
+            what = "there is no column named" if not times else "there is more than one column named"
             there = printable(", ".join(name.strip() for name in header if name.strip()), limit=300)
             raise BadInputError(
-                "line 1: %(what)s %(column)s (there are: %(there)s): %(name_columns)s",
+                "line 1: %(what)s %(column)s (columns: %(there)s): %(name_columns)s",
                 what=what,
                 column=repr(printable(column)),
                 there=there,

@@ -36,12 +36,10 @@ def checked(text: str, *, own: Collection[str]) -> str:
     own_part = username.partition("@")[0]
     if unicodedata.normalize("NFKC", own_part) != own_part:
         raise BadInputError(
-            "a username has no full-width letters, ligatures and the like: %(text)s", text=repr(printable(text))
+            "a username cannot have full-width letters, ligatures and the like: %(text)s", text=repr(printable(text))
         )
     if not is_of_one_script(own_part):
-        raise BadInputError(
-            "a username has letters of one script; this one mixes some: %(text)s", text=repr(printable(text))
-        )
+        raise BadInputError("a username cannot mix letters of different scripts: %(text)s", text=repr(printable(text)))
     if "@" in username and _canonical(username) not in own:
         raise BadInputError(
             "a username with an @ must be the user's own address: %(username)s", username=printable(username)

@@ -69,13 +69,16 @@ def test_revoke_ends_a_key_once(call, bob):
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (["create", "alice", "--label", "x"], "alice is no active superuser, and only those may have keys"),
+        (
+            ["create", "alice", "--label", "x"],
+            "alice is not an active superuser; only active superusers can have API keys",
+        ),
         (["create", "nobody", "--label", "x"], "no user is called nobody"),
-        (["create", "bob", "--label", " "], "not a label: '' (1 to 80 printable characters)"),
-        (["revoke", "mp_22222222"], "no key begins with mp_22222222"),
+        (["create", "bob", "--label", " "], "not a valid label: '' (1 to 80 printable characters)"),
+        (["revoke", "mp_22222222"], "no API key has the prefix mp_22222222"),
         (
             ["revoke", "x"],
-            "not the prefix of a key: it is mp_ and eight letters and digits, as flask apikey list prints it",
+            "not the prefix of an API key: a prefix is mp_ and eight letters or digits; flask apikey list prints them",
         ),
     ],
 )

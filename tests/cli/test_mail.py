@@ -72,7 +72,7 @@ def test_without_mail_in_the_settings_nothing_is_sent(runner: FlaskCliRunner, co
     done = runner.invoke(args=command)
     assert (done.exit_code, done.stderr) == (
         78,
-        "error: mail is not configured: add a table [mail] to portal.toml (docs/errors.md#configuration)\n",
+        "error: mail is not configured: add a table [mail] to portal.toml (docs/errors.md#configuration-error)\n",
     )
 
 

@@ -363,7 +363,7 @@ def test_why_takes_a_username_and_explains_each_address(call, cast, session):
     code, stdout, _ = call("why", "members", "dora")
     assert code == 0
     for address in ("dora@example.org", "dora@home.example.org"):
-        assert f"Whether {address} is on members" in stdout
+        assert f"It is not known whether {address} is on members" in stdout
     found = json.loads(call("why", "members", "dora", "--format", "json")[1])
     assert [each["address"] for each in found] == ["dora@example.org", "dora@home.example.org"]
 
@@ -377,7 +377,7 @@ def test_options_end_at_two_dashes(call, address):
 
 @pytest.mark.parametrize("address", ["", "rubbish", "a b@example.org", "\udcff@example.org", "a@b@c"])
 def test_what_is_no_address_is_65(refused, address):
-    assert "not an e-mail address" in refused(65, "why", "members", "--", address)
+    assert "neither a username nor an e-mail address" in refused(65, "why", "members", "--", address)
     assert "not an e-mail address" in refused(65, "history", f"--address={address}")
 
 

@@ -101,7 +101,7 @@ def test_lines_that_cannot_be_read_are_reported_and_the_others_imported(
     [
         ("", "empty"),
         ("no,username,email\n", "no member"),
-        ("name\nAda\n", "no column 'no'"),
+        ("name\nAda\n", "no column named 'no'"),
         ("PK\x03\x04", "spreadsheet"),
     ],
 )

@@ -65,7 +65,7 @@ def test_a_further_address_is_added_made_the_main_one_and_the_other_removed(flas
         (["remove-address", "alice", "bob@example.org"], "not an address of this account"),
         (["remove-address", "alice", "nonsense"], "not an e-mail address"),
         (["make-main", "alice", "bob@example.org"], "add it first"),
-        (["add-address", "alice", "bob@example.org"], "is used by bob"),
+        (["add-address", "alice", "bob@example.org"], "is already used by bob"),
         (["set-address", "alice", "bob@example.org"], "to share it, add --shared"),
     ],
 )
@@ -103,7 +103,7 @@ def test_at_a_terminal_it_asks_before_sharing(app, instance, session):
     make_user(session, "bob")
     code, _, shown = at_a_terminal(instance, "add-address", "alice", "bob@example.org", answers=("n",))
     assert code == 1
-    assert "bob@example.org is used by bob" in shown
+    assert "bob@example.org is already used by bob" in shown
     assert held(session) == ("alice@example.org",)
     assert at_a_terminal(instance, "add-address", "alice", "bob@example.org", answers=("y",))[0] == 0
     assert held(session) == ("alice@example.org", "bob@example.org")

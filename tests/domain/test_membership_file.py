@@ -96,15 +96,21 @@ def test_columns_that_nobody_reads_are_named() -> None:
         (b"", "empty"),
         (b"\n\n", "empty"),
         (b"email\n", "no member"),
-        (b"mail,name\nx@x.org,X\n", "no column 'email' (there are: mail, name): name the columns of the file under"),
-        (b"email,email\nx@x.org,y@x.org\n", "more than one column 'email'"),
+        (
+            b"mail,name\nx@x.org,X\n",
+            "no column named 'email' (columns: mail, name): correct the first line, or name the columns under",
+        ),
+        (b"email,email\nx@x.org,y@x.org\n", "more than one column named 'email'"),
         (b"PK\x03\x04rest", "save it as CSV UTF-8"),
         (b"\xd0\xcf\x11\xe0rest", "save it as CSV UTF-8"),
         (b"email\nx\0y@x.org\n", "not text"),
         (b"\xff\xfee\x00m", "not text in UTF-16: save it as CSV UTF-8"),
         (b"email\n\x81\x8d\n", "not text in UTF-8 or Windows-1252: save it as CSV UTF-8"),
         (b'email\nx@x.org\n"' + b"a" * 200_000, "line 3: not CSV"),
-        (b'email,note\nx@x.org,"a\ny@x.org,b\n', "line 2: the input ends within quotation marks: close those"),
+        (
+            b'email,note\nx@x.org,"a\ny@x.org,b\n',
+            "line 2: the input ends inside quotation marks: close the quotation marks",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_understood_is_refused_whole(content: bytes, words: str) -> None:

@@ -336,7 +336,7 @@ def make_main(
         found = account.held.get(address)
         if found is None:
             raise BadInputError(
-                "%(address)s is not an address of this account: add it first", address=printable(address)
+                "%(address)s is not an address of this account; add it first", address=printable(address)
             )
         wanted = {user_id: AddressChange(Checked(address, found.spelling))}
         is_changed = bool(change_many(session, wanted, actor=actor, now=now, lists=lists))

@@ -76,7 +76,7 @@ def create(
     label = label.strip()
     if not 0 < len(label) <= LONGEST_LABEL or not label.isprintable():
         raise BadInputError(
-            "not a label: %(label)s (1 to %(longest_label)s printable characters)",
+            "not a valid label: %(label)s (1 to %(longest_label)s printable characters)",
             label=repr(printable(label)),
             longest_label=LONGEST_LABEL,
         )
@@ -87,7 +87,8 @@ def create(
         owner = names.locked(session, username)  # so that the role, and with it the keys, is not revoked meanwhile
         if not (owner.is_superuser and owner.is_active):
             raise BadInputError(
-                "%(username)s is no active superuser, and only those may have keys", username=printable(username)
+                "%(username)s is not an active superuser; only active superusers can have API keys",
+                username=printable(username),
             )
         owner_id = owner.id
         key_id = session.execute(
@@ -122,7 +123,7 @@ def find(session: Session, prefix: str) -> KeyLine:
     with reading(session):
         row = session.execute(_lines().where(ApiKey.prefix == prefix)).one_or_none()
     if row is None:
-        raise BadInputError("no key begins with %(prefix)s", prefix=prefix)
+        raise BadInputError("no API key has the prefix %(prefix)s", prefix=prefix)
     return KeyLine(*row)
 
 
@@ -138,7 +139,7 @@ def _lines() -> Select[Any]:
 def _require_prefix(prefix: str) -> None:
     if not _PREFIX.fullmatch(prefix):  # the error must not repeat a whole key given by mistake
         raise BadInputError(
-            "not the prefix of a key: it is mp_ and eight letters and digits, as flask apikey list prints it"
+            "not the prefix of an API key: a prefix is mp_ and eight letters or digits; flask apikey list prints them"
         )
 
 
@@ -148,7 +149,7 @@ def revoke(session: Session, prefix: str, *, now: datetime) -> bool:
     with transaction(session):
         found = session.scalars(select(ApiKey).where(ApiKey.prefix == prefix).with_for_update()).one_or_none()
         if found is None:
-            raise BadInputError("no key begins with %(prefix)s", prefix=prefix)
+            raise BadInputError("no API key has the prefix %(prefix)s", prefix=prefix)
         key_id, owner, is_new = found.id, found.user_id, found.revoked_at is None
         if is_new:
             found.revoked_at = now
@@ -185,7 +186,7 @@ def authenticate(session: Session, key: str, *, ip: str, now: datetime) -> Calle
     found = _found(session, key)
     try:
         if found is None:
-            raise KeyRefusedError("this API key is not known here; flask apikey list prints those that are")
+            raise KeyRefusedError("unknown API key; flask apikey list prints the known ones")
         _require_good(found, now=now)
     except (KeyRefusedError, ForbiddenError):
         with suppress(DBAPIError):  # the database may be read-only; even without a limit nobody guesses 256 bits
@@ -212,11 +213,11 @@ def _found(session: Session, key: str) -> Any:
 def _require_good(found: Any, *, now: datetime) -> None:
     """Raise if a genuine key is no longer valid. Its holder may know the reason."""
     if found.revoked_at is not None:
-        raise KeyRefusedError("the API key %(prefix)s was revoked; ask for another one", prefix=found.prefix)
+        raise KeyRefusedError("the API key %(prefix)s was revoked; use another one", prefix=found.prefix)
     if found.expires_at is not None and now >= found.expires_at:
-        raise KeyRefusedError("the API key %(prefix)s has expired; ask for another one", prefix=found.prefix)
+        raise KeyRefusedError("the API key %(prefix)s has expired; use another one", prefix=found.prefix)
     if not (found.is_superuser and found.is_active):
-        raise ForbiddenError("the owner of the API key %(prefix)s is no active superuser", prefix=found.prefix)
+        raise ForbiddenError("the owner of the API key %(prefix)s is not an active superuser", prefix=found.prefix)
 
 
 def _hashed(key: str) -> str:

@@ -107,7 +107,7 @@ def do(session: Session, asked: Asked, *, preview_id: str, actor: Actor, now: da
     with reading(session):
         found = _accounts(session, asked)
     if _id(asked, found) != preview_id:
-        raise ChangedMeanwhileError("the accounts have changed since they were shown: look at them again")
+        raise ChangedMeanwhileError("the accounts have changed since they were shown; check them again")
     done = 0
     for number, chunk in enumerate(database.chunked(found, _CHUNK)):
         if number:

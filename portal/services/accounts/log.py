@@ -125,7 +125,7 @@ def require_unchanged(session: Session, user_id: int, *, since: int | None) -> N
     The caller's transaction has locked the row of the user.
     """
     if since is not None and _last(session, user_id) != since:
-        raise ChangedMeanwhileError("the account was changed since it was shown")
+        raise ChangedMeanwhileError("the account has changed since it was shown")
 
 
 def _last(session: Session, user_id: int) -> int:

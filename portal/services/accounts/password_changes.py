@@ -79,7 +79,7 @@ def choose_password(session: Session, user_id: int, *, new: str, token: str, now
     """
     passwords.check_strength(new, own=_own(profiles.by_id(session, user_id)))
     if not sessions.may_choose_password(session, token, now=now):
-        raise LogInFailedError("the link was used too long ago: ask for a new one")
+        raise LogInFailedError("the link was used too long ago; request a new one")
     replaced = passwords.hash_password(new, rounds=rounds)
     with transaction(session):
         user = session.get_one(User, user_id, with_for_update=True)

@@ -109,17 +109,17 @@ def check_strength(password: str, *, own: Iterable[str]) -> None:
     password = _nfc(password)
     if len(password) < LEAST:
         raise WeakPasswordError(
-            "a password has at least %(least)s characters; a few words in a row make a good one", least=LEAST
+            "a password must have at least %(least)s characters; a few words in a row make a good one", least=LEAST
         )
     if len(password) > MOST:
-        raise WeakPasswordError("a password has at most %(most)s characters", most=MOST)
+        raise WeakPasswordError("a password can have at most %(most)s characters", most=MOST)
     if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in password):
-        raise WeakPasswordError("the password holds a character that cannot be typed")
+        raise WeakPasswordError("the password contains a character that cannot be typed")
     lowered = password.lower()
     if _is_well_known(lowered):
-        raise WeakPasswordError("the password is one of those that are tried first; choose another")
+        raise WeakPasswordError("this password is too common; choose another one")
     if any(_is_mostly(lowered, word) for text in own for word in _words(text)):
-        raise WeakPasswordError("the password is little more than the user's own name or address; choose another")
+        raise WeakPasswordError("this password is too similar to the user's own name or address; choose another one")
 
 
 def random_password(bits: bytes | None = None) -> str:

@@ -85,9 +85,7 @@ def addresses_of(session: Session, who: str) -> tuple[str, ...]:
         try:
             held = by_username(session, who).addresses
         except UnknownUserError:
-            raise InvalidAddressError(
-                "not an e-mail address, and no user is called so: %(who)s", who=printable(who)
-            ) from None
+            raise InvalidAddressError("neither a username nor an e-mail address: %(who)s", who=printable(who)) from None
     if not held:
         raise BadInputError("%(who)s has no address", who=printable(who)) from None
     return tuple(map(canonical, held))

@@ -172,7 +172,7 @@ def _refuse(session: Session, keys: Sequence[Key], now: datetime) -> None:
     seconds = max(waits, default=0)
     if seconds:
         raise RateLimitedError(
-            "too many tries: wait %(seconds)s, then try again", seconds=_duration(seconds), retry_after=seconds
+            "too many attempts: wait %(seconds)s, then try again", seconds=_duration(seconds), retry_after=seconds
         )
 
 

@@ -29,7 +29,7 @@ CONFIRMED = timedelta(minutes=15)  # how long a typed password allows sensitive 
 _SEEN_EVERY = timedelta(minutes=5)
 _LONGEST_NAME = 254  # an address
 
-REFUSAL = marked("the name or the password is not right")  # the same for unknown, inactive and wrong
+REFUSAL = marked("the username or the password is wrong")  # the same for unknown, inactive and wrong
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def checked_name(text: str) -> str:
     name = unicodedata.normalize("NFC", text.strip())
     if len(name) > _LONGEST_NAME or not name.isprintable():
         raise BadInputError(
-            "not a name: %(text)s (at most %(longest_name)s printable characters)",
+            "not a valid name: %(text)s (at most %(longest_name)s printable characters)",
             text=repr(printable(text)),
             longest_name=_LONGEST_NAME,
         )
@@ -70,7 +70,7 @@ def checked_groups(texts: Iterable[str]) -> tuple[str, ...]:
     for name, text in found.items():
         if not 0 < len(name) <= _LONGEST_GROUP or not name.isprintable() or ";" in name:
             raise BadInputError(
-                "not a group: %(text)s (1 to %(longest_group)s printable characters, no semicolon)",
+                "not a valid group name: %(text)s (1 to %(longest_group)s printable characters, no semicolon)",
                 text=repr(printable(text)),
                 longest_group=_LONGEST_GROUP,
             )
@@ -132,11 +132,11 @@ def insert_accounts(session: Session, accounts: Iterable[Mapping[str, Any]], *, 
         named = {row["username_key"]: row["username"] for row in rows}
         of_these = select(User.username_key, User.id).where(User.username_key.in_(named))
         for taken, _ in session.execute(of_these.limit(1)):
-            raise DuplicateError("the username %(taken)s is taken already", taken=named[taken])
+            raise DuplicateError("the username %(taken)s is already taken", taken=named[taken])
         try:
             _NEW.execute(session, rows, is_active=True, created_at=now)
         except IntegrityError:
-            raise DuplicateError("somebody else has just been given one of these usernames or member keys") from None
+            raise DuplicateError("someone else has just been given one of these usernames or member keys") from None
         ids.update((key, user_id) for key, user_id in session.execute(of_these))
     return ids
 
@@ -161,7 +161,7 @@ def rename(session: Session, username: str, *, to: str, actor: Actor = COMMAND_L
         own = session.scalars(held.where(UserAddress.user_id == user.id)).all()
         renamed, user_id = usernames.checked(to, own=own), user.id
         if not names.give(session, user, renamed, actor=actor):
-            raise DuplicateError("the username %(renamed)s is taken already", renamed=renamed)
+            raise DuplicateError("the username %(renamed)s is already taken", renamed=renamed)
     security_log.log("user renamed", user=user_id)
     return renamed
 
@@ -392,7 +392,7 @@ def row_unless_last_superuser(session: Session, username: str, *, as_of: int | N
     user = _row(session, username, as_of=as_of)
     if superusers == [user.id]:
         raise BadInputError(
-            "%(username)s is the last active superuser; grant somebody else the role first", username=user.username
+            "%(username)s is the last active superuser; make someone else a superuser first", username=user.username
         )
     return user
 

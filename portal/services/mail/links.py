@@ -30,7 +30,7 @@ GOOD_FOR: Mapping[str, timedelta] = {
     "log-in": timedelta(minutes=20),
     "undo": timedelta(hours=72),
 }
-REFUSAL = marked("the link is not valid: it was used, has expired, or is not for you any more")
+REFUSAL = marked("the link is not valid: it has been used, has expired, or is no longer for you")
 _LOGS_IN = frozenset({"invite", "log-in"})
 _AHEAD = timedelta(minutes=1)  # tolerance between hosts; a link from further ahead was made by a wrong clock
 _LONGEST_TOKEN = 100  # characters

@@ -39,14 +39,14 @@ def link(
             session.execute(update(LastSaid).where(LastSaid.user_id == user.id).values(name=None))
         elif user.member_key is not None:
             raise BadInputError(
-                "%(username)s has the key %(member_key)s: unlink it first",
+                "%(username)s already has the key %(member_key)s; unlink it first",
                 username=user.username,
                 member_key=printable(user.member_key),
             )
         holder = session.scalar(select(User.username).where(User.member_key == key, User.id != user.id))
         if holder is not None:
             raise DuplicateError(
-                "%(holder)s has the key %(key)s: unlink that account first", holder=holder, key=printable(key)
+                "%(holder)s already has the key %(key)s; unlink that account first", holder=holder, key=printable(key)
             )
         deleted_keys.forget(session, key, secret=secret)
         user.member_key, user.was_unlinked, user_id = key, False, user.id
@@ -91,7 +91,7 @@ def checked_key(text: str) -> str:
     key = unicodedata.normalize("NFC", " ".join(text.split()))
     if not key or len(key) > LONGEST_KEY or not key.isprintable():
         raise BadInputError(
-            "not a member key: %(text)s (1 to %(longest_key)s printable characters)",
+            "not a valid member key: %(text)s (1 to %(longest_key)s printable characters)",
             text=repr(printable(text)),
             longest_key=LONGEST_KEY,
         )

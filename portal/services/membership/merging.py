@@ -100,7 +100,9 @@ def _merge(
     kept = names.locked(session, wanted.kept)
     account_log.require_unchanged(session, kept.id, since=wanted.kept_as_of)
     if gone.id == kept.id:
-        raise BadInputError("%(username)s cannot be merged with itself: name two accounts", username=kept.username)
+        raise BadInputError(
+            "%(username)s cannot be merged with itself; name two different accounts", username=kept.username
+        )
     held = _addresses(session, [gone.id, kept.id])
     before = _preferences(session, held)
     key, dropped = _settle_keys(session, gone, kept, wanted.keep_key)
@@ -152,13 +154,13 @@ def _settle_keys(session: Session, gone: User, kept: User, keep_key: str | None)
     keys = [each for each in (gone.member_key, kept.member_key) if each is not None]
     if keep_key is not None and keep_key not in keys:
         raise BadInputError(
-            "neither account has the key %(keep_key)s (there are: %(keys)s)",
+            "neither account has the key %(keep_key)s (their keys: %(keys)s)",
             keep_key=printable(keep_key),
             keys=", ".join(keys) or "none",
         )
     if len(keys) == 2 and keep_key is None:
         raise BadInputError(
-            "both accounts have a key, %(keys)s and %(keys2)s: say which is kept, with --keep-key",
+            "both accounts have a key, %(keys)s and %(keys2)s; choose the one to keep with --keep-key",
             keys=keys[0],
             keys2=keys[1],
         )

@@ -250,7 +250,9 @@ def take(session: Session, import_id: int, *, actor: Actor, now: datetime) -> No
     if taken is None:
         if session.get(MemberImport, import_id) is None:
             raise UnknownRunError("no import has the number %(import_id)s", import_id=import_id)
-        raise ChangedMeanwhileError("this plan has been carried out already, or is older than a day: import again")
+        raise ChangedMeanwhileError(
+            "this plan has already been carried out, or is older than a day; import the file again"
+        )
 
 
 def forget_old(session: Session, *, now: datetime) -> None:

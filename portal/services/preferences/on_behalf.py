@@ -101,12 +101,12 @@ def do(
     """
     if not reason.isprintable() or len(reason) > LONGEST_REASON:
         raise BadInputError(
-            "the reason is not one line of at most %(longest_reason)s characters", longest_reason=LONGEST_REASON
+            "the reason must be one line of at most %(longest_reason)s characters", longest_reason=LONGEST_REASON
         )
     with reading(session):
         ids = _to_change(_eligibilities(session, mailing_list, bulk_action, wanted))
     if _id(mailing_list, bulk_action, ids) != preview_id:
-        raise ChangedMeanwhileError("the addresses have changed since they were shown: look at them again")
+        raise ChangedMeanwhileError("the addresses have changed since they were shown; check them again")
     done = 0
     for number, chunk in enumerate(database.chunked(ids, _CHUNK)):
         if number:
@@ -129,7 +129,7 @@ def take_off(
     """
     if not reason.isprintable() or len(reason) > LONGEST_REASON:
         raise BadInputError(
-            "the reason is not one line of at most %(longest_reason)s characters", longest_reason=LONGEST_REASON
+            "the reason must be one line of at most %(longest_reason)s characters", longest_reason=LONGEST_REASON
         )
     with transaction(session):
         address_id = addresses.find_or_make(session, address, now=now)
@@ -141,7 +141,7 @@ def take_off(
         )
         if holder is not None:
             raise NotOfferedError(
-                "%(address)s is an address of %(holder)s: unsubscribe that user", address=address, holder=holder
+                "%(address)s belongs to %(holder)s; unsubscribe that user instead", address=address, holder=holder
             )
         change = Change(mailing_list.handle, address_id, address, False, "superuser")
         made = preference_rows.write_choices(session, [change], actor=actor, now=now, reason=reason)

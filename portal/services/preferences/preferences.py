@@ -125,7 +125,7 @@ class Holder:
         for address_id, address in self.addresses.items():
             if address.is_main:
                 return address_id
-        raise BadInputError("%(username)s has no address that a list could send to", username=self.username)
+        raise BadInputError("%(username)s has no address that can be subscribed", username=self.username)
 
     def sends_to(self, handle: str) -> int | None:
         """Return the id of the address that a list sends to, or is about to, the main one first; None: to none."""
@@ -429,7 +429,7 @@ def choose(
         holder = _load(session, _of_user(tuple(catalogue.lists)), user_id=user_id)
         _note_new(session, holder, catalogue)
         if not holder.addresses.keys() >= {each.address_id for each in changes.values()} - {None}:
-            raise BadInputError("that address is not one of yours")
+            raise BadInputError("that is not one of your addresses")
         named = (catalogue.lists.get(handle) for handle in changes)
         lists = [each for each in named if each is not None and holder.is_offered(each)]
         wanted = {
@@ -535,7 +535,7 @@ def choose_for(
     if not username.isprintable():  # no database stores a NUL or half a surrogate pair, so none is asked for one
         raise UnknownUserError("unknown user: %(username)s", username=printable(username))
     if not reason.isprintable():
-        raise BadInputError("the reason is not one line of text")
+        raise BadInputError("the reason must be one line of text")
     with transaction(session):
         _lock(session, User.username_key == usernames.key(username))
         try:
@@ -543,11 +543,11 @@ def choose_for(
         except UnknownUserError:
             raise UnknownUserError("unknown user: %(username)s", username=username) from None
         if not holder.is_active:
-            raise NotOfferedError("%(username)s is inactive: activate the account first", username=holder.username)
+            raise NotOfferedError("%(username)s is inactive; activate the account first", username=holder.username)
         if not mailing_list.is_offered_to(holder.groups):
             groups = ", ".join(sorted(mailing_list.audience or ()))
             raise NotOfferedError(
-                "%(handle)s is for %(groups)s, and %(username)s is in none of them",
+                "%(handle)s is only for the groups %(groups)s, and %(username)s is in none of them",
                 handle=mailing_list.handle,
                 groups=groups,
                 username=holder.username,
@@ -572,7 +572,7 @@ def send_to_main(
         account_log.require_unchanged(session, user_id, since=as_of)
         holder = _load(session, _of_user(tuple(catalogue.lists)), user_id=user_id)
         if not holder.is_active:
-            raise NotOfferedError("%(username)s is inactive: activate the account first", username=holder.username)
+            raise NotOfferedError("%(username)s is inactive; activate the account first", username=holder.username)
         wanted = {
             each.handle: wanted_by(holder, each, ticked=True, address_id=None)
             for each in catalogue.lists.values()
@@ -634,7 +634,7 @@ def wanted_by(holder: Holder, mailing_list: MailingList, *, ticked: bool, addres
     chosen = holder.main if address_id is None else address_id
     if holder.canonicals.get(chosen) in mailing_list.never_added:
         raise BadInputError(
-            "%(spelling)s is the address of a mailing list, so it cannot be added to %(name)s: choose another address",
+            "%(spelling)s is the address of a mailing list, so it cannot be added to %(name)s; choose another address",
             spelling=holder.addresses[chosen].spelling,
             name=mailing_list.name,
         )

@@ -138,8 +138,8 @@ def _of_nobody(mailing_list: MailingList, address: str, history: tuple[HistoryLi
             address=address,
             handle=mailing_list.handle,
         ),
-        gettext("Whether it is on the list was not looked up: only a run reads the roster."),
-        gettext("If it is, it counts as one without an account, and no run touches it."),
+        gettext("It is not known whether it is on the list: only a run reads the roster."),
+        gettext("If it is, it is a subscriber without an account, and no run touches it."),
     )
     return Explanation(
         handle=mailing_list.handle,
@@ -256,7 +256,7 @@ def _lacks_options(session: Session, mailing_list: MailingList, address_id: int)
 
 
 _NEXT = {
-    Action.INIT: marked("the next run takes over what the list says"),
+    Action.INIT: marked("the next run takes over the state at the list"),
     Action.ADD: marked("the next run adds it"),
     Action.REMOVE: marked("the next run removes it"),
     Action.LEFT: marked("the next run takes over that they left"),
@@ -273,7 +273,7 @@ _PLACES = {
 def _summary(known: _Facts) -> str:
     action = known.decision.action
     if known.row.waiting_since:
-        then = marked("its add is waiting for approval")
+        then = marked("the add is waiting for approval")
     elif not known.decision.held_back:
         then = _NEXT[action]
     elif action is Action.ADD:
@@ -290,7 +290,7 @@ def _on_the_list(known: _Facts) -> str:
     sentence = {
         True: marked("%(address)s is on %(handle)s, as last seen%(when)s."),
         False: marked("%(address)s is not on %(handle)s, as last seen%(when)s."),
-        None: marked("Whether %(address)s is on %(handle)s is not known: no run has looked for it yet%(when)s."),
+        None: marked("It is not known whether %(address)s is on %(handle)s: no run has looked for it yet%(when)s."),
     }[known.row.seen]
     return gettext(sentence, address=known.row.canonical, handle=known.mailing_list.handle, when=when)
 
@@ -339,9 +339,9 @@ def _chosen(known: _Facts) -> tuple[str, ...]:
     latest = next(iter(known.history), None)
     actor = latest.actor if latest and latest.at == row.changed_at else ""
     given = latest.reason if latest and latest.at == row.changed_at and latest.source != "rule" else ""
-    wanted = marked("Wanted here: subscribed, %(how)s, %(at)s.")
+    wanted = marked("Preference: subscribed, %(how)s, %(at)s.")
     if not row.subscribed:
-        wanted = marked("Wanted here: unsubscribed, %(how)s, %(at)s.")
+        wanted = marked("Preference: unsubscribed, %(how)s, %(at)s.")
     sentence = gettext(wanted, how=_how(row, actor), at=known.moment(row.changed_at))
     if given:
         sentence += gettext(" Reason given: %(reason)s.", reason=given)
@@ -351,7 +351,9 @@ def _chosen(known: _Facts) -> tuple[str, ...]:
 def _how(row: Any, actor: str) -> str:
     if row.source == "rule":
         cause = gettext(_cause(row))
-        return gettext("by rule, as %(cause)s by %(actor)s", cause=cause, actor=actor) if actor else _by_rule(cause)
+        return (
+            gettext("by rule, because %(cause)s by %(actor)s", cause=cause, actor=actor) if actor else _by_rule(cause)
+        )
     if row.source == "user":
         return gettext("chosen by %(actor)s", actor=actor or gettext("its holder"))
     if row.source == "superuser":
@@ -369,7 +371,7 @@ _BY_ITSELF = {
 
 
 def _by_rule(cause: str) -> str:
-    return gettext("by rule, as %(cause)s", cause=cause)
+    return gettext("by rule, because %(cause)s", cause=cause)
 
 
 def _cause(row: Any) -> str:
@@ -387,15 +389,15 @@ def _at_the_list(known: _Facts) -> tuple[str, ...]:
     if known.successor:
         sentences.append(gettext("Its holder changed to %(address)s.", address=known.successor))
     if row.departed:
-        sentences.append(gettext("Nobody who may see the list holds it any more; a run has dealt with that."))
+        sentences.append(gettext("Nobody who may see the list holds it any more, and a run has processed this."))
     if known.our_act:
         unfinished = {
-            Action.ADD: marked("A run that has not ended was to add it; the next one finds out whether it did."),
-            Action.REMOVE: marked("A run that has not ended was to remove it; the next one finds out whether it did."),
+            Action.ADD: marked("An unfinished run was going to add it; the next run finds out whether it did."),
+            Action.REMOVE: marked("An unfinished run was going to remove it; the next run finds out whether it did."),
         }
         sentences.append(gettext(unfinished[known.our_act]))
     if known.planned_run:
-        sentences.append(gettext("The planned run %(id)s is open; it has a plan of its own.", id=known.planned_run))
+        sentences.append(gettext("The planned run %(id)s is open, and has its own plan.", id=known.planned_run))
     return tuple(sentences)
 
 
@@ -405,9 +407,9 @@ def _not_taken(known: _Facts) -> str:
     if row.push_result in {"pending", "confirm"}:
         since = known.moment(row.waiting_since or row.refused_at)
         if row.push_result == "pending":
-            return gettext("Its add has been waiting for approval at the list since %(at)s.", at=since)
-        return gettext("Its add has been waiting for the member's confirmation since %(at)s.", at=since)
-    when = gettext(", and it is to be tried again")
+            return gettext("The add has been waiting for approval at the list since %(at)s.", at=since)
+        return gettext("The add has been waiting for the member's confirmation since %(at)s.", at=since)
+    when = gettext(", and it will be tried again")
     if row.refused_at:
         when = gettext(" on %(at)s", at=known.moment(row.refused_at))
     if row.push_result == "rejected":
@@ -435,14 +437,14 @@ def _next_words(known: _Facts) -> str:
         case Action.REMOVE:
             return gettext("removes it: %(why)s", why=_why_removed(known))
         case Action.NOTHING:
-            return gettext("does nothing about it: %(why)s", why=gettext(_why_nothing(known)))
+            return gettext("does nothing: %(why)s", why=gettext(_why_nothing(known)))
         case Action.LEFT if known.decision.reason is Reason.LINK:
             return gettext("takes over that they left by a mailed link: it becomes unsubscribed")
     return gettext(_TAKES_OVER[known.decision.action])
 
 
 _TAKES_OVER = {
-    Action.INIT: marked("takes over what the list says: subscribed if it is on it, else unsubscribed"),
+    Action.INIT: marked("takes over the state at the list: subscribed if it is on the list, otherwise unsubscribed"),
     Action.LEFT: marked("takes over that they left at the list: it becomes unsubscribed"),
     Action.JOINED: marked("takes over that they joined at the list: it becomes subscribed"),
 }
@@ -452,13 +454,13 @@ def _why_added(known: _Facts) -> str:
     if known.decision.reason is Reason.NEW_MEMBER:
         return marked("adds it, unless it is there already: its holder is new, and the list subscribes new members")
     if known.row.seen is None:
-        return marked("adds it: it is wanted on the list, unless it is there already")
-    return marked("adds it: it is wanted on the list")
+        return marked("adds it, unless it is there already: it should be on the list")
+    return marked("adds it: it should be on the list")
 
 
 _WITHOUT_OPTIONS = marked(
-    "The last run did not add it, and the next run does not either: mail was switched off at the address that its "
-    "holder had before, and this list manager, or a generated script, cannot switch it off here."
+    "The last run did not add it, and the next run will not either: mail was switched off at the holder's old "
+    "address, and this list manager, or the generated script, cannot switch it off for the new one."
 )
 
 
@@ -466,10 +468,10 @@ def _why_nothing(known: _Facts) -> str:
     if known.row.subscribed is None:
         return marked("it is not managed, and nothing was chosen")
     if not known.decision.state.is_managed:
-        return marked("it is not managed, and its departure leaves nothing to do")
+        return marked("it is not managed any more, and there is nothing left to do")
     if known.row.seen is None:
-        return marked("it is not wanted on the list; if it is on it, it is removed")
-    return marked("the list agrees with what is wanted here")
+        return marked("it should not be on the list; if it is there, it is removed")
+    return marked("the list agrees with the preference")
 
 
 def _put_off(known: _Facts) -> str:
@@ -484,10 +486,10 @@ def _put_off(known: _Facts) -> str:
         )
         return gettext(sentence, address=known.successor)
     sentence = (
-        marked("The next run does not add it before %(at)s, a day after the last try, unless the choice changes.")
+        marked("The next run does not add it before %(at)s, a day after the last attempt, unless the choice changes.")
         if is_add
         else marked(
-            "The next run does not remove it before %(at)s, a day after the last try, unless the choice changes."
+            "The next run does not remove it before %(at)s, a day after the last attempt, unless the choice changes."
         )
     )
     return gettext(sentence, at=known.moment(known.row.refused_at + plans.RETRY_AFTER))
@@ -502,4 +504,4 @@ def _why_removed(known: _Facts) -> str:
             return gettext("its holder changed to %(address)s", address=address)
         case Reason.DEPARTED:
             return gettext("no active user who may see the list holds it any more")
-    return gettext("it is not wanted on the list")
+    return gettext("it should not be on the list")

@@ -230,7 +230,7 @@ def replace_password(session: Session, user_id: int, address_id: int, *, key: by
 
 def _derived(found: Any, key: bytes) -> str:
     if found is None:
-        raise BadInputError("that address is not one of yours")
+        raise BadInputError("that is not one of your addresses")
     return derive(key, found.canonical, found.password_version)
 
 

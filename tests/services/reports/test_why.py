@@ -71,10 +71,10 @@ def test_before_the_first_run_nothing_is_known_but_the_holder(session, story):
     make_user(session, "alice")
     found = story.explain()
     assert found.sentences == (
-        "Whether alice@example.org is on members is not known: no run has looked for it yet.",
+        "It is not known whether alice@example.org is on members: no run has looked for it yet.",
         "It is held by alice.",
         "Nothing has been chosen for it.",
-        "The next run takes over what the list says: subscribed if it is on it, else unsubscribed.",
+        "The next run takes over the state at the list: subscribed if it is on the list, otherwise unsubscribed.",
     )
     assert found.next_action is Action.INIT
 
@@ -87,8 +87,8 @@ def test_agreement_is_told_with_its_time_in_the_zone_of_the_portal(session, stor
     assert story.explain().sentences == (
         "alice@example.org is on members, as last seen (last good run: 2026-07-25 07:00 IST).",
         "It is held by alice.",
-        "Wanted here: subscribed, taken over from the list, 2026-07-25 07:00 IST.",
-        "The next run does nothing about it: the list agrees with what is wanted here.",
+        "Preference: subscribed, taken over from the list, 2026-07-25 07:00 IST.",
+        "The next run does nothing: the list agrees with the preference.",
     )
 
 
@@ -99,9 +99,9 @@ def test_a_choice_is_told_with_who_made_it_and_that_no_run_has_read_it(session, 
     story.choose("bob", True)
     found = story.explain()
     assert "It is a shared mailbox, held by alice and bob." in found.sentences
-    assert "Wanted here: subscribed, chosen by bob, 2026-11-22 06:00 GMT." in found.sentences
+    assert "Preference: subscribed, chosen by bob, 2026-11-22 06:00 GMT." in found.sentences
     assert "No run has read that choice yet." in found.sentences
-    assert found.sentences[-1] == "The next run adds it: it is wanted on the list."
+    assert found.sentences[-1] == "The next run adds it: it should be on the list."
     assert [line.source for line in found.history] == ["user", "init"]
 
 
@@ -114,9 +114,9 @@ def test_a_choice_made_for_somebody_is_told_with_its_reason(session, story):
     told = story.explain().sentences
     when = "2026-11-22 06:00 GMT"
     assert (
-        f"Wanted here: subscribed, chosen for its holder by command line, {when}. Reason given: asked by phone." in told
+        f"Preference: subscribed, chosen for its holder by command line, {when}. Reason given: asked by phone." in told
     )
-    assert told[-1] == "The next run adds it: it is wanted on the list, unless it is there already."
+    assert told[-1] == "The next run adds it, unless it is there already: it should be on the list."
 
 
 def test_who_left_and_who_joined_at_the_list_is_told_so(session, story, rosters):
@@ -138,17 +138,17 @@ def test_a_refused_address_is_told_with_the_words_and_the_time_of_the_next_try(s
     assert found.held_back
     assert found.sentences[-2:] == (
         "The list manager refused it on 2026-11-22 06:00 GMT: a line that starts with # is a comment.",
-        "The next run does not add it before 2026-11-23 06:00 GMT, a day after the last try, "
-        "unless the choice changes.",
+        "The next run does not add it before 2026-11-23 06:00 GMT, a day after the last attempt, unless the choice "
+        "changes.",
     )
     clock.advance(days=1)
-    assert story.last("#alice@example.org") == "The next run adds it: it is wanted on the list."
+    assert story.last("#alice@example.org") == "The next run adds it: it should be on the list."
 
 
 def test_an_add_that_waits_is_told_so(session, story):
     make_user(session, "alice")
     make_preference(session, "members", "alice@example.org", True, seen=False, waiting_since=story.clock())
-    assert "Its add has been waiting for approval at the list since 2026-11-22 06:00 GMT." in story.explain().sentences
+    assert "The add has been waiting for approval at the list since 2026-11-22 06:00 GMT." in story.explain().sentences
 
 
 @pytest.mark.parametrize(
@@ -178,14 +178,14 @@ def test_a_departure_is_told_before_and_after_it_was_dealt_with(session, story, 
     assert (found.next_action, found.next_reason) == (Action.REMOVE, Reason.DEPARTED)
     assert found.sentences[-1] == "The next run removes it: no active user who may see the list holds it any more."
     story.sync()
-    assert "nothing to do" in story.last()
+    assert "there is nothing left to do" in story.last()
 
 
 def test_a_user_outside_the_audience_is_told_to_be(session, story):
     make_user(session, "alice")
     found = story.explain(handle="board")
     assert "alice (outside the audience)" in found.sentences[1]
-    assert found.sentences[-1] == "The next run does nothing about it: it is not managed, and nothing was chosen."
+    assert found.sentences[-1] == "The next run does nothing: it is not managed, and nothing was chosen."
 
 
 def test_a_move_is_told_at_both_addresses(session, story, rosters, clock):
@@ -199,8 +199,8 @@ def test_a_move_is_told_at_both_addresses(session, story, rosters, clock):
     assert "Its holder changed to new@example.org." in told
     assert told[-1] == "The next run removes it: its holder changed to new@example.org, after that one was added."
     told = story.explain("new@example.org").sentences
-    assert "subscribed, by rule, as an address was changed by command line" in told[2]
-    assert told[-1] == "The next run adds it: it is wanted on the list."
+    assert "subscribed, by rule, because an address was changed by command line" in told[2]
+    assert told[-1] == "The next run adds it: it should be on the list."
 
 
 def test_a_removal_waits_for_a_successor_that_was_refused(session, story, clock):
@@ -220,7 +220,7 @@ def test_a_planned_run_that_is_open_is_told(session, story, clock):
     request = Request(allow_empty=True)
     begin_planned_run(session, story.lists["members"], RosterText([]), clock=clock, request=request)
     told = story.explain().sentences
-    assert any(each.startswith("A run that has not ended was to add it") for each in told)
+    assert any(each.startswith("An unfinished run was going to add it") for each in told)
     assert any(each.startswith("The planned run 1 is open") for each in told)
 
 
@@ -250,7 +250,7 @@ def test_an_add_that_was_put_off_since_mail_was_switched_off_before_is_explained
     address_changes.change(session, user_id, new, actor=COMMAND_LINE, now=story.clock(), lists=story.lists)
     assert story.last("alice@new.example.org").startswith("The next run adds it")
     sync_list(session, story.lists["members"], listed, clock=story.clock, request=Request())
-    assert "mail was switched off at the address that its holder had before" in story.last("alice@new.example.org")
+    assert "mail was switched off at the holder's old address" in story.last("alice@new.example.org")
     listed.chosen.clear()
     sync_list(session, story.lists["members"], listed, clock=story.clock, request=Request())
     assert "mail was switched off" not in story.last("alice@new.example.org")

@@ -43,7 +43,7 @@ def test_an_account_is_linked_and_unlinked_and_its_page_says_so(
     ("key", "status", "words"),
     [
         ("", 422, "Enter a member key."),
-        ("7", 409, "Charlie has the key 7"),
+        ("7", 409, "Charlie already has the key 7"),
         ("a\x00b", 422, "cannot be typed"),
         ("k" * 255, 422, "254"),
     ],

@@ -67,7 +67,7 @@ def test_a_new_account_with_an_address_that_somebody_holds_says_whose_before_it_
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("username", "alice", "the username alice is taken already"),
+        ("username", "alice", "the username alice is already taken"),
         ("username", "two words", "Not a username"),
         ("email", "nobody", "Not an e-mail address"),
         ("groups", "a\tb", "cannot be typed"),
@@ -255,7 +255,7 @@ def test_search_answers_why_a_shared_address_is_on_each_list(bob: Visitor, alice
     assert "Held by dora" in page.text
     assert summaries(page) == [
         "alice@example.org is on members: there is nothing to do.",
-        "alice@example.org may be on tech: the next run takes over what the list says.",
+        "alice@example.org may be on tech: the next run takes over the state at the list.",
     ]
     lists = {each["href"] for _, each in page.tags if (each.get("href") or "").startswith("/admin/lists/")}
     assert "/admin/lists/board" not in lists, "alice may not see it"

@@ -171,7 +171,7 @@ def test_a_call_needs_no_token_of_a_form(api):
 def test_a_deactivated_owner_is_a_403_and_the_keys_of_a_demoted_one_are_revoked(api, session):
     api.get("/lists")
     users.deactivate(session, "dora", now=NOW)
-    assert "no active superuser" in api.get("/lists", 403).json["detail"]
+    assert "not an active superuser" in api.get("/lists", 403).json["detail"]
     users.activate(session, "dora", now=NOW, lists=None)
     api.get("/lists")
     users.revoke(session, "dora", now=NOW)
