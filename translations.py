@@ -15,7 +15,8 @@ from babel.messages.pofile import read_po, write_po
 
 from hatch_build import compile_catalogues
 from portal import errors
-from portal.domain.membership import Why
+from portal.domain.membership import TOO_FEW_NAMED, TOO_MANY_LEAVERS, TOO_MANY_MOVED, Why
+from portal.domain.run import COUNT_WORDS
 
 ROOT = Path(__file__).resolve().parent
 # How each function is called: which of its arguments are texts.
@@ -36,11 +37,14 @@ _METHODS = [
     ("web/api/**.py", "ignore"),
     ("templates/**.html", "jinja2"),
     ("web/**.py", "python"),
+    ("services/history.py", "python"),
     ("services/accounts/**.py", "python"),
     ("services/mail/**.py", "python"),
     ("services/membership/**.py", "python"),
     ("services/preferences/preferences.py", "python"),
+    ("services/reports/operator_notices.py", "python"),
     ("services/reports/why.py", "python"),
+    ("services/sync/settlement.py", "python"),
     ("services/preferences/on_behalf.py", "python"),
     ("domain/address.py", "python"),
     ("domain/usernames.py", "python"),
@@ -71,8 +75,10 @@ def extract() -> Catalog:
     for name, _line, message, comments, context in found:
         if message and message != ("", ""):
             catalogue.add(message, locations=[(f"portal/{name}", None)], auto_comments=comments, context=context)
-    for words in (*Why, *_SOURCES):
+    for words in (*Why, *_SOURCES, TOO_MANY_LEAVERS, TOO_MANY_MOVED, TOO_FEW_NAMED):
         catalogue.add(str(words), locations=[("portal/domain/membership.py", None)])
+    for words in COUNT_WORDS.values():
+        catalogue.add(words, locations=[("portal/domain/run.py", None)])
     return catalogue
 
 

@@ -4,8 +4,9 @@ A catalogue is ``locale/LANGUAGE/LC_MESSAGES/portal.po``, which a build compiles
 is its own translation. Commands, logs and the API are in English.
 """
 
+import re
 from collections import UserString
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -79,6 +80,18 @@ def ngettext(singular: str, plural: str, count: int, /, **values: object) -> str
     """Translate a text in its form for a count, and fill in ``%(name)s``."""
     text = translations().ngettext(singular, plural, count)
     return text % values if values else text
+
+
+def gettext_stored(text: str, /, made_from: Iterable[str]) -> str:
+    """Return a text that was stored in English, in the current language; ``made_from`` are the messages it may be of.
+
+    A text of another origin is returned as it is.
+    """
+    for message in made_from:
+        pattern = re.sub(r"%\\\((\w+)\\\)s", r"(?P<\1>.+)", re.escape(message))
+        if match := re.fullmatch(pattern, text):
+            return gettext(message, **match.groupdict())
+    return text
 
 
 def marked(message: str, /) -> str:

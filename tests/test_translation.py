@@ -12,7 +12,8 @@ from flask import Flask
 from jinja2 import nodes
 
 from portal import translation
-from portal.translation import gettext, lazy_gettext, ngettext
+from portal.services.accounts.log import MERGED_INTO
+from portal.translation import gettext, gettext_stored, lazy_gettext, ngettext
 
 PORTAL = Path(__file__).parents[1] / "portal"
 TEMPLATES = sorted((PORTAL / "templates").rglob("*.html"))
@@ -134,6 +135,20 @@ NOT_FOR_PEOPLE = {"Authorization", "Lax", "Origin", "command line", "reading ask
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PORTAL)))
 def test_no_view_and_no_form_has_a_text_that_is_not_translated(path: Path) -> None:
     assert set(untranslated(ast.parse(path.read_text()))) - NOT_FOR_PEOPLE == set()
+
+
+@pytest.mark.parametrize(
+    ("language", "stored", "shown"),
+    [
+        ("de", "merged into ada's (old) %", "zusammengeführt mit ada's (old) %"),
+        ("de", "it names only 3 of 8 linked accounts", "er nennt nur 3 von 8 verknüpften Konten"),
+        ("de", "refused by a list manager", "refused by a list manager"),
+        ("en", "merged into ada", "merged into ada"),
+    ],
+)
+def test_a_text_that_was_stored_is_translated_with_its_values(language: str, stored: str, shown: str) -> None:
+    with translation.using(language):
+        assert gettext_stored(stored, ("it names only %(count)s of %(linked)s linked accounts", MERGED_INTO)) == shown
 
 
 def test_values_have_names_and_a_count_chooses_the_form() -> None:

@@ -13,6 +13,11 @@ from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
 
+# what exceeds the safety limits, in words
+TOO_MANY_LEAVERS = "it deactivates %(count)s of %(linked)s linked accounts"
+TOO_MANY_MOVED = "it changes the addresses of %(count)s of %(linked)s linked accounts"
+TOO_FEW_NAMED = "it names only %(count)s of %(linked)s linked accounts"
+
 
 class Action(StrEnum):
     """What the import does about one person, or says of them."""
@@ -294,12 +299,12 @@ class Plan:
         counted = [each for each in self.decided if not approved or each.text not in approved]
         leavers = sum(each.action is Action.DEACTIVATE for each in counted)
         if leavers > max(limits.leavers, self.linked * limits.leavers_percent / 100):
-            return f"it deactivates {leavers} of {self.linked} linked accounts"
+            return TOO_MANY_LEAVERS % {"count": leavers, "linked": self.linked}
         moved = sum(each.changes.main is not None and each.account is not None for each in counted)
         if moved > max(limits.addresses, self.linked * limits.addresses_percent / 100):
-            return f"it changes the addresses of {moved} of {self.linked} linked accounts"
+            return TOO_MANY_MOVED % {"count": moved, "linked": self.linked}
         if self.deactivates and leavers and self.named * 2 < self.linked:
-            return f"it names only {self.named} of {self.linked} linked accounts"
+            return TOO_FEW_NAMED % {"count": self.named, "linked": self.linked}
         return None
 
     def chunks(self) -> Iterator[tuple[Decision, ...]]:

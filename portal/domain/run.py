@@ -35,7 +35,7 @@ UNDER_WAY = (RunState.ASKED, RunState.TAKEN, *IN_PROGRESS)
 
 WAITS = "waits"  # the result of a line that waits for approval
 
-_COUNT_WORDS = {
+COUNT_WORDS = {
     "added": "added",
     "removed": "removed",
     "refused": "refused by the list",
@@ -50,9 +50,9 @@ _COUNT_WORDS = {
 
 def in_order(counts: Mapping[str, int]) -> dict[str, int]:
     """Return all counts of a run in the order in which they are printed. A missing count is 0."""
-    return {name: counts.get(name, 0) for name in _COUNT_WORDS}
+    return {name: counts.get(name, 0) for name in COUNT_WORDS}
 
 
 def counts_in_words(counts: Mapping[str, int]) -> list[tuple[int, str]]:
     """Return the counts of a run that are not 0, each with its name in words."""
-    return [(count, _COUNT_WORDS[name]) for name, count in in_order(counts).items() if count]
+    return [(count, COUNT_WORDS[name]) for name, count in in_order(counts).items() if count]

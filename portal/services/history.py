@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from portal.database import IdRange
 from portal.models import Address, History, Preference
+from portal.translation import gettext, marked
 
 
 class Actor(NamedTuple):
@@ -18,8 +19,10 @@ class Actor(NamedTuple):
     name: str
 
 
-COMMAND_LINE = Actor(None, "command line")
+COMMAND_LINE = Actor(None, marked("command line"))
 SYNC = Actor(None, "")  # a run that takes over a change at the list has no other author
+# the names of authors that are no person, which pages translate
+AUTHORS = frozenset({COMMAND_LINE.name, marked("mailed link"), marked("membership source"), marked("a change")})
 NEW_MEMBER = "new member"  # the reason of a line for a new member whom a list subscribed
 
 
@@ -31,6 +34,11 @@ class Change(NamedTuple):
     address: str
     subscribed: bool
     source: str
+
+
+def author_text(name: str) -> str:
+    """Return the name of an author, in the current language if it is no person."""
+    return gettext(name) if name in AUTHORS else name
 
 
 def record(session: Session, changes: Iterable[Change], *, actor: Actor, now: datetime, reason: str = "") -> None:

@@ -16,7 +16,10 @@ from portal.config import Settings
 from portal.domain.address import printable
 from portal.errors import PortalError
 from portal.extensions import portal
-from portal.translation import gettext, ngettext
+from portal.services.accounts.log import MERGED_INTO, MERGED_WITH
+from portal.services.history import author_text
+from portal.services.membership.runs import MESSAGES
+from portal.translation import gettext, gettext_stored, ngettext
 from portal.translation import lazy_gettext as _
 
 # In the language of the page, not in the locale of the process.
@@ -79,6 +82,9 @@ def prepare(app: Flask, settings: Settings) -> None:
         sentence=sentence,
         printable=lambda text: printable(text, limit=400),
         listed=listed,
+        change=lambda text: gettext_stored(gettext(text), (MERGED_INTO, MERGED_WITH)),
+        message=lambda text: printable(gettext_stored(text, MESSAGES), limit=400),
+        author=lambda name: printable(author_text(name), limit=400),
     )
     app.context_processor(_common)
 

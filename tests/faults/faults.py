@@ -526,7 +526,7 @@ _ACCOUNTS = (
     *_in(
         "services/mail/letters.py",
         "tests/web/test_language.py",
-        ("languages: the first one's letter for all", "if language == first or name in IN_ENGLISH", "if language"),
+        ("languages: the first one's letter for all", "if language == first:", "if language:"),
     ),
     *_in(
         "web/own_addresses.py",

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
 
 from portal import translation
+from portal.models import AccountChange, Run
 from portal.services.accounts import users
 from portal.services.mail import drafts, letters
 from portal.services.outbox import ClaimedMail
@@ -48,11 +48,12 @@ def test_a_letter_is_in_the_language_of_who_gets_it(session: Session, tmp_path: 
     alice = make_user(session, "alice")
     assert letter_to(session, "invite", alice, tmp_path) == "en"
     assert letter_to(session, "log-in", None, tmp_path, language="de") == "de"
+    assert letter_to(session, "operators", None, tmp_path) == "en"
 
     users.choose_language(session, alice, "de")
     assert letter_to(session, "invite", alice, tmp_path) == "de"
     assert letter_to(session, "log-in", None, tmp_path, language="en") == "de"
-    assert letter_to(session, "operators", None, tmp_path, language="de") == "en"
+    assert letter_to(session, "operators", None, tmp_path) == "de"
 
 
 def test_a_letter_of_the_operator_counts_for_its_language(app: Flask, tmp_path: Path) -> None:
@@ -63,9 +64,6 @@ def test_a_letter_of_the_operator_counts_for_its_language(app: Flask, tmp_path: 
     for language, subject in {"en": "ours", "de": "unseres"}.items():
         with translation.using(language):
             assert letters.preview("invite", settings=settings, folder=tmp_path).subject == subject
-    (tmp_path / "mail" / "operators.txt").write_text("Subject: for us\n\n$page\n")
-    german = msgspec.structs.replace(settings, languages=("de",))
-    assert letters.preview("operators", settings=german, folder=tmp_path).subject == "for us"
     (tmp_path / "mail" / "invite.de.txt").unlink()
     with translation.using("de"):
         assert letters.preview("invite", settings=settings, folder=tmp_path).subject not in {"ours", "unseres"}
@@ -80,6 +78,19 @@ def test_a_list_is_called_as_the_language_calls_it(alice: Visitor, instance: Pat
     alice.follow("/account/language", {"language": "de"}, page="/account")
     page = alice.get("/subscriptions").text
     assert ("Alle" in page, "Everybody" in page) == (True, False)
+
+
+def test_words_that_the_portal_stores_are_in_the_language_of_the_page(bob: Visitor, session: Session) -> None:
+    """The counts of runs, authors that are no person, and what was done to accounts."""
+    bob.follow("/account/language", {"language": "de"}, page="/account")
+    run = {"list_handle": "members", "kind": "sync", "asked_by": "command line", "state": "done", "added": 2, "left": 1}
+    session.add(Run(started_at=NOW, finished_at=NOW, host="h", **run))
+    line = {"at": NOW, "user_id": 1, "username": "zoe", "what": "merged into alice", "old": "", "new": ""}
+    session.add(AccountChange(actor="command line", **line))
+    session.commit()
+    assert "2 eingetragen, 1 bei der Liste ausgetragen" in bob.get("/admin/runs").text
+    assert "Angefordert von Kommandozeile" in bob.get("/admin/runs/1").text
+    assert "zoe zusammengeführt mit alice Kommandozeile" in bob.get("/admin/users/history").text
 
 
 def test_a_portal_of_one_language_offers_no_choice(

@@ -19,7 +19,8 @@ from portal.translation import marked
 
 _LONGEST = 1_000  # characters of a value
 _CHANGES = BulkInsert(AccountChange)
-# All texts of lines, except those of merges, which name the other account.
+MERGED_INTO, MERGED_WITH = marked("merged into %(username)s"), marked("merged with %(username)s")
+# All texts of lines, except those of merges.
 KINDS = (
     marked("made"),
     marked("made, a superuser"),

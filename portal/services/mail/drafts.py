@@ -7,7 +7,6 @@ from typing import NamedTuple
 from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
-from portal import translation
 from portal.domain.address import outgoing
 from portal.models import Address, Preference, User, UserAddress
 from portal.services.mail import letters, links
@@ -26,12 +25,7 @@ class Draft(NamedTuple):
 
 
 def language_of(session: Session, claimed: ClaimedMail, languages: Sequence[str]) -> str:
-    """Return the language of a letter: the recipient's choice, else that of the requesting page, else the first.
-
-    Letters to operators are in English, like the commands.
-    """
-    if claimed.purpose in letters.IN_ENGLISH:
-        return translation.ENGLISH
+    """Return the language of a letter: the recipient's choice, else that of the requesting page, else the first."""
     holds = (UserAddress.user_id == User.id, UserAddress.address_id == Address.id, Address.canonical == claimed.mailbox)
     is_theirs = User.id == claimed.user_id if claimed.user_id is not None else exists().where(*holds).correlate(User)
     query = select(User.language).where(is_theirs, User.is_active, User.language.is_not(None)).order_by(User.id)
@@ -170,8 +164,9 @@ _LIST_WORDS = {
 
 
 def _operators(_session: Session, claimed: ClaimedMail, made: _Links) -> Draft | None:
-    page = made.base_url + claimed.details.get("page", "")
-    return Draft(outgoing(claimed.mailbox), "operators", {"what": claimed.details.get("what", ""), "page": page})
+    words, name, when, page = map(claimed.details.__getitem__, ("what", "name", "when", "page"))
+    values = {"what": gettext(when, what=gettext(words, name=name)), "page": made.base_url + page}
+    return Draft(outgoing(claimed.mailbox), "operators", values)
 
 
 def _username(session: Session, user_id: int | None) -> str | None:

@@ -48,9 +48,6 @@ LETTERS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-IN_ENGLISH = frozenset({"operators"})  # like the commands, whatever the languages of the portal
-
-
 class Letter(NamedTuple):
     """A letter as its recipient reads it."""
 
@@ -82,7 +79,7 @@ def _templates(name: str, folder: Path, *, first: str) -> Iterator[Path]:
     """Yield the paths where a letter may be: the operator's, then ours, which always exists in English."""
     language = translation.in_use()
     yield folder / f"{name}.{language}.txt"
-    if language == first or name in IN_ENGLISH:
+    if language == first:
         yield folder / f"{name}.txt"
     yield _OWN / f"{name}.{language}.txt"
     yield _OWN / f"{name}.txt"

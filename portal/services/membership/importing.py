@@ -201,7 +201,7 @@ def apply_stored(
     fresh = sum(map(len, chunks))
     stale = work.write(chunks, actor=actor, clock=clock, lists=lists)
     done, left = fresh - stale, len(stored.decisions) - fresh + stale
-    message = f"{left} left unchanged, since they changed after the plan was made" if left else ""
+    message = runs.SOME_LEFT % {"count": left} if left else ""
     with transaction(session):
         runs.finish(session, import_id, state="done", now=clock(), message=message)
     return Applied(done, left)

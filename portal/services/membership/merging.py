@@ -114,8 +114,8 @@ def _merge(
     gained = tuple(_give_addresses(session, gone, kept, actor=actor, now=now, lists=lists))
     called = gone.username, kept.username
     for user_id, username, what in (
-        (gone.id, called[0], f"merged into {called[1]}"),
-        (kept.id, called[1], f"merged with {called[0]}"),
+        (gone.id, called[0], account_log.MERGED_INTO % {"username": called[1]}),
+        (kept.id, called[1], account_log.MERGED_WITH % {"username": called[0]}),
     ):
         account_log.record(session, [(user_id, username)], what, actor=actor, new="; ".join([*gained, *groups]))
     is_active, gone_id, kept_id = kept.is_active, gone.id, kept.id

@@ -14,16 +14,32 @@ from sqlalchemy.orm import Session
 
 from portal import database
 from portal.database import BulkInsert
-from portal.domain.membership import Account, Action, Changes, Decision, Imported, Plan, Row
+from portal.domain.membership import (
+    TOO_FEW_NAMED,
+    TOO_MANY_LEAVERS,
+    TOO_MANY_MOVED,
+    Account,
+    Action,
+    Changes,
+    Decision,
+    Imported,
+    Plan,
+    Row,
+)
 from portal.errors import ChangedMeanwhileError, UnknownRunError
 from portal.models import MemberImport, MemberImportLine
 from portal.services.history import Actor
 from portal.services.membership import gathering
 from portal.services.membership.rows import Texts
+from portal.translation import marked
 
 KEPT = timedelta(days=1)  # how long a plan waits to be applied
 LINES_KEPT = timedelta(days=90)  # of imports that are done
 _as_json = json.JSONEncoder(ensure_ascii=False).encode
+INTERRUPTED = marked("interrupted; import %(import_id)s did what was left")
+SOME_LEFT = marked("%(count)s left unchanged, since they changed after the plan was made")
+MESSAGES = (INTERRUPTED, SOME_LEFT, TOO_MANY_LEAVERS, TOO_MANY_MOVED, TOO_FEW_NAMED)  # stored; pages translate them
+
 _BLOCK = 1_000  # lines in one statement
 _LINES = BulkInsert(MemberImportLine, replaces=("done", "user_id"))
 COUNTS = {
@@ -99,7 +115,7 @@ def finish(session: Session, import_id: int, *, state: str, now: datetime, **col
     values = {"state": state, "finished_at": now, **columns}
     session.execute(update(MemberImport).where(MemberImport.id == import_id).values(values))
     if state == "done":
-        over = {"state": "failed", "finished_at": now, "message": f"interrupted; import {import_id} did what was left"}
+        over = {"state": "failed", "finished_at": now, "message": INTERRUPTED % {"import_id": import_id}}
         session.execute(
             update(MemberImport).where(MemberImport.state == "open", MemberImport.id < import_id).values(over)
         )

@@ -20,26 +20,32 @@ from portal.services.outbox import Mail
 from portal.services.reports import lists as list_reports
 from portal.services.reports.lists import Alarm
 from portal.services.transaction import reading, transaction
+from portal.translation import marked
 
 _EVERY = timedelta(days=1)
 _IMPORTS = ""  # stands for the handle of a list where a trouble is that of imports
 _IMPORTS_PAGE = "/admin/users/imports"
 _PLAN_KEPT = timedelta(hours=25)  # the plan of an import can be applied for a day, and by then cron has another one
-_IMPORT_WORDS = {"failed": "the last import of members failed", "held": "an import of members needs approval"}
+_IMPORT_WORDS = {
+    "failed": marked("the last import of members failed"),
+    "held": marked("an import of members needs approval"),
+}
+_NEW, _STILL, _OVER = "%(what)s", marked("still: %(what)s"), marked("over: %(what)s")
 _KINDS = {RunState.HELD: "held", RunState.FAILED: "failed", RunState.UNFINISHED: "failed"}
 _WORDS = {
-    "failed": "the last run of {name} failed",
-    "held": "a run of {name} needs approval",
-    "overdue": "{name} has had no good run for longer than members are promised",
+    "failed": marked("the last run of %(name)s failed"),
+    "held": marked("a run of %(name)s needs approval"),
+    "overdue": marked("%(name)s has had no good run within the time that members are promised"),
 }
 
 
 class _Problem(NamedTuple):
-    """One trouble of a list, or of imports: its key, its words, and the page that shows it."""
+    """One problem of a list, or of imports: its key, its words about a name, and the page that shows it."""
 
     handle: str
     kind: str
     words: str
+    name: str
     page: str
 
 
@@ -81,7 +87,7 @@ def _troubles(session: Session, catalogue: Catalogue, now: datetime) -> Iterator
 
 def _trouble(alarm: Alarm, kind: str) -> _Problem:
     page = f"/admin/lists/{alarm.handle}" if kind == "overdue" else f"/admin/runs/{alarm.last_run_id}"
-    return _Problem(alarm.handle, kind, _WORDS[kind].format(name=alarm.name), page)
+    return _Problem(alarm.handle, kind, _WORDS[kind], alarm.name, page)
 
 
 def _trouble_of_imports(session: Session, now: datetime) -> Iterator[_Problem]:
@@ -90,7 +96,7 @@ def _trouble_of_imports(session: Session, now: datetime) -> Iterator[_Problem]:
     with reading(session):
         last = session.execute(query.order_by(MemberImport.id.desc()).limit(1)).one_or_none()
     if last is not None and last.state in _IMPORT_WORDS and last.started_at > now - _PLAN_KEPT:
-        yield _Problem(_IMPORTS, last.state, _IMPORT_WORDS[last.state], f"{_IMPORTS_PAGE}/{last.id}")
+        yield _Problem(_IMPORTS, last.state, _IMPORT_WORDS[last.state], "", f"{_IMPORTS_PAGE}/{last.id}")
 
 
 def _begun(session: Session, new: Sequence[_Problem], now: datetime) -> Iterator[dict[str, str]]:
@@ -98,7 +104,7 @@ def _begun(session: Session, new: Sequence[_Problem], now: datetime) -> Iterator
         row = {"list_handle": each.handle, "kind": each.kind, "began_at": now, "mailed_at": now}
         insert = database.insert(session, KnownTrouble).values(row).on_conflict_do_nothing()
         if session.execute(insert.returning(KnownTrouble.kind)).scalar() is not None:
-            yield _details(each, each.words)
+            yield _details(each, _NEW)
 
 
 def _going_on(
@@ -112,7 +118,7 @@ def _going_on(
             own = (KnownTrouble.list_handle == key[0], KnownTrouble.kind == key[1])
             again = update(KnownTrouble).where(*own, KnownTrouble.mailed_at == known[key]).values(mailed_at=now)
             if session.execute(again.returning(KnownTrouble.kind)).scalar() is not None:
-                yield _details(current[key], f"still: {current[key].words}")
+                yield _details(current[key], _STILL)
 
 
 def _over(session: Session, keys: set[tuple[str, str]], catalogue: Catalogue) -> Iterator[dict[str, str]]:
@@ -121,11 +127,11 @@ def _over(session: Session, keys: set[tuple[str, str]], catalogue: Catalogue) ->
         if session.execute(gone.returning(KnownTrouble.kind)).scalar() is None:
             continue
         if handle == _IMPORTS:
-            yield {"what": f"over: {_IMPORT_WORDS[kind]}", "page": _IMPORTS_PAGE}
+            yield _details(_Problem(handle, kind, _IMPORT_WORDS[kind], "", _IMPORTS_PAGE), _OVER)
         elif handle in catalogue.lists:
-            words = _WORDS[kind].format(name=catalogue.lists[handle].name)
-            yield {"what": f"over: {words}", "page": f"/admin/lists/{handle}"}
+            name, page = catalogue.lists[handle].name, f"/admin/lists/{handle}"
+            yield _details(_Problem(handle, kind, _WORDS[kind], name, page), _OVER)
 
 
-def _details(trouble: _Problem, words: str) -> dict[str, str]:
-    return {"what": words, "page": trouble.page}
+def _details(problem: _Problem, when: str) -> dict[str, str]:
+    return {"what": problem.words, "name": problem.name, "when": when, "page": problem.page}

@@ -13,6 +13,7 @@ from portal.domain.merge import Action
 from portal.domain.plan import Decision, Reason, decide_rows, rules_of
 from portal.domain.run import RunState
 from portal.models import Address, MemberDelivery, Preference, Run, RunLine, User, UserAddress, UserGroup
+from portal.services.history import author_text
 from portal.services.reports import lists as list_reports
 from portal.services.reports.lists import HistoryLine
 from portal.services.sync import new_members, plans, runs
@@ -337,7 +338,7 @@ def _chosen(known: _Facts) -> tuple[str, ...]:
     if row.subscribed is None:
         return (gettext("Nothing has been chosen for it."),)
     latest = next(iter(known.history), None)
-    actor = latest.actor if latest and latest.at == row.changed_at else ""
+    actor = author_text(latest.actor) if latest and latest.at == row.changed_at else ""
     given = latest.reason if latest and latest.at == row.changed_at and latest.source != "rule" else ""
     wanted = marked("Preference: subscribed, %(how)s, %(at)s.")
     if not row.subscribed:
@@ -418,7 +419,7 @@ def _not_taken(known: _Facts) -> str:
         sentence = marked("The add had no effect%(when)s: %(words)s.")
     else:
         sentence = marked("The removal had no effect%(when)s: %(words)s.")
-    return gettext(sentence, when=when, words=row.refusal)
+    return gettext(sentence, when=when, words=gettext(row.refusal))
 
 
 def _next_run(known: _Facts) -> tuple[str, ...]:

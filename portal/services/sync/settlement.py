@@ -18,6 +18,7 @@ from portal.services.preference_rows import PreferenceUpdate
 from portal.services.sync import runs
 from portal.services.sync.runs import StartedRun
 from portal.services.transaction import transaction
+from portal.translation import marked
 
 KEPT = timedelta(days=90)  # how long a preference outlives the last account that held its address
 
@@ -95,7 +96,7 @@ def _conclude(decision: Decision, pushed: PushOutcome | None) -> DecisionResult:
     after = conclude(decision.state, decision.action, on_roster=decision.on_roster, push=push)
     words = None
     if pushed and not pushed.took:
-        words = pushed.outcome.words or _WORDS.get(pushed.outcome.result) or _without_effect(decision.action)
+        words = pushed.outcome.words or _WORDS.get(pushed.outcome.result) or _NO_EFFECT[decision.action]
     return DecisionResult(decision, after, pushed, words)
 
 
@@ -106,17 +107,16 @@ def _without_mark(concluded: DecisionResult) -> DecisionResult:
 
 # for when the list manager gave no reason
 _WORDS = {
-    Result.PENDING: "waiting for a moderator",
-    Result.CONFIRM: "waiting for the member's confirmation",
-    Result.REJECTED: "refused without a reason",
+    Result.PENDING: marked("waiting for a moderator"),
+    Result.CONFIRM: marked("waiting for the member's confirmation"),
+    Result.REJECTED: marked("refused without a reason"),
 }
 
 
-def _without_effect(action: Action) -> str:
-    return f"{'still' if action is Action.REMOVE else 'not'} on the list after it was {_DONE[action]}"
-
-
-_DONE = {Action.ADD: "added", Action.REMOVE: "removed"}
+_NO_EFFECT = {
+    Action.ADD: marked("not on the list after it was added"),
+    Action.REMOVE: marked("still on the list after it was removed"),
+}
 
 
 def _differs(concluded: DecisionResult) -> bool:

@@ -276,7 +276,7 @@ def test_somebody_who_changes_meanwhile_is_decided_again(
     ada, bob = membership.profile("ada"), membership.profile("bob")
     assert (ada.name, ada.email, bob.name) == ("Ada Lovelace", "king@example.org", "Robert")
     assert len(calls) == 2
-    lines = import_log.lines(session, import_log.recent(session)[0].id)
+    lines = import_log.lines(session, import_log.page(session).rows[0].id)
     assert [(each.number, each.user_id, each.username, each.done) for each in lines] == [
         (1, ada.id, "ada", True),
         (3, bob.id, "bob", True),

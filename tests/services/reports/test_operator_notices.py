@@ -38,7 +38,7 @@ def news(session: Session, clock: Clock, catalogue: Catalogue) -> News:
         new = [outbox.as_details(row.details) for row in rows if row.id not in seen]
         assert {row.mailbox for row in rows} <= {OPERATOR}
         seen.update(row.id for row in rows)
-        return sorted(f"{each['what']} {each['page']}" for each in new)
+        return sorted(f"{each['when'] % {'what': each['what'] % each}} {each['page']}" for each in new)
 
     return ask
 
@@ -78,7 +78,7 @@ def test_a_run_that_needs_approval_leads_to_its_very_plan(session: Session, cloc
 def test_an_overdue_list_is_told_and_told_again_a_day_later(session: Session, clock: Clock, news: News) -> None:
     run(session, clock, "done")
     clock.advance(hours=13)
-    words = "Members has had no good run for longer than members are promised"
+    words = "Members has had no good run within the time that members are promised"
     assert news() == [f"{words} /admin/lists/members"]
     clock.advance(hours=23)
     assert news() == []

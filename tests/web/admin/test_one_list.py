@@ -330,7 +330,7 @@ def test_what_was_refused_is_tried_again_without_a_reason(bob: Visitor, session:
     look = bob.get(f"{CHANGE}?bulk_action=retry&state=refused")
     done = bob.follow(f"{CHANGE}?bulk_action=retry&state=refused", {"shown": look.value("shown")})
     assert "1 address will be tried again." in done.text
-    assert "Tried again at the next run." in done.text
+    assert "The next run will try again." in done.text
 
 
 @pytest.mark.parametrize(
