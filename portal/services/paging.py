@@ -18,7 +18,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Paged(Generic[Row]):
-    """One page of rows. ``count`` is how many rows there are; if ``has_more``, there are more than that."""
+    """A page of rows. ``count`` is the number of rows, a lower bound if ``has_more``."""
 
     rows: tuple[Row, ...]
     number: int
@@ -27,22 +27,22 @@ class Paged(Generic[Row]):
 
     @property
     def first(self) -> int:
-        """Return which of all rows the first one of this page is, from 1."""
+        """The position of the page's first row among all rows, from 1."""
         return (self.number - 1) * SIZE + 1
 
     @property
     def last(self) -> int:
-        """Return which of all rows the last one of this page is."""
+        """The position of the page's last row among all rows."""
         return self.first + len(self.rows) - 1
 
     @property
     def last_page(self) -> int:
-        """Return the number of the last page that is counted."""
+        """The number of the last page that is counted."""
         return -(-self.count // SIZE)
 
 
 def page(session: Session, query: Select[Any], row: Callable[[Any], Row], *, number: int) -> Paged[Row]:
-    """Return a page of an ordered query, counted from 1; ``row`` makes a value of each row."""
+    """Return a page of an ordered query, counted from 1; ``row`` converts each row."""
     most = min(number + _AHEAD, LAST_PAGE) * SIZE
     ones = query.with_only_columns(literal(1), maintain_column_froms=True).order_by(None).limit(most + 1)
     with reading(session):

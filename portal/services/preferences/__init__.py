@@ -1,1 +1,1 @@
-"""Preferences: what members choose, and what superusers choose for them."""
+"""Preferences: members' choices, and superusers' choices for them."""

@@ -1,4 +1,4 @@
-"""Leaving lists by a mailed link: the holder of a mailbox needs no account. Boxes can only be unticked."""
+"""Leaving lists by a mailed link, without an account. Boxes can only be unticked."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -20,7 +20,7 @@ _PURPOSE = frozenset({"leave"})
 
 
 def lists_of(session: Session, mailbox: str, *, catalogue: Catalogue) -> tuple[MailingList, ...]:
-    """Return the lists that a mailbox, canonical, is on or is to be on, whoever may see them."""
+    """Return the lists that a canonical mailbox is on or will be on, regardless of audiences."""
     with reading(session):
         handles = set(session.scalars(select(Preference.list_handle).join(Address).where(_is_on(mailbox))))
     return tuple(each for each in catalogue.lists.values() if each.handle in handles)
@@ -29,9 +29,9 @@ def lists_of(session: Session, mailbox: str, *, catalogue: Catalogue) -> tuple[M
 def leave(
     session: Session, token: str, *, handles: Collection[str], catalogue: Catalogue, now: datetime
 ) -> tuple[MailingList, ...]:
-    """Use a link: unsubscribe its mailbox from lists that it is on; return them. The next run carries it out.
+    """Use a link to unsubscribe its mailbox from lists; return them. The next run carries it out.
 
-    Only preferences that there are can be unticked. Raise LinkRefusedError.
+    Only existing preferences can be unticked. Raise LinkRefusedError.
     """
     with transaction(session):
         row = links.find(session, token, now=now, purposes=_PURPOSE)
@@ -40,7 +40,7 @@ def leave(
         found = session.execute(query.where(Preference.list_handle.in_(handles)).with_for_update(of=Address)).all()
         changes = [Change(handle, address_id, row.mailbox, False, "link") for handle, address_id in found]
         preference_rows.write_choices(session, changes, actor=BY_LINK, now=now)
-        for handle, address_id in found:  # somebody who has joined again by hand goes too
+        for handle, address_id in found:  # also addresses that have joined again at the list
             preference_rows.clear_departures(session, [address_id], where=Preference.list_handle == handle)
         runs.request_at_once(
             session, (catalogue.lists[handle] for handle, _ in found if handle in catalogue.lists), now=now

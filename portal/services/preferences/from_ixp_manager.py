@@ -1,6 +1,6 @@
-"""Preferences from IXP Manager: what is missing is filled in, and what is stored stays.
+"""Preferences from IXP Manager: missing ones are filled in, existing ones stay.
 
-What the file says of a user is wanted as the user's own tick would want it. Source: docs/migrating-from-ixp-manager.md.
+The file is applied as the user's own ticks would be. Source: docs/migrating-from-ixp-manager.md.
 """
 
 from collections import Counter
@@ -24,14 +24,14 @@ from portal.services.preferences import preferences
 from portal.services.preferences.preferences import Holder
 from portal.services.transaction import transaction
 
-_EXAMPLES = 5  # of each reason to pass something over
+_EXAMPLES = 5  # for each reason to skip a record
 
 
 class ListCounts(NamedTuple):
-    """What became of the addresses that the file speaks of, for one list; each is counted once.
+    """The counts for one list, in distinct addresses of the file.
 
-    ``subscribed`` and ``unsubscribed`` got their first preference; ``refused`` are unsubscribed and stay so, although
-    the file says yes; ``kept`` are as they were.
+    ``subscribed`` and ``unsubscribed`` got their first preference. ``refused`` are unsubscribed and stay so, although
+    the file says subscribed. ``kept`` are unchanged.
     """
 
     handle: str
@@ -42,7 +42,7 @@ class ListCounts(NamedTuple):
 
 
 class SkipReason(NamedTuple):
-    """Why something was passed over, how often, and where for example."""
+    """A reason that records were skipped, their number, and the places of a few."""
 
     reason: str
     times: int
@@ -50,7 +50,7 @@ class SkipReason(NamedTuple):
 
 
 class ImportResult(NamedTuple):
-    """What an import did, or would do."""
+    """The result of an import, or of a dry run of it."""
 
     lists: tuple[ListCounts, ...]
     skipped: tuple[SkipReason, ...]
@@ -62,7 +62,7 @@ class _Key(NamedTuple):
 
 
 class _Target(NamedTuple):
-    """What the file wants of one address on one list, and what is stored."""
+    """The preference that the file wants for one address on one list, and the stored one."""
 
     change: Change
     stored: bool | None
@@ -70,7 +70,7 @@ class _Target(NamedTuple):
 
 @dataclass
 class _KnownUsers:
-    """The users whom the file names: by the key of their name, and by the canonical form of their addresses."""
+    """The users in the file: by username key, and by their canonical addresses."""
 
     by_name: dict[str, Holder] = field(default_factory=dict)
     by_address: dict[str, list[Holder]] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class _KnownUsers:
 
 @dataclass
 class _Skips:
-    """What was passed over, and why."""
+    """The skipped records, by reason."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
@@ -97,10 +97,10 @@ class _Skips:
 def import_preferences(
     session: Session, content: bytes, *, catalogue: Catalogue, now: datetime, is_dry: bool
 ) -> ImportResult:
-    """Fill in the preferences that are missing from a file, as ``ixp_manager.read`` reads it.
+    """Fill in missing preferences from a file in the format of ``ixp_manager.read``.
 
-    Where a file says both of one address, no wins. ``is_dry``: say what would be done, and write nothing. Raise
-    BadInputError where nothing of the file can be read, or DisabledError.
+    If a file contains both values for one address, unsubscribed wins. ``is_dry``: return the result without writing.
+    Raise BadInputError if nothing in the file can be read, or DisabledError.
     """
     catalogue.require_enabled()
     records, problems = ixp_manager.read(content)
@@ -116,7 +116,7 @@ def import_preferences(
 
 
 def _write(session: Session, changes: Iterable[Change], *, now: datetime) -> list[Change]:
-    """Write first preferences in chunks; return those that were made. A choice made meanwhile stays."""
+    """Write first preferences in chunks; return those written. Choices made in the meantime stay."""
     made: list[Change] = []
     for chunk in database.written_in_chunks(session, changes):
         with transaction(session):
@@ -145,9 +145,9 @@ def _canonical(email: str) -> str:
 def _wanted(
     records: Iterable[Record], known: _KnownUsers, catalogue: Catalogue, skips: _Skips
 ) -> Mapping[_Key, _Target]:
-    """Return what the file wants of each address on each list."""
+    """Return the preference that the file wants for each address on each list."""
     wanted: dict[_Key, _Target] = {}
-    chosen_for: dict[tuple[str, int], int] = {}  # a list sends to one address of a user, however often they are named
+    chosen_for: dict[tuple[str, int], int] = {}  # a list sends to one address of a user, whatever the records say
     for record in records:
         mailing_list = catalogue.lists.get(record.handle.lower())
         holders, chosen = _find(record, known)
@@ -174,7 +174,7 @@ def _wanted(
 
 
 def _find(record: Record, known: _KnownUsers) -> tuple[list[Holder], int]:
-    """Return the user of a record's name and their main address, else all who hold its address, and that."""
+    """Return the user with a record's username and their main address, else all holders of its address, and that."""
     named = known.by_name.get(usernames.key(record.username))
     if named is not None and named.addresses:
         return [named], named.main
@@ -183,9 +183,9 @@ def _find(record: Record, known: _KnownUsers) -> tuple[list[Holder], int]:
 
 
 def _by_address(record: Record, mailing_list: MailingList, holders: Sequence[Holder], chosen: int) -> Iterator[_Target]:
-    """Yield what a record wants of each address of one user, or of a mailbox alone where several hold it.
+    """Yield what a record wants for each address of a user, or only for the mailbox if several users hold it.
 
-    A yes is for an address that the list is sent to already, else for the chosen one.
+    *Subscribed* applies to the address that the list already sends to, else to the chosen one.
     """
     holder, handle = holders[0], mailing_list.handle
     if len(holders) > 1:

@@ -1,7 +1,7 @@
-"""What a superuser does for others on one list: for some addresses, or for all that a filter finds.
+"""A superuser's choices for others on one list: for some addresses, or for all that match a filter.
 
-What would happen is looked at first. The look has an id, and only what was looked at is done: where the addresses have
-changed since, they are to be looked at again.
+A preview comes first. It has an id, and only what it showed is done: if the addresses have changed since, a new preview
+is needed.
 """
 
 import hashlib
@@ -30,12 +30,12 @@ from portal.services.sync.expected_plans import NextRun, next_run
 from portal.services.transaction import reading, transaction
 
 LONGEST_REASON = 200  # characters
-_CHUNK = 500  # addresses that one transaction chooses for; a member's save never waits long
-_NAMED = 20  # addresses that a look names
+_CHUNK = 500  # addresses in one transaction, so that a member's save never waits long
+_NAMED = 20  # addresses named in a preview
 
 
 class BulkAction(StrEnum):
-    """What can be done: choose for others, or let the next run try again what did not take."""
+    """A bulk action: choose for others, or let the next run retry what did not take."""
 
     SUBSCRIBE = "subscribe"
     UNSUBSCRIBE = "unsubscribe"
@@ -43,19 +43,19 @@ class BulkAction(StrEnum):
 
 
 class Eligibility(StrEnum):
-    """What becomes of an address that a filter finds: it is changed, or why not."""
+    """Whether an address that matches a filter is changed, or the reason that it is not."""
 
     CHANGE = "change"
     SO_ALREADY = "so_already"
-    NOT_MANAGED = "not_managed"  # inactive, or outside the audience: no choice is made for them
-    OTHER_ADDRESS = "other_address"  # its holder is on the list with another address, or that is their main one
+    NOT_MANAGED = "not_managed"  # inactive or outside the audience, so no choice can be made for them
+    OTHER_ADDRESS = "other_address"  # its holder is on the list with another address, or has another main address
 
 
 @dataclass(frozen=True, slots=True)
 class BulkPreview:
-    """What a bulk action would do: how many addresses it changes, the first few, how many it passes over and why.
+    """The effect of a bulk action: how many addresses it changes, the first few, and how many it skips and why.
 
-    ``next_run`` is what the next run is expected to make of it; None where it chooses nothing, or the list is paused.
+    ``next_run`` is the expected next run; None if the action makes no choice, or the list is paused.
     """
 
     id: str
@@ -68,7 +68,7 @@ class BulkPreview:
 def preview(
     session: Session, mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter, *, now: datetime
 ) -> BulkPreview:
-    """Return what a bulk action would do to the addresses that a filter finds. Writes nothing."""
+    """Return the preview of a bulk action on the addresses that match a filter. Nothing is written."""
     with reading(session):
         found = _eligibilities(session, mailing_list, bulk_action, wanted)
         ids = _to_change(found)
@@ -94,10 +94,10 @@ def do(
     now: datetime,
     reason: str = "",
 ) -> int:
-    """Do what was looked at; return how many addresses were changed, each with a line of history.
+    """Carry out a bulk action as previewed; return how many addresses changed, each with a line of history.
 
-    Raise ChangedMeanwhileError where the look is of other addresses than a filter finds now, or BadInputError for a
-    reason that is not one line of text. Who is chosen for between the look and the bulk action is passed over.
+    Raise ChangedMeanwhileError if the filter now matches other addresses, or BadInputError for a reason that is not one
+    line of text. Addresses that were chosen for since the preview are skipped.
     """
     if not reason.isprintable() or len(reason) > LONGEST_REASON:
         raise BadInputError(
@@ -122,10 +122,10 @@ def do(
 def take_off(
     session: Session, mailing_list: MailingList, address: str, *, actor: Actor, now: datetime, reason: str = ""
 ) -> bool:
-    """Unsubscribe an address that is not managed, known or not; return whether that is a change.
+    """Unsubscribe an address that is not managed, whether known or not; return whether that is a change.
 
-    ``address`` is canonical. The next run takes it off, as far as it is on the list. Raise NotOfferedError where an
-    active user who may see the list holds it: they are unsubscribed by name.
+    ``address`` is canonical. The next run removes it if it is on the list. Raise NotOfferedError if an active user who
+    may see the list holds it: they are unsubscribed by username.
     """
     if not reason.isprintable() or len(reason) > LONGEST_REASON:
         raise BadInputError(
@@ -146,7 +146,7 @@ def take_off(
         change = Change(mailing_list.handle, address_id, address, False, "superuser")
         made = preference_rows.write_choices(session, [change], actor=actor, now=now, reason=reason)
         runs.request_at_once(session, [mailing_list], now=now)
-        if not made:  # who has joined again by hand goes too
+        if not made:  # also an address that has joined again at the list
             preference_rows.clear_departures(session, [address_id], where=Preference.list_handle == mailing_list.handle)
     security_log.log("done for others", list=mailing_list.handle, bulk_action="unsubscribe", count=len(made))
     return bool(made)
@@ -170,7 +170,7 @@ def _do(
         .select_from(source.table)
         .where(Address.id.in_(ids), subscribers.matching(source, wanted), still)
     )
-    rows = session.execute(changed.order_by(Address.id)).all()  # all who lock several rows take them in one order
+    rows = session.execute(changed.order_by(Address.id)).all()  # rows are always locked in this order
     if bulk_action is BulkAction.RETRY:
         preference_rows.try_again(session, mailing_list.handle, [row.id for row in rows])
         return len(rows)
@@ -182,7 +182,7 @@ def _do(
 def _eligibilities(
     session: Session, mailing_list: MailingList, bulk_action: BulkAction, wanted: Filter
 ) -> Sequence[tuple[int, str]]:
-    """Return the ids of the addresses that a filter finds, ascending, with what becomes of each."""
+    """Return the ids of the addresses that match a filter, ascending, with the eligibility of each."""
     found = subscribers.resolved(session, wanted)
     source = subscribers.one_by_one(mailing_list) if found.address_ids else subscribers.as_sets(mailing_list)
     query = (
@@ -204,12 +204,12 @@ def _id(mailing_list: MailingList, bulk_action: BulkAction, ids: Sequence[int]) 
 
 
 def _eligibility(mailing_list: MailingList, source: Source, bulk_action: BulkAction, wanted: Filter) -> Any:
-    """Return in SQL what becomes of an address. The audience is enforced here, where the bulk action is done."""
+    """Return the eligibility of an address in SQL. The audience is enforced here, where the action is carried out."""
     if bulk_action is BulkAction.RETRY:
         is_held_back = and_(Preference.push_result.in_(["rejected", "undone"]), Preference.refused_at.is_not(None))
         return case((is_held_back, literal(Eligibility.CHANGE.value)), else_=literal(Eligibility.SO_ALREADY.value))
     not_managed = (~source.is_managed, literal(Eligibility.NOT_MANAGED.value))
-    if bulk_action is BulkAction.UNSUBSCRIBE:  # of a person who is not managed too, where they are subscribed
+    if bulk_action is BulkAction.UNSUBSCRIBE:  # also for a person who is not managed but subscribed
         already = (Preference.subscribed.is_(False), literal(Eligibility.SO_ALREADY.value))
         is_on = (Preference.subscribed.is_(True), literal(Eligibility.CHANGE.value))
         return case(is_on, not_managed, already, else_=literal(Eligibility.CHANGE.value))
@@ -224,16 +224,16 @@ def _eligibility(mailing_list: MailingList, source: Source, bulk_action: BulkAct
 
 
 def _is_the_one_to_subscribe(mailing_list: MailingList, *, is_alone: bool) -> Any:
-    """Return the condition that somebody who may see the list is on it with no other address.
+    """Return the condition that a person who may see the list is on it with no other address.
 
-    Of several addresses of a user it is the main one, unless another was asked for alone: nobody gets every message
-    twice.
+    Of a user's several addresses the main one is subscribed, unless another was requested alone, so that nobody gets
+    every message twice.
     """
     own, other, stored = aliased(UserAddress), aliased(UserAddress), aliased(Preference)
     is_on_it = exists().where(
         stored.address_id == other.address_id, stored.list_handle == mailing_list.handle, stored.subscribed
     )
-    # One within the other, so that no planner begins with all who are on the list.
+    # Nested, so that no query planner begins with everyone on the list.
     has_another = exists().where(other.user_id == User.id, other.address_id != Address.id, is_on_it.correlate(other))
     holds: list[Any] = [own.address_id == Address.id, User.id == own.user_id, may_see(mailing_list)]
     if not is_alone:

@@ -1,4 +1,4 @@
-"""What became of a member's own addresses on the lists, for themselves: nobody else is named."""
+"""The history of a member's own addresses on the lists, for that member: nobody else is named."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -14,10 +14,10 @@ from portal.services.paging import Paged
 
 
 class Event(NamedTuple):
-    """One change.
+    """A change.
 
-    ``by`` is its source, "other" for a choice of another holder of the address, or "new member" where the list
-    subscribed its holder, who was new.
+    ``by`` is its source, "other" for a choice of another holder of the address, or "new member" if the list subscribed
+    its holder as one.
     """
 
     at: datetime
@@ -28,7 +28,7 @@ class Event(NamedTuple):
 
 
 def page(session: Session, user_id: int, *, handles: Collection[str], number: int = 1) -> Paged[Event]:
-    """Return a page of what happened to the addresses that a user holds now, on some lists, newest first."""
+    """Return a page of the changes of a user's current addresses on some lists, newest first."""
     query: Any = (
         select(History, Address.spelling)
         .join(Address, Address.id == History.address_id)

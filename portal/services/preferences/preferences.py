@@ -1,4 +1,4 @@
-"""Preferences: what a member is shown, and what a tick does."""
+"""Preferences: the member's page, and the effect of a tick."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,11 +41,11 @@ class HeldAddress(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """One list on the member's page.
+    """A list on the member's page.
 
-    ``address_id`` is that of the address that it sends to, if it is ticked; ``address`` is its spelling where it is not
-    the main one. ``settings_url`` leads to the settings at the list manager of whoever is on it. ``is_locked``: it is
-    ticked, and cannot be unticked. ``is_soon``: what was just chosen is carried out within minutes.
+    ``address_id`` is the address that it sends to, if it is ticked; ``address`` is its spelling unless it is the main
+    one. ``settings_url`` is the page for a subscriber's settings at the list manager. ``is_locked``: it is ticked and
+    cannot be unticked. ``is_soon``: the last choice is carried out within minutes.
     """
 
     mailing_list: MailingList
@@ -72,10 +72,9 @@ CommonOffer = tuple[MailingList, bool, State, Detail, str | None, str | None, bo
 
 
 class Page(NamedTuple):
-    """A member's addresses, the lists on offer, and those that deliver in an unusual way.
+    """A member's addresses, the lists on offer, and those with an unusual delivery.
 
-    ``has_moved``: they have an address in place of another one. ``soon``: the lists that carry changes out within
-    minutes.
+    ``has_moved``: an address has replaced another one. ``soon``: the lists that carry changes out within minutes.
     """
 
     addresses: tuple[HeldAddress, ...]
@@ -86,12 +85,11 @@ class Page(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A list that was chosen for; ``is_changed`` is False where that is how it stood already.
+    """A list that was chosen for; ``is_changed`` is False if nothing changed.
 
-    ``moved_to`` is the address that a list was to send to instead of the one that was shown; ``is_stale``: it did not
-    send to that one any more, and stays as it is. ``still_to`` is a shared address that it sends to though it was
-    unticked. ``is_locked``: it was unticked, which its list does not let members do. ``is_soon``: a run carries it out
-    within minutes.
+    ``moved_to`` is the address that the list is to send to instead of the one shown. ``is_stale``: the list no longer
+    sent to that one, and is unchanged. ``still_to`` is a shared address that it sends to although it was unticked.
+    ``is_locked``: it was unticked, but members cannot leave the list. ``is_soon``: a run carries it out within minutes.
     """
 
     handle: str
@@ -107,7 +105,7 @@ class Choice(NamedTuple):
 
 @dataclass
 class Holder:
-    """A user, their addresses, the main one first, and what is stored of them: canonical forms, preferences by list."""
+    """A user, their addresses with canonical forms, and the preferences of each address by list."""
 
     user_id: int
     username: str
@@ -117,18 +115,18 @@ class Holder:
     canonicals: dict[int, str] = field(default_factory=dict)
     stored: dict[str, dict[int, Any]] = field(default_factory=dict)
     has_moved: bool = False
-    is_new_to: frozenset[str] = frozenset()  # lists that the next run subscribes them to, since they are new
+    is_new_to: frozenset[str] = frozenset()  # lists that the next run subscribes them to as a new member
 
     @property
     def main(self) -> int:
-        """Return the id of the main address. Raise BadInputError where there is none."""
+        """The id of the main address. Raise BadInputError if there is none."""
         for address_id, address in self.addresses.items():
             if address.is_main:
                 return address_id
         raise BadInputError("%(username)s has no address that can be subscribed", username=self.username)
 
     def sends_to(self, handle: str) -> int | None:
-        """Return the id of the address that a list sends to, or is about to, the main one first; None: to none."""
+        """Return the id of the address that a list sends to, or will, the main one first; None if there is none."""
         if handle in self.is_new_to:
             return self.main
         return next((each for each, row in self.of_list(handle) if row.subscribed), None)
@@ -143,13 +141,13 @@ class Holder:
         return [(each, rows[each]) for each in self.addresses if each in rows]
 
     def is_offered(self, mailing_list: MailingList) -> bool:
-        """Return True if the member's page has a list: of those that are not listed, the ones that they are on."""
+        """Return True if the member's page shows a list; unlisted ones are shown to those who are on them."""
         if not mailing_list.is_offered_to(self.groups):
             return False
         return mailing_list.is_listed or any(row.subscribed or row.seen for _, row in self.of_list(mailing_list.handle))
 
     def may_be_new_to(self, catalogue: Catalogue) -> list[MailingList]:
-        """Return the lists that subscribe new members and have nothing stored of this one."""
+        """Return the lists that subscribe new members and have no preference of this one."""
         if not self.is_active or not any(each.is_main for each in self.addresses.values()):
             return []
         return [
@@ -159,7 +157,7 @@ class Holder:
         ]
 
     def preference(self, handle: str, address_id: int) -> bool | None:
-        """Return what is stored of an address for a list; None: nothing is."""
+        """Return the stored preference of an address for a list; None if there is none."""
         row = self.stored.get(handle, {}).get(address_id)
         return None if row is None else row.subscribed
 
@@ -180,9 +178,9 @@ def page(
     with_unlisted: bool = False,
     holder: Holder | None = None,
 ) -> Page:
-    """Return what the member's page shows: the lists that they may see, and the state of each. One statement.
+    """Return the member's page: the lists that they may see, and the state of each, by one query.
 
-    ``with_unlisted``: those too that superusers alone put people on. ``holder`` is the result of ``logged_in``.
+    ``with_unlisted`` includes lists that only superusers put people on.
     """
     holder = holder or _only(_PAGE.rows(session, user_id=user_id))
     if holder.may_be_new_to(catalogue):
@@ -209,9 +207,9 @@ def _deliveries(holder: Holder) -> Iterator[ListDelivery]:
 
 
 def load_named(session: Session, names: Iterable[str], handles: Collection[str]) -> list[Holder]:
-    """Return the users who have one of some names, or hold an address among them; two statements for any number.
+    """Return the users with any of the given usernames or addresses, by two queries.
 
-    Names are keys as ``name_key`` makes them, addresses canonical.
+    Names are keys as ``name_key`` makes them, addresses are canonical.
     """
     with database.dedicated(session) as own:
         with scratch(own):
@@ -227,7 +225,7 @@ def load_named(session: Session, names: Iterable[str], handles: Collection[str])
 
 
 def _note_new(session: Session, holder: Holder, catalogue: Catalogue) -> None:
-    """Note which lists are about to subscribe a member, who is new to them; nothing is read where none can be."""
+    """Note which lists will subscribe a new member; nothing is read if there can be none."""
     holder.is_new_to = new_members.lists_for(session, holder.user_id, holder.may_be_new_to(catalogue))
 
 
@@ -278,7 +276,7 @@ _STORED = (
     Preference.push_result,
     Preference.refusal,
     Preference.refused_at,
-    # What a move, a choice or a return writes has another version than what rule 1 wrote.
+    # Moves, choices and returns change the version that rule 1 wrote.
     and_(Preference.source == "rule", Preference.version == 0).label("is_new_member"),
     MemberDelivery.read_at,
     MemberDelivery.is_digest,
@@ -304,12 +302,7 @@ def _of_name(handle: str) -> Any:
 
 
 def _query(user: ColumnElement[bool], handles: Iterable[str] | None = None, *, more: Iterable[Any] = ()) -> Any:
-    """Return the query for all that a page or a tick needs of users: rows of addresses, and rows of preferences.
-
-    The columns of one kind are NULL in the other, as converting a value to Python takes longer than finding it. Without
-    ``handles`` the preferences are those of all lists, including lists that the catalogue no longer has. ``more`` adds
-    columns of the user.
-    """
+    """Return the query for everything about a user that a page or a tick needs: a row for each address and list."""
     held = _held(user, more)
     is_stored = [Preference.address_id == held.c.address_id]
     if handles is not None:
@@ -413,12 +406,12 @@ def choose(
     catalogue: Catalogue,
     now: datetime,
 ) -> tuple[Choice, ...]:
-    """Save a member's form: a difference between what it showed and what is posted is a choice, all else stays.
+    """Save a member's form: each difference between what it showed and what is posted is a choice; all else stays.
 
-    ``shown`` has the id of the address that each list sent to, 0 for an empty box; ``addresses`` the one that a list is
-    to send to, the main one by default. Lists that are not offered to the member are passed over, and so is the untick
-    of one that members cannot leave. Raise DisabledError, or BadInputError for an address that is not the member's own,
-    or that is a mailing list's.
+    ``shown`` maps each list to the id of the address that it sent to, 0 for an empty box; ``addresses`` to the one that
+    it is to send to, by default the main one. Lists that are not offered to the member are skipped, as is unticking a
+    list that members cannot leave. Raise DisabledError, or BadInputError for an address that is not the member's own,
+    or is a mailing list's.
     """
     catalogue.require_enabled()
     changes = _changes(shown, ticked, addresses or {})
@@ -445,15 +438,15 @@ def choose(
 
 
 def _lock(session: Session, user: ColumnElement[bool]) -> None:
-    """Keep an account as it is until the choice is written: its addresses, its groups, and that it is there at all.
+    """Lock an account, its addresses and its groups until the choice is written.
 
-    One choice of an account at a time: where a tick leads depends on what the others made of its addresses.
+    Choices of an account are serialised, because the effect of a tick depends on its other addresses.
     """
     session.execute(select(User.id).where(user).with_for_update(key_share=True))
 
 
 class _Posted(NamedTuple):
-    """What a form says of one list: its box, what it sent to when it was shown (0: nothing), and what it is to."""
+    """The posted state of one list: its box, what it sent to when shown (0 for nothing), and what it is to send to."""
 
     is_ticked: bool
     sent_to: int
@@ -468,11 +461,11 @@ class _Posted(NamedTuple):
         return self.is_ticked != bool(self.sent_to) or self.is_move
 
     def is_stale(self, sends_to: int | None) -> bool:
-        """Return True if a list is to be moved from where it is no more."""
+        """Return True if a list is to be moved from an address that it no longer sends to."""
         return self.is_move and sends_to not in {self.sent_to, self.address_id}
 
     def can_be_done(self, mailing_list: MailingList, holder: Holder) -> bool:
-        """Return True if it is still as the form had shown it, and the list lets members do it."""
+        """Return True if the list is still as the form had shown it, and lets members do this."""
         return not (self.is_refused_by(mailing_list) or self.is_stale(holder.sends_to(mailing_list.handle)))
 
     def is_refused_by(self, mailing_list: MailingList) -> bool:
@@ -487,7 +480,7 @@ class _Posted(NamedTuple):
         written: Collection[str],
         soon: Collection[str],
     ) -> Choice:
-        """Return what became of it; nothing is wanted where nothing could be written."""
+        """Return the outcome; nothing is wanted if nothing could be written."""
         handle, is_locked = mailing_list.handle, self.is_refused_by(mailing_list)
         wanted = wanted_by_list.get(handle)
         stays = self.is_ticked or is_locked
@@ -509,7 +502,7 @@ class _Posted(NamedTuple):
 
 
 def _changes(shown: Mapping[str, int], ticked: Collection[str], addresses: Mapping[str, int]) -> dict[str, _Posted]:
-    """Return what a form says of those lists of which it says something else than it had shown."""
+    """Return the posted state of those lists that differ from what the form had shown."""
     posted = {
         handle: _Posted(handle in ticked, sent_to, addresses.get(handle) if handle in ticked else None)
         for handle, sent_to in shown.items()
@@ -561,10 +554,10 @@ def choose_for(
 def send_to_main(
     session: Session, user_id: int, *, catalogue: Catalogue, actor: Actor, now: datetime, as_of: int | None = None
 ) -> int:
-    """Send every list of a user that goes to another of their addresses to the main one; return how many.
+    """Make every list that sends to another address of a user send to the main one; return how many.
 
     ``as_of`` is the last change of the account that the actor has seen. Raise UnknownUserError, ChangedMeanwhileError,
-    DisabledError, NotOfferedError for a user who is inactive, or BadInputError where there is no main address.
+    DisabledError, NotOfferedError for a user who is inactive, or BadInputError if there is no main address.
     """
     catalogue.require_enabled()
     with transaction(session):
@@ -593,7 +586,7 @@ def take_off_all(
     as_of: int,
     reason: str,
 ) -> int:
-    """Untick, on behalf of a user, each list that they are on, are to be on, or never chose; return how many changed.
+    """Untick, on behalf of a user, each list that they are on, will be on, or never chose; return how many changed.
 
     ``as_of`` is the last change of the account that the actor has seen. Raise UnknownUserError, ChangedMeanwhileError
     or DisabledError.
@@ -621,7 +614,7 @@ def _can_be_taken_off(holder: Holder, mailing_list: MailingList) -> bool:
 
 
 def wanted_by(holder: Holder, mailing_list: MailingList, *, ticked: bool, address_id: int | None) -> dict[int, bool]:
-    """Return what a tick or an untick wants of each address of a user.
+    """Return the preferences that a tick or an untick wants for each address of a user.
 
     Raise BadInputError for a tick for the address of a mailing list. Source: docs/semantics.md, "Several addresses".
     """
@@ -651,9 +644,9 @@ def _write(
     now: datetime,
     reason: str = "",
 ) -> set[str]:
-    """Write what differs from what is stored, with its history; return the lists that something changed on.
+    """Write the preferences that change, with their history; return the lists that changed.
 
-    An untick that comes with a tick elsewhere is no choice.
+    An untick that comes with a tick elsewhere is not a choice.
     """
     changes = [
         Change(

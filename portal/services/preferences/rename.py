@@ -1,4 +1,4 @@
-"""A list that gets another handle: everything that is stored under the old one is carried over."""
+"""Renaming a list: everything stored under the old handle is moved to the new one."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from portal.services.transaction import transaction
 
 
 class RenameResult(NamedTuple):
-    """How many rows were carried over."""
+    """The number of rows that were moved."""
 
     preferences: int
     history: int
@@ -27,11 +27,11 @@ class RenameResult(NamedTuple):
 
 
 def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> RenameResult:
-    """Carry over what is stored under a handle that has left the catalogue to one that stands there; all or nothing.
+    """Move everything stored under a handle that left the catalogue to one that is in it; all or nothing.
 
-    Both lists are held meanwhile, so that no run and no planned run of either is at work. Raise UnknownListError for a
-    new handle that is not in the catalogue; BadInputError for an old one that still is, or under which nothing is
-    stored; DuplicateError where the new one has preferences or runs of its own; LeaseHeldError.
+    Both lists' leases are held, so that no run of either is in progress. Raise UnknownListError for a new handle that
+    is not in the catalogue; BadInputError for an old one that still is, or under which nothing is stored;
+    DuplicateError if the new one has preferences or runs of its own; LeaseHeldError.
     """
     catalogue.get(new)
     if not HANDLE.fullmatch(old):
@@ -58,7 +58,7 @@ def rename(session: Session, old: str, new: str, *, catalogue: Catalogue) -> Ren
 
 
 def _require_unused(session: Session, new: str, *, old: str) -> None:
-    """Refuse a list that has been used: whose choice would hold, where the two differ?"""
+    """Refuse a list that has been used: it would be unclear whose choice counts if the two differ."""
     preferences, runs = (
         session.scalar(select(func.count()).where(*conditions))
         for conditions in (

@@ -1,4 +1,4 @@
-"""What is wrong with the audiences of lists: nobody in them, groups that no account is in, groups spelled otherwise."""
+"""Faults in the audiences of lists: nobody in them, unknown groups, and groups with a different spelling."""
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
@@ -14,15 +14,15 @@ from portal.services.transaction import reading
 
 
 class AudienceFaultKind(StrEnum):
-    """What is wrong."""
+    """The kind of fault."""
 
     EMPTY = "empty"  # no active account is in it
-    UNKNOWN = "unknown"  # no account is in a group of it
-    SIMILAR = "similar"  # another group differs from one of it only by case or blanks
+    UNKNOWN = "unknown"  # no account is in one of its groups
+    SIMILAR = "similar"  # another group differs from one of its groups only in case or blanks
 
 
 class AudienceFault(NamedTuple):
-    """One thing wrong with the audience of a list; ``group`` is of the audience, ``other`` the similar one."""
+    """A fault in the audience of a list; ``group`` is in the audience, ``other`` is the similar group."""
 
     handle: str
     name: str
@@ -32,7 +32,7 @@ class AudienceFault(NamedTuple):
 
     @property
     def words(self) -> str:
-        """Say what is wrong, after the list's name."""
+        """The fault in words, to follow the list's name."""
         match self.kind:
             case AudienceFaultKind.EMPTY:
                 return "no active account is in its audience, so it is offered to nobody"
@@ -45,7 +45,7 @@ class AudienceFault(NamedTuple):
 
 
 def audience_faults(session: Session, catalogue: Catalogue) -> tuple[AudienceFault, ...]:
-    """Return what is wrong with audiences, in the catalogue's order. One statement; none where no list has one."""
+    """Return the faults in audiences, in the catalogue's order. This takes one query, or none without audiences."""
     if not catalogue.audiences:
         return ()
     is_active = func.max(cast(User.is_active, Integer))
@@ -56,9 +56,9 @@ def audience_faults(session: Session, catalogue: Catalogue) -> tuple[AudienceFau
 
 
 def _faults(mailing_list: MailingList, groups: Mapping[str, bool]) -> Iterator[AudienceFault]:
-    """Yield the faults of one list; ``groups`` maps each group that accounts are in to whether one is active.
+    """Yield the faults of one list; ``groups`` maps each group to whether it has an active account.
 
-    An audience without a group is nobody on purpose.
+    An audience without groups excludes everybody on purpose.
     """
     handle, name, audience = mailing_list.handle, mailing_list.name, mailing_list.audience
     if not audience:

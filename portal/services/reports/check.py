@@ -1,4 +1,4 @@
-"""Is everything in order: configuration, keys, database, clock, each list at its list manager, and how its runs go."""
+"""A check of everything: configuration, keys, database, clock, list managers, and the runs of each list."""
 
 import os
 import stat
@@ -37,9 +37,9 @@ _FILES = {"secret_key": 0o077, "list_password_key": 0o077, "portal.db": _NOT_EVE
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at; ``handle`` is the list's where it is about one.
+    """The result of one check; ``handle`` is the list's if it is about one.
 
-    ``error`` is None where it is in order and ``words`` say how it is; else it says what is wrong and what to do.
+    ``error`` is None if all is well, and ``words`` describe the state; else they say what is wrong and what to do.
     """
 
     what: str
@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What is looked at besides the database: the instance folder, the catalogue and the list managers."""
+    """What is checked besides the database: the instance folder, the catalogue and the list managers."""
 
     instance: Path
     catalogue: Callable[[], Catalogue]
@@ -59,7 +59,7 @@ class Evidence(NamedTuple):
 
 
 def check(session: Session, evidence: Evidence) -> Iterator[Finding]:
-    """Yield what was found, one thing after the other. Nothing is written, and nothing that is wrong stops the rest."""
+    """Yield one finding after the other. Nothing is written, and no fault stops the other checks."""
     yield _check_line("portal.toml", partial(_settings, evidence))
     for name, bits in _FILES.items():
         if (evidence.instance / name).exists():
@@ -98,7 +98,7 @@ def _check_line(what: str, at: Callable[[], str], handle: str | None = None) -> 
 
 
 def _settings(evidence: Evidence) -> str:
-    """Say where the settings are. With a fault in them, or in the session key, no command would have started."""
+    """Describe the settings' source. With a fault in them, or in the session key, no command would have started."""
     path = evidence.instance / "portal.toml"
     if not path.exists():
         return f"{path} does not exist, so every setting has its default value"
@@ -109,7 +109,7 @@ def _settings(evidence: Evidence) -> str:
 
 
 def _security_log(evidence: Evidence) -> str:
-    """Say where security events go. Nothing is written, and no file is made."""
+    """Describe where security events go. Nothing is written, and no file is created."""
     place = evidence.settings.security_log_in(evidence.instance)
     if place is None:
         return "standard error"
@@ -132,7 +132,7 @@ def _security_log(evidence: Evidence) -> str:
 
 
 def _mail(session: Session, evidence: Evidence) -> str:
-    """Say what takes letters, after a look whether it can be used."""
+    """Describe the mail server after checking that it can be used."""
     mail = evidence.settings.mail
     if mail is None:
         return "not configured, so no links are sent by e-mail"
@@ -183,9 +183,9 @@ def _clock(session: Session, clock: Callable[[], datetime]) -> str:
 
 
 def _proxies(session: Session, trusted: int) -> str:
-    """Say whether log-ins are limited by where people are, or by a web server in front that is taken for all of them.
+    """Say whether log-ins are limited by people's IP addresses, or by that of a web server in front of the portal.
 
-    Only log-ins that succeeded count: anyone can send the header, and must not trouble operators with it.
+    Only successful log-ins count: anyone can send the header, and must not be able to alarm operators.
     """
     if trusted:
         return f"web servers in front: {trusted}"
@@ -218,7 +218,7 @@ def _catalogue(evidence: Evidence) -> str:
 
 
 def _audiences(session: Session, catalogue: Catalogue) -> Iterator[Finding]:
-    """Yield a line for each list that is for groups."""
+    """Yield a finding for each list with an audience."""
     faults = audience_faults(session, catalogue)
     for handle, mailing_list in catalogue.lists.items():
         if mailing_list.audience is not None:
@@ -232,7 +232,7 @@ def _audiences(session: Session, catalogue: Catalogue) -> Iterator[Finding]:
 
 
 def _list_manager(evidence: Evidence, mailing_list: MailingList, identities: dict[str, str]) -> str:
-    """Say what answered. ``identities`` maps what the list managers know lists by to the handles seen so far."""
+    """Describe what answered. ``identities`` maps list managers' ids of lists to the handles seen so far."""
     manager = evidence.open_list_manager(mailing_list)
     words = manager.check()
     if isinstance(manager, IdentifiesList):
@@ -250,7 +250,7 @@ def _list_manager(evidence: Evidence, mailing_list: MailingList, identities: dic
 
 
 def _runs(session: Session, evidence: Evidence, handle: str) -> str:
-    """Say how the last run went. One that failed is news until a good one; so is one too long ago."""
+    """Describe the last run. A failed run is reported until a good one; so is a run too long ago."""
     catalogue, now = evidence.catalogue(), evidence.clock()
     (report,) = list_reports.lists(session, catalogue=catalogue, now=now, handles=[handle])
     last = report.last_run

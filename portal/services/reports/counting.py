@@ -1,6 +1,6 @@
-"""How many addresses of each list are in which state: one pass over the preferences of all lists.
+"""The number of addresses in each state for each list, in one pass over the preferences of all lists.
 
-Who is managed is found out once for all lists that everybody sees, and from its groups where a list has an audience.
+Managed addresses are found once for all lists without an audience, and from its groups for a list with one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,10 +20,10 @@ from portal.services.accounts.addresses import unmanaged_ids
 
 @dataclass(slots=True)
 class StateCounts:
-    """Managed addresses of one list by state.
+    """The managed addresses of one list by state.
 
-    ``departed``: something is stored for them and they are not managed; ``departing``: the next run takes them off.
-    ``oldest_change_at`` is when the oldest change that is under way was chosen.
+    ``departed`` counts addresses with a preference that are not managed, ``departing`` those that the next run removes.
+    ``oldest_change_at`` is when the oldest change in progress was chosen.
     """
 
     states: dict[State, int] = field(default_factory=lambda: dict.fromkeys(State, 0))
@@ -33,7 +33,7 @@ class StateCounts:
 
 
 def conditions() -> dict[State, Any]:
-    """Return what the states of ``domain.outlook`` are in SQL, of a managed address with its preference joined."""
+    """Return the states of ``domain.outlook`` as SQL conditions on a managed address joined with its preference."""
     on = Preference.seen.is_(True)
     wanted, unwanted = Preference.subscribed.is_(True), Preference.subscribed.is_(False)
     missing = and_(wanted, not_(on))
@@ -56,7 +56,7 @@ _AGREED = (State.SUBSCRIBED, State.NOT_SUBSCRIBED)
 
 
 def count_states(session: Session, lists: Sequence[MailingList]) -> dict[str, StateCounts]:
-    """Return the counts of lists by handle. Six statements at most, however many lists there are."""
+    """Return the counts of lists by handle, in at most six queries however many lists there are."""
     counts = {each.handle: StateCounts() for each in lists}
     for_all = [each for each in lists if each.audience is None]
     if for_all:
@@ -68,10 +68,10 @@ def count_states(session: Session, lists: Sequence[MailingList]) -> dict[str, St
 
 
 def _count_for_all(session: Session, lists: Sequence[MailingList], counts: Mapping[str, StateCounts]) -> None:
-    """Count the lists that everybody sees: all that is stored, less what is stored of addresses that are not managed.
+    """Count the lists without an audience: all preferences, less those of addresses that are not managed.
 
-    Most of what is stored is as the list has it, and one sum tells it apart. What differs is few, and so are the
-    addresses that are not managed. Looking up each address, or asking each row for every state, takes far longer.
+    Most preferences agree with the list, and one sum counts them. Those that differ are few, and so are the addresses
+    that are not managed. Looking up each address, or evaluating every state for each row, would take far longer.
     """
     handles = [each.handle for each in lists]
     of_list = database.table_of(session, "lists", ("handle",), [[each] for each in handles])
@@ -91,7 +91,7 @@ def _count_for_all(session: Session, lists: Sequence[MailingList], counts: Mappi
 
 
 def _set_apart(session: Session, of_lists: ColumnElement[bool], counts: Mapping[str, StateCounts]) -> None:
-    """Move what a list does not have as it was chosen from the two states that agree to its own."""
+    """Move preferences that differ from the list out of the two states that agree, each to its own state."""
     differs = Preference.subscribed.is_distinct_from(Preference.seen)
     managed = select(UserAddress.address_id).join(User, User.id == UserAddress.user_id).where(User.is_active)
     is_managed = exists(managed.where(UserAddress.address_id == Preference.address_id).correlate(Preference))
@@ -107,7 +107,7 @@ def _set_apart(session: Session, of_lists: ColumnElement[bool], counts: Mapping[
 
 
 def _count_for_groups(session: Session, lists: Sequence[MailingList], counts: Mapping[str, StateCounts]) -> None:
-    """Count the lists that have an audience, from its groups."""
+    """Count the lists with an audience, starting from its groups."""
     handles = [each.handle for each in lists]
     pairs = [(each.handle, name) for each in lists for name in each.audience or ()]
     groups = database.table_of(session, "audiences", ("handle", "name"), pairs)
@@ -141,14 +141,14 @@ def _sums() -> list[Any]:
 
 
 def _under_way() -> ColumnElement[bool]:
-    """Return the condition that a run is to carry a change out; what the list manager refused or holds is none."""
+    """Return the condition that a run will carry a change out; changes refused or held at the list do not count."""
     by_state = conditions()
     removed = and_(by_state[State.BEING_REMOVED], Preference.push_result.is_(None))
     return or_(by_state[State.BEING_ADDED], removed)
 
 
 def _departing(lists: Iterable[MailingList]) -> ColumnElement[int]:
-    """Count, of addresses that are not managed, what rule 4 takes off a list: ``departs`` of many lists."""
+    """Count addresses that are not managed and that rule 4 removes: ``departs`` for many lists."""
     all_go = Preference.list_handle.in_([each.handle for each in lists if each.remove_on_departure])
     goes = or_(all_go, not_(Preference.subscribed), Preference.moved_to.is_not(None))
     return func.count().filter(and_(Preference.seen.is_(True), not_(Preference.departed), goes))

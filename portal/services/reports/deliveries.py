@@ -1,4 +1,4 @@
-"""How lists deliver to members, as they said when they were read last: no mail, digests, or lost by bouncing."""
+"""How lists deliver to members, as last read: no mail, digests, or lost by bouncing."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -13,7 +13,7 @@ from portal.services.transaction import reading
 
 
 class ListDelivery(NamedTuple):
-    """How a list delivers to one address, as spelled; ``is_lost``: it dropped the address that they had before."""
+    """How a list delivers to one address, as spelled; ``is_lost``: the list dropped the person's previous address."""
 
     handle: str
     address: str
@@ -24,7 +24,7 @@ class ListDelivery(NamedTuple):
 
 
 class UnknownSubscribers(NamedTuple):
-    """Who is on a list without an account; ``read_at`` is None where nobody asked within a day."""
+    """The subscribers without an account; ``read_at`` is None if nobody requested them within a day."""
 
     addresses: tuple[str, ...]
     total: int
@@ -34,7 +34,7 @@ class UnknownSubscribers(NamedTuple):
 
 
 def lost(session: Session, user_id: int, handles: Collection[str]) -> tuple[ListDelivery, ...]:
-    """Return the lists that a user lost by bouncing at an address that they have moved from since."""
+    """Return the lists that a user lost by bouncing at an address that they have since moved from."""
     query = (
         select(MemberDelivery.list_handle, Address.spelling, MemberDelivery.since)
         .join(Address, Address.id == MemberDelivery.address_id)
@@ -50,7 +50,7 @@ def lost(session: Session, user_id: int, handles: Collection[str]) -> tuple[List
 
 
 def counts(session: Session, handle: str) -> dict[str, int]:
-    """Count the members of a list without mail, by why, and those with digests."""
+    """Count a list's members without mail, by reason, and those with digests."""
     kind = func.coalesce(MemberDelivery.mail_off, "digest")
     query = (
         select(kind, func.count())
@@ -63,7 +63,7 @@ def counts(session: Session, handle: str) -> dict[str, int]:
 
 
 def without_account(session: Session, handle: str, *, now: datetime, number: int, size: int) -> UnknownSubscribers:
-    """Return a page of the subscribers without an account, counted from 1, as they were read within a day."""
+    """Return a page, counted from 1, of the subscribers without an account that were read within the last day."""
     fresh = and_(UnknownSubscriber.list_handle == handle, UnknownSubscriber.read_at > now - KEPT)
     query = select(UnknownSubscriber.address).where(fresh).order_by(UnknownSubscriber.number)
     of_list = select(ListReading.asked_at, ListReading.unknown_read_at, ListReading.message)

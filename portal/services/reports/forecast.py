@@ -1,4 +1,4 @@
-"""What a change of many accounts means for the lists: what the next sync adds and removes, and if it needs approval."""
+"""The effect of a change of many accounts on lists: what the next sync adds and removes, and if that needs approval."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -23,10 +23,10 @@ Condition = Callable[[MailingList], Any]
 
 
 class Forecast(NamedTuple):
-    """One list: how many addresses the next sync adds and removes because of the change.
+    """The addresses that the next sync adds to and removes from one list because of the change.
 
-    ``needs_approval``: that is more than the safety limits allow, together with what waits and with the last twelve
-    hours, as ``excess`` says; or none would stay on the list, or it is the first plan since a backup was put back.
+    ``needs_approval``: this exceeds the safety limits, together with waiting changes and the last twelve hours, as
+    ``excess`` says; or nobody would stay on the list, or it is the first plan since a backup was restored.
     """
 
     handle: str
@@ -38,14 +38,14 @@ class Forecast(NamedTuple):
 
     @property
     def counted(self) -> int:
-        """Return how many are counted together, where it needs approval."""
+        """How many changes are counted together if it needs approval."""
         return self.excess.number if self.excess else self.removals
 
 
 def forecast(
     session: Session, asked: Asked, *, lists: Mapping[str, MailingList], now: datetime
 ) -> tuple[Forecast, ...]:
-    """Return the lists that a change concerns, in the catalogue's order."""
+    """Return a forecast for each list that a change affects, in the catalogue's order."""
     if not lists or asked.change is Change.INVITE:
         return ()
     with reading(session):
@@ -68,7 +68,7 @@ def forecast(
 
 
 class _Total(NamedTuple):
-    """What the next run of a list adds and removes, with what the runs of the last twelve hours did."""
+    """The adds and removals of a list's next run and of the runs of the last twelve hours."""
 
     added: int
     removed: int
@@ -110,12 +110,12 @@ def _excess(mailing_list: MailingList, total: _Total, seen_on: int) -> Excess | 
 
 
 def _would_be_empty(total: _Total, seen_on: int) -> bool:
-    """Return True if none would stay, which looks like a mistake."""
+    """Return True if nobody would stay, which is probably a mistake."""
     return total.removed > 1 and total.removed == seen_on
 
 
 def _changes(asked: Asked, lists: Mapping[str, MailingList]) -> Any:
-    """Count by list what the change makes a run add and remove. What costs most is asked last."""
+    """Count by list what the change makes a run add and remove. The most expensive condition comes last."""
     ids = select(User.id).where(bulk.is_changed(asked)).correlate(None)
     is_concerned = Preference.address_id.in_(select(UserAddress.address_id).where(UserAddress.user_id.in_(ids)))
     before = _of_each(lists, lambda each: _is_held_by(_sees(each)))
@@ -169,7 +169,7 @@ def _count(condition: ColumnElement[bool]) -> Any:
 
 
 def _of_each(lists: Mapping[str, MailingList], condition: Condition) -> ColumnElement[bool]:
-    """Return a condition of a preference that is another for each audience."""
+    """Return a condition on preferences that differs by audience."""
     conditions = (
         and_(Preference.list_handle.in_([each.handle for each in those]), condition(those[0]))
         for those in _by_audience(lists)
@@ -178,7 +178,7 @@ def _of_each(lists: Mapping[str, MailingList], condition: Condition) -> ColumnEl
 
 
 def _batches(lists: Mapping[str, MailingList]) -> Iterator[dict[str, MailingList]]:
-    """Yield lists a few audiences at a time: each is a term of a statement, and databases take only so many."""
+    """Yield a few audiences' lists at a time: each is a term of a statement, and databases limit its size."""
     for audiences in database.chunked(_by_audience(lists), _AT_ONCE):
         yield {each.handle: each for those in audiences for each in those}
 
@@ -196,7 +196,7 @@ def _is_held_by(condition: Any) -> ColumnElement[bool]:
 
 
 def _goes_with_holder(lists: Mapping[str, MailingList]) -> ColumnElement[bool]:
-    """Return what ``addresses.departs`` says of a preference whose address is not managed."""
+    """Return the condition of ``addresses.departs`` for a preference whose address is not managed."""
     removing = [handle for handle, each in lists.items() if each.remove_on_departure]
     goes = or_(Preference.list_handle.in_(removing), not_(Preference.subscribed), Preference.moved_to.is_not(None))
     return and_(not_(Preference.departed), Preference.seen.is_(True), goes)
@@ -214,7 +214,7 @@ def _is_in_audience(mailing_list: MailingList, *, without: Iterable[str] = ()) -
 
 
 def _will_see(mailing_list: MailingList, asked: Asked) -> Any:
-    """Return the condition that a user who is changed may see a list afterwards."""
+    """Return the condition that a changed user may see a list afterwards."""
     if asked.change is Change.DEACTIVATE:
         return false()
     if asked.change is Change.ACTIVATE:

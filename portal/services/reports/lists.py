@@ -1,4 +1,4 @@
-"""Reports for superusers: read-only."""
+"""Read-only reports about lists and runs for superusers."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -27,11 +27,10 @@ _COLUMN = {State.NOT_SUBSCRIBED: "unsubscribed"}  # where a count's name is not 
 
 
 class RunReport(NamedTuple):
-    """One run; times are UTC.
+    """A run; times are UTC.
 
-    ``started_at`` of one that waits is when it was asked for, or last tried; ``asked_at`` is None of one that never
-    waited, and ``finished_at`` while it has no end. Of one that was shown nothing was done; of one that is held,
-    what waits for no approval.
+    ``started_at`` of a waiting run is the time of its request or last try. ``asked_at`` is None if it never waited,
+    ``finished_at`` until it has ended. A shown run changed nothing; a held run only what needs no approval.
     """
 
     id: int
@@ -60,12 +59,12 @@ class RunReport(NamedTuple):
 
     @property
     def counts(self) -> list[tuple[int, str]]:
-        """Return what it did, as counts with the words for them."""
+        """The counts of what it did, each with its name in words."""
         return counts_in_words(self._asdict()) if self.has_begun else []
 
     @property
     def has_begun(self) -> bool:
-        """Whether it was more than asked for and shown."""
+        """Whether it was more than requested and shown."""
         return self.state not in NEVER_BEGUN
 
     @property
@@ -74,19 +73,18 @@ class RunReport(NamedTuple):
         return self.state in SHOWS_PLAN and self.kind != RunKind.PLANNED
 
     def is_overdue(self, now: datetime) -> bool:
-        """Return True if it has waited for so long that no process seems to carry runs out."""
+        """Return True if it has waited so long that no process seems to carry out runs."""
         return self.state == RunState.ASKED and now - self.started_at > OVERDUE
 
 
 class ListReport(NamedTuple):
-    """One list: how many managed addresses are in which state, and how its runs go.
+    """A list: the number of managed addresses in each state, and the state of its runs.
 
-    ``departed``: addresses that something is stored for and that no active user who may see the list holds any more;
-    ``departing``: those of them that the next run takes off it;
-    ``without_account``: addresses on the list that nobody here holds, as the last run that read it counted them;
-    ``is_paused``: no run reads it or pushes to it; ``is_late``: the last good run is older than members are promised,
-    or there is none; ``oldest_change_at``: when the oldest change that is under way was chosen; ``due_at``: by when
-    members were told that it is carried out.
+    ``departed`` counts addresses with a preference that no active user who may see the list holds any more,
+    ``departing`` those of them that the next run removes. ``without_account`` counts subscribers without an account at
+    the last run. ``is_paused``: no run reads the list or pushes to it. ``is_late``: there is no good run within the
+    time that members are promised. ``oldest_change_at`` is when the oldest change in progress was chosen; ``due_at`` is
+    the time promised to members for it.
     """
 
     handle: str
@@ -112,35 +110,35 @@ class ListReport(NamedTuple):
 
     @property
     def is_troubled(self) -> bool:
-        """Whether somebody must see to its runs: it is late, or the last one did not end well."""
+        """Whether its runs need attention: it is late, or the last one did not end well."""
         run = self.last_run
         ended_badly = run is not None and run.state in {RunState.HELD, RunState.FAILED, RunState.UNFINISHED}
         return self.is_late or (ended_badly and not self.is_paused)
 
     @property
     def pending(self) -> int:
-        """Return how many addresses are out of sync, those that the list refused aside."""
+        """The number of addresses that are out of sync, without those that the list refused."""
         return self.drift - self.refused
 
     @property
     def by_state(self) -> dict[str, int]:
-        """Return how many addresses are in which state, as ``subscribers`` names them; none is left out but for 0."""
+        """The number of addresses in each state that ``subscribers`` names, without zeros."""
         counts = {state.value: getattr(self, _COLUMN.get(state, state.value)) for state in State}
         return {name: count for name, count in {**counts, "departed": self.departed}.items() if count}
 
     @property
     def drift(self) -> int:
-        """Return how many addresses are on the list and should not be, or the other way round."""
+        """The number of addresses that are on the list but should not be, or the reverse."""
         return self.not_on_it + self.being_removed + self.departing
 
     @property
     def not_on_it(self) -> int:
-        """Return how many addresses should be on the list and are not."""
+        """The number of addresses that should be on the list but are not."""
         return self.being_added + self.waiting + self.unconfirmed + self.not_added + self.refused
 
 
 class Alarm(NamedTuple):
-    """A list that needs somebody's look: it is late, or its last run ended so that somebody must act."""
+    """A list that needs attention: it is late, or its last run requires action."""
 
     handle: str
     name: str
@@ -151,7 +149,7 @@ class Alarm(NamedTuple):
 
 
 class Leaves(NamedTuple):
-    """How many addresses have left a list that members cannot leave here, and when the last of them did."""
+    """How many addresses have left a list that members cannot leave in the portal, and when the last one did."""
 
     handle: str
     name: str
@@ -160,7 +158,7 @@ class Leaves(NamedTuple):
 
 
 class CatalogueLine(NamedTuple):
-    """One list of the catalogue; counts are of managed addresses, by what they chose. ``audience``: None, everybody."""
+    """A list of the catalogue with counts of managed addresses by choice; ``audience`` is None for everybody."""
 
     handle: str
     name: str
@@ -176,7 +174,7 @@ class CatalogueLine(NamedTuple):
 
 
 class HistoryLine(NamedTuple):
-    """One change of a preference."""
+    """A change of a preference."""
 
     at: datetime
     handle: str
@@ -206,13 +204,13 @@ def lists(
 
 
 def alarms(session: Session, *, catalogue: Catalogue, now: datetime) -> tuple[Alarm, ...]:
-    """Return the lists that are late or need approval, in the catalogue's order. One statement."""
+    """Return the lists that are late or need approval, in the catalogue's order, by one query."""
     found = conditions(session, catalogue=catalogue, now=now)
     return tuple(each for each in found if each.is_late or each.last_state == RunState.HELD)
 
 
 def conditions(session: Session, *, catalogue: Catalogue, now: datetime) -> tuple[Alarm, ...]:
-    """Return how each list is that is not paused, in the catalogue's order. One statement."""
+    """Return the state of each list that is not paused, in the catalogue's order, by one query."""
     if not catalogue.lists:
         return ()
     with reading(session):
@@ -225,7 +223,7 @@ def conditions(session: Session, *, catalogue: Catalogue, now: datetime) -> tupl
 
 
 def _is_late(good_at: datetime | None, *, now: datetime, promise: timedelta) -> bool:
-    """Return True if the last good run is too long ago; one that a clock has put far ahead says nothing."""
+    """Return True if the last good run is too long ago; a time far ahead is a wrong clock's and is ignored."""
     return good_at is None or abs(now - good_at) > promise
 
 
@@ -244,7 +242,10 @@ def _alarm(
 
 
 def leaves(session: Session, *, catalogue: Catalogue, now: datetime) -> tuple[Leaves, ...]:
-    """Return the lists that members cannot leave here, and that some left in the last 30 days: there, or by a link."""
+    """Return the lists that members cannot leave in the portal but somebody left in the last 30 days.
+
+    They left at the list manager, or by a mailed link.
+    """
     locked = [each for each in catalogue.lists.values() if not each.can_leave]
     if not locked:
         return ()
@@ -264,7 +265,7 @@ def leaves(session: Session, *, catalogue: Catalogue, now: datetime) -> tuple[Le
 
 
 def without_account(session: Session, roster: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the addresses of a roster that no account here holds, as the list manager spells them, sorted.
+    """Return the sorted addresses of a roster that no account holds, as the list manager spells them.
 
     ``roster`` maps canonical addresses to spellings, one a line. Nothing is stored.
     """
@@ -277,7 +278,7 @@ def without_account(session: Session, roster: Mapping[str, str]) -> tuple[str, .
 
 
 def catalogue(session: Session, catalogue: Catalogue, *, now: datetime) -> tuple[CatalogueLine, ...]:
-    """Return the lists of the catalogue, with how many chose what. Raise DisabledError."""
+    """Return the lists of the catalogue with the number of each choice. Raise DisabledError."""
     catalogue.require_enabled()
     return tuple(
         CatalogueLine(
@@ -324,9 +325,9 @@ def _list_report(
 
 
 def _last_runs(session: Session, handles: list[str]) -> tuple[dict[str, RunReport], dict[str, RunReport]]:
-    """Return the run of each list that began last, and the last good one.
+    """Return each list's last run and its last good run.
 
-    One that waited has a lower number than others that began before.
+    A run that waited has a lower id than others that began before it.
     """
     of_list = database.table_of(session, "lists", ("handle",), [[each] for each in handles])
     latest = (
@@ -344,14 +345,14 @@ def _last_runs(session: Session, handles: list[str]) -> tuple[dict[str, RunRepor
 
 
 def run_reports() -> Any:
-    """Select runs as they are reported."""
+    """Return the query for runs in the form of reports."""
     return select(Run.id, Run.list_handle, *(getattr(Run, name) for name in RunReport._fields[2:]))
 
 
 def runs(
     session: Session, *, handle: str | None = None, before: int | None = None, limit: int = 50
 ) -> tuple[RunReport, ...]:
-    """Return runs, the newest first; ``before`` is the number of a run that has been shown already."""
+    """Return runs, the newest first; ``before`` is the id of the last one shown on the previous page."""
     query = run_reports().order_by(Run.id.desc()).limit(limit)
     if handle is not None:
         query = query.where(Run.list_handle == handle)

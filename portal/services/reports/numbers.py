@@ -1,4 +1,4 @@
-"""Numbers for a board: subscribers, who joined and left, and active people, by week, month or year."""
+"""Statistics for a board: subscribers, joins, leaves and active people by week, month or year."""
 
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -17,22 +17,22 @@ from portal.services.transaction import reading
 
 
 class Span(StrEnum):
-    """How long a period is."""
+    """The length of a period."""
 
     WEEK = "week"
     MONTH = "month"
     YEAR = "year"
 
 
-MOST = {Span.WEEK: 26, Span.MONTH: 24, Span.YEAR: 10}  # periods of a report, the one that has begun included
+MOST = {Span.WEEK: 26, Span.MONTH: 24, Span.YEAR: 10}  # periods in a report, including the current one
 
 
 class Period(NamedTuple):
-    """A week from Monday on, a month or a year, in the portal's time zone; the last one has not ended.
+    """A week from Monday, a month or a year, in the portal's time zone; the last one has not ended.
 
-    ``subscribers`` are the addresses that the last good runs until its end found on the lists, None before the first
-    run. ``joined`` and ``left`` count the choices and moves at the list by which addresses became subscribed and
-    unsubscribed, but not what first runs took over. ``active`` are the people who chose in the portal themselves.
+    ``subscribers`` counts the addresses on the lists at their last good runs before its end, None before the first run.
+    ``joined`` and ``left`` count choices, and moves at the list, by which addresses became subscribed and unsubscribed,
+    without what first runs took over. ``active`` counts people who chose in the portal themselves.
     """
 
     begins_on: date
@@ -45,7 +45,7 @@ class Period(NamedTuple):
 def numbers(
     session: Session, handles: Collection[str], *, span: Span, now: datetime, zone: ZoneInfo
 ) -> tuple[Period, ...]:
-    """Return the periods of some lists together, the oldest first, without those before anything happened."""
+    """Return the periods of some lists together, the oldest first, starting with the first that has any data."""
     days = _begins(span, now.astimezone(zone).date())
     bounds = [datetime.combine(day, time(), zone).astimezone(UTC) for day in days]
     with reading(session):
@@ -68,7 +68,7 @@ def _begins(span: Span, today: date) -> list[date]:
 
 
 def _shifted(span: Span, today: date, number: int) -> date:
-    """Return the first day of the period that is some periods after today's."""
+    """Return the first day of the period that is ``number`` periods away from today's."""
     if span is Span.WEEK:
         return today - timedelta(days=today.weekday()) + timedelta(weeks=number)
     if span is Span.YEAR:
@@ -78,7 +78,7 @@ def _shifted(span: Span, today: date, number: int) -> date:
 
 
 def _moves(handles: Collection[str], bounds: Sequence[datetime]) -> Any:
-    """Count who joined, who left and who chose, by the number of the period; one pass over the history."""
+    """Count joins, leaves and active people by the number of the period, in one pass over the history."""
     number = _number(History.at, bounds[1:-1]).label("number")
     return (
         select(
@@ -94,7 +94,7 @@ def _moves(handles: Collection[str], bounds: Sequence[datetime]) -> Any:
 
 
 def _number(column: Any, ends: Sequence[datetime], first: int = 0) -> ColumnElement[int]:
-    """Return the number of the period that a time lies in, found by halves: both dialects compare times fast."""
+    """Return the number of the period of a time by bisection: both dialects compare times fast."""
     if not ends:
         return literal(first)
     middle = len(ends) // 2
@@ -103,7 +103,7 @@ def _number(column: Any, ends: Sequence[datetime], first: int = 0) -> ColumnElem
 
 
 def _subscribers(session: Session, handles: Collection[str], bounds: Sequence[datetime]) -> Select[Any]:
-    """Return what the last good run of each list until the end of each period found on it."""
+    """Return the number of subscribers at the last good run of each list before the end of each period."""
     of_list = database.table_of(session, "lists", ("handle",), [[each] for each in sorted(handles)])
     periods = union_all(*_ends(bounds)).subquery("periods")
     last = (

@@ -1,6 +1,6 @@
-"""Notices for operators: a run or an import of members failed or needs approval, or a list is overdue.
+"""Notices for operators: a run or an import failed or needs approval, or a list is overdue.
 
-They are asked for when it begins, once a day, and when it is over.
+A mail is requested when a problem begins, once a day while it lasts, and when it is over.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from portal.services.transaction import reading, transaction
 from portal.translation import marked
 
 _EVERY = timedelta(days=1)
-_IMPORTS = ""  # stands for the handle of a list where a trouble is that of imports
+_IMPORTS = ""  # in the place of a handle if a problem concerns imports
 _IMPORTS_PAGE = "/admin/users/imports"
 _PLAN_KEPT = timedelta(hours=25)  # the plan of an import can be applied for a day, and by then cron has another one
 _IMPORT_WORDS = {
@@ -50,9 +50,9 @@ class _Problem(NamedTuple):
 
 
 def ask_for(session: Session, *, operators: Sequence[str], catalogue: Catalogue, now: datetime) -> int:
-    """Ask for a mail to each operator about what has begun, goes on for another day, or is over; return how many.
+    """Request a mail to each operator about problems that are new, persist for a day, or are over; return how many.
 
-    Whatever notices it at the same time, each is mailed once.
+    Each is mailed only once, even if several processes find it at the same time.
     """
     if not operators or not catalogue.enabled:
         return 0

@@ -1,4 +1,4 @@
-"""Which lists carry changes out within minutes, as their runs of the last week say: read-only."""
+"""Which lists carry changes out within minutes, judged by their runs of the last week; read-only."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -16,13 +16,13 @@ from portal.models import Run
 from portal.services.transaction import reading
 
 _JUDGED_BY = timedelta(days=7)
-_RUNS = 20  # of a list, the last ones
-_LISTS = 100  # in one statement
-_CARRIED_OUT = {RunState.DONE, RunState.HELD}  # what members chose themselves waits for no approval
+_RUNS = 20  # the last ones of a list
+_LISTS = 100  # in one query
+_CARRIED_OUT = {RunState.DONE, RunState.HELD}  # a held run has carried out members' own choices
 
 
 def find(session: Session, lists: Collection[MailingList], *, now: datetime) -> frozenset[str]:
-    """Return the handles of those lists that apply changes at once, and whose last runs did so within minutes."""
+    """Return the handles of the lists that apply changes immediately and whose last runs did so within minutes."""
     handles = [each.handle for each in lists if each.is_applied_at_once and not each.is_paused]
     if not handles:
         return frozenset()
@@ -41,7 +41,7 @@ def _wait(row: Any) -> Wait:
 
 @lru_cache(maxsize=8)
 def _last_runs(handles: tuple[str, ...]) -> Select[Any]:
-    """Return the last runs of lists that waited for a process. A term a list ends at its last ones."""
+    """Return the query for the last runs of lists that waited for a process, one term for each list."""
     columns = (Run.list_handle, Run.state, Run.asked_at, Run.finished_at)
     terms = (
         select(*columns)

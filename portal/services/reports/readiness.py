@@ -1,4 +1,4 @@
-"""Can the portal serve: the database is reachable, has the tables of this version, and can be written."""
+"""Whether the portal can serve: the database is reachable, migrated to this version, and writable."""
 
 from functools import cache
 from pathlib import Path
@@ -34,10 +34,9 @@ def is_migrated(session: Session) -> bool:
 
 
 def require_writable(session: Session) -> None:
-    """Write to the database what it holds already. Raise the database's own error where it cannot be written.
+    """Rewrite a value in the database. Raise the database's own error if it cannot be written.
 
-    A disk that is full shows only where something is written to it, and a copy of PostgreSQL that follows another one
-    answers all that is read.
+    Only a write shows that a disk is full, or that PostgreSQL is a read-only standby.
     """
     with transaction(session):
         session.execute(text("UPDATE alembic_version SET version_num = version_num"))
@@ -45,5 +44,5 @@ def require_writable(session: Session) -> None:
 
 @cache
 def newest() -> str:
-    """Return the newest migration: the number that its file's name begins with. Alembic would cost its import."""
+    """Return the number of the newest migration, from its file's name, without importing Alembic."""
     return max(path.name for path in VERSIONS.glob("[0-9]*_*.py")).partition("_")[0]

@@ -1,4 +1,4 @@
-"""One run for superusers, and what became of each line of it: read-only."""
+"""One run with the result of each of its lines, for superusers; read-only."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -17,17 +17,17 @@ from portal.services.sync import leases
 from portal.services.sync.runs import KEPT
 from portal.services.transaction import reading
 
-HELD = "held"  # what stands for the result of a line that was held back
-NOT_SENT = "not_sent"  # … and of one that no list manager was told about, or that nothing is known of
+HELD = "held"  # the result of a line that was held back
+NOT_SENT = "not_sent"  # … and of a line that was not pushed, or whose result is unknown
 
 _DANGEROUS_FIRST = (Action.REMOVE, Action.LEFT, Action.ADD, Action.JOINED)
 
 
 class RunFound(NamedTuple):
-    """One run.
+    """A run.
 
-    ``is_last``: no run of the list began after it; ``is_interrupted``: it holds the list no more, though it has not
-    ended; ``counts``: how many of its lines are of which action and result.
+    ``is_last``: no later run of the list has begun. ``is_interrupted``: it has not ended but no longer holds the list.
+    ``counts`` are its lines by action and result.
     """
 
     run: RunReport
@@ -37,29 +37,29 @@ class RunFound(NamedTuple):
 
     @property
     def duration(self) -> timedelta | None:
-        """Return how long it took; None while it is in progress, or where it was interrupted."""
+        """How long it took; None while it is in progress, or if it was interrupted."""
         return None if self.run.finished_at is None else self.run.finished_at - self.run.started_at
 
     @property
     def is_under_way(self) -> bool:
-        """Whether its page may say something else in a moment."""
+        """Whether its page may change within moments."""
         return self.run.state in UNDER_WAY and not self.is_interrupted
 
     def changes(self, action: str | None = None) -> int:
-        """Count the lines, of an action or of all, that are carried out where its plan is applied."""
+        """Count the lines of an action, or of all, that are carried out if its plan is applied."""
         if self.run.state == RunState.HELD:
             return self.how_many(action=action, result=WAITS)
         return self.how_many(action=action) - self.how_many(action=action, result=HELD)
 
     def how_many(self, *, action: str | None = None, result: str | None = None) -> int:
-        """Count its lines of an action, of a result, or of both."""
+        """Count its lines by action, by result, or by both."""
         return sum(
             count for (of, ended), count in self.counts.items() if action in {None, of} and result in {None, ended}
         )
 
 
 class RunLineReport(NamedTuple):
-    """One line of a run's plan: ``words`` are the list manager's."""
+    """A line of a run's plan; ``words`` are the list manager's."""
 
     address_id: int
     address: str
@@ -70,7 +70,7 @@ class RunLineReport(NamedTuple):
 
 
 def find(session: Session, run_id: int) -> RunFound:
-    """Return one run. Raise UnknownRunError."""
+    """Return a run. Raise UnknownRunError."""
     newer = Run.__table__.alias("newer")
     is_later = or_(newer.c.started_at > Run.started_at, and_(newer.c.started_at == Run.started_at, newer.c.id > Run.id))
     has_newer = exists().where(newer.c.list_handle == Run.list_handle, newer.c.state.not_in(NEVER_BEGUN), is_later)
@@ -98,7 +98,7 @@ def lines(
     number: int = 1,
     size: int = 100,
 ) -> tuple[RunLineReport, ...]:
-    """Return a page of the lines of a run, what takes addresses off first, what is held back last, and by address.
+    """Return a page of the lines of a run: removals first, held-back lines last, otherwise by address.
 
     ``number`` counts the pages from 1.
     """
@@ -123,7 +123,7 @@ def _order(session: Session) -> tuple[Any, ...]:
 
 
 def _result() -> Any:
-    """Say in a word what became of a line."""
+    """Return the result of a line in SQL."""
     return case(
         (RunLine.held, literal(HELD)), (RunLine.result.is_not(None), RunLine.result), else_=literal(NOT_SENT)
     ).label("ended")

@@ -1,4 +1,4 @@
-"""The addresses of one list: searched, filtered, sorted, a page at a time or all of them in a stream."""
+"""The addresses of one list: searched, filtered and sorted, by page or as a stream."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -36,16 +36,16 @@ from portal.services.accounts.addresses import is_managed, managed_ids
 from portal.services.reports import counting
 from portal.services.transaction import reading
 
-DEPARTED = "departed"  # no active user who may see the list holds the address; what was chosen for it is still kept
+DEPARTED = "departed"  # no active user who may see the list holds the address, but its preference is kept
 STATES = (*(state.value for state in State), DEPARTED)
 SORTS = ("address", "state", "source", "since")
-_AT_ONCE = 1_000  # rows that a stream reads in one go
-_COMMON = 0.05  # a state is common that this share of the addresses is in
-_STORED = {each.value for each in State if each is not State.NOT_CHOSEN}  # states of what something is stored for
+_AT_ONCE = 1_000  # rows that a stream reads together
+_COMMON = 0.05  # the share of addresses above which a state is common
+_STORED = {each.value for each in State if each is not State.NOT_CHOSEN}  # states of addresses that have a preference
 
 
 class Filter(NamedTuple):
-    """Which addresses are asked for: part of an address or of a holder's name, state, a group, or some alone."""
+    """A filter of addresses: part of an address or a holder's name, state, group, or certain ids."""
 
     text: str = ""
     state: str = ""
@@ -54,7 +54,7 @@ class Filter(NamedTuple):
 
     @property
     def is_narrow(self) -> bool:
-        """Whether it asks for more than a state."""
+        """Whether it filters by more than a state."""
         return bool(self.text.strip() or self.group or self.address_ids)
 
 
@@ -67,10 +67,10 @@ class Holder(NamedTuple):
 
 
 class Subscriber(NamedTuple):
-    """One address on one list, as spelled.
+    """An address on a list, as spelled.
 
-    ``state`` is one of STATES; ``detail`` is what a member would be told beneath it. What is stored is None where
-    nothing was chosen; ``refused_at`` is None, beside a refusal, where it is tried again at the next run.
+    ``state`` is one of STATES; ``detail`` is what a member would read below it. The stored values are None if nothing
+    was chosen; ``refused_at`` is None beside a refusal that the next run will retry.
     """
 
     id: int
@@ -89,7 +89,7 @@ class Subscriber(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A page of a list's addresses; ``counts`` is how many match in each state, whatever state was asked for."""
+    """A page of a list's addresses; ``counts`` is how many match in each state, whichever state was selected."""
 
     subscribers: tuple[Subscriber, ...]
     counts: dict[str, int]
@@ -97,21 +97,21 @@ class Page(NamedTuple):
 
 
 class Source(NamedTuple):
-    """All addresses with what is stored for them on a list, as a table, and the condition that one is managed."""
+    """All addresses with their preference for a list, as a table, and the condition that one is managed."""
 
     table: FromClause
     is_managed: ColumnElement[bool]
 
 
 def one_by_one(mailing_list: MailingList) -> Source:
-    """Return a source for few addresses: whether one is managed is looked up for each."""
+    """Return a source for few addresses, where each is checked for being managed."""
     return Source(outerjoin(Address, Preference, _stored_for(mailing_list)), is_managed(mailing_list))
 
 
 def as_sets(mailing_list: MailingList, *, is_stored: bool = False) -> Source:
-    """Return a source for many addresses: who is managed is found out once.
+    """Return a source for many addresses, where all managed ones are found at once.
 
-    Of a list that has an audience it holds only what is managed or stored; with ``is_stored``, what is stored alone.
+    For a list with an audience it holds only managed or stored addresses; with ``is_stored``, only stored ones.
     """
     managed = managed_ids(mailing_list).distinct().cte("managed")
     table: FromClause = Address.__table__
@@ -131,7 +131,7 @@ def _stored_for(mailing_list: MailingList) -> ColumnElement[bool]:
 
 
 def resolved(session: Session, wanted: Filter) -> Filter:
-    """Return a filter whose text is the whole of an address as one for that address alone; others as they are."""
+    """Return a filter for one address if the text is a whole address, else the filter itself."""
     try:
         compared = canonical(wanted.text)
     except InvalidAddressError:
@@ -143,7 +143,7 @@ def resolved(session: Session, wanted: Filter) -> Filter:
 
 
 class Order(NamedTuple):
-    """Which of the rows that are found: sorted by one of SORTS, after how many, and how many."""
+    """The order and the range of rows: one of SORTS, the offset, and the number of rows."""
 
     sort: str
     is_descending: bool
@@ -151,12 +151,12 @@ class Order(NamedTuple):
     size: int
 
     def apply(self, query: Select[Any], by_sort: Mapping[str, Any]) -> Select[Any]:
-        """Return a query in this order; ``by_sort`` holds the column of each sort."""
+        """Return a query in this order; ``by_sort`` maps each sort to its column."""
         column = by_sort[self.sort]
         return query.order_by(column.desc() if self.is_descending else column, by_sort["address"])
 
     def cut(self, query: Select[Any], by_sort: Mapping[str, Any]) -> Select[Any]:
-        """Return a query in this order, and only the rows that are asked for."""
+        """Return a query in this order, limited to the range."""
         return self.apply(query, by_sort).limit(self.size).offset(self.offset)
 
 
@@ -173,9 +173,9 @@ def page(
     now: datetime,
     promise: timedelta,
 ) -> Page:
-    """Return one page of the addresses that a filter finds, counted from 1. Three statements at most.
+    """Return a page, counted from 1, of the addresses that match a filter, by at most three queries.
 
-    ``known_counts`` is how many addresses of the list are in which state, where the caller has counted them.
+    ``known_counts`` are the list's addresses by state, if the caller has counted them.
     """
     order = Order(sort, is_descending, (number - 1) * size, size)
     with reading(session):
@@ -198,7 +198,7 @@ def _by_sort(source: Source) -> dict[str, Any]:
 def _find(
     session: Session, mailing_list: MailingList, wanted: Filter, order: Order
 ) -> tuple[dict[str, int], list[int]]:
-    """Return how many addresses match in each state, and the ids of a page of them. The filter runs once for both."""
+    """Return how many addresses match in each state, and the ids of a page. The filter runs once for both."""
     source = as_sets(mailing_list) if not wanted.address_ids else one_by_one(mailing_list)
     columns = (column.label(name) for name, column in _by_sort(source).items())
     is_found = matching(source, wanted._replace(state=""))
@@ -213,7 +213,7 @@ def _find(
 def _find_in_state(
     session: Session, mailing_list: MailingList, wanted: Filter, order: Order, counts: Mapping[str, int]
 ) -> list[int]:
-    """Return the ids of a page of addresses, of one state or of any; how many there are of each is known."""
+    """Return the ids of a page of addresses in one state or any, given the number in each."""
     share = counts.get(wanted.state, 0) / max(sum(counts.values()), 1) if wanted.state else 1.0
     if not share:
         return []
@@ -228,10 +228,10 @@ def _find_in_state(
 def export(
     session: Session, mailing_list: MailingList, wanted: Filter, *, now: datetime, promise: timedelta
 ) -> Iterator[list[Subscriber]]:
-    """Return all addresses that a filter finds, in blocks, sorted, in constant memory.
+    """Yield all addresses that match a filter in sorted blocks, in constant memory.
 
-    The stream has a session of its own, as it outlives the request, and no transaction stays open between two blocks:
-    a slow reader keeps nobody waiting.
+    The stream has its own session, because it outlives the request, and no transaction stays open between two blocks,
+    so that a slow reader blocks nobody.
     """
     engine = session.get_bind()
 
@@ -251,7 +251,7 @@ def export(
 
 
 def matching(source: Source, wanted: Filter) -> ColumnElement[bool]:
-    """Return the condition that a filter finds an address: one that is managed, or that something is stored for."""
+    """Return the condition that a filter matches an address, which is managed or has a preference."""
     found = [or_(Preference.list_handle.is_not(None), source.is_managed)]
     if wanted.text.strip():
         found.append(_holds_text(wanted.text))
@@ -273,7 +273,7 @@ def state_of(source: Source) -> Any:
 
 
 def _holds_text(text: str) -> ColumnElement[bool]:
-    """Return the condition that each word of a text is part of an address or of a holder's name."""
+    """Return the condition that each word of a text is part of an address or a holder's name."""
     named = select(UserAddress.address_id).join(User, User.id == UserAddress.user_id)
     return and_(
         *(
@@ -287,7 +287,7 @@ _KNOWN = ("subscribed", "source", "changed_at", "seen", "waiting_since", "push_r
 
 
 def _rows(mailing_list: MailingList) -> Select[Any]:
-    """Select the addresses of a list with their holders and what is stored; for few of them."""
+    """Return the query for a few addresses of a list, with their holders and preferences."""
     # The holders in one text each, so that a page takes one statement however many addresses it shows.
     holder = cast(User.id, String) + case((User.is_active, " 1 "), else_=" 0 ") + User.username
     holders = (

@@ -1,4 +1,4 @@
-"""How the lists went: week by week what was on them, from runs, and who joined and left, from history."""
+"""Weekly trends of lists: subscribers from runs, joins and leaves from the history."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -14,14 +14,15 @@ from portal.services.transaction import reading
 
 WEEKS = 12
 _WEEK = timedelta(days=7)
-_LONGEST = timedelta(days=1)  # that a run lasts
+_LONGEST = timedelta(days=1)  # the longest run
 
 
 class Week(NamedTuple):
-    """Seven days of a list, from ``begins_at`` on.
+    """Seven days of a list, from ``begins_at``.
 
-    ``on_list`` is what its last good run read, None where there was none; ``joined`` and ``left`` count the choices and
-    moves at the list by which addresses became subscribed and unsubscribed, but not what the first run took over.
+    ``on_list`` is the roster's size at the last good run, None if there was none. ``joined`` and ``left`` count
+    choices, and moves at the list, by which addresses became subscribed and unsubscribed, without what the first run
+    took over.
     """
 
     begins_at: datetime
@@ -31,7 +32,7 @@ class Week(NamedTuple):
 
 
 def weeks(session: Session, handles: Sequence[str], *, now: datetime) -> dict[str, tuple[Week, ...]]:
-    """Return the last twelve weeks of each list, the oldest first. Two statements, however many runs there were."""
+    """Return the last twelve weeks of each list, the oldest first, by two queries however many runs there were."""
     begins = [now - _WEEK * number for number in range(WEEKS, 0, -1)]
     with reading(session):
         on_list = {handle: found for handle, *found in session.execute(_last_good(session, handles, begins, now=now))}
@@ -51,22 +52,22 @@ def weeks(session: Session, handles: Sequence[str], *, now: datetime) -> dict[st
 
 
 def _number(column: Any, begins: Sequence[datetime]) -> Any:
-    """Return the number of the week that a time lies in; both dialects compare times, and cut them differently."""
+    """Return the number of the week of a time; both dialects compare times, but truncate them differently."""
     ends = begins[1:]
     return case(*((column < end, number) for number, end in enumerate(ends)), else_=len(ends)).label("week")
 
 
 def _last_good(session: Session, handles: Sequence[str], begins: Sequence[datetime], *, now: datetime) -> Any:
-    """Select each list with how many were on the roster that its last good run of each week read.
+    """Return the query for the size of the roster at each list's last good run of each week.
 
-    An index leads to each of them: lists are few, and runs are many.
+    An index leads to each of these runs: lists are few, and runs are many.
     """
     of_list = database.table_of(session, "lists", ("handle",), [[each] for each in handles])
     is_good = and_(Run.list_handle == of_list.c.handle, Run.state == RunState.DONE)
     last = (
         select(Run.on_roster).where(is_good).correlate(of_list).order_by(Run.started_at.desc(), Run.id.desc()).limit(1)
     )
-    ends = [*begins[1:], now + _WEEK]  # the clock of another host may be ahead
+    ends = [*begins[1:], now + _WEEK]  # another host's clock may be ahead
     weeks = (
         last.where(Run.started_at.between(begin - _LONGEST, end), Run.finished_at >= begin, Run.finished_at < end)
         for begin, end in zip(begins, ends, strict=True)

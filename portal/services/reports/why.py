@@ -1,4 +1,4 @@
-"""Why an address is, or is not, on a list: what is known, and what the next run will do about it, in sentences."""
+"""Why an address is or is not on a list, and what the next run will do about it, in sentences."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ class Holder(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What is known of an address on a list.
+    """The state of an address on a list.
 
-    ``seen`` and ``preference`` are None where nothing is known. ``next_action`` is what the next run does if the
-    roster is still what was seen, ``next_reason`` why; ``held_back``: it is due, and put off. ``sentences`` say all
-    this, ``summary`` in one sentence; ``history`` holds the last changes, the newest first. ``address_id`` is None of
-    an address that is not known.
+    ``seen`` and ``preference`` are None if unknown. ``next_action`` is what the next run does if the roster is as last
+    seen, and ``next_reason`` why; ``held_back``: it is due but postponed. ``sentences`` say all this, ``summary`` in
+    one sentence. ``history`` holds the last changes, the newest first. ``address_id`` is None if the portal does not
+    know the address.
     """
 
     handle: str
@@ -68,14 +68,14 @@ class Explanation:
 
     @property
     def is_of_concern(self) -> bool:
-        """Whether the address is on the list, may be, or will be: one of its holders may see it, or a run acts."""
+        """Whether the address is on the list, may be, or will be: a holder may see it, or a run acts on it."""
         is_offered = any(each.may_see for each in self.holders)
         return is_offered or not self.is_known or bool(self.seen) or self.next_action not in {None, Action.NOTHING}
 
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What the database says; ``row`` holds the preference's columns, None in each where there is none."""
+    """The database's data; ``row`` holds the columns of the preference, all None if there is none."""
 
     mailing_list: MailingList
     row: Any
@@ -98,9 +98,9 @@ def explain(
     now: datetime,
     moment: Callable[[datetime], str],
 ) -> Explanation:
-    """Explain one canonical address on one list from what the portal knows; the list manager is not asked.
+    """Explain one canonical address on one list from the portal's data; the list manager is not called.
 
-    ``moment`` writes the times in the sentences as those beside them are written.
+    ``moment`` formats the times in the sentences.
     """
     history = list_reports.history(session, handle=mailing_list.handle, address=address, limit=_LINES)
     with reading(session):
@@ -211,7 +211,7 @@ def _load(
 
 
 def _successor(session: Session, row: Any) -> str | None:
-    """Return the address that the last holder moved to, where there is one to follow."""
+    """Return the address that the last holder moved to, or None if there is none to follow."""
     moved_to = select(Address.canonical).where(Address.id == row.moved_to, Address.id != row.id)
     return session.execute(moved_to).scalar()
 
@@ -233,7 +233,7 @@ def _holders(session: Session, mailing_list: MailingList, address_id: int) -> tu
 def _decision(
     session: Session, mailing_list: MailingList, row: Any, our_acts: dict[int, Action], *, now: datetime
 ) -> Decision:
-    """Return what the planner decides if the roster is what was seen. It looks at moves, so those belong to it."""
+    """Return the planner's decision if the roster is as last seen, including the addresses of moves."""
     moved_here = select(Preference.address_id).where(
         Preference.list_handle == mailing_list.handle, Preference.moved_to == row.id
     )
@@ -297,7 +297,7 @@ def _on_the_list(known: _Facts) -> str:
 
 
 def _delivered(known: _Facts) -> tuple[str, ...]:
-    """Return how the list delivers to it, where that is not as usual."""
+    """Return sentences on how the list delivers to it, if not as usual."""
     row = known.row
     if not row.seen:
         return ()
@@ -403,7 +403,7 @@ def _at_the_list(known: _Facts) -> tuple[str, ...]:
 
 
 def _not_taken(known: _Facts) -> str:
-    """Return what became of the last push, which did not take."""
+    """Return a sentence on the last push, which did not take."""
     row = known.row
     if row.push_result in {"pending", "confirm"}:
         since = known.moment(row.waiting_since or row.refused_at)
@@ -423,7 +423,7 @@ def _not_taken(known: _Facts) -> str:
 
 
 def _next_run(known: _Facts) -> tuple[str, ...]:
-    """Return what the next run does, and why, in the words of the planner's decision."""
+    """Return sentences on what the next run does and why, from the planner's decision."""
     if known.decision.held_back:
         return (_put_off(known),)
     if known.decision.action is Action.ADD and known.lacks_options:
