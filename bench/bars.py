@@ -235,7 +235,7 @@ BARS = (
             ("new", "`flask user import` ÷ only validating their addresses", 4.0, "times"),
             ("again", "importing the same file again, minus reading it", 1.5, "s"),
             ("wait", "the longest wait for a save in the meantime", 500, "ms"),
-            ("peak", "peak memory of the import", 150, "MB"),
+            ("peak", "peak memory of both imports", 150, "MB"),
         )
     ),
 )  # fmt: skip
