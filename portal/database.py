@@ -26,7 +26,6 @@ from sqlalchemy import (
     String,
     Subquery,
     Table,
-    TextClause,
     and_,
     bindparam,
     cast,
@@ -306,10 +305,13 @@ def load_roster(connection: Connection, canonicals: Iterable[str]) -> int:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("CREATE TEMPORARY TABLE portal_roster_lines (canonical text)")
         with driver.cursor() as cursor, cursor.copy("COPY portal_roster_lines (canonical) FROM STDIN") as copy:
-            for canonical in canonicals:
-                copy.write_row((canonical,))
-        connection.exec_driver_sql("CREATE TEMPORARY TABLE portal_roster (canonical varchar(254) PRIMARY KEY)")
-        connection.exec_driver_sql("INSERT INTO portal_roster SELECT DISTINCT canonical FROM portal_roster_lines")
+            for block in chunked(canonicals, 10_000):  # an address has no tab and no line end
+                copy.write("".join(f"{each}\n" for each in block).replace("\\", "\\\\"))
+        connection.exec_driver_sql("ANALYZE portal_roster_lines")
+        connection.exec_driver_sql(
+            "CREATE TEMPORARY TABLE portal_roster AS "
+            "SELECT DISTINCT canonical::varchar(254) AS canonical FROM portal_roster_lines"
+        )
         connection.exec_driver_sql("DROP TABLE portal_roster_lines")
         connection.exec_driver_sql("ANALYZE portal_roster")
     else:
@@ -331,15 +333,23 @@ def dedicated(session: Session) -> Iterator[Session]:
         yield own
 
 
-def drop_temporary(table: Table) -> TextClause:
-    """Return the statement that drops a temporary table left on the connection by earlier work."""
-    return text(f"DROP TABLE IF EXISTS {table.name}")
+def fill_temporary(session: Session, table: Table, query: Select[Any]) -> None:
+    """Make a temporary table and fill it, in place of one left on the connection by earlier work.
 
-
-def analyze(session: Session, table: Table) -> None:
-    """Update PostgreSQL's statistics of a temporary table; SQLite plans well without."""
-    if _dialect(session) == "postgresql":
-        session.execute(text(f"ANALYZE {table.name}"))
+    PostgreSQL fills tables without an index faster, and needs their statistics.
+    """
+    session.execute(text(f"DROP TABLE IF EXISTS {table.name}"))
+    if _dialect(session) == "sqlite":
+        table.create(session.connection())
+        session.execute(table.insert().from_select(table.columns.keys(), query))
+        return
+    bare = Table(
+        table.name, MetaData(), *(Column(each.name, each.type) for each in table.columns), prefixes=["TEMPORARY"]
+    )
+    bare.create(session.connection())
+    session.execute(bare.insert().from_select(bare.columns.keys(), query))
+    session.execute(text(f"ALTER TABLE {table.name} ADD PRIMARY KEY ({', '.join(table.primary_key.columns.keys())})"))
+    session.execute(text(f"ANALYZE {table.name}"))
 
 
 def table_of(

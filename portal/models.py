@@ -17,7 +17,9 @@ from sqlalchemy import (
     false,
     text,
 )
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
+from sqlalchemy.schema import CreateIndex
 
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -61,6 +63,21 @@ class Base(DeclarativeBase):
     registry = registry(metadata=MetaData(naming_convention=NAMES), type_annotation_map={datetime: UtcDateTime()})
 
 
+def _partial_index(column: str, where: str, on_postgresql: str | None = None) -> Index:
+    """Return an index of the rows that meet a condition.
+
+    SQLAlchemy's own option for PostgreSQL would import that dialect at the start of every command.
+    """
+    return Index(None, column, sqlite_where=text(where), info={"where": on_postgresql or where})
+
+
+@compiles(CreateIndex, "postgresql")
+def _create_index(element: CreateIndex, compiler: Any, **options: Any) -> str:
+    created: str = compiler.visit_create_index(element, **options)
+    where = element.element.info.get("where")
+    return f"{created} WHERE {where}" if where else created
+
+
 # History outlives users and addresses and keeps their ids, so SQLite must not reuse an id.
 _NUMBERED_ONCE = {"sqlite_autoincrement": True}
 
@@ -75,7 +92,11 @@ class User(Base):
     """
 
     __tablename__ = "users"
-    __table_args__ = (Index(None, "member_key", unique=True), _NUMBERED_ONCE)
+    __table_args__ = (
+        Index(None, "member_key", unique=True),
+        _partial_index("is_active", "is_active = 0", "NOT is_active"),
+        _NUMBERED_ONCE,
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     username: Mapped[str] = mapped_column(String(64))
@@ -112,7 +133,7 @@ class Address(Base):
     """
 
     __tablename__ = "addresses"
-    __table_args__ = _NUMBERED_ONCE
+    __table_args__ = (_partial_index("let_go_at", "let_go_at IS NOT NULL"), _NUMBERED_ONCE)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     canonical: Mapped[str] = mapped_column(String(254), unique=True)
@@ -135,7 +156,8 @@ class UserAddress(Base):
     __tablename__ = "user_addresses"
     __table_args__ = (
         Index(None, "user_id"),
-        Index(None, "moved_from", sqlite_where=text("moved_from IS NOT NULL")),
+        _partial_index("moved_from", "moved_from IS NOT NULL"),
+        _partial_index("address_id", "moved_in_at IS NOT NULL"),
         {"sqlite_with_rowid": False},
     )
 
@@ -163,8 +185,8 @@ class Preference(Base):
     __table_args__ = (
         CheckConstraint("source IN ('user', 'superuser', 'link', 'init', 'list', 'rule', 'import')", name="source"),
         Index(None, "address_id"),
-        # Not partial on PostgreSQL: that would import its dialect at the start of every command.
-        Index(None, "moved_to", sqlite_where=text("moved_to IS NOT NULL")),
+        _partial_index("moved_to", "moved_to IS NOT NULL"),
+        _partial_index("list_handle", "subscribed IS NOT seen", "subscribed IS DISTINCT FROM seen"),
         {"sqlite_with_rowid": False},
     )
 

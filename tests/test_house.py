@@ -65,7 +65,6 @@ UNNAMED = {
         "services/accounts/erasure.py",
         "update(column.class_)",
     ),  # erasing rewrites texts wherever they quote an address
-    ("services/sync/list_init.py", "insert(table)"),  # temporary ones
     ("database.py", "insert(self._table)"),  # what is named where a BulkInsert is made
 }
 

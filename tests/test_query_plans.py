@@ -14,8 +14,8 @@ from portal.services.accounts import directory
 from portal.services.accounts import log as account_log
 from portal.services.accounts.directory import Wanted
 from portal.services.preferences import own_history, preferences
+from portal.services.reports import counting, person_history, trends
 from portal.services.reports import lists as list_reports
-from portal.services.reports import person_history, trends
 from portal.services.reports import runs as run_reports
 from portal.services.sync import plans
 from tests.factories import NOW, make_user
@@ -82,6 +82,16 @@ def test_a_members_page_finds_all_that_it_needs_by_indexes(session: Session) -> 
     assert len(asked) == 1
     tables = (*PEOPLE, "login_sessions", "user_groups", "preferences", "member_deliveries")
     assert [scan for each in asked for scan in whole_tables(session, *each, tables=tables)] == []
+
+
+@pytest.mark.parametrize("index", ["ix_preferences_list_handle", "ix_users_is_active", "ix_addresses_let_go_at"])
+def test_the_counts_of_lists_find_by_an_index_what_is_rare(session: Session, index: str) -> None:
+    """Preferences that differ from the list, deactivated accounts, and addresses that were let go."""
+    make_user(session, "alice")
+    lists = list(portal().catalogue().lists.values())
+    asked = statements_of(session, lambda session: counting.count_states(session, lists))
+
+    assert [step for each in asked for step in steps_of(session, *each) if index in step]
 
 
 def test_the_next_mail_is_found_without_sorting_those_that_wait(session: Session) -> None:

@@ -100,11 +100,12 @@ def note_first_preferences(session: Session, handle: str, address_ids: Collectio
 
 def note_noted_first_preferences(session: Session, handle: str, noted: Table, ids: IdRange) -> None:
     """Do the same for the addresses in a temporary table that had no preference when it was filled."""
-    made = and_(
-        Preference.list_handle == handle, Preference.address_id == noted.c.address_id, Preference.source == "init"
+    is_noted = exists().where(noted.c.address_id == UserAddress.address_id)
+    is_made = exists().where(
+        Preference.list_handle == handle, Preference.address_id == UserAddress.address_id, Preference.source == "init"
     )
-    first_preferences = select(noted.c.address_id).join(Preference, made).where(ids.holds(noted.c.address_id))
-    _note(session, handle, UserAddress.address_id.in_(first_preferences))
+    # By its range, as few addresses were moved in to, and an index finds those.
+    _note(session, handle, and_(ids.holds(UserAddress.address_id), is_noted, is_made))
 
 
 def _note(session: Session, handle: str, where: ColumnElement[bool]) -> None:

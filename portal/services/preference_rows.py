@@ -238,10 +238,10 @@ def write_noted_first_preferences(
         .order_by(Address.id)
     )
     session.execute(of_noted.with_for_update(read=True, key_share=True, of=Address))
-    is_held = exists().where(UserAddress.address_id == Address.id)
+    first_preferences = of_noted.with_only_columns(*columns.values())
     if _changes_from(session, mark.first) != mark.number:
-        is_held = is_held.where(User.id == UserAddress.user_id, User.is_active)
-    first_preferences = of_noted.with_only_columns(*columns.values()).where(is_held)
+        is_held = exists().where(UserAddress.address_id == Address.id, User.id == UserAddress.user_id, User.is_active)
+        first_preferences = first_preferences.where(is_held)
     session.execute(
         database.insert(session, Preference).from_select(list(columns), first_preferences).on_conflict_do_nothing()
     )

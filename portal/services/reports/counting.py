@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, not_, or_, select
+from sqlalchemy import BigInteger, ColumnElement, and_, case, exists, func, literal, not_, or_, select
 from sqlalchemy.orm import Session
 
 from portal import database
@@ -52,6 +52,7 @@ def conditions() -> dict[State, Any]:
 
 
 _STORED = [each for each in State if each is not State.NOT_CHOSEN]  # the states of what has a row
+_BOTH = 2**32  # more than a list has rows
 _AGREED = (State.SUBSCRIBED, State.NOT_SUBSCRIBED)
 
 
@@ -75,29 +76,34 @@ def _count_for_all(session: Session, lists: Sequence[MailingList], counts: Mappi
     """
     handles = [each.handle for each in lists]
     of_list = database.table_of(session, "lists", ("handle",), [[each] for each in handles])
-    stored = select(func.count()).where(Preference.list_handle == of_list.c.handle)
+    # All rows and the subscribed ones in one number, as a list is read once for each scalar subquery.
+    both = func.count().filter(Preference.subscribed) * literal(_BOTH, BigInteger) + func.count()
+    stored = select(both).where(Preference.list_handle == of_list.c.handle).scalar_subquery()
     gone = select(func.count()).select_from(unmanaged_ids().subquery()).scalar_subquery()
     managed = select(func.count(Address.id)).scalar_subquery() - gone
-    sizes = managed, stored.scalar_subquery(), stored.where(Preference.subscribed).scalar_subquery()
-    for handle, total, of_all, wanted in session.execute(select(of_list.c.handle, *sizes)):
+    for handle, total, both_counts in session.execute(select(of_list.c.handle, managed, stored)):
+        wanted, of_all = divmod(both_counts, _BOTH)
         agreed = {State.SUBSCRIBED: wanted, State.NOT_SUBSCRIBED: of_all - wanted}
         counts[handle].states |= {**agreed, State.NOT_CHOSEN: total}
     of_lists = Preference.list_handle.in_(handles)
-    _set_apart(session, of_lists, counts)
+    _set_apart(session, {handle: counts[handle] for handle in handles})
     is_gone = Preference.address_id.in_(unmanaged_ids())
     of_gone = select(Preference.list_handle, *_sums(), func.count(), _departing(lists)).where(of_lists, is_gone)
     _subtract(counts, session.execute(of_gone.group_by(Preference.list_handle)))
     _add_not_chosen(counts, {handle: counts[handle].states[State.NOT_CHOSEN] for handle in handles})
 
 
-def _set_apart(session: Session, of_lists: ColumnElement[bool], counts: Mapping[str, StateCounts]) -> None:
+def _set_apart(session: Session, counts: Mapping[str, StateCounts]) -> None:
     """Move preferences that differ from the list out of the two states that agree, each to its own state."""
     differs = Preference.subscribed.is_distinct_from(Preference.seen)
     managed = select(UserAddress.address_id).join(User, User.id == UserAddress.user_id).where(User.is_active)
     is_managed = exists(managed.where(UserAddress.address_id == Preference.address_id).correlate(Preference))
     oldest = func.min(case((and_(_under_way(), is_managed), Preference.changed_at)))
-    query = select(Preference.list_handle, *_sums(), oldest).where(of_lists, differs).group_by(Preference.list_handle)
+    # Of all lists, as SQLite uses the index of preferences that differ only if the query names no list.
+    query = select(Preference.list_handle, *_sums(), oldest).where(differs).group_by(Preference.list_handle)
     for handle, *sums, oldest_at in session.execute(query):
+        if handle not in counts:
+            continue
         states, apart = counts[handle].states, dict(zip(_STORED, sums, strict=True))
         counts[handle].oldest_change_at = oldest_at
         for state in _STORED:

@@ -19,7 +19,6 @@ from sqlalchemy import (
     except_,
     exists,
     func,
-    insert,
     or_,
     select,
 )
@@ -103,8 +102,8 @@ def write_first_preferences(
         with scratch(own):
             database.load_roster(own.connection(), roster)
             mark = preference_rows.mark_accounts(own)
-            _note(own, _KNOWN, _known())
-            _note(own, _FIRST_PREFERENCES, _first_preferences(mailing_list))
+            database.fill_temporary(own, _KNOWN, _known())
+            database.fill_temporary(own, _FIRST_PREFERENCES, _first_preferences(mailing_list))
         _write_first_preferences(own, mailing_list, mark, now=now)
 
 
@@ -144,9 +143,9 @@ def require_announced(text: RosterText, *, allow_empty: bool) -> None:
 
 def _prepare(session: Session, mailing_list: MailingList, *, on_roster: int, invalid: int) -> Counts:
     """Note what there is to write, and count it."""
-    _note(session, _KNOWN, _known())
-    _note(session, _FIRST_PREFERENCES, _first_preferences(mailing_list))
-    _note(session, _AGREED, _newly_agreed(mailing_list))
+    database.fill_temporary(session, _KNOWN, _known())
+    database.fill_temporary(session, _FIRST_PREFERENCES, _first_preferences(mailing_list))
+    database.fill_temporary(session, _AGREED, _newly_agreed(mailing_list))
     by_roster = select(_FIRST_PREFERENCES.c.on_roster, func.count()).group_by(_FIRST_PREFERENCES.c.on_roster)
     first_preferences: dict[bool, int] = dict(iter(session.execute(by_roster)))
     held = exists().where(UserAddress.address_id == _KNOWN.c.address_id)
@@ -157,13 +156,6 @@ def _prepare(session: Session, mailing_list: MailingList, *, on_roster: int, inv
         unknown=on_roster - session.execute(select(func.count()).select_from(_KNOWN).where(held)).scalar_one(),
         invalid=invalid,
     )
-
-
-def _note(session: Session, table: Table, query: Any) -> None:
-    session.execute(database.drop_temporary(table))
-    table.create(session.connection())
-    session.execute(insert(table).from_select(table.columns.keys(), query))
-    database.analyze(session, table)
 
 
 def counts_of_plan(session: Session, mailing_list: MailingList, plan: Plan, *, invalid: int) -> Counts:
