@@ -32,7 +32,7 @@ _FUNCTIONS: Mapping[str, tuple[int, ...] | None] = {
 _SHOWN = {
     name: None for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.PortalError)
 }
-_SOURCES = ("user", "superuser", "link", "init", "list", "rule", "import")  # of a preference, as histories have them
+_SOURCES = ("rule", "import")  # of a preference, as histories show them
 _METHODS = [
     ("web/api/**.py", "ignore"),
     ("templates/**.html", "jinja2"),

@@ -55,9 +55,9 @@ CASES: dict[str, tuple[dict[int, Act], str]] = {
     "Who changed this?": ({1: fill("#q", "board4@example.org")}, "bob took board4@example.org off Members"),
     "Take a group off a list": (
         {1: choose(group="board"), 2: choose(bulk_action="unsubscribe", of="all"), 3: REASON},
-        "This run begins within a minute or so.",
+        "This run starts in about a minute.",
     ),
-    "Approve a run": ({}, "This run begins within a minute or so."),
+    "Approve a run": ({}, "This run starts in about a minute."),
     "Bring in this month's file": ({2: lambda page: page.set_input_files("#file", FILE)}, "1 person was imported."),
     "Invite the new ones": ({2: choose(change="invite", of="all")}, "people will get an invitation by e-mail."),
     "Someone's address changed": (
