@@ -70,7 +70,7 @@ def test_no_key_yet_and_no_such_key_are_said_to_be_so(bob: Visitor) -> None:
     assert "There are no keys yet." in bob.get("/admin/api-keys").text
     for prefix in ("mp_aaaaaaaa", "x", "%00"):
         page = bob.follow(f"/admin/api-keys/{prefix}/revoke", {}, page="/admin/api-keys")
-        assert "No key begins with" in page.text or "Not the prefix" in page.text
+        assert "No API key has the prefix" in page.text or "Not the prefix" in page.text
 
 
 def test_keys_are_for_superusers(alice: Visitor) -> None:

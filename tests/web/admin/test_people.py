@@ -199,7 +199,7 @@ def test_all_whom_the_filter_finds_get_a_group(bob: Visitor, session: Session) -
         ("add-groups", "", "Enter a group."),
         ("remove-groups", ";", "Enter a group."),
         ("set-groups", "a%00b", "cannot be typed"),
-        ("set-groups", "g" * 65, "Not a group"),
+        ("set-groups", "g" * 65, "Not a valid group name"),
     ],
 )
 def test_groups_that_cannot_be_are_refused_beside_their_field(
