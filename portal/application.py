@@ -31,7 +31,13 @@ class Application(Flask):
         from portal import database  # SQLAlchemy
         from portal.extensions import db
 
-        db.init_app(self)
+        try:
+            db.init_app(self)
+        except ImportError as error:
+            raise faults.StartError(
+                f"`sqlalchemy_database_uri` names PostgreSQL, whose driver cannot be imported ({error}); install it in "
+                "the portal's folder: pip install --constraint constraints.txt --editable '.[server,postgresql]'"
+            ) from None
         with self.app_context():
             database.prepare(db.engine)
 

@@ -1,6 +1,7 @@
 """The configuration: ``portal.toml``, ``PORTAL_*`` variables and ``mailinglists.toml`` as frozen, checked values."""
 
 import codecs
+import errno
 import os
 import re
 import shlex
@@ -452,7 +453,7 @@ def _manager(path: Path, name: str, table: Any, read_manager: Callable[[str, Map
     try:
         return read_manager(kind, {key: value for key, value in table.items() if key != "kind"})
     except ConfigurationError as error:
-        raise ConfigurationError(f"{where}: {error}") from None
+        raise ConfigurationError(f"{where}: {error}{_advice(str(error), _File)}") from None
 
 
 def _mailing_list(path: Path, file: _File, handle: str, table: Any) -> MailingList:
@@ -496,7 +497,9 @@ def _mailing_list(path: Path, file: _File, handle: str, table: Any) -> MailingLi
 def _manager_of(where: str, file: _File, named: str | None) -> str:
     if named is None and len(file.managers) == 1:
         return next(iter(file.managers))
-    known = ", ".join(map(_cut, file.managers)) or "none"
+    if not file.managers:
+        raise ConfigurationError(f"{where}: the file defines no list manager; add a table such as [managers.mailman]")
+    known = ", ".join(map(_cut, file.managers))
     if named is None:
         raise ConfigurationError(f"{where}: set `manager` to one of those under [managers]: {known}")
     if named not in file.managers:
@@ -512,10 +515,15 @@ def _read_toml(path: Path) -> dict[str, Any] | None:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigurationError(f"{path}: line {line} is not in UTF-8; save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:  # includes TOMLDecodeError, and integers with too many digits
         raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}") from None
+        advice = "; let the portal's user read the file and enter its folder" if error.errno == errno.EACCES else ""
+        reason = os.strerror(error.errno or 0) + advice
+        raise ConfigurationError(f"{path}: cannot be read: {reason}") from None
 
 
 _Struct = TypeVar("_Struct", bound=Struct)
@@ -534,7 +542,15 @@ def _convert(where: Path | str, table: Any, kind: type[_Struct], *, strict: bool
     try:
         return msgspec.convert(table, kind, strict=strict)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{where}: {_in_toml_words(str(error))}") from None
+        words = _in_toml_words(str(error))
+        raise ConfigurationError(f"{where}: {words}{_advice(words, Settings if kind is Settings else _File)}") from None
+
+
+def _advice(words: str, top: type[Struct]) -> str:
+    """Return what to do about a setting that is in a table but belongs above all tables."""
+    unknown = re.search("unknown setting `([a-z_]+)`", words)
+    is_misplaced = unknown is not None and unknown[1] in top.__struct_fields__
+    return "; move it to the top of the file, above the first [table]" if is_misplaced else ""
 
 
 def _in_toml_words(words: str) -> str:

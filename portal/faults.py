@@ -102,9 +102,18 @@ def status_and_headers(error: BaseException) -> tuple[int, dict[str, str]]:
     return fault_of(error).status, headers
 
 
-# advice that SQLite's messages lack
+# What to do, by how the message of SQLite or of PostgreSQL's driver begins; the messages themselves leave it out.
 _OWNER = "; run this as the owner of the database file and its folder"
-_REMEDIES = {"unable to open database file": _OWNER, "attempt to write a readonly database": _OWNER}
+_SERVER = "; check that PostgreSQL is running, and `sqlalchemy_database_uri` in portal.toml"
+_REMEDIES = {
+    "unable to open database file": _OWNER,
+    "attempt to write a readonly database": _OWNER,
+    "database is locked": "; another program has kept it locked for too long: find that program and end it",
+    "database or disk is full": "; free some space on its disk",
+    "disk I/O error": "; check whether its disk is full, and then whether the disk is faulty",
+    "connection failed": _SERVER,
+    "connection is bad": _SERVER,
+}
 _READ_ONLY = "25006"  # PostgreSQL's SQLSTATE for a write to a read-only standby
 _DAMAGED = ("file is not a database", "database disk image is malformed")
 
@@ -120,8 +129,12 @@ def as_portal_error(error: Exception) -> Exception:
         if "no such table" in words or "no such column" in words or "does not exist" in words:
             return errors.NotMigratedError(f"the database is not migrated; run: flask db upgrade ({words})")
         if isinstance(error, OperationalError) or getattr(error.orig, "sqlstate", "") == _READ_ONLY:
-            return errors.DatabaseUnavailableError(f"the database is unavailable: {words}{_REMEDIES.get(words, '')}")
+            return errors.DatabaseUnavailableError(f"the database is unavailable: {words}{_remedy(words)}")
     return error
+
+
+def _remedy(words: str) -> str:
+    return next((remedy for beginning, remedy in _REMEDIES.items() if words.startswith(beginning)), "")
 
 
 def register(app: Flask) -> None:
@@ -207,8 +220,16 @@ def exit_with(error: Exception) -> NoReturn:
 
 
 def print_error(error: Exception, words: str | None = None) -> None:
-    """Print an error, or ``words`` instead, as one line on stderr with a reference to the documentation."""
-    click.echo(f"error: {one_line(error) if words is None else words} ({fault_of(error).help})", err=True)
+    """Print an error, or ``words`` instead, as one line on stderr with a reference to the documentation.
+
+    A command that meets the same error several times prints it once.
+    """
+    line = f"error: {one_line(error) if words is None else words} ({fault_of(error).help})"
+    context = click.get_current_context(silent=True)
+    printed: set[str] = set() if context is None else context.meta.setdefault("portal.printed_errors", set())
+    if line not in printed:
+        printed.add(line)
+        click.echo(line, err=True)
 
 
 def one_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Secrets that the portal creates at its first start."""
 
+import errno
 import os
 import secrets
 import tempfile
@@ -24,7 +25,9 @@ def read_or_make(path: Path) -> str:
             _make(path)
         secret = path.read_text(encoding="ascii").strip()
     except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read or created: {os.strerror(error.errno or 0)}") from None
+        advice = "; let the portal's user own the file and its folder" if error.errno == errno.EACCES else ""
+        reason = os.strerror(error.errno or 0) + advice
+        raise ConfigurationError(f"{path}: cannot be read or created: {reason}") from None
     except UnicodeDecodeError:
         raise ConfigurationError(
             f"{path}: the secret is not plain ASCII; delete the file, and the portal creates a new one"

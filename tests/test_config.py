@@ -173,8 +173,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"portal\.toml: cannot be read: Is a directory"):
         load_settings(tmp_path, {})
 
-    (tmp_path / "mailinglists.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigurationError, match=r"mailinglists\.toml: not valid TOML: .*utf-8"):
+    (tmp_path / "mailinglists.toml").write_bytes(b"enabled = true\nname = '\xff'")
+    with pytest.raises(ConfigurationError, match=r"mailinglists\.toml: line 2 is not in UTF-8; save the file as UTF-8"):
         load_catalogue(tmp_path / "mailinglists.toml", registry.read_settings)
 
 
@@ -335,7 +335,14 @@ def _list(**entries: str) -> str:
             _list() + "[managers.mailman]\nkind = 'mailman2'\n",
             "FILE: lists.members: set `manager` to one of those under [managers]: files, mailman",
         ),
-        (A_LIST, "FILE: lists.members: set `manager` to one of those under [managers]: none"),
+        (
+            A_LIST,
+            "FILE: lists.members: the file defines no list manager; add a table such as [managers.mailman]",
+        ),
+        (
+            _list() + "applied_within_hours = 6\n",
+            'FILE: managers.files: kind = "file": unknown setting `applied_within_hours`; move it to the top of the file, above the first [table]',
+        ),
     ],
 )  # fmt: skip
 def test_a_fault_in_the_catalogue_names_file_and_key(tmp_path: Path, text: str, fault: str) -> None:
@@ -403,6 +410,17 @@ manager = "{other}"
 # --- the documentation
 
 
+def test_a_file_that_may_not_be_read_is_reported_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(ConfigurationError, match="Permission denied; let the portal's user read the file and enter"):
+        load_settings(tmp_path, {})
+
+
 def test_the_faults_on_the_page_are_real_ones(tmp_path: Path) -> None:
     faults = [
         fault_of_settings(tmp_path, "site_nam = 'x'"),
@@ -412,7 +430,7 @@ def test_the_faults_on_the_page_are_real_ones(tmp_path: Path) -> None:
     ]
     page = (ROOT / "docs" / "configuration.md").read_text()
 
-    told = re.findall(r"^error: (.*) \(docs/errors\.md#configuration\)$", page, re.MULTILINE)
+    told = re.findall(r"^error: (.*) \(docs/errors\.md#configuration-error\)$", page, re.MULTILINE)
     assert told == [fault.replace(str(tmp_path), "instance") for fault in faults]
 
 

@@ -2,19 +2,21 @@
 
 import inspect
 import sqlite3
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 
+import click
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
-from portal import errors
-from portal.faults import FAULTS, UNFORESEEN, StartError, as_portal_error, exit_with, fault_of, one_line
+from portal import create_app, errors
+from portal.faults import FAULTS, UNFORESEEN, StartError, as_portal_error, exit_with, fault_of, one_line, print_error
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.PortalError)]
 
@@ -119,6 +121,32 @@ def test_a_file_that_is_not_ours_is_told_with_what_to_do(tmp_path: Path, access:
     assert str(known).endswith("; run this as the owner of the database file and its folder")
 
 
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("database is locked", "find that program and end it"),
+        ("database or disk is full", "free some space on its disk"),
+        ("disk I/O error", "check whether its disk is full, and then whether the disk is faulty"),
+        ("connection failed: connection to server failed: Connection refused", "check that PostgreSQL is running"),
+        ("connection is bad: no such socket", "check that PostgreSQL is running"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_reported_with_what_to_do(words: str, advice: str) -> None:
+    known = as_portal_error(OperationalError("SELECT", {}, Exception(words)))
+    assert isinstance(known, errors.DatabaseUnavailableError)
+    assert str(known).startswith(f"the database is unavailable: {words}; ")
+    assert advice in str(known)
+
+
+def test_a_command_prints_the_same_error_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        with click.Context(click.Command("sync")):
+            for words in ("down", "down", "up"):
+                print_error(errors.DatabaseUnavailableError(words))
+    lines = [f"error: {words} (docs/errors.md#database-unavailable)\n" for words in ("down", "up")]
+    assert capsys.readouterr().err == "".join(lines * 2)
+
+
 def test_a_database_that_is_damaged_is_told_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "portal.db").write_bytes(b"no database, however long it is " * 100)
     engine = create_engine(f"sqlite:///{tmp_path / 'portal.db'}")
@@ -180,3 +208,13 @@ def test_a_request_that_fails_has_the_tables_status_in_both_forms(
     assert "/usr/lib/mailman" not in page.text
     if isinstance(error, errors.RateLimitedError):
         assert page.headers["Retry-After"] == problem.headers["Retry-After"] == "42"
+
+
+def test_a_missing_driver_is_reported_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    environ = {
+        "PORTAL_INSTANCE": str(tmp_path),
+        "PORTAL_SQLALCHEMY_DATABASE_URI": "postgresql+psycopg://portal@/portal",
+    }
+    with pytest.raises(StartError, match=r"driver cannot be imported .*\.\[server,postgresql\]"):
+        create_app(environ=environ)

@@ -10,7 +10,7 @@ from portal.cli.output import print_json, print_message, print_table
 from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.domain.run import counts_in_words
-from portal.errors import LeaseHeldError
+from portal.errors import DatabaseUnavailableError, LeaseHeldError, NotMigratedError
 from portal.extensions import db, portal
 from portal.faults import as_portal_error, fault_of, one_line, print_error
 
@@ -55,7 +55,7 @@ def _end(handle: str, options: SyncOptions) -> Ending:
     except Exception as error:  # whatever it is, the other lists have their turn
         known = as_portal_error(error)
         words = _naming(handle, one_line(known))
-        print_error(known, words)
+        print_error(known, _without_list(known) or words)
         return Ending(handle, None, fault_of(known).exit_code, words)
     print_news(mailing_list, sync_result)
     return Ending(handle, sync_result)
@@ -89,7 +89,7 @@ def _end_requested(taken: "RequestedRun") -> Ending:
         known = as_portal_error(error)
         words = _naming(taken.handle, one_line(known))
         if not (taken.was_held and isinstance(known, LeaseHeldError)):  # it is tried each minute and reported once
-            print_error(known, words)
+            print_error(known, _without_list(known) or words)
         return Ending(taken.handle, None, fault_of(known).exit_code, words)
     if sync_result.run_id is not None:  # who asked to be shown a plan reads in the browser what is wrong with it
         print_news(catalogue.get(taken.handle), sync_result)
@@ -97,8 +97,14 @@ def _end_requested(taken: "RequestedRun") -> Ending:
 
 
 def _naming(handle: str, words: str) -> str:
-    """Return an error's words with the list in front, unless they begin with it."""
-    return words if words.startswith((f"{handle}:", f"{handle} ")) else f"{handle}: {words}"
+    """Return an error's words with the list in front, unless they name it already."""
+    names_it = words.startswith((f"{handle}:", f"{handle} ", f"unknown list: {handle} "))
+    return words if names_it else f"{handle}: {words}"
+
+
+def _without_list(known: Exception) -> str | None:
+    """Return the words of an error that concerns the whole portal, so that it is printed once and not for each list."""
+    return one_line(known) if isinstance(known, DatabaseUnavailableError | NotMigratedError) else None
 
 
 def _run(mailing_list: MailingList, options: SyncOptions) -> "SyncResult":

@@ -244,8 +244,8 @@ class Mlmmj(Paced):
             raise _unreadable(self.folder, error) from None
         if os.geteuid() not in {0, owner}:
             raise ListManagerUnavailableError(
-                f"{self.folder}: belongs to user {owner}, and mlmmj lets only that user and root change the list; run "
-                "the sync as that user"
+                f"{self.folder}: belongs to user {_name(owner)}, and mlmmj lets only that user and root change the "
+                "list; run the sync as that user"
             )
         require_room(self.folder)
 
@@ -256,6 +256,15 @@ class Mlmmj(Paced):
                 yield from list(folder.iterdir())
             except OSError as error:
                 raise _unreadable(folder, error) from None
+
+
+def _name(user: int) -> str:
+    import pwd  # only for this message
+
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
 
 
 _SILENCE = {

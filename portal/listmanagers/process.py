@@ -91,7 +91,9 @@ def quoted(argv: Sequence[str]) -> str:
 def require_program(program: str) -> None:
     """Raise ListManagerUnavailableError where a program is missing or may not be run."""
     if shutil.which(program, path=PATH) is None:
-        raise ListManagerUnavailableError(f"{program}: not found, or the portal's user may not run it")
+        raise ListManagerUnavailableError(
+            f"{program}: not found, or the portal's user may not run it; check its path in mailinglists.toml"
+        )
 
 
 def run(
@@ -195,7 +197,7 @@ def _start(argv: Sequence[str], source: IO[bytes] | int, name: str) -> subproces
             )
     except OSError as error:
         raise ListManagerUnavailableError(
-            f"{name}: {argv[0]} cannot be run: {os.strerror(error.errno or 0)}; check the command in mailinglists.toml"
+            f"{name}: {argv[0]} cannot be run: {os.strerror(error.errno or 0)}; check its path in mailinglists.toml"
         ) from None
 
 

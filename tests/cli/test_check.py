@@ -125,7 +125,7 @@ def test_it_prints_a_table_that_a_tired_person_can_read(make_app, check: Check, 
     result = make_app(for_a_command=True).test_cli_runner().invoke(args=["mailinglist", "check"])
     assert result.exit_code == 69
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["LIST", "WHAT", "STATE", "IN", "WORDS"]
+    assert lines[0].split() == ["LIST", "WHAT", "STATE", "DETAILS"]
     (bad,) = (line for line in lines if " WRONG " in line)
     assert bad.split()[:4] == ["tech", "list", "manager", "WRONG"]
     assert "tech.txt: the file does not exist; to start the list, create an empty file" in bad

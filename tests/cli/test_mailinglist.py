@@ -118,7 +118,7 @@ def test_a_database_without_tables_is_78(make_app, rosters, tmp_path):
     runner = make_app(PORTAL_SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path / 'new.db'}").test_cli_runner()
     result = runner.invoke(args=["mailinglist", "sync", "members"])
     assert result.exit_code == 78
-    assert result.stderr.startswith("error: members: the database is not migrated; run: flask db upgrade")
+    assert result.stderr.startswith("error: the database is not migrated; run: flask db upgrade")
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_one_list_that_fails_does_not_stop_the_others(call, cast, rosters):
     assert (code, stdout) == (78, "")
     first, second = stderr.splitlines()
     assert first.startswith("error: members: ")
-    assert second.startswith("error: nope: unknown list")
+    assert second.startswith("error: unknown list: nope (")
     assert [run["state"] for run in json.loads(call("runs", "--format", "json")[1])] == ["done", "failed"]
 
 

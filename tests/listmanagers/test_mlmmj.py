@@ -210,7 +210,7 @@ def test_a_name_that_would_leave_the_spool_is_refused(fake, name):
 def test_a_line_that_a_full_disk_cut_off_stops_the_list_before_mlmmj_writes_behind_it(fake):
     with (fake.spool / "ants" / "subscribers.d" / "a").open("a") as stream:
         stream.write("ann@exam")
-    with pytest.raises(ListManagerUnavailableError, match=r"subscribers\.d/a: its last line is cut off"):
+    with pytest.raises(ListManagerUnavailableError, match=r"subscribers\.d/a: the last line is cut off"):
         _open(fake).add(["anton@example.org"])
     assert fake.calls("mlmmj-sub") == []
 
@@ -346,7 +346,7 @@ def test_a_list_that_the_portals_user_may_read_but_not_change_is_told_before_any
     assert read == "answered ['alice@example.org']"
     for line in (checked, added):
         assert line.startswith(
-            f"{program.folder}/ants: belongs to user 0, and mlmmj lets nobody else but root change it"
+            f"{program.folder}/ants: belongs to user root, and mlmmj lets only that user and root change the list"
         )
     assert program.roster("ants") == {"alice@example.org"}
 

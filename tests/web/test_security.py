@@ -474,13 +474,14 @@ def test_secrets_reach_neither_log_nor_page_nor_database(
 
 @pytest.mark.usefixtures("mends_the_database")
 def test_ready_tells_of_a_database_without_tables_and_nothing_more(
-    make_app: Callable[..., Flask], visitor: Visitor
+    make_app: Callable[..., Flask], visitor: Visitor, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert visitor.client.get("/readyz").text == "ready\n"
     with visitor.client.application.app_context(), db.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
     response = visitor.client.get("/readyz")
     assert (response.status_code, response.text) == (503, "not ready\n")
+    assert "not ready: the tables do not match this version of the portal" in caplog.text
     with visitor.client.application.app_context(), db.engine.begin() as connection:
         connection.execute(text("DROP TABLE alembic_version"))
     assert visitor.client.get("/readyz").status_code == 503

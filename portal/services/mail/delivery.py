@@ -279,6 +279,8 @@ def _in_words(error: OSError) -> str:
         return f"{error.smtp_code} {_one_line(error.smtp_error)}"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, smtplib.SMTPNotSupportedError) and "STARTTLS" in str(error):
+        return 'it does not offer STARTTLS; set `security` in [mail.smtp]: "none" on the same host, otherwise "tls"'
     if isinstance(error, TimeoutError) or "timed out" in str(error):  # smtplib hides a timeout in its own message
         return "no answer in time"
     if isinstance(error, socket.gaierror):

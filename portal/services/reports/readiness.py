@@ -7,20 +7,21 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from portal.errors import NotMigratedError
 from portal.services.transaction import reading, transaction
 
 VERSIONS = Path(__file__).parents[2] / "migrations" / "versions"
 
 
-def is_ready(session: Session) -> bool:
-    """Return True if the database has been migrated to this version of the portal and can be written."""
+def require_ready(session: Session) -> None:
+    """Raise NotMigratedError, or the database's own error, unless it is migrated to this version and can be written."""
+    with reading(session):
+        session.execute(text("SELECT 1"))  # raises the database's own error if it cannot be reached
     if not is_migrated(session):
-        return False
-    try:
-        require_writable(session)
-    except SQLAlchemyError:
-        return False
-    return True
+        raise NotMigratedError(
+            f"the tables do not match this version of the portal ({newest()}); run: flask db upgrade"
+        )
+    require_writable(session)
 
 
 def is_migrated(session: Session) -> bool:

@@ -373,7 +373,7 @@ def test_a_certificate_of_another_host_is_refused_and_no_mail_is_lost(
 def test_a_server_without_encryption_gets_nothing_where_it_is_asked_for(
     mail_server: FakeMailServer, make_mailer: Callable[..., Mailer]
 ) -> None:
-    with pytest.raises(MailUnavailableError, match="STARTTLS"):
+    with pytest.raises(MailUnavailableError, match="it does not offer STARTTLS; set `security`"):
         check(make_mailer(mail_server.toml(security="starttls")))
 
 
