@@ -472,7 +472,7 @@ class AccountChange(Base):
 
 
 class LastSaid(Base):
-    """An account's data as the membership source last gave them, in the shape of ``domain.membership.Said``.
+    """An account's data as the membership source last gave them, in the shape of ``domain.membership.Imported``.
 
     ``further`` and ``groups`` hold one sorted item a line; addresses are canonical.
     """

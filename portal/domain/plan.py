@@ -357,7 +357,8 @@ def _as_half_of_a_move(
 ) -> Decision:
     """Give an add its old address, and let the removal of that one wait until the new one is on the list."""
     if decision.action is Action.ADD:
-        return replace(decision, moved_from=moved_from or decision.row.moved_from)
+        moved_from = moved_from or decision.row.moved_from
+        return decision if moved_from is None else replace(decision, moved_from=moved_from)
     if decision.action is not Action.REMOVE or decision.row.moved_to is None:
         return decision
     successor = decisions.get(decision.row.moved_to)

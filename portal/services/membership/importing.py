@@ -1,8 +1,6 @@
 """`flask user import`, the upload and the API: read a file of today's members, decide, and carry the plan out."""
 
-import gc
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -20,6 +18,7 @@ from portal.errors import DuplicateError, PlanChangedError, SafetyLimitError
 from portal.services import security_log
 from portal.services.accounts import deleted_keys
 from portal.services.accounts.moves import Lists
+from portal.services.garbage import collection_paused
 from portal.services.history import Actor
 from portal.services.membership import gathering, runs, writing
 from portal.services.membership.rows import Checker, Texts
@@ -125,18 +124,6 @@ class _Prepared(NamedTuple):
         return {"rows": self.rows, "unchanged": unchanged, **found}
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Stop the collector of cycles: among so many values, none of them in a cycle, it would take half of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def preview(session: Session, request: Request) -> Report:
     """Return what an import would do; nothing is written. Raise BadInputError."""
     prepared = _prepare(session, request)
@@ -207,7 +194,7 @@ def apply_stored(
     return Applied(done, left)
 
 
-@_no_collection()
+@collection_paused()
 def _prepare(session: Session, request: Request) -> _Prepared:
     """Read the file and decide. Raise BadInputError."""
     file = open_members(request.content, request.columns, encoding=request.encoding)

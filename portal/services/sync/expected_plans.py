@@ -13,6 +13,7 @@ from portal.domain.plan import Plan, Row, decide_rows, expected_counts, rules_of
 from portal.domain.run import RunKind, RunState
 from portal.domain.safety import EarlierRuns, Excess
 from portal.models import Address, Preference, Run
+from portal.services.garbage import collection_paused
 from portal.services.history import Actor
 from portal.services.sync import plans, runs
 from portal.services.transaction import reading
@@ -30,6 +31,7 @@ class NextRun(NamedTuple):
     excess: Excess | None = None
 
 
+@collection_paused()
 def next_run(session: Session, mailing_list: MailingList, changes: Mapping[int, bool], *, now: datetime) -> NextRun:
     """Return the next run after a superuser's choices, which map address ids to subscribed or not."""
     with reading(session):

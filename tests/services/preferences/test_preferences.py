@@ -414,7 +414,7 @@ def test_the_box_is_ticked_when_any_address_is_subscribed(session, offer):
 def test_an_address_of_somebody_else_is_refused_and_nothing_is_saved(session, tick, stored):
     alice = make_user(session, "alice")
     make_user(session, "bob")
-    with pytest.raises(BadInputError, match="not one of yours"):
+    with pytest.raises(BadInputError, match="not one of your addresses"):
         tick(alice, addresses={"members": id_of(session, "bob@example.org")})
     assert stored() == {}
 
