@@ -50,7 +50,7 @@ def change_password() -> ResponseReturnValue:
         form.new.errors.append(sentence(error))
         return _page(form), fault_of(error).status
     sign_in.begin(token, remember=session.permanent)
-    flash(gettext("Your password has been changed. You have been logged out everywhere else."))
+    flash(gettext("Your password has been changed. You have been logged out everywhere else."), "good")
     return redirect(url_for("account.show"), 303)
 
 

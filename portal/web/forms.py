@@ -122,7 +122,8 @@ class NewPasswordForm(PostedForm):
         _("New password"), validators=[InputRequired(_("Enter a new password.")), Length(max=LONGEST_PASSWORD)]
     )
     again = PasswordField(
-        _("Repeat new password"), validators=[EqualTo("new", _("The two new passwords are not the same."))]
+        _("Repeat new password"),
+        validators=[EqualTo("new", _("The two new passwords are not the same. Enter the same password twice."))],
     )
 
 
@@ -137,7 +138,8 @@ class ChangePasswordForm(PostedForm):
         _("New password"), validators=[InputRequired(_("Enter a new password.")), Length(max=LONGEST_PASSWORD)]
     )
     again = PasswordField(
-        _("Repeat new password"), validators=[EqualTo("new", _("The two new passwords are not the same."))]
+        _("Repeat new password"),
+        validators=[EqualTo("new", _("The two new passwords are not the same. Enter the same password twice."))],
     )
 
 

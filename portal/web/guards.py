@@ -123,7 +123,7 @@ def guard() -> ResponseReturnValue | None:
     names = {request.endpoint, *request.blueprints}
     if any(names & REACH[role] for role in _roles(found)):
         return None
-    raise ForbiddenError("This page is for superusers.")
+    raise ForbiddenError("This page is only for administrators of this portal.")
 
 
 def _roles(of: Member) -> set[Role]:

@@ -183,7 +183,10 @@ def _confirm(link: Link, token: str) -> ResponseReturnValue:
         session[_COOKIE] = token
         return _confirm_page(link)
     finish(renewed)
-    flash(gettext("%(address)s has been confirmed.", address=link.details["spelling"]), "good")
+    words = gettext("%(address)s has been confirmed.", address=link.details["spelling"])
+    if link.details["wish"] == "replace":
+        words += " " + gettext("It is your main address now. Your lists will be sent to it.")
+    flash(words, "good")
     return redirect(url_for("own_addresses.show"), 303)
 
 
@@ -198,7 +201,7 @@ _ACTS = {"confirm": _confirm, "invite": _log_in, "leave": _leave, "log-in": _log
 
 def _refuse(error: LinkRefusedError) -> ResponseReturnValue:
     session.pop(_COOKIE, None)
-    return render_template("links/refused.html"), *status_and_headers(error)
+    return render_template("links/refused.html", offers_leaving=sign_in.offers_leaving()), *status_and_headers(error)
 
 
 @blueprint.route("/link/password", methods=["GET", "POST"])

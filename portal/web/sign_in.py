@@ -45,9 +45,13 @@ def log_in() -> ResponseReturnValue:
 
 def _page(form: LogInForm) -> str:
     ask = AskForLinkForm(formdata=None) if portal().settings.mail else None
+    return render_template("sign_in/log_in.html", form=form, ask=ask, offers_leaving=offers_leaving())
+
+
+def offers_leaving() -> bool:
+    """Return whether there is a page for leaving lists without logging in."""
     catalogue = portal().readable_catalogue()
-    offers_leaving = catalogue is not None and catalogue.enabled
-    return render_template("sign_in/log_in.html", form=form, ask=ask, offers_leaving=offers_leaving)
+    return catalogue is not None and catalogue.enabled
 
 
 def origin() -> Origin:

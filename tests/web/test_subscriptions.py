@@ -29,7 +29,7 @@ def chosen(page: Page) -> set[str]:
 
 def test_every_list_stands_there_with_what_there_is_to_know_about_it(alice: Visitor) -> None:
     page = alice.get("/subscriptions")
-    assert "These lists are sent to alice@example.org ." in page.text
+    assert "Tick the lists that you want. They are sent to alice@example.org ." in page.text
     assert "News and decisions for all members." in page.text
     assert "members@lists.example.org" in page.text
     assert "https://lists.example.org/archives/members/" in page.html
@@ -60,7 +60,7 @@ def test_what_is_kept_of_a_row_is_what_the_next_member_would_see(
         make_preference(
             session, "members", f"{name}@example.org", True, seen=True, changed_at=clock.now, changed_by=people[name]
         )
-    assert alice.get("/subscriptions").text.count("Chosen on 22 Nov .") == 1
+    assert alice.get("/subscriptions").text.count("You chose this on 22 Nov .") == 1
     assert bob.get("/subscriptions").ticked() == {"members"}
     # What was saved is shown at once, and to nobody else.
     form = {"shown": bob.get("/subscriptions").value("shown"), "lists": ["tech"]}
@@ -69,7 +69,7 @@ def test_what_is_kept_of_a_row_is_what_the_next_member_would_see(
     assert "alice@example.org" not in bob.get("/subscriptions").html
     clock.advance(days=60)
     alice.log_in("alice")
-    assert alice.get("/subscriptions").text.count("Chosen on 22 Nov 2026 .") == 1
+    assert alice.get("/subscriptions").text.count("You chose this on 22 Nov 2026 .") == 1
 
 
 def test_saving_without_a_difference_changes_nothing_and_says_so(alice: Visitor, session: Session) -> None:
@@ -246,7 +246,7 @@ def test_the_page_says_where_each_list_is_sent_and_sends_all_to_the_main_address
     dora: Visitor, session: Session
 ) -> None:
     page = dora.get("/subscriptions")
-    assert "Sent to dora@example.org unless another address is shown." in page.text
+    assert "They are sent to dora@example.org unless another address is shown." in page.text
     assert "Sent to home@example.org" in page.text
     assert "Send all your lists to dora@example.org" in page.text
     page = dora.follow("/subscriptions/send-to-main", {"shown": page.value("shown")}, page="/subscriptions")

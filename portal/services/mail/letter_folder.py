@@ -1,7 +1,9 @@
 """Letters in a folder instead of at a mail server, so that the demo can show every letter."""
 
 import os
+import re
 import tempfile
+from collections.abc import Iterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -17,7 +19,7 @@ class FoundLetter(NamedTuple):
     to: str
     subject: str
     date: str
-    lines: tuple[str, ...]
+    paragraphs: tuple[str, ...]
 
 
 def write(folder: Path, message: EmailMessage) -> None:
@@ -44,5 +46,15 @@ def read(folder: Path, *, limit: int = 50) -> tuple[FoundLetter, ...]:
 
 def _letter(raw: bytes) -> FoundLetter:
     message = message_from_bytes(raw, policy=policy.default)
-    lines = tuple(message.get_content().splitlines())
-    return FoundLetter(str(message["To"]), str(message["Subject"]), str(message["Date"]), lines)
+    paragraphs = tuple(_paragraphs(message.get_content()))
+    return FoundLetter(str(message["To"]), str(message["Subject"]), str(message["Date"]), paragraphs)
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """Yield the paragraphs of a letter, each on one line; indented lines are paragraphs of their own."""
+    for block in re.split(r"\n\s*\n", text.strip("\r\n")):
+        lines = block.splitlines()
+        if any(line.startswith(" ") for line in lines):
+            yield from (line.strip() for line in lines)
+        else:
+            yield " ".join(lines)

@@ -478,7 +478,7 @@ def test_letters_go_to_a_folder_one_file_each(
     newest, oldest = letter_folder.read(instance / "letters")
     assert newest.to == "Alice@example.org"
     assert newest.subject == "Your link to log in to Member portal"
-    assert newest.lines != oldest.lines
+    assert newest.paragraphs != oldest.paragraphs
     assert check(mailer) == f"letters are written to {instance / 'letters'}, and not sent"
 
 
