@@ -18,6 +18,7 @@ from portal.services.membership.merging import Merge, Merged
 from portal.translation import gettext
 from portal.web import guards, recent_password, shown
 from portal.web.admin.linking_forms import LinkForm, MergeForm, UnlinkForm
+from portal.web.admin.person import names_of_lists
 from portal.web.forms import MAX_ID
 from portal.web.own_addresses import after_change, before_change
 from portal.web.template_filters import sentence
@@ -157,6 +158,9 @@ def _context() -> dict[str, Any]:
 def _review(profile: Profile, form: MergeForm, *, status: int = 200) -> ResponseReturnValue:
     """Show the preview of a merge, signed with the last change of each account."""
     kept = _known(form.into.data)
+    if kept and kept.id != profile.id and kept.member_key and profile.member_key and not form.keep_key.data:
+        form.keep_key.errors = [gettext("Both accounts have a member key. Choose the one to keep.")]
+        return _merge_page(profile, form), 422
     last = [account_log.last_change(db.session(), each.id) for each in (profile, *([kept] if kept else []))]
     try:
         preview = merging.preview(db.session(), _wanted(profile, form), **_context())
@@ -175,6 +179,7 @@ def _merge_page(profile: Profile, form: MergeForm, preview: Merged | None = None
         form=form,
         kept=kept,
         preview=preview,
+        names=names_of_lists(),
         keys=[(each.username, each.member_key) for each in (profile, kept) if each and each.member_key],
     )
 

@@ -75,7 +75,7 @@ class NewUserForm(UserForm):
 class DeleteUserForm(UserActionForm):
     """The confirmation of a deletion."""
 
-    erase = BooleanField(_("Forget the address as well, once it is on no list"))
+    erase = BooleanField(_("Also erase the address and its choices, once it is off all lists"))
 
 
 class RevokeKeyForm(PostedForm):

@@ -327,6 +327,7 @@ def _action_page(user_id: int, form: UserActionForm, *, act: str) -> str:
         profile=profile,
         meanwhile=meanwhile,
         subscriptions=directory.subscriptions(db.session(), user_id, lists=lists),
+        names=names_of_lists(),
     )
 
 
@@ -367,7 +368,11 @@ def _others_holding(profile: Profile, address: Checked) -> Sequence[str]:
 
 
 def _held_by(address: Checked, holders: Sequence[str]) -> str:
-    return gettext("%(address)s is held by %(holders)s.", address=address.spelling, holders=listed(holders))
+    return gettext(
+        "%(address)s is held by %(holders)s. If they share the mailbox, tick the box below.",
+        address=address.spelling,
+        holders=listed(holders),
+    )
 
 
 def _checked(email: str) -> Checked:

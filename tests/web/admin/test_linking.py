@@ -134,7 +134,7 @@ def test_two_accounts_are_merged_after_a_page_that_says_what_becomes_of_everythi
         "The account alice.old (Alice.Old) will be deleted. This cannot be undone.",
         "alice gets the addresses old@example.org.",
         "alice gets the groups board.",
-        "members : old@example.org is taken off, because a list sends to only one address of a person.",
+        "Members : old@example.org is taken off, because a list sends to only one address of a person.",
     ):
         assert words in page.text, words
     assert profiles.by_username(session, "alice.old").groups == ("board",), "nothing is done yet"
@@ -149,7 +149,7 @@ def test_which_of_two_member_keys_stays_is_asked(
     linking.link(session, "alice", "1", secret=SECRET)
     linking.link(session, "alice.old", "2", secret=SECRET)
     asked = review(bob, old, 422, into="alice")
-    assert "Both accounts have a key" in asked.text
+    assert "Both accounts have a member key. Choose the one to keep." in asked.text
     assert [each["value"] for _, each in asked.tags if each.get("type") == "radio"] == ["2", "1"]
     page = review(bob, old, into="alice", keep_key="2")
     assert "alice is linked to member 2. The member key 1 is treated as that of a deleted account" in page.text

@@ -55,7 +55,7 @@ def test_a_list_is_shown_in_numbers_and_by_address(bob: Visitor, session: Sessio
     assert "Being added Due by 22 Nov, 18:00 ." in page.text
     assert "On the list without an account 6" in page.text
     assert f"{LIST}/without-account" in links(page)
-    assert "Out of sync 1" in page.text
+    assert "Pending 1" in page.text
 
 
 def test_whoever_is_departed_is_shown_as_such(bob: Visitor, session: Session) -> None:
@@ -378,7 +378,7 @@ def test_every_page_for_superusers_says_which_list_needs_a_look(bob: Visitor, se
     make_run(session, clock, "tech", hours=13)
     for path in ("/admin/users", LIST):
         text = bob.get(path).text
-        assert "No good run within the time that members are promised: Tech ." in text
+        assert "Overdue, no good run within the promised time: Tech ." in text
     make_run(session, clock, "tech", hours=1)
     assert "No good run" not in bob.get(LIST).text
     make_run(session, clock, "tech", "held", hours=0)

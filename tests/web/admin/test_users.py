@@ -234,7 +234,7 @@ def test_what_a_deletion_does_to_subscriptions_is_said_before_it_is_done(
     found = number(session, "alice")
     page = bob.get(f"/admin/users/{found}/delete")
 
-    assert "alice@example.org is taken off members" in page.text
+    assert "alice@example.org is taken off Members" in page.text
     assert "tech" not in page.text
     assert "alice has been deleted." in bob.follow(f"/admin/users/{found}/delete", {}).text
     bob.get(f"/admin/users/{found}", status=404)
@@ -244,7 +244,7 @@ def test_an_address_that_somebody_else_holds_is_said_to_stay(bob: Visitor, alice
     make_user(session, "alfred", "alice@example.org")
     make_preference(session, "members", "alice@example.org", True, seen=True)
     page = bob.get(f"/admin/users/{number(session, 'alice')}/delete")
-    assert "alice@example.org stays on members" in page.text
+    assert "alice@example.org stays on Members" in page.text
 
 
 def test_search_answers_why_a_shared_address_is_on_each_list(bob: Visitor, alice: Visitor, session: Session) -> None:
