@@ -114,7 +114,7 @@ class TextFile:
         """Append the addresses that the file does not hold in any spelling."""
         outcomes: dict[str, Outcome] = {}
         with self._locked():
-            lines = self._lines()
+            lines = list(self._lines())
             held = {each.canonical for line in lines for each in line.addresses}
             fresh = []
             for address in addresses:
@@ -135,26 +135,24 @@ class TextFile:
         outcomes = {address: _refusal(address) or Outcome(Result.ALREADY) for address in addresses}
         wanted = {canonical(each): each for each, found in outcomes.items() if found.result is not Result.REJECTED}
         with self._locked():
-            lines = self._lines()
+            lines = list(self._lines())
             found = {each.canonical for line in lines for each in line.addresses} & wanted.keys()
             if found:
                 kept = (line.without(found) for line in lines)
                 self._replace("".join(str(line) for line in kept if line))
         return outcomes | {wanted[each]: Outcome(Result.DONE) for each in found}
 
-    def _lines(self) -> list[Line]:
-        """Return the lines of the file. Raise ListManagerUnavailableError for what is not certainly an address."""
-        lines = []
+    def _lines(self) -> Iterator[Line]:
+        """Yield the lines of the file. Raise ListManagerUnavailableError for what is not certainly an address."""
         for number, raw in enumerate(BytesIO(self._read()), start=1):
             text = raw.decode("utf-8", "surrogateescape")
             try:
-                lines.append(_line(text))
+                yield _line(text)
             except InvalidAddressError:
                 raise ListManagerUnavailableError(
                     f"{self.path}: line {number} is not a plain list of addresses: {one_line(text)}; write only "
                     "addresses, separated by commas, or put a # at the start of the line"
                 ) from None
-        return lines
 
     def _read(self) -> bytes:
         limit = self.settings.max_size
