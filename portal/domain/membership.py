@@ -1,4 +1,4 @@
-"""The import of members, in values: rows of the source, accounts, what is decided about each, and the plan. Pure.
+"""The values of a member import: rows of the source, accounts, decisions and the plan. Pure.
 
 Addresses are canonical. ``membership_planner.py`` decides. Source of every rule: docs/people.md, "The import".
 """
@@ -20,20 +20,20 @@ TOO_FEW_NAMED = "it names only %(count)s of %(linked)s linked accounts"
 
 
 class Action(StrEnum):
-    """What the import does about one person, or says of them."""
+    """What the import does or reports about one person."""
 
     CREATE = "create"
     LINK = "link"
     CHANGE = "change"
     REACTIVATE = "reactivate"
     DEACTIVATE = "deactivate"
-    REMEMBER = "remember"  # the account stays as it is; what the source said is new
-    REPORT = "report"  # nothing is done, and nothing needs to be
-    PROBLEM = "problem"  # nothing is done until a person has settled it
+    REMEMBER = "remember"  # the account stays unchanged; only what the source said is stored
+    REPORT = "report"  # nothing is done, and no action is needed
+    PROBLEM = "problem"  # nothing is done until somebody resolves it
 
 
 class Why(StrEnum):
-    """Why a row is a problem, or what is reported of it."""
+    """Why a row is a problem, or what is reported about it."""
 
     USERNAME_IS_LINKED = (
         "the username belongs to an account with another key: change it in the source, or unlink that account"
@@ -60,9 +60,9 @@ class Why(StrEnum):
     )
 
 
-# Reported of perhaps every row: these are counted, and no line says so.
+# Every row may have these reports, so they are only counted and get no line.
 _COUNTED_ALONE = frozenset({Why.PRESENT, Why.NO_ADDRESS})
-_NONE = frozenset[str]()  # one for all: there may be many
+_NONE = frozenset[str]()  # shared, since many rows and accounts need it
 _NOTHING_HELD: Mapping[str, bool] = MappingProxyType({})
 
 
@@ -107,7 +107,7 @@ NOTHING_IMPORTED = Imported()
 
 
 class LinkedAccount(NamedTuple):
-    """What is enough to see that a row changes nothing at a linked account. ``has_left`` as of ``Account``."""
+    """The part of a linked account that shows whether a row changes anything. ``has_left`` as in ``Account``."""
 
     key: str
     is_active: bool
@@ -116,11 +116,11 @@ class LinkedAccount(NamedTuple):
 
 
 class Account(NamedTuple):
-    """An account as the import sees it.
+    """An account, as far as an import depends on it.
 
-    ``further`` and ``groups`` map what the account has to whether the source gave it: only that is taken again.
-    ``is_username_main``: the username is the main address, and follows it. ``deactivated_by_import``: and by nobody
-    since. ``was_unlinked``: a person took its key away.
+    ``further`` and ``groups`` map each item to whether the source gave it: an import takes back only those.
+    ``is_username_main``: the username is the main address, and follows it. ``deactivated_by_import``: an import did it,
+    and nobody changed it since. ``was_unlinked``: a person took its key away.
     """
 
     id: int
@@ -139,7 +139,7 @@ class Account(NamedTuple):
 
     @property
     def has_left(self) -> bool:
-        """Tell whether the import deactivated the account, and nobody has activated it since."""
+        """Whether the import deactivated the account, and nobody has activated it since."""
         return self.deactivated_by_import and not self.is_active
 
     @property
@@ -149,7 +149,7 @@ class Account(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What becomes different at an account; None and empty sets where nothing does."""
+    """The changes of an account; None and empty sets for what stays the same."""
 
     name: str | None = None
     main: str | None = None
@@ -161,7 +161,7 @@ class Changes(NamedTuple):
     key: str | None = None
 
     def __bool__(self) -> bool:
-        """Tell whether anything changes."""
+        """Return True if anything changes."""
         return self != NO_CHANGES
 
 
@@ -170,9 +170,9 @@ NO_CHANGES = Changes()
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the import does about one person. ``imported`` is what the source has said of them afterwards.
+    """A decision about one person. ``imported`` is what the source has last said about them once it is carried out.
 
-    ``number`` is that of its line in the plan; 0: it has none.
+    ``number`` is the number of its line in the plan; 0 if it has none.
     """
 
     action: Action
@@ -185,19 +185,19 @@ class Decision:
 
     @property
     def writes(self) -> bool:
-        """Tell whether anything is written."""
+        """Whether anything is written."""
         if self.action is Action.REMEMBER:
             return self.account is None or self.imported != self.account.imported
         return self.action is not Action.REPORT and self.action is not Action.PROBLEM
 
     @property
     def has_line(self) -> bool:
-        """Tell whether it has a line of its own in the plan."""
+        """Whether the plan has a line for it."""
         return self.action is not Action.REMEMBER and self.why not in _COUNTED_ALONE
 
     @property
     def text(self) -> str:
-        """Return the decision as one line that is the same for the same decision."""
+        """Return a line of text that is the same for equal decisions."""
         who = self.row.key if self.row and self.row.key else (self.account and self.account.key) or ""
         name = self.row.username_key if self.row else ""
         return f"{self.action}\t{who}\t{name}\t{self.account.id if self.account else ''}\t{_as_text(self.changes)}"
@@ -210,7 +210,7 @@ def _as_text(changes: Changes) -> str:
 
 
 def imported_after(row: Row, before: Imported) -> Imported:
-    """Return what the source has said once a row has been followed; an empty address says nothing."""
+    """Return what the source has last said once a row is imported. An empty address says nothing."""
     return Imported(
         named=True,
         address=row.main or before.address,
@@ -221,7 +221,7 @@ def imported_after(row: Row, before: Imported) -> Imported:
 
 
 def _new_account(row: Row, number: int) -> Decision:
-    """Return the decision to make an account of a row."""
+    """Return the decision to create an account for a row."""
     changes = Changes(
         name=row.name or None,
         main=row.main,
@@ -235,7 +235,7 @@ def _new_account(row: Row, number: int) -> Decision:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one import may do without approval: the larger of a count and a percentage of linked active accounts."""
+    """What one import may do without approval: a count, or a percentage of linked active accounts if that is more."""
 
     leavers: int = 5
     leavers_percent: int = 10
@@ -245,10 +245,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an import would do. ``linked`` counts the linked active accounts, ``named`` those of them that rows name.
+    """What an import would do. ``linked`` counts the linked active accounts, ``named`` those of them that have a row.
 
-    Of each row in ``new`` an account is made. Those decisions exist only while they are looked at, since there may be
-    as many as the source has rows; all others are in ``decided``.
+    Each row in ``new`` gets a new account. There may be as many as the source has rows, so those decisions exist only
+    while they are iterated over. All others are in ``decided``.
     """
 
     decided: tuple[Decision, ...]
@@ -290,7 +290,7 @@ class Plan:
         found = hashlib.sha256()
         for line in sorted(each.text for each in self.decided if each.writes and each.action is not Action.REMEMBER):
             found.update(f"{line}\n".encode())
-        for row in sorted(self.new, key=lambda row: row.key or row.username_key):  # of which each is there once
+        for row in sorted(self.new, key=lambda row: row.key or row.username_key):  # which is unique
             found.update(f"{_new_account(row, 0).text}\n".encode())
         return found.hexdigest()[:16]
 
@@ -308,7 +308,7 @@ class Plan:
         return None
 
     def chunks(self) -> Iterator[tuple[Decision, ...]]:
-        """Yield what is written together: people whose changes share a mailbox or a username are one chunk."""
+        """Yield the decisions that are written together: people whose changes share a mailbox or a username."""
         known = [each for each in self.decided if each.writes]
         together = _groups_that_share(
             chain(map(_mailboxes, known), (row.addresses for row in self.new)),
@@ -327,9 +327,9 @@ class Plan:
 
 
 def _groups_that_share(*kinds: Iterable[Collection[str]]) -> list[list[int]]:
-    """Return who belongs together, as numbers: those who have a text of one kind in common, and so on from each.
+    """Return groups of numbers that have a text of the same kind in common, directly or through others.
 
-    Each kind gives the texts of everybody, in their order. Who shares nothing is in no group.
+    Each kind yields the texts of number 0, 1 and so on. Numbers that share nothing are left out.
     """
     parent: dict[int, int] = {}
 
@@ -353,7 +353,7 @@ def _groups_that_share(*kinds: Iterable[Collection[str]]) -> list[list[int]]:
 
 
 def _mailboxes(decision: Decision) -> Collection[str]:
-    """Return the mailboxes that a decision changes, before and after."""
+    """Return the mailboxes that a decision affects, old and new."""
     changes, account = decision.changes, decision.account
     moves = changes.main is not None or changes.add_addresses or changes.remove_addresses
     if not moves and decision.action not in {Action.DEACTIVATE, Action.REACTIVATE}:
@@ -364,7 +364,7 @@ def _mailboxes(decision: Decision) -> Collection[str]:
 
 
 def _usernames(decision: Decision) -> Collection[str]:
-    """Return the usernames that a decision changes, before and after."""
+    """Return the usernames that a decision affects, old and new."""
     if decision.action is Action.CREATE and decision.row:
         return (decision.row.username_key,)
     if decision.changes.username_key and decision.account:
@@ -374,9 +374,9 @@ def _usernames(decision: Decision) -> Collection[str]:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """How the rows are to be read.
+    """How the rows are interpreted.
 
-    ``deactivates_leavers``: who is not named any more is deactivated. ``key_is_address``: the address column is the
+    ``deactivates_leavers``: accounts without a row are deactivated. ``key_is_address``: the address column is the
     key. ``deleted_keys``: of accounts that a person deleted here.
     """
 

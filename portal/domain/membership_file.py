@@ -1,4 +1,4 @@
-"""A file of today's members: CSV as spreadsheets, membership databases and scripts write it, read into records.
+"""Reads a file of today's members into records: CSV from spreadsheets, membership databases and scripts.
 
 Cells are text here; what is an address or a username is judged by who stores it. Source: docs/people.md, "Files".
 """
@@ -77,7 +77,7 @@ class MemberFile(NamedTuple):
 
 
 class OpenedFile(NamedTuple):
-    """A file that is being read, once; ``ignored`` and ``encoding`` as in ``MemberFile``."""
+    """A file whose records can be read once; ``ignored`` and ``encoding`` as in ``MemberFile``."""
 
     records: Iterator[Record]
     ignored: tuple[str, ...]
@@ -95,7 +95,7 @@ def read_members(content: bytes, columns: Columns, *, encoding: str | None = Non
 
 
 def open_members(content: bytes, columns: Columns, *, encoding: str | None = None) -> OpenedFile:
-    """Begin to read a file, as ``read_members`` does, where nobody needs all records at once.
+    """Start reading a file as ``read_members`` does, without holding all records in memory.
 
     Raise BadInputError, at once or while the records are read.
     """
@@ -159,7 +159,7 @@ def _codec(content: bytes, encoding: str | None) -> str:
 
 
 def _text_lines(content: bytes, codec: str) -> TextIOWrapper:
-    """Return the lines with their ends; neither the content nor its text is copied as a whole."""
+    """Return the lines with their line ends. Neither the content nor its text is copied as a whole."""
     return TextIOWrapper(BytesIO(content), codec, newline="")
 
 
@@ -201,7 +201,7 @@ def _compared(name: str) -> str:
 
 
 def _places(header: Sequence[str], columns: Columns) -> dict[str, int]:
-    """Return where each column that is read stands."""
+    """Return the position of each column that is read."""
     names = [_compared(name) for name in header]
     places = {}
     for column in columns.all:
@@ -224,13 +224,13 @@ _Cells = Sequence[str]
 
 
 class _Reader:
-    """The lines of one file, made records."""
+    """Turns the lines of one file into records."""
 
     def __init__(self, columns: Columns, places: Mapping[str, int], width: int) -> None:
         self.columns, self.places, self.width = columns, places, width
         self.key, self.username = self._text_of(columns.key), self._text_of(columns.username)
         self.email, self.name = self._text_of(columns.email), self._text_of(columns.name)
-        self.groups_of: dict[tuple[str, ...], tuple[str, ...]] = {}  # by the texts of their cells: many have the same
+        self.groups_of: dict[tuple[str, ...], tuple[str, ...]] = {}  # by their cells, which many rows share
 
     def record(self, line: int, cells: _Cells) -> Record:
         """Return one member."""
@@ -256,7 +256,7 @@ class _Reader:
         )
 
     def _text_of(self, setting: str | None) -> Callable[[_Cells], str]:
-        """Return what gives a cell's text, or what several make, with single blanks between words."""
+        """Return a function for the text of a cell, or of several, with single spaces between words."""
         if setting is None:
             return lambda _cells: ""
         if "{" in setting:
@@ -266,7 +266,7 @@ class _Reader:
 
     def _cell(self, column: str, cells: _Cells) -> str:
         place = self.places[column]
-        return cells[place].strip() if place < len(cells) else ""  # a missing trailing cell is an empty one
+        return cells[place].strip() if place < len(cells) else ""  # a missing trailing cell counts as empty
 
     def _groups(self, cells: _Cells) -> tuple[str, ...]:
         texts = tuple([self._cell(column, cells) for column in self.columns.groups])

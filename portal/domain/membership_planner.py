@@ -1,7 +1,7 @@
-"""The import of members, decided: what rows of the source mean for the accounts. Pure, like the merge.
+"""Decides what a member import does: what the rows of the source mean for the accounts. Pure, like the merge.
 
-Rows and accounts go in, with what the source said last, and a plan comes out. Source of every rule: docs/people.md,
-"The import".
+The input is rows and accounts with what the source last said; the result is a plan. Source of every rule:
+docs/people.md, "The import".
 """
 
 from collections import Counter, defaultdict
@@ -25,10 +25,10 @@ from portal.domain.membership import (
 
 
 def plan_if_unchanged(rows: Iterable[Row], linked: Mapping[str, LinkedAccount], source: Source) -> Plan | None:
-    """Return the plan where nothing is to be done, as ``plan_import`` would; None: the accounts must be looked at.
+    """Return the plan of ``plan_import`` if there is nothing to do; None if the accounts have to be loaded to decide.
 
-    ``linked`` are all linked accounts by their keys. Nothing is to be done where each row says about one of them what
-    was last said, and nobody has left.
+    ``linked`` maps the keys of all linked accounts to them. There is nothing to do if each row repeats what was last
+    said about one of them, and nobody has left.
     """
     named = set()
     for row in rows:
@@ -44,12 +44,12 @@ def plan_if_unchanged(rows: Iterable[Row], linked: Mapping[str, LinkedAccount], 
 
 
 def plan_import(rows: Sequence[Row], accounts: Iterable[Account], source: Source) -> Plan:
-    """Decide what an import does about each row and each leaver, whatever the order of the rows."""
+    """Decide about each row and each leaver. The order of the rows makes no difference."""
     return _Planner(rows, accounts, source).plan()
 
 
 class _Planner:
-    """One import being decided: known keys first, then new ones, then leavers."""
+    """Decides about known keys first, then about new ones, then about leavers."""
 
     def __init__(self, rows: Sequence[Row], accounts: Iterable[Account], source: Source) -> None:
         self.rows, self.source = rows, source
@@ -58,9 +58,9 @@ class _Planner:
         self.by_username = {each.username_key: each for each in self.accounts}
         self.unsettled: Sequence[Row] = rows  # those that say something new
         self.problems: dict[int, Why] = {}  # by the line of the row
-        self.spared: set[int] = set()  # accounts that are no leavers in this run
+        self.spared: set[int] = set()  # accounts that do not count as leavers in this run
         self.decisions: list[Decision] = []
-        self.new: list[Row] = []  # an account is made of each
+        self.new: list[Row] = []  # they get new accounts
 
     def plan(self) -> Plan:
         matches = self._match_keys()
@@ -89,7 +89,7 @@ class _Planner:
         )
 
     def _match_keys(self) -> dict[int, Account]:
-        """Return the linked account of each row by the row's line; a key that stands twice is a problem."""
+        """Return the linked accounts by the lines of their rows. A key in two rows is a problem."""
         times = Counter(row.key for row in self.rows)
         matches = {row.line: self.linked[row.key] for row in self.rows if row.key in self.linked}
         for row in self.rows:
@@ -107,7 +107,7 @@ class _Planner:
         return matches
 
     def _match_by_address(self, matches: Mapping[int, Account], keys: Collection[str | None]) -> dict[int, Account]:
-        """Return the linked accounts whose key, their address, has become another one that they hold.
+        """Return the linked accounts whose key, an address, has changed to another address that they hold.
 
         It stands in no other row; who holds it is judged once those have moved that are matched already.
         """
@@ -129,7 +129,7 @@ class _Planner:
         }
 
     def _find_doubtful(self, matches: Mapping[int, Account]) -> None:
-        """Find the rows whose number was perhaps given to somebody else."""
+        """Find the rows whose key may now belong to somebody else."""
         self._find_moved_numbers(matches)
         for row in self.unsettled:
             account = matches.get(row.line)
@@ -160,7 +160,7 @@ class _Planner:
                 self.problems.setdefault(line, Why.NUMBER_MOVED)
 
     def _settle_usernames(self, matches: Mapping[int, Account]) -> None:
-        """Let usernames that are the main address follow it where they are free once everybody has moved."""
+        """Let usernames that are the main address follow it if they are free after all moves."""
         following = {
             account.id: (row.line, name)
             for row in self.unsettled
@@ -204,12 +204,12 @@ class _Planner:
                 self._create(row, holders.get(row.main, ()))
 
     def _linked_by_address(self, rows: Sequence[Row], holders: Mapping[str, Sequence[Account]]) -> dict[int, Account]:
-        """Return the account that each row links by its address alone, by the row's line.
+        """Return the accounts that rows link by the address alone, by the lines of the rows.
 
         It is a local one, the only holder, that no other row names in any way; the address stands in no other row.
         """
         if any(row.key is None and not row.is_readable for row in self.rows):
-            return {}  # a key that cannot be read may be anybody's
+            return {}  # a key that cannot be read may be that of any account
         found = {row.line: held[0] for row in rows if len(held := holders.get(row.main or "", ())) == 1}
         if not found:
             return {}
@@ -228,7 +228,7 @@ class _Planner:
         }
 
     def _holders_afterwards(self, rows: Iterable[Row]) -> dict[str, list[Account]]:
-        """Return who holds each address of some rows once the known have moved."""
+        """Return the holders of each address in some rows after the moves of known people."""
         if not self.accounts:
             return {}
         wanted = {address for row in rows for address in row.addresses}
@@ -236,7 +236,7 @@ class _Planner:
         return _holders_after(self.accounts, moved, wanted)
 
     def _decide_named(self, row: Row, account: Account | None, *, is_twice: bool) -> None:
-        """Decide about a new row whose username is not free."""
+        """Decide about a new row whose username is taken."""
         if is_twice:
             why = Why.USERNAME_TWICE
         elif account is None or account.key is not None:
@@ -254,7 +254,7 @@ class _Planner:
         if account.has_role:
             self.decisions.append(Decision(Action.PROBLEM, row, account, why=Why.HAS_ROLE))
             return
-        # Name and groups are new words; the main address stays.
+        # Name and groups count as new; the main address stays.
         fresh = account._replace(imported=NOTHING_IMPORTED, key=row.key)
         changes = _changes(row, fresh)._replace(key=row.key)
         self.decisions.append(Decision(Action.LINK, row, account, changes, imported_after(row, NOTHING_IMPORTED)))
@@ -290,7 +290,7 @@ def _numbered(decisions: Iterable[Decision]) -> tuple[Decision, ...]:
 def _holders_after(
     accounts: Iterable[Account], changes: Mapping[int, Changes], wanted: Collection[str]
 ) -> dict[str, list[Account]]:
-    """Return who holds each of some addresses once changes, by the account's id, are made."""
+    """Return the holders of some addresses after changes, which are given by account id."""
     holders: dict[str, list[Account]] = {}
     for account in accounts:
         made = changes.get(account.id)
@@ -305,7 +305,7 @@ def _holders_after(
 
 
 def _is_settled(row: Row, account: Account | LinkedAccount) -> bool:
-    """Tell whether a row says about a linked account what was last said, and there is nothing to do about it."""
+    """Return True if a row repeats what was last said about a linked account, and nothing has to be done."""
     imported = account.imported
     return (
         row.is_readable
@@ -319,7 +319,7 @@ def _is_settled(row: Row, account: Account | LinkedAccount) -> bool:
 
 
 def _may_be_another(account: Account | None, row: Row) -> bool:
-    """Tell whether a row may be about somebody else than its account; where no name was said a person linked it."""
+    """Return True if a row may be about somebody other than its account. One linked by hand has no last name."""
     if account is None:
         return True
     imported = account.imported
@@ -327,7 +327,7 @@ def _may_be_another(account: Account | None, row: Row) -> bool:
 
 
 def _followed(row: Row, account: Account) -> Decision:
-    """Return what becomes of a linked account that a row names."""
+    """Return the decision about a linked account that has a row."""
     changes = _changes(row, account)
     if row.key != account.key:  # the address column is the key, and the address has changed
         changes = changes._replace(key=row.key)
@@ -344,11 +344,11 @@ def _followed(row: Row, account: Account) -> Decision:
 
 
 def _changes(row: Row, account: Account) -> Changes:
-    """Return what the source says that is new, as far as the account does not have it yet."""
+    """Return what is new in the source and the account does not have yet."""
     imported = account.imported
     name = row.name if row.name not in {None, imported.name, account.name} else None
     main = row.main if row.main not in {None, imported.address, account.main} else None
-    if imported.address is None and account.main:  # linked by hand: as any link, it leaves the main address
+    if imported.address is None and account.main:  # a link by hand leaves the main address alone, as any link
         main = None
     groups, further = row.groups, row.further if row.main else None
     add_groups, remove_groups = _differences(groups, imported.groups, account.groups)
@@ -370,7 +370,7 @@ def _changes(row: Row, account: Account) -> Changes:
 def _replaced(
     account: Account, row: Row, add: frozenset[str], remove: frozenset[str]
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """Let the old main address go with a change of it, unless the source says it as a further one."""
+    """Remove the old main address when it changes, unless the source lists it as a further one."""
     old = account.main or ""
     return (add - {old}, remove - {old}) if row.further and old in row.further else (add - {old}, remove | {old})
 
@@ -378,7 +378,7 @@ def _replaced(
 def _differences(
     now: frozenset[str] | None, before: frozenset[str], held: Mapping[str, bool]
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """Return what is newly said and not held yet, and what is no longer said and was given by the source."""
+    """Return the new items that the account lacks, and the dropped items that the source had given."""
     if now is None:
         return frozenset(), frozenset()
     return frozenset((now - before) - held.keys()), frozenset(each for each in before - now if held.get(each))

@@ -1,4 +1,4 @@
-"""What an import decides from: the accounts, and what the membership source said about them last."""
+"""Loads what an import decides from: the accounts, and what the membership source last said about them."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ _IMPORTED = (LastSaid.named, LastSaid.address, LastSaid.further, LastSaid.name, 
 
 
 def load_linked(session: Session) -> dict[str, LinkedAccount]:
-    """Return all linked accounts by their keys, as far as a row can repeat what was said last."""
+    """Return all linked accounts by their keys, with what the source last said about them."""
     reader = _Reader(session)
     rows = reader.stream(
         select(User.member_key, User.is_active, User.deactivated_by_import, *_IMPORTED)
@@ -37,7 +37,7 @@ def load_accounts(session: Session) -> list[Account]:
 
 
 def load_some(session: Session, ids: Collection[int]) -> list[Account]:
-    """Return accounts, whose rows and addresses nobody else changes until the caller's transaction ends."""
+    """Return accounts, locked until the caller's transaction ends."""
     found: list[Account] = []
     for block in database.chunked(sorted(ids), _BLOCK):
         session.execute(select(User.id).where(User.id.in_(block)).order_by(User.id).with_for_update())
@@ -48,7 +48,7 @@ def load_some(session: Session, ids: Collection[int]) -> list[Account]:
 
 
 def load_addresses(session: Session) -> set[str]:
-    """Return the canonical addresses that accounts hold, or that the source said last."""
+    """Return the canonical addresses that accounts hold or that the source last gave."""
     reader = _Reader(session)
     held = select(Address.canonical).join(UserAddress, UserAddress.address_id == Address.id)
     imported = select(LastSaid.address).where(LastSaid.address.is_not(None))
@@ -56,7 +56,7 @@ def load_addresses(session: Session) -> set[str]:
 
 
 class _Reader:
-    """Rows of many accounts, made values that share what is alike."""
+    """Turns the rows of many accounts into values that share equal parts."""
 
     def __init__(self, session: Session) -> None:
         self.connection = session.connection()
@@ -70,7 +70,7 @@ class _Reader:
     def accounts(
         self, which: ColumnElement[bool], of_addresses: ColumnElement[bool], of_groups: ColumnElement[bool]
     ) -> list[Account]:
-        """Return accounts in the order of their ids; the conditions are one on each table."""
+        """Return accounts ordered by id. Each condition is for one of the tables."""
         further = self._further(of_addresses)
         groups = self._groups(of_groups)
         rows = self.stream(
@@ -112,7 +112,7 @@ class _Reader:
         main: str | None = None,
         held_name: str | None = None,
     ) -> Imported:
-        """Return what was said last; texts that the account has as well are kept in memory once."""
+        """Return what was last said, with the account's own strings where they are equal."""
         if named is None:
             return NOTHING_IMPORTED
         return Imported(
@@ -159,5 +159,5 @@ class _Reader:
 
 
 def as_text(texts: Iterable[str]) -> str:
-    """Return a set of texts as it is stored."""
+    """Return a set of texts in its stored form."""
     return "\n".join(sorted(texts))

@@ -1,4 +1,4 @@
-"""`flask user import`, the upload and the API: read a file of today's members, decide, and carry the plan out."""
+"""Imports members for `flask user import`, the upload and the API: reads the file, decides, carries out the plan."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,12 +26,12 @@ from portal.services.membership.runs import ImportLine, Origin
 from portal.services.membership.writing import Chunk, Context
 from portal.services.transaction import reading, transaction
 
-_ROUNDS = 3  # plans in one import: what somebody changes meanwhile is decided again
+_ROUNDS = 3  # plans in one import: if an account changes in the meantime, it is decided again
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be imported, and how.
+    """What to import, and how.
 
     ``source`` says where the content comes from; ``secret`` is the key of the HMAC of deleted accounts' keys.
     ``invites``: each new account gets an invitation by mail. ``special_domains`` as in ``addresses.checked``.
@@ -52,14 +52,14 @@ class Request:
 
     @property
     def key_is_address(self) -> bool:
-        """Tell whether the column of addresses is that of the keys."""
+        """Whether the addresses are the keys."""
         return self.columns.key is not None and self.columns.key.casefold() == self.columns.email.casefold()
 
 
 def make_request(
     settings: Settings, content: bytes, *, source: str, key: str | None = None, leavers: str | None = None, **more: Any
 ) -> Request:
-    """Return what is to be imported as portal.toml says; ``key`` and ``leavers`` override it.
+    """Return a request with the settings of portal.toml; ``key`` and ``leavers`` override them.
 
     ``more`` are the other fields of ``Request``.
     """
@@ -79,7 +79,7 @@ def make_request(
 
 
 class Report(NamedTuple):
-    """What an import does or did. ``lines`` are those of its plan; ``new`` the numbers of those not reported before.
+    """The effect of an import. ``lines`` are those of its plan, and ``new`` the numbers of those not reported before.
 
     ``excess`` says in words what exceeds the safety limits. ``import_id`` is None where nothing was written down.
     """
@@ -94,7 +94,7 @@ class Report(NamedTuple):
     encoding: str
 
     def as_json(self) -> dict[str, object]:
-        """Return it as the command and the API answer it."""
+        """Return the answer of the command and the API."""
         return {
             "import": self.import_id,
             "plan": self.plan_id,
@@ -107,7 +107,7 @@ class Report(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    """A file, decided. ``rows`` is how many it has; the rest as in ``Report``."""
+    """A file and its plan. ``rows`` counts its rows; the other fields are as in ``Report``."""
 
     texts: Texts
     plan: Plan
@@ -117,7 +117,7 @@ class _Prepared(NamedTuple):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Return what the plan holds, by the names of the columns of an import."""
+        """Return the counts of the plan by the column names of an import."""
         found = runs.counts(self.plan)
         changed = sum(each.writes for each in self.plan.decided if each.row and each.action is not Action.REMEMBER)
         unchanged = self.rows - len(self.plan.new) - changed - found["problems"]
@@ -125,19 +125,19 @@ class _Prepared(NamedTuple):
 
 
 def preview(session: Session, request: Request) -> Report:
-    """Return what an import would do; nothing is written. Raise BadInputError."""
+    """Return what an import would do, without writing anything. Raise BadInputError."""
     prepared = _prepare(session, request)
     return _report(prepared, None, prepared.plan.excess(request.limits))
 
 
 def show(session: Session, request: Request) -> int:
-    """Keep the plan of an import for a day, to be looked at and applied; return its number. Raise BadInputError."""
+    """Store the plan of an import for a day, to be checked and applied; return its id. Raise BadInputError."""
     prepared = _prepare(session, request)
     return _keep(session, request, prepared, state="shown", message=prepared.plan.excess(request.limits) or "")
 
 
 def run(session: Session, request: Request, *, accept: str | None = None) -> Report:
-    """Import: decide, and carry it out in chunks, each a transaction. ``accept`` approves exactly the plan of that id.
+    """Decide, and carry out the plan in batches, one transaction each. ``accept`` approves exactly the plan of that id.
 
     Raise BadInputError; SafetyLimitError, and keep the plan to be approved, where it exceeds the limits; or
     PlanChangedError where the plan is not the one that is approved.
@@ -160,7 +160,7 @@ def run(session: Session, request: Request, *, accept: str | None = None) -> Rep
 
 
 class Applied(NamedTuple):
-    """What came of a stored plan: how many people it changed, and how many are left since they changed meanwhile."""
+    """The result of a stored plan: how many people it changed, and how many it skipped because they had changed."""
 
     done: int
     left: int
@@ -169,7 +169,7 @@ class Applied(NamedTuple):
 def apply_stored(
     session: Session, import_id: int, *, actor: Actor, clock: Callable[[], datetime], lists: Lists, invites: bool
 ) -> Applied:
-    """Carry out a plan that was kept to be looked at, as far as the accounts are as it shows them.
+    """Carry out a stored plan for the accounts that have not changed since.
 
     Who shares a mailbox or a username with somebody who has changed meanwhile is left alone too. ``invites``: each new
     account gets an invitation by mail. Raise UnknownRunError, or ChangedMeanwhileError where the plan has been carried
@@ -214,13 +214,13 @@ def _prepare(session: Session, request: Request) -> _Prepared:
         )
         plan = plan_if_unchanged(rows, linked, source)
         if plan is None:
-            del linked, checker.linked  # every account is loaded, with what is known about it
+            del linked, checker.linked  # free the memory before all accounts are loaded
             plan = plan_import(rows, gathering.load_accounts(session), source)
     return _Prepared(checker.texts, plan, len(rows), file.ignored, file.encoding)
 
 
 def _deleted(rows: Iterable[Row], deleted: Collection[str], secret: bytes, texts: Texts) -> set[str]:
-    """Return which keys of rows are those of deleted accounts, and remember what stands for them."""
+    """Return the keys of rows that belong to deleted accounts, and note their replacements in ``texts``."""
     gone = set()
     for row in rows if deleted else ():
         if row.key and (name := deleted_keys.hashed(row.key, secret)) in deleted:
@@ -234,9 +234,10 @@ def _origin(request: Request) -> Origin:
 
 
 def _begin(session: Session, request: Request, prepared: _Prepared, *, accepted: bool) -> int:
-    """Write an import down before anything of it is done; of an approved one each line, so that it can be resumed."""
+    """Store an import before it is carried out; if approved, with every line, so that it can be resumed."""
     now, plan = request.clock(), prepared.plan
-    values = {"plan_id": plan.id, "accepted": accepted, **prepared.counts}  # which takes a while
+    # Not in the transaction, since it takes a while.
+    values = {"plan_id": plan.id, "accepted": accepted, **prepared.counts}
     with transaction(session):
         runs.forget_old(session, now=now)
         import_id = runs.begin(session, plan, _origin(request), state="open", now=now, **values)
@@ -246,7 +247,7 @@ def _begin(session: Session, request: Request, prepared: _Prepared, *, accepted:
 
 
 def _keep(session: Session, request: Request, prepared: _Prepared, *, state: str, message: str) -> int:
-    """Write a plan down that is not carried out now."""
+    """Store a plan that is not carried out now."""
     now, plan = request.clock(), prepared.plan
     values = {"plan_id": plan.id, "message": message[:400], **prepared.counts}
     with transaction(session):
@@ -267,7 +268,7 @@ def _note_all(
 
 
 def _carry_out(session: Session, request: Request, prepared: _Prepared, import_id: int) -> None:
-    """Write a plan; where somebody changed an account meanwhile, decide about what is left, and write that."""
+    """Write a plan. If accounts changed in the meantime, decide about the rest again, and write that."""
     planned = prepared.plan
     lines = 0
     for _ in range(_ROUNDS):
@@ -283,7 +284,7 @@ def _carry_out(session: Session, request: Request, prepared: _Prepared, import_i
 
 
 class _Work(NamedTuple):
-    """Decisions to be written as lines of an import, whose numbers follow ``after``."""
+    """Writes decisions and their lines, which are numbered from ``after`` + 1."""
 
     session: Session
     import_id: int
@@ -292,7 +293,7 @@ class _Work(NamedTuple):
     after: int = 0
 
     def write(self, chunks: Iterable[Chunk], *, actor: Actor, clock: Callable[[], datetime], lists: Lists) -> int:
-        """Write chunks in batches, each a transaction; return how many decisions are left: their accounts changed."""
+        """Write chunks in batches, one transaction each; return how many decisions were skipped as outdated."""
         author = Actor(actor.user_id, f"import {self.import_id}")
         if actor.user_id is not None:
             author = author._replace(name=f"{actor.name} (import {self.import_id})")
@@ -315,7 +316,7 @@ class _Work(NamedTuple):
                 user_ids = {each.number: user_id for each, user_id in lines}
                 decisions = (each for each, _ in lines)
                 runs.note(self.session, self.import_id, decisions, self.texts, done=True, user_ids=user_ids)
-        except (DuplicateError, IntegrityError):  # somebody took a name or a key at this moment
+        except (DuplicateError, IntegrityError):  # somebody has just taken a name or a key
             return sum(map(len, batch))
         _log(written.done)
         return len(written.stale)
@@ -334,7 +335,7 @@ def _log(done: Sequence[tuple[Decision, int]]) -> None:
 
 
 def _as_reported(line: ImportLine, texts: Texts) -> tuple[str, str, str]:
-    """Return what a stored line has of a report."""
+    """Return the parts of a line that identify a report."""
     stands_for = texts.deleted.get(line.line or 0)
     return (stands_for, "", line.why) if stands_for else (line.key, line.username, line.why)
 
@@ -346,7 +347,7 @@ def _report(
     *,
     known: frozenset[tuple[str, str, str]] = frozenset(),
 ) -> Report:
-    """Say what a plan holds: all of its lines, or, where it has been carried out, what was reported."""
+    """Return the report of a plan: all lines, or only the reported ones if it was carried out."""
     lines = tuple(
         runs.as_line(each, prepared.texts)
         for each in (prepared.plan.decisions if import_id is None else prepared.plan.decided)

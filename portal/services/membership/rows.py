@@ -1,4 +1,4 @@
-"""The rows of an import, checked: what a file says of each member, as the accounts store it."""
+"""Checks the rows of an import, and turns what a file says into the form that accounts store."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ _CORRECT = "correct it in the source"
 
 @dataclass
 class Texts:
-    """What the plan need not know: addresses as they are spelled, by their canonical form; the rest by line.
+    """Texts that the plan does not depend on: the spellings of addresses by canonical form; the others by line.
 
     Spellings and usernames are here where they are not those that are compared. ``problems`` says what of a line cannot
     be read; ``deleted`` is what stands for the key of a deleted account where lines are kept.
@@ -35,16 +35,15 @@ class Texts:
     deleted: dict[int, str] = field(default_factory=dict)
 
     def username(self, row: Row) -> str:
-        """Return the username of a row as it is spelled."""
+        """Return the username of a row as spelled."""
         return self.usernames.get(row.line, row.username_key)
 
 
 class Checker:
-    """The rows of one file, of which ``columns`` are read.
+    """Checks the rows of one file.
 
-    ``linked`` are the linked accounts by their keys; nobody is called what those rows give as username. ``load_stored``
-    returns canonical addresses that need no check, since they are held already; it is called when a row says something
-    new.
+    ``linked`` maps keys to linked accounts; the usernames in their rows are not used. ``load_stored`` returns canonical
+    addresses that need no validation because accounts hold them; it is called when a row says something new.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class Checker:
         return self._load_stored()
 
     def rows(self, records: Iterable[Record]) -> list[Row]:
-        """Return a row for each record; one that breaks a rule is not readable, and ``texts.problems`` says why."""
+        """Return a row for each record. One that breaks a rule is not readable, and ``texts.problems`` says why."""
         return [self._row(record) for record in records]
 
     def _row(self, record: Record) -> Row:
@@ -92,7 +91,7 @@ class Checker:
         return canonical(record.addresses[0]) if self.key_is_address and record.addresses else record.key
 
     def _checked(self, record: Record, key: str | None) -> Row:
-        """Return a row of what can be stored. Raise BadInputError, which names the column."""
+        """Return the row of a valid record. Raise BadInputError, which names the column."""
         linked = None if key is None else self.linked.get(key)
         if linked is not None and (row := self._repeated(record, linked)):
             return row
@@ -117,7 +116,7 @@ class Checker:
         return Row(record.line, key, username_key, main, further if held else None, name, groups)
 
     def _repeated(self, record: Record, linked: LinkedAccount) -> Row | None:
-        """Return the row of a member about whom the source says what it last said, in the texts that are stored."""
+        """Return the row if the record repeats what the source last said, with the strings of the linked account."""
         imported, held = linked.imported, record.addresses
         try:
             is_repeated = (
@@ -154,13 +153,13 @@ class Checker:
         return list(found)
 
     def _check_username(self, record: Record, username_key: str, key: str | None, held: list[str]) -> None:
-        """Check what a new account is called. Raise BadInputError."""
+        """Check the username of a new account. Raise BadInputError."""
         try:
             username = usernames.checked(record.username, own=held)
             if username != username_key:
                 self.texts.usernames[record.line] = username
         except BadInputError as error:
-            if held:  # without an address no account is made
+            if held:  # without an address no account is created
                 is_key = record.username == key
                 whose = "; the key is the username unless `username` under [membership.columns] names a column"
                 raise BadInputError(f"{error}{whose if is_key else ''}") from None
@@ -188,7 +187,7 @@ def _canonical(spelled: Sequence[str]) -> tuple[str, frozenset[str]]:
 
 
 def _compared(username: str) -> str:
-    """Return a username as it is compared; the same object where it is the same text."""
+    """Return the form of a username that is compared; the same object if it is the same text."""
     key = usernames.key(username)
     return username if username == key else key
 

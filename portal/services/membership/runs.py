@@ -1,4 +1,4 @@
-"""Imports of members and the lines of their plans: the one writer of both tables.
+"""Stores imports of members and the lines of their plans: the only writer of both tables.
 
 The functions that write work inside a transaction that the caller has begun.
 """
@@ -33,7 +33,7 @@ from portal.services.membership import gathering
 from portal.services.membership.rows import Texts
 from portal.translation import marked
 
-KEPT = timedelta(days=1)  # how long a plan waits to be applied
+KEPT = timedelta(days=1)  # how long a plan can be applied
 LINES_KEPT = timedelta(days=90)  # of imports that are done
 _as_json = json.JSONEncoder(ensure_ascii=False).encode
 INTERRUPTED = marked("interrupted; import %(import_id)s did what was left")
@@ -57,7 +57,7 @@ _SEVERAL = ("add_addresses", "remove_addresses", "add_groups", "remove_groups")
 
 
 class Origin(NamedTuple):
-    """Where an import comes from: what it is made from, the column of its keys, and who asked for it."""
+    """The origin of an import: its source, the column of the keys, and who requested it."""
 
     source: str
     column: str
@@ -65,7 +65,7 @@ class Origin(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What becomes different of a field: the values that go, and those that come."""
+    """The change of a field: the values that are removed and added."""
 
     field: str
     removed: tuple[str, ...]
@@ -73,7 +73,7 @@ class Change(NamedTuple):
 
 
 class ImportLine(NamedTuple):
-    """A line of a plan, as it is shown. ``line`` is that of the source; ``why`` says what is reported."""
+    """A line of a plan for display. ``line`` is the line of the source; ``why`` says what is reported."""
 
     number: int
     line: int | None
@@ -88,7 +88,7 @@ class ImportLine(NamedTuple):
 
 
 def counts(plan: Plan) -> dict[str, int]:
-    """Return how many decisions there are of each kind that is counted."""
+    """Return the number of decisions by the column that counts them."""
     return {name: plan.counts.get(action, 0) for action, name in COUNTS.items()}
 
 
@@ -111,7 +111,7 @@ def begin(session: Session, plan: Plan, origin: Origin, *, state: str, now: date
 
 
 def finish(session: Session, import_id: int, *, state: str, now: datetime, **columns: Any) -> None:
-    """Write how an import ended. EarlierRuns ones that were interrupted are over with one that is done."""
+    """Store the end of an import. If it is done, earlier interrupted ones end as failed."""
     values = {"state": state, "finished_at": now, **columns}
     session.execute(update(MemberImport).where(MemberImport.id == import_id).values(values))
     if state == "done":
@@ -131,7 +131,7 @@ def note(
     user_ids: Mapping[int, int] | None = None,
     keeps_hashes: bool = False,
 ) -> None:
-    """Write lines of a plan, or that they are done. ``user_ids`` are the accounts of lines by their number."""
+    """Write lines of a plan, or mark them as done. ``user_ids`` maps the numbers of lines to accounts."""
     for block in database.chunked(decisions, _BLOCK):
         rows = []
         for each in block:
@@ -141,7 +141,7 @@ def note(
                 details["password_hash"] = texts.password_hashes[row.line]
             values["details"] = _as_json(details)
             values["done"] = done or not each.writes
-            if row and row.line in texts.deleted:  # somebody deleted, or even erased, is not written down again
+            if row and row.line in texts.deleted:  # do not store a deleted or erased person again
                 values |= {"key": texts.deleted[row.line], "username": "", "name": "", "details": "{}"}
             values["user_id"] = (user_ids or {}).get(each.number, values["user_id"])
             rows.append({**values, "fingerprint": fingerprint(each.account)})
@@ -149,13 +149,13 @@ def note(
 
 
 def as_line(each: Decision, texts: Texts) -> ImportLine:
-    """Return a line of a plan as it is shown."""
+    """Return a line of a plan for display."""
     values, details = _columns(each, texts)
     return ImportLine(**values, changes=shown_changes(details), done=False)
 
 
 def shown_changes(details: Mapping[str, Any]) -> tuple[Change, ...]:
-    """Return what becomes different at an account, a field each."""
+    """Return the changes of an account, one for each field."""
     spelled: Mapping[str, str] = details.get("spelled", {})
     found = [
         Change(_FIELDS[name], *(tuple(filter(None, [spelled.get(each, each)])) for each in details[name]))
@@ -173,7 +173,7 @@ def shown_changes(details: Mapping[str, Any]) -> tuple[Change, ...]:
 
 
 def _columns(decision: Decision, texts: Texts) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the columns of a line, and what it writes."""
+    """Return the columns of a line, and its details."""
     row, account = decision.row, decision.account
     why = (row and texts.problems.get(row.line)) or decision.why or ""
     return {
@@ -189,7 +189,7 @@ def _columns(decision: Decision, texts: Texts) -> tuple[dict[str, Any], dict[str
 
 
 def fingerprint(account: Account | None) -> str:
-    """Name an account as a plan saw it."""
+    """Return a hash of an account's state, to notice changes after the plan."""
     if account is None:
         return ""
     imported = account.imported
@@ -203,7 +203,7 @@ def fingerprint(account: Account | None) -> str:
 
 
 def _details(decision: Decision, texts: Texts) -> dict[str, Any]:
-    """Return what a line writes: the new values, what they replace, and what the source has said then."""
+    """Return the details of a line: old and new values, and what the source has said afterwards."""
     changes, account = decision.changes, decision.account
     found: dict[str, Any] = {}
     if changes.name is not None:
@@ -228,7 +228,7 @@ def _details(decision: Decision, texts: Texts) -> dict[str, Any]:
 
 
 class Stored(NamedTuple):
-    """What is left to be written of a stored plan: ``stale`` are the numbers of lines whose account has changed."""
+    """The remaining decisions of a stored plan. ``stale`` holds the numbers of those whose account has changed."""
 
     decisions: list[Decision]
     stale: frozenset[int]
@@ -236,7 +236,7 @@ class Stored(NamedTuple):
 
 
 def stored(session: Session, import_id: int) -> Stored:
-    """Return what of a stored plan is to be written, with the accounts as they are now."""
+    """Return the remaining decisions of a stored plan, with the current accounts."""
     rows = session.scalars(
         select(MemberImportLine)
         .where(MemberImportLine.import_id == import_id, MemberImportLine.done.is_(False))
@@ -255,7 +255,7 @@ def stored(session: Session, import_id: int) -> Stored:
 
 
 def take(session: Session, import_id: int, *, actor: Actor, now: datetime) -> None:
-    """Begin to carry a stored plan out, once. Raise UnknownRunError or ChangedMeanwhileError."""
+    """Start carrying out a stored plan, once. Raise UnknownRunError or ChangedMeanwhileError."""
     waiting = MemberImport.state.in_(("shown", "held")) & (MemberImport.started_at > now - KEPT)
     taken = session.scalar(
         update(MemberImport)
@@ -272,7 +272,7 @@ def take(session: Session, import_id: int, *, actor: Actor, now: datetime) -> No
 
 
 def forget_old(session: Session, *, now: datetime) -> None:
-    """Drop plans that nobody has applied within a day, and the lines of imports that were done long ago."""
+    """Drop plans that were not applied within a day, and the lines of old imports."""
     session.execute(
         update(MemberImport)
         .where(MemberImport.state.in_(("shown", "held")), MemberImport.started_at <= now - KEPT)
@@ -285,7 +285,7 @@ def forget_old(session: Session, *, now: datetime) -> None:
 
 
 def left_over(session: Session) -> frozenset[str]:
-    """Return what approved imports that were interrupted have still to do, in the words of ``Decision.text``."""
+    """Return the remaining decisions of interrupted approved imports, as ``Decision.text``."""
     interrupted = select(MemberImport.id).where(MemberImport.state == "open", MemberImport.accepted)
     rows = session.scalars(
         select(MemberImportLine).where(MemberImportLine.import_id.in_(interrupted), MemberImportLine.done.is_(False))
@@ -308,7 +308,7 @@ def reported_last(session: Session) -> frozenset[tuple[str, str, str]]:
 
 
 def _decision(line: MemberImportLine, account: Account | None, texts: Texts) -> Decision:
-    details = json.loads(line.details or "{}")  # nothing is left of somebody who was erased
+    details = json.loads(line.details or "{}")  # erasing a person empties the details
     row = None
     if line.line is not None:
         username_key, main = details.get("row", (line.username, None))

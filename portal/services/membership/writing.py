@@ -1,4 +1,4 @@
-"""What an import does to accounts, many at once: people who share a mailbox or a username in one transaction."""
+"""Writes what an import changes, many accounts at once; people who share a mailbox or username in one transaction."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -27,14 +27,14 @@ from portal.services.membership.rows import Texts
 
 Chunk = Sequence[Decision]
 
-_AT_ONCE = 500  # decisions in one transaction, as far as nobody's address changes
-_COST_OF_MOVE = 20  # what one that changes who is managed counts for
+_AT_ONCE = 500  # decisions in one transaction, if no address changes
+_COST_OF_MOVE = 20  # a decision that changes addresses or activity counts as so many
 _GROUPS = BulkInsert(UserGroup)
 _IMPORTED = BulkInsert(LastSaid, replaces=("named", "address", "further", "name", "groups"))
 
 
 class Context(NamedTuple):
-    """What is the same for all that an import writes; ``invites``: new accounts get an invitation by mail."""
+    """The parameters of all writes of an import. ``invites``: new accounts get an invitation by mail."""
 
     texts: Texts
     actor: Actor
@@ -44,14 +44,14 @@ class Context(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What one transaction wrote: decisions, each with its account's id; and what has changed since it was planned."""
+    """The result of one transaction: decisions with the ids of their accounts, and decisions that were outdated."""
 
     done: list[tuple[Decision, int]]
     stale: list[Decision]
 
 
 def in_batches(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
-    """Yield chunks that one transaction writes: so many that no save waits long."""
+    """Yield the chunks of each transaction, which are kept small so that a save never waits long."""
     batch: list[Chunk] = []
     cost = 0
     for chunk in chunks:
@@ -70,20 +70,20 @@ def _cost(decision: Decision) -> int:
 
 
 def _moves(decision: Decision) -> bool:
-    """Tell whether more or others than the one address of a new account change."""
+    """Return True if addresses change, other than by the one main address of a new account."""
     changes = decision.changes
     is_main = changes.main is not None and decision.account is not None
     return bool(is_main or changes.add_addresses or changes.remove_addresses)
 
 
 def _given_by_source(changes: Changes, account: Account) -> frozenset[str]:
-    """Return the addresses that an account holds since the source says so: a former main one, where it stays."""
+    """Return the addresses that the source gives to an account, including a former main address that stays."""
     stays = {account.main} - changes.remove_addresses if changes.main else set()
     return changes.add_addresses | frozenset(filter(None, [changes.main, *stays]))
 
 
 def write(session: Session, batch: Sequence[Chunk], context: Context) -> Written:
-    """Write chunks whose accounts still are what the plan saw, in the caller's transaction."""
+    """Write the chunks whose accounts have not changed since the plan, in the caller's transaction."""
     ids = {each.account.id for chunk in batch for each in chunk if each.account}
     current = {each.id: each for each in gathering.load_some(session, ids)}
     taken = _Taken(session, [each for chunk in batch for each in chunk])
@@ -101,7 +101,7 @@ def _username_key(decision: Decision) -> str:
 
 
 class _Taken:
-    """The keys and mailboxes of accounts to be linked that somebody else took since the plan was made.
+    """The keys and mailboxes for links that somebody else has taken since the plan was made.
 
     Whether the username or key of a new account is taken shows when it is inserted.
     """
@@ -116,7 +116,7 @@ class _Taken:
         self.shared = {address for address, count in session.execute(counted) if count > 1} if mains else set()
 
     def holds_any(self, chunk: Chunk) -> bool:
-        """Tell whether anything that a chunk needs is taken."""
+        """Return True if anything that a chunk needs is taken."""
         return any(
             each.account is not None
             and (each.changes.key in self.keys or (each.action is Action.LINK and self._is_shared(each)))
@@ -124,20 +124,20 @@ class _Taken:
         )
 
     def _is_shared(self, decision: Decision) -> bool:
-        """Tell whether an account that is linked by its address alone is not the only one there any more."""
+        """Return True if an account to be linked by its address alone is no longer its only holder."""
         is_named = decision.account is not None and decision.account.username_key == _username_key(decision)
         return not is_named and decision.row is not None and decision.row.main in self.shared
 
 
 class _Person(NamedTuple):
-    """An account as it is called."""
+    """The username and name of an account."""
 
     username: str
     name: str
 
 
 class _Writer:
-    """The writes of one transaction: all let go, then all take, then who has left comes back."""
+    """The writes of one transaction: first what is given up, then what is taken, then reactivations."""
 
     def __init__(self, session: Session, context: Context, decisions: Sequence[Decision]) -> None:
         self.session, self.context, self.decisions = session, context, decisions
@@ -214,7 +214,7 @@ class _Writer:
         address_changes.change_many(self.session, wanted, actor=context.actor, now=context.now, lists=context.lists)
 
     def _mark_from_source(self, given: Sequence[tuple[int, str]]) -> None:
-        """Remember of addresses, by user and canonical form, that the source gave them."""
+        """Mark addresses, given by user and canonical form, as given by the source."""
         numbers = dict(
             self.session.execute(
                 select(Address.canonical, Address.id).where(Address.canonical.in_({address for _, address in given}))
@@ -228,7 +228,7 @@ class _Writer:
         )
 
     def _trade_usernames(self) -> None:
-        """Let usernames that are the main address follow it where one who moves takes that of another."""
+        """Let usernames that are the main address follow it, also if people exchange them."""
         wanted = {}
         for each, account in self.known:
             if each.changes.username_key is not None:
@@ -332,7 +332,7 @@ class _Writer:
 
 
 def _of_one_user(columns: Sequence[str]) -> Any:
-    """Return the statement that writes some columns of one account, bound as ``of_user`` and ``new_COLUMN``."""
+    """Return the statement that writes some columns of one account, with parameters ``of_user`` and ``new_COLUMN``."""
     table: Any = User.__table__
     values = {name: bindparam(f"new_{name}", type_=table.c[name].type) for name in columns}
     return update(table).where(table.c.id == bindparam("of_user")).values(values)
