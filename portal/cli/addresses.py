@@ -1,4 +1,4 @@
-"""`flask user`: the addresses of an account, given, taken away, and the main one among them."""
+"""`flask user`: add and remove addresses of an account, and choose the main one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -104,7 +104,7 @@ def make_main(*, username: str, email: str) -> None:
 
 
 def _common() -> dict[str, Any]:
-    """Return what every change of addresses is told."""
+    """Return the arguments of every change of addresses."""
     return {"actor": COMMAND_LINE, "now": portal().clock(), "lists": portal().known_lists()}
 
 
@@ -113,7 +113,7 @@ def _checked(email: str) -> Checked:
 
 
 def _ask_before_sharing(take: Callable[[bool], bool], *, shared: bool) -> bool:
-    """Take an address; where another account uses it, only if somebody says so. Raise BadInputError."""
+    """Take an address; if another account uses it, ask first. Raise BadInputError."""
     try:
         return take(shared)
     except SharedMailboxError as error:

@@ -1,4 +1,4 @@
-"""`flask apikey`: keys to the API."""
+"""`flask apikey`: API keys."""
 
 import click
 

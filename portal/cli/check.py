@@ -1,4 +1,4 @@
-"""`flask mailinglist check`: is everything in order, and if not, what to do."""
+"""`flask mailinglist check`: what is wrong, and what to do."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

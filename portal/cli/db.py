@@ -1,4 +1,4 @@
-"""`flask db`: Flask-Migrate, which brings Alembic along, is imported when it is called and by nothing else."""
+"""`flask db`: Flask-Migrate, imported only when it is called, because it imports Alembic."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class _Lazy(click.Group):
 
 
 def _options() -> None:
-    g.directory, g.x_arg = None, ()  # what Flask-Migrate's own group would set from its options
+    g.directory, g.x_arg = None, ()  # as Flask-Migrate's own group sets them from its options
 
 
 lazy_db = _Lazy("db", callback=_options, help="Create or update the database tables: flask db upgrade.")

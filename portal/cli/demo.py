@@ -1,4 +1,4 @@
-"""`flask demo`: fill an empty instance folder, so that there is something to look at."""
+"""`flask demo`: fill an empty instance folder with a demo."""
 
 import os
 import shlex
@@ -57,6 +57,6 @@ def _show_the_way(folder: Path, password: str) -> None:
 
 
 def _near(path: Path) -> str:
-    """Return a path as short as it can be typed from here."""
+    """Return the shortest form of a path that can be typed from the current folder."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative

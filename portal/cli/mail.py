@@ -1,4 +1,4 @@
-"""`flask mail`: send what waits, try the mail server, and look at letters."""
+"""`flask mail`: send waiting mails, test the mail server, and preview letters."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from portal.extensions import db, portal
 if TYPE_CHECKING:
     from portal.services.mail.sending import Mailer, SendingResult
 
-# Services are imported where they are used: the minute's command pays for none that it does not call.
+# Services are imported where they are used, because `flask minutely` must start fast.
 
 
 @click.group("mail", cls=CommandGroup)
@@ -24,7 +24,7 @@ def mail() -> None:
 
 
 def mailer() -> "Mailer":
-    """Return what letters are made and sent with."""
+    """Return what is needed to write and send letters."""
     from portal.services.mail.sending import Mailer
 
     return Mailer(portal().settings, Path(current_app.instance_path), portal().clock)
@@ -51,7 +51,7 @@ def send(*, verbose: bool) -> None:
 
 
 def in_words(found: "SendingResult") -> str:
-    """Return what a pass over the outbox did."""
+    """Return the result of a pass over the outbox in words."""
     return f"{found.sent} sent, {found.refused} refused, {found.put_off} postponed, {found.dropped} no longer needed"
 
 

@@ -29,7 +29,7 @@ from portal.extensions import db, portal
 if TYPE_CHECKING:
     from portal.services.sync.roster_input import RosterUse
 
-# Services are imported where they are used: a cron job that runs every minute pays for none that it does not call.
+# Services are imported where they are used, because commands that cron runs every minute must start fast.
 
 
 @click.group("mailinglist", cls=CommandGroup)
@@ -209,7 +209,7 @@ def _read_lists() -> int:
 
 
 def _enrol(options: SyncOptions) -> int:
-    """Have the lists read once a day from now on, by the minute's command."""
+    """Schedule daily readings of the lists by `flask minutely`."""
     from portal.services.sync import readings
 
     if not options.is_dry:
@@ -350,7 +350,7 @@ def report(*, handle: str | None, without_account: bool, form: str) -> None:
 
 
 def _print_without_account(handle: str | None, *, form: str) -> None:
-    """Print the subscribers of a list without an account. They are read from the list each time, and never stored."""
+    """Print a list's subscribers without an account, which are read from the list each time and never stored."""
     from portal.services.reports import lists as list_reports
     from portal.services.sync.sync import read_roster
 
@@ -440,7 +440,7 @@ def history(*, handle: str | None, address: str | None, limit: int, form: str) -
 
 
 def _checked(handle: str | None) -> str | None:
-    """Return a handle of the catalogue; none stands for all."""
+    """Return a handle of the catalogue, or None for all lists."""
     catalogue = portal().catalogue()
     catalogue.require_enabled()
     return None if handle is None else catalogue.get(handle).handle

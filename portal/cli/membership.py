@@ -1,4 +1,4 @@
-"""`flask user import` and its siblings: accounts follow the membership source."""
+"""`flask user import` and related commands: accounts follow the membership source."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -18,7 +18,7 @@ from portal.services.membership.runs import ImportLine
 
 _OF_ONE_VALUE = {"name", "address", "username", "key"}
 _WANTED = {True: "subscribed", False: "unsubscribed", None: "not chosen"}
-_SHOWN = 20  # problems of one import
+_SHOWN = 20  # problems of one import that are printed
 _COUNTED = ("created", "linked", "changed", "reactivated", "deactivated", "reported", "problems")
 
 
@@ -81,7 +81,7 @@ def _request(file: BinaryIO | None, *, key: str | None, leavers: str | None) -> 
 
 
 def _leavers_go_before() -> datetime | None:
-    """Return when who is deleted now must have left at the latest; None: nobody is."""
+    """Return the time before which leavers must have left to be deleted now; None if they are never deleted."""
     membership = portal().settings.membership
     months = membership.months_of_leavers if membership else None
     return None if months is None else old_leavers.months_before(portal().clock(), months)
@@ -113,7 +113,7 @@ def _print_plan(report: Report, form: str) -> None:
 
 
 def _print_report(report: Report, form: str, *, is_quiet: bool) -> None:
-    """Print what came of an import; of the source, which cron reads, problems that are new alone."""
+    """Print the result of an import; for the source that cron imports, only new problems."""
     if form == "json":
         print_json(report.as_json())
         return

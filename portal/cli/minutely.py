@@ -1,4 +1,4 @@
-"""`flask minutely`: the one line of cron for all that should not wait for the hour."""
+"""`flask minutely`: everything that should not wait an hour, for one line of cron."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from portal.running import portal
 from portal.services import minute
 
 _OF_MAIL = ("mail", "changes of accounts", "changes of lists")
-_SECONDS = 50  # the next minute's run goes on
+_SECONDS = 50  # the next minute's run continues
 
 
 @click.command("minutely", cls=SingleCommand)
@@ -30,14 +30,14 @@ def minutely() -> None:
     deadline = time.monotonic() + _SECONDS
     mail = portal().settings.mail
     without = _OF_MAIL if mail is None else ()
-    # Whether a list is overdue no query of its own says, so it is looked at every five minutes.
+    # No query shows whether a list is overdue, so this is checked every five minutes.
     looks = mail is not None and bool(mail.operators) and portal().clock().minute % 5 == 0
     if not looks and not minute.has_work(
         current_app.config["SQLALCHEMY_DATABASE_URI"], now=portal().clock(), without=without
     ):
         return
     app: Application = current_app._get_current_object()  # type: ignore[attr-defined]
-    app.use_database()  # mostly it is not needed, and importing it would cost more than all else here
+    app.use_database()  # mostly not needed, and importing it takes longer than everything else here
     codes = {_part(_carry_out_runs), _part(_read_lists)}
     if mail is not None:
         codes |= {_part(_notice), _part(lambda: _send_mail(deadline))}

@@ -1,4 +1,4 @@
-"""What the commands share: how they end, and how they print: aligned text or JSON, times in the portal's zone."""
+"""Output and exit codes of all commands: aligned text or JSON, times in the portal's time zone."""
 
 import json
 import os
@@ -17,10 +17,10 @@ from portal.domain.json_values import plain
 from portal.faults import exit_with
 from portal.running import portal
 
-CLOSED_PIPE = 141  # what a shell makes of a program that SIGPIPE ended
+CLOSED_PIPE = 141  # a shell's exit code for SIGPIPE
 INTERRUPTED = 130  # … and SIGINT
 _LONGEST_CELL = 400  # characters
-_EVERY = 10_000  # lines between two looks at the terminal
+_EVERY = 10_000  # lines between two updates of the progress
 
 as_text_or_json = click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", help="Output format.", show_default=True
@@ -28,7 +28,7 @@ as_text_or_json = click.option(
 
 
 class CommandGroup(AppGroup):
-    """Commands in the application's context: an error is one line, a closed pipe and Ctrl-C end quietly."""
+    """Commands in the application's context: errors are one line, a closed pipe and Ctrl-C end quietly."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command of the group."""
@@ -37,7 +37,7 @@ class CommandGroup(AppGroup):
 
 
 class SingleCommand(click.Command):
-    """A command that stands alone, and ends as those of a group do."""
+    """A command outside any group, which ends as those in a group do."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command."""
@@ -47,7 +47,7 @@ class SingleCommand(click.Command):
 
 @contextmanager
 def _proper_end() -> Iterator[None]:
-    """Turn errors into exit codes, and see that what was printed has arrived."""
+    """Turn errors into exit codes, and check that the output was written."""
     try:
         try:
             yield
@@ -56,7 +56,7 @@ def _proper_end() -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo("error: interrupted", err=True)
         raise SystemExit(INTERRUPTED) from None
-    except OSError as error:  # the reader has gone, or the disk is full
+    except OSError as error:  # the reader has closed the pipe, or the disk is full
         _end_without_stdout(error)
     except (click.ClickException, click.Abort, click.exceptions.Exit):
         raise
@@ -65,7 +65,7 @@ def _proper_end() -> Iterator[None]:
 
 
 def _end_without_stdout(error: OSError) -> NoReturn:
-    """Leave; Python must not try once more, at its own end, to write what could not be written."""
+    """Exit without letting Python try again to write what could not be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if isinstance(error, BrokenPipeError):
         raise SystemExit(CLOSED_PIPE) from None
@@ -73,12 +73,12 @@ def _end_without_stdout(error: OSError) -> NoReturn:
 
 
 def print_message(text: str) -> None:
-    """Tell a person something on stderr, in one line: stdout holds nothing but what was asked for."""
+    """Print a line for a person on stderr; stdout contains only the requested data."""
     click.echo(printable(text, limit=1_000), err=True)
 
 
 def print_json(value: object) -> None:
-    """Print a value as JSON; times in UTC."""
+    """Print a value as JSON, times in UTC."""
     click.echo(json.dumps(plain(value), indent=2))
 
 
@@ -101,7 +101,7 @@ def _is_number(value: object) -> bool:
 
 
 def cell_text(value: object) -> str:
-    """Return a cell's text on one line; several values are separated by semicolons, which no group's name holds."""
+    """Return a cell's text on one line; values are separated by semicolons, which group names cannot contain."""
     if value is None or value == ():
         return "-"
     if isinstance(value, tuple):
@@ -112,17 +112,17 @@ def cell_text(value: object) -> str:
 
 
 def zone() -> ZoneInfo:
-    """Return the time zone of what people read."""
+    """Return the time zone for displayed times."""
     return ZoneInfo(portal().settings.timezone)
 
 
 def moment(at: datetime) -> str:
-    """Return a time as people read it."""
+    """Return a time in the portal's time zone."""
     return f"{at.astimezone(zone()):%Y-%m-%d %H:%M %Z}"
 
 
 def write_lines(blocks: Iterable[Sequence[str]]) -> None:
-    """Write texts to stdout as they come, one a line, a block at a time."""
+    """Write texts to stdout, one a line, a block at a time as they come."""
     stream = sys.stdout.buffer
     for block in blocks:
         if block:
@@ -131,7 +131,7 @@ def write_lines(blocks: Iterable[Sequence[str]]) -> None:
 
 
 def watched(lines: Iterable[bytes]) -> Iterable[bytes]:
-    """Return lines, whose number is shown while they are read, where somebody sits at a terminal."""
+    """Return lines, showing their number on a terminal while they are read."""
     return _counted(lines) if sys.stderr.isatty() else lines
 
 

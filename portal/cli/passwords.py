@@ -1,4 +1,4 @@
-"""`flask mailinglist password-sync` and `changepw-script`: list passwords, and what Mailman 2 needs to take them."""
+"""`flask mailinglist password-sync` and `changepw-script`: list passwords, and the helper for Mailman 2."""
 
 import click
 
@@ -32,16 +32,16 @@ def password_sync(*, handle: str, everyone: bool, noexec: bool, verbose: bool) -
         calls, addresses = list_passwords.preview(db.session(), mailing_list, manager, key=key, everyone=everyone)
         for call in calls:
             click.echo(call)
-        _tell(handle, addresses, "to set", is_verbose=verbose)
+        _print_addresses(handle, addresses, "to set", is_verbose=verbose)
         return
     found = list_passwords.push(db.session(), mailing_list, manager, key=key, everyone=everyone)
     for address, words in found.refused:
         print_message(f"{handle}: the list manager did not set the password of {address}: {words}")
-    _tell(handle, found.done, "set", is_verbose=verbose)
+    _print_addresses(handle, found.done, "set", is_verbose=verbose)
 
 
-def _tell(handle: str, addresses: tuple[str, ...], done: str, *, is_verbose: bool) -> None:
-    """Print whose passwords they are, on stderr, since stdout may hold commands."""
+def _print_addresses(handle: str, addresses: tuple[str, ...], done: str, *, is_verbose: bool) -> None:
+    """Print the addresses on stderr, since stdout may hold commands."""
     if is_verbose:
         for address in addresses:
             print_message(f"{handle}: {address}")

@@ -1,4 +1,4 @@
-"""What is read of lists beside their runs: for the minute's command and `sync --requested`."""
+"""Readings of lists outside their runs, for `flask minutely` and `sync --requested`."""
 
 from portal.cli.output import print_message
 from portal.errors import PortalError
@@ -9,7 +9,7 @@ from portal.services.sync.readings import DueReading
 
 
 def carry_out() -> int:
-    """Read what is due of each list that is not paused; return the largest exit code. What failed is told on stderr."""
+    """Carry out due readings, except of paused lists; return the largest exit code. Errors go to stderr."""
     catalogue, now = portal().readable_catalogue(), portal().clock()
     if catalogue is None or not catalogue.enabled:
         return 0
@@ -28,7 +28,7 @@ def _read(wanted: DueReading) -> int:
             lambda: portal().open_list_manager(mailing_list),
             clock=portal().clock,
         )
-    except PortalError as error:  # the other lists have their turn; what was asked for says so on its page
+    except PortalError as error:  # the other lists go on; a requested reading shows the error on its page
         print_message(
             f"error: {wanted.handle}: its subscribers' delivery settings could not be read: {one_line(error)}"
         )

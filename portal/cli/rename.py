@@ -1,4 +1,4 @@
-"""`flask mailinglist rename`: a list that gets another handle."""
+"""`flask mailinglist rename`: move a list to another handle."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""The columns of what `flask mailinglist` prints as text."""
+"""The columns of the tables that `flask mailinglist` prints."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ Table = tuple[Sequence[str], list[Sequence[object]]]  # headings and rows
 
 
 def report_table(reports: "Iterable[ListReport]") -> Table:
-    """Lay out reports of lists."""
+    """Return the table of reports of lists."""
     headings = (
         "LIST", "SUBSCRIBED", "UNSUBSCRIBED", "NOT CHOSEN", "TO ADD", "TO REMOVE", "WAITING", "UNCONFIRMED",
         "NOT ADDED", "REFUSED", "NO ACCOUNT", "LAST RUN", "STATE", "LATE",
@@ -29,7 +29,7 @@ def report_table(reports: "Iterable[ListReport]") -> Table:
 
 
 def runs_table(runs: "Iterable[RunReport]") -> Table:
-    """Lay out runs."""
+    """Return the table of runs."""
     headings = (
         "RUN", "LIST", "KIND", "STARTED", "STATE", "ADDED", "REMOVED", "JOINED", "LEFT", "TAKEN OVER", "HELD BACK",
         "REFUSED", "WAITING", "NO EFFECT", "ON LIST", "MESSAGE",
@@ -45,14 +45,14 @@ def runs_table(runs: "Iterable[RunReport]") -> Table:
 
 
 def numbers_table(periods: "Iterable[Period]") -> Table:
-    """Lay out periods of numbers."""
+    """Return the table of periods."""
     return ("FROM", "SUBSCRIBERS", "JOINED", "LEFT", "ACTIVE PEOPLE"), [
         (each.begins_on.isoformat(), *each[1:]) for each in periods
     ]
 
 
 def history_table(lines: "Iterable[HistoryLine]") -> Table:
-    """Lay out changes of preferences."""
+    """Return the table of changes of preferences."""
     return ("TIME", "LIST", "ADDRESS", "BECAME", "SOURCE", "BY", "REASON"), [
         (
             each.at,

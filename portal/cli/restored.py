@@ -1,4 +1,4 @@
-"""`flask portal restored`: what follows a backup that was put back."""
+"""`flask portal restored`: what to do after a backup was restored."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`flask mailinglist sync-script`: a shell script that does what `sync` does, in commands that can be read."""
+"""`flask mailinglist sync-script`: a readable shell script that does what `sync` does."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""What `flask mailinglist sync` does with several lists: one after the other, one failing stops no other."""
+"""`flask mailinglist sync` for several lists, one after the other; a failing list does not stop the others."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SyncOptions:
-    """How the runs were asked for."""
+    """The options of the runs."""
 
     is_dry: bool
     accept: str | None
@@ -30,7 +30,7 @@ class SyncOptions:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How one list's run ended: with a result, or with an error and its exit code; a paused list has neither."""
+    """The end of a list's run: a result, or an error and its exit code; a paused list has neither."""
 
     handle: str
     sync_result: "SyncResult | None"
@@ -40,7 +40,7 @@ class Ending:
 
 
 def run_lists(handles: Sequence[str], options: SyncOptions) -> list[Ending]:
-    """Run lists, all of the catalogue where none is named; print what is news and what failed on stderr."""
+    """Run the named lists, or all of the catalogue; print news and errors on stderr."""
     catalogue = portal().catalogue()
     catalogue.require_enabled()
     return [_end(handle, options) for handle in dict.fromkeys(handles or catalogue.lists)]
@@ -52,7 +52,7 @@ def _end(handle: str, options: SyncOptions) -> Ending:
         if mailing_list.is_paused:
             return Ending(handle, None, is_paused=True)
         sync_result = _run(mailing_list, options)
-    except Exception as error:  # whatever it is, the other lists have their turn
+    except Exception as error:  # whatever it is, the other lists still run
         known = as_portal_error(error)
         words = _naming(handle, one_line(known))
         print_error(known, _without_list(known) or words)
@@ -62,7 +62,7 @@ def _end(handle: str, options: SyncOptions) -> Ending:
 
 
 def run_requested() -> list[Ending]:
-    """Carry out the runs that superusers asked for in the browser; print what is news and what failed on stderr."""
+    """Carry out the runs that superusers requested in the browser; print news and errors on stderr."""
     from portal.services.sync import runs
 
     portal().catalogue().require_enabled()
@@ -85,13 +85,13 @@ def _end_requested(taken: "RequestedRun") -> Ending:
             open_list_manager=portal().open_list_manager,
             clock=portal().clock,
         )
-    except Exception as error:  # whatever it is, the other runs have their turn
+    except Exception as error:  # whatever it is, the other runs still happen
         known = as_portal_error(error)
         words = _naming(taken.handle, one_line(known))
         if not (taken.was_held and isinstance(known, LeaseHeldError)):  # it is tried each minute and reported once
             print_error(known, _without_list(known) or words)
         return Ending(taken.handle, None, fault_of(known).exit_code, words)
-    if sync_result.run_id is not None:  # who asked to be shown a plan reads in the browser what is wrong with it
+    if sync_result.run_id is not None:  # the browser shows the problems of a requested preview
         print_news(catalogue.get(taken.handle), sync_result)
     return Ending(taken.handle, sync_result)
 
@@ -119,7 +119,7 @@ def _run(mailing_list: MailingList, options: SyncOptions) -> "SyncResult":
 
 
 def print_news(mailing_list: MailingList, sync_result: "SyncResult") -> None:
-    """Print what is news to an operator of a good run: what did not take, runs that it repaired."""
+    """Print what an operator should know about a good run: changes that did not take, and repaired runs."""
     handle, plan = mailing_list.handle, sync_result.plan
     for run_id in sync_result.repaired:
         print_message(f"{handle}: run {run_id} was interrupted; its remaining changes have been completed")
@@ -146,7 +146,7 @@ def code_of(endings: Sequence[Ending]) -> int:
 
 
 def show_endings(endings: Sequence[Ending], options: SyncOptions, *, form: str, is_verbose: bool) -> None:
-    """Print what the runs did, or would do."""
+    """Print the results of the runs, or of a dry run."""
     if form == "json":
         print_json([_as_record(each, options) for each in endings])
         return
@@ -164,7 +164,7 @@ def show_endings(endings: Sequence[Ending], options: SyncOptions, *, form: str, 
 
 
 def _lines(sync_result: "SyncResult") -> Iterator[tuple[str, str, str]]:
-    """Yield what would be done, to whom, and why."""
+    """Yield the action, the address and the reason of each line of a dry run."""
     for each in sorted(sync_result.plan.lines, key=lambda each: (str(each.action), each.row.canonical)):
         action = _TAKEN_OVER.get(each.action, str(each.action))
         yield f"not yet {action}" if each.held_back else action, each.row.canonical, str(each.reason)

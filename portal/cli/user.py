@@ -1,4 +1,4 @@
-"""`flask user`: make accounts, look at them, change and delete them."""
+"""`flask user`: create, show, change and delete accounts."""
 
 import sys
 
@@ -12,7 +12,7 @@ from portal.services.accounts import addresses, password_changes, passwords, pro
 from portal.services.accounts.profiles import Profile
 from portal.services.history import COMMAND_LINE
 
-_LONGEST_INPUT = 8_192  # bytes that may stand for a password
+_LONGEST_INPUT = 8_192  # bytes of a password on standard input
 
 
 @click.group("user", cls=CommandGroup)
@@ -45,7 +45,7 @@ def create(
     Example: flask user create --group board alice alice@example.org
     """
     address = addresses.checked(email, special_domains=portal().settings.allowed_special_domains)
-    usernames.checked(username, own=[address.canonical])  # rather now than after two prompts
+    usernames.checked(username, own=[address.canonical])  # before asking for the password twice
     if shared := addresses.holders(db.session(), address):
         print_message(f"{address.spelling} is also held by {', '.join(shared)}; these accounts share its subscriptions")
     password, is_random = _new_password(password_stdin=password_stdin)
@@ -113,7 +113,7 @@ def set_password(*, username: str, password_stdin: bool) -> None:
     \b
     Example: flask user set-password alice
     """
-    profiles.id_of(db.session(), username)  # rather now than after two prompts
+    profiles.id_of(db.session(), username)  # before asking for the password twice
     password, is_random = _new_password(password_stdin=password_stdin)
     password_changes.set_password(db.session(), username, password=password, rounds=portal().settings.bcrypt_rounds)
     print_message(f"the password of {username} is set; their sessions have ended")
@@ -229,7 +229,7 @@ def revoke(*, username: str) -> None:
 
 
 def _new_password(*, password_stdin: bool) -> tuple[str, bool]:
-    """Return a password from standard input, the terminal, or at random, and whether it is a random one."""
+    """Return a password from standard input, the terminal, or at random, and whether it is random."""
     if password_stdin:
         return _password_from_stdin(), False
     answer = _asked_password() if has_terminal() else ""
@@ -261,7 +261,7 @@ def _password_from_stdin() -> str:
 
 
 def has_terminal() -> bool:
-    """Return True if there is a person to ask."""
+    """Return True if a person can answer questions."""
     return sys.stdin.isatty()
 
 

@@ -1,1 +1,1 @@
-"""Adapters: how the portal talks to list managers. They know neither the database nor Flask."""
+"""Adapters, through which the portal talks to list managers. They use neither the database nor Flask."""

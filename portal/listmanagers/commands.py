@@ -1,6 +1,6 @@
-"""Any list manager that can be driven by three commands: one that lists, one that adds, one that removes.
+"""Any list manager that three commands can drive: one that lists, one that adds, one that removes.
 
-Exit codes and silence are all it knows of an outcome; the sync reads the roster again and finds what did not take.
+It only sees exit codes; the sync reads the roster again to find what did not take.
 """
 
 import re
@@ -15,12 +15,12 @@ from msgspec import Meta, Struct
 from portal.errors import ListManagerUnavailableError
 from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
-from portal.listmanagers.call_limits import Pace, Paced
+from portal.listmanagers.call_limits import CallLimits, HasCallLimits
 from portal.listmanagers.lines import as_lines, one_line, printed_roster, why_unsendable
 
 
 class Commands(Struct, frozen=True, forbid_unknown_fields=True):
-    """The command lines; the list's name replaces ``{list}`` in each, or is appended."""
+    """The command lines; in each, the list's name replaces ``{list}`` or is appended."""
 
     list_members: str
     add_members: str
@@ -32,8 +32,8 @@ class Commands(Struct, frozen=True, forbid_unknown_fields=True):
         process.check_commands({key: getattr(self, key) for key in self.__struct_fields__})
 
 
-class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What may stand in the table of a manager of this kind. ``ok_exit_codes`` holds for adding and removing only."""
+class Settings(CallLimits, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The settings of a manager of this kind. ``ok_exit_codes`` applies only to adding and removing."""
 
     cmds: Commands
     skip_lines: Annotated[int, Meta(ge=0)] = 0
@@ -49,14 +49,14 @@ class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class ThreeCommands(Paced):
-    """One list, driven by three commands."""
+class ThreeCommands(HasCallLimits):
+    """A list driven by three commands."""
 
     settings: Settings
     list_name: str
 
     def check(self) -> str:
-        """Run the check command, or list the members, and find the programs that add and remove."""
+        """Run the check command or list the members, and find the programs that add and remove."""
         cmds = self.settings.cmds
         for command in (cmds.add_members, cmds.remove_members):
             process.require_program(process.split(command)[0])
@@ -68,7 +68,7 @@ class ThreeCommands(Paced):
         return one_line(said) or f"commands: {self.list_name} found"
 
     def roster(self) -> Sequence[str]:
-        """Return what the list command prints, without the lines to skip."""
+        """Return the output of the list command, without the lines to skip."""
         finished = self._run("list_members", process.with_list(self.settings.cmds.list_members, self.list_name))
         process.require_success(finished)
         lines = finished.stdout.split(b"\n", self.settings.skip_lines)
@@ -88,7 +88,7 @@ class ThreeCommands(Paced):
 
     def shell_steps(self) -> ShellSteps:
         """Return the commands as shell text."""
-        from portal.listmanagers import shell  # only the generated scripts need it
+        from portal.listmanagers import shell  # only generated scripts need it
 
         settings, changepw = self.settings, self.settings.cmds.changepw
         roster = shell.command(process.with_list(settings.cmds.list_members, self.list_name))
@@ -125,9 +125,9 @@ class ThreeCommands(Paced):
         return refused | dict.fromkeys(sendable, Outcome(Result.DONE))
 
     def _push_each(self, key: str, argv: tuple[str, ...], addresses: Sequence[str]) -> dict[str, Outcome]:
-        """Call the command once an address; one that fails is refused, so that it cannot keep the others waiting.
+        """Call the command for each address; one that fails is refused, so that others do not wait for it.
 
-        Where several fail and none succeeds, or the list cannot be read either, it is the list manager that fails.
+        If several fail and none succeeds, or the list cannot be read either, the list manager itself has failed.
         """
         deadline = time.monotonic() + self.timeout(len(addresses))
         outcomes = {}
@@ -142,7 +142,7 @@ class ThreeCommands(Paced):
             if finished.exit_code in self.settings.ok_exit_codes:
                 outcomes[address] = Outcome(Result.DONE)
             else:
-                words = process.complaint(finished) or f"exit code {finished.exit_code}"
+                words = process.error_line(finished) or f"exit code {finished.exit_code}"
                 outcomes[address] = Outcome(Result.REJECTED, words)
                 failed = finished
         refused = sum(outcome.result is Result.REJECTED for outcome in outcomes.values())
@@ -154,7 +154,7 @@ class ThreeCommands(Paced):
 
     def _run(
         self, key: str, argv: Sequence[str], *, stdin: bytes = b"", seconds: float | None = None
-    ) -> process.Finished:
+    ) -> process.CompletedCommand:
         return process.run(
             argv,
             name=f"{self.list_name}: {key}",
@@ -165,7 +165,7 @@ class ThreeCommands(Paced):
 
 
 class WithPasswords(ThreeCommands):
-    """One list of a list manager that has a command for passwords, too."""
+    """A list that also has a command for passwords."""
 
     __slots__ = ()
 
@@ -174,7 +174,7 @@ class WithPasswords(ThreeCommands):
         return process.quoted(process.with_list(self.settings.cmds.changepw or "", self.list_name))
 
     def set_passwords(self, passwords: Sequence[tuple[str, str]]) -> dict[str, Outcome]:
-        """Pass a line of address, tab and password for each subscriber to the command for passwords."""
+        """Pass a line of address, tab and password for each subscriber to the command."""
         refused = {each: Outcome(Result.REJECTED, why) for each, _ in passwords if (why := why_unsendable(each))}
         sendable = [pair for pair in passwords if pair[0] not in refused]
         if not sendable:
@@ -187,13 +187,13 @@ class WithPasswords(ThreeCommands):
 
 
 def open_list(settings: Settings, list_name: str) -> ThreeCommands:
-    """Return the list manager bound to one list. Raise ConfigurationError where a command would misread its name."""
+    """Return the list manager bound to one list. Raise ConfigurationError if a command would misread its name."""
     process.with_list(settings.cmds.list_members, list_name)
     return (ThreeCommands if settings.cmds.changepw is None else WithPasswords)(settings, list_name)
 
 
 def _check_address_place(key: str, command: str, *, is_wanted: bool) -> None:
-    """Raise ValueError unless ``{address}`` stands where no shell, here or on another host, could read it."""
+    """Raise ValueError if ``{address}`` is missing, unwanted, or where a shell on any host could read it."""
     argv = process.split(command)
     places = [part for part in argv if "{address}" in part]
     if is_wanted != bool(places):
@@ -208,6 +208,6 @@ def _check_address_place(key: str, command: str, *, is_wanted: bool) -> None:
 
 
 def _why_option(argv: tuple[str, ...], address: str) -> str:
-    """Return why an address would be taken for an option, unless it stands behind one, or behind ``--``."""
+    """Return why an address would be taken for an option, unless it follows one, or ``--``."""
     bare = any(part == "{address}" and not argv[index - 1].startswith("-") for index, part in enumerate(argv))
     return "the command would treat it as an option" if bare and address.startswith("-") else ""

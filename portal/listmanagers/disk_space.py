@@ -1,4 +1,4 @@
-"""Room on a disk, for list managers that write half of what they should when it is full, and say nothing."""
+"""A check of disk space, for list managers that write incomplete files without an error when the disk is full."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ _ROOM = 1024 * 1024  # bytes
 
 
 def require_room(folder: Path) -> None:
-    """Raise ListManagerUnavailableError where the disk of a folder is as good as full."""
+    """Raise ListManagerUnavailableError if the disk of a folder is nearly full."""
     try:
         disk = os.statvfs(folder)
     except OSError as error:

@@ -1,11 +1,10 @@
 """Rosters in text files: for the demo, and for the ``:include:`` lists of Postfix and the redirect lists of Exim.
 
-Several addresses may be on a line. What these programs deliver to is read, and nothing is guessed: a line of which it
-is not certain whom it reaches ends the run. Source: Postfix, deliver_token_stream() of local(8); Exim, "Items in
-redirection lists".
+A line may hold several addresses. The file is read as these programs read it, without guessing: a line whose recipients
+are uncertain ends the run. Source: Postfix, deliver_token_stream() of local(8); Exim, "Items in redirection lists".
 
-A file is written beside the old one and put in its place, under a lock on the folder: a reader sees the old
-roster or the new one, never half of either. What else is in it is kept byte for byte.
+A new file is written beside the old one and replaces it under a lock on the folder, so that readers see either the old
+or the new roster. Everything else in the file is kept byte for byte.
 """
 
 import os
@@ -30,29 +29,29 @@ from portal.listmanagers.lines import one_line, why_unsendable
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
-    """What may stand in the table of a manager of this kind."""
+    """The settings of a manager of this kind."""
 
     directory: Path
     timeout: Annotated[float, Meta(gt=0, le=3600)] = 30.0  # seconds to wait for the lock
     max_size: Annotated[int, Meta(ge=1024)] = 64 * 1024 * 1024  # bytes of one roster
 
 
-# What is between two commas; a # that begins a word ends it.
+# An item between two commas; a # that begins a word ends it.
 _PART = re.compile(r'(?:"(?:[^"\\]|\\.)*"|\([^()]*\)|<[^<>]*>|[^",()<>#\s]|(?<=[^\s,])#|\s(?!\s*(?:#|$)))*')
 _TAIL = re.compile(r"\s*(?:#(?:\s.*)?)?", re.DOTALL)  # a comment and the line end
-# What stands for a file or a command in an :include: list of Postfix or a redirect list of Exim.
+# Items that mean a file or a command in an :include: list of Postfix or a redirect list of Exim.
 _NO_MAILBOX = ("/", "|")
 
 
 class Part(NamedTuple):
-    """What is between two commas of a line, as it is in the file, and the address in it, if there is one."""
+    """An item between two commas, as in the file, and the address in it, if there is one."""
 
     text: str
     address: RosterLine | None
 
 
 class Line(NamedTuple):
-    """A line of a roster: its parts, and what follows them."""
+    """A line of a roster: its items, and what follows them."""
 
     parts: tuple[Part, ...]
     tail: str
@@ -63,7 +62,7 @@ class Line(NamedTuple):
         return [part.address for part in self.parts if part.address]
 
     def without(self, unwanted: Collection[str]) -> "Line | None":
-        """Return what is left of the line without some canonical addresses; None where it held no other."""
+        """Return the line without some canonical addresses, or None if it held no other."""
         kept = tuple(part for part in self.parts if not (part.address and part.address.canonical in unwanted))
         if len(kept) == len(self.parts):
             return self
@@ -75,27 +74,27 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
-    """One list's roster in a text file."""
+    """A list's roster in a text file."""
 
     settings: Settings
     list_name: str
 
     @property
     def path(self) -> Path:
-        """The file that holds the roster."""
+        """The path of the roster."""
         return self.settings.directory / f"{self.list_name}.txt"
 
     @property
     def batch(self) -> int:
-        """A file is written once for as many addresses as there are."""
+        """The file is written once for any number of addresses."""
         return 100_000
 
-    def timeout(self, count: int) -> float:  # noqa: ARG002 - the protocol's; a file takes no longer for more
-        """Return the seconds after which a call gives up waiting for the lock."""
+    def timeout(self, count: int) -> float:  # noqa: ARG002 - part of the protocol
+        """Return the seconds to wait for the lock."""
         return self.settings.timeout
 
     def check(self) -> str:
-        """Read the roster, and see that the folder may be written."""
+        """Read the roster, and check that the folder is writable."""
         count = len(self.roster())
         folder = Path(os.path.realpath(self.path)).parent
         if not os.access(folder, os.W_OK, effective_ids=True):
@@ -103,20 +102,20 @@ class TextFile:
         return f"text file: {self.path} found, subscribers: {count}"
 
     def identity(self) -> str:
-        """Return the file behind all links."""
+        """Return the path of the file with all links resolved."""
         return str(self.path.resolve())
 
     def roster(self) -> Sequence[str]:
-        """Return the addresses of the file as they are spelled there."""
+        """Return the addresses as they are spelled in the file."""
         return [each.spelling for line in self._lines() for each in line.addresses]
 
     def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
-        """Append the addresses that the file does not hold in any spelling."""
+        """Append the addresses that the file does not contain in any spelling."""
         outcomes: dict[str, Outcome] = {}
         with self._locked():
             lines = list(self._lines())
             held = {each.canonical for line in lines for each in line.addresses}
-            fresh = []
+            new_file = []
             for address in addresses:
                 outcomes[address] = _refusal(address) or Outcome(Result.DONE)
                 if outcomes[address].result is Result.REJECTED:
@@ -125,13 +124,13 @@ class TextFile:
                     outcomes[address] = Outcome(Result.ALREADY)
                     continue
                 held.add(canonical(address))
-                fresh.append(address)
-            if fresh:
-                self._replace(_appended("".join(map(str, lines)), fresh))
+                new_file.append(address)
+            if new_file:
+                self._replace(_appended("".join(map(str, lines)), new_file))
         return outcomes
 
     def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
-        """Drop every item that is one of the addresses, in whatever spelling, and a line that holds no other."""
+        """Remove every item that is one of the addresses, in any spelling, and lines that are then empty."""
         outcomes = {address: _refusal(address) or Outcome(Result.ALREADY) for address in addresses}
         wanted = {canonical(each): each for each, found in outcomes.items() if found.result is not Result.REJECTED}
         with self._locked():
@@ -157,7 +156,7 @@ class TextFile:
     def _read(self) -> bytes:
         limit = self.settings.max_size
         try:
-            # without O_NONBLOCK a named pipe in the file's place would hang us
+            # without O_NONBLOCK, a named pipe in the file's place would block us
             with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
                 if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                     raise ListManagerUnavailableError(f"{self.path}: not a file")
@@ -181,7 +180,7 @@ class TextFile:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the folder's lock: the file itself is another one after each write, so its lock would guard nothing."""
+        """Lock the folder: each write replaces the file, so a lock on the file would protect nothing."""
         folder = self.settings.directory
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -194,21 +193,21 @@ class TextFile:
             os.close(descriptor)
 
     def _replace(self, content: str) -> None:
-        """Put new content in the file's place, with the old one's mode and owner; on any fault the old one stays."""
-        target = Path(os.path.realpath(self.path))  # a link stays one
-        fresh = target.with_name(f".{target.name}.new")  # one name, so that a crash leaves one file at most
+        """Replace the file, keeping the mode and owner of the old one; if anything fails, the old one stays."""
+        target = Path(os.path.realpath(self.path))  # keeps a link a link
+        new_file = target.with_name(f".{target.name}.new")  # a fixed name, so that crashes leave at most one file
         try:
-            fresh.unlink(missing_ok=True)
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            new_file.unlink(missing_ok=True)
+            descriptor = os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 with os.fdopen(descriptor, "wb") as stream:
                     stream.write(content.encode("utf-8", "surrogateescape"))
                     stream.flush()
-                    _dress(descriptor, target.stat())
+                    _copy_owner_and_mode(descriptor, target.stat())
                     os.fsync(descriptor)
-                fresh.replace(target)
+                new_file.replace(target)
             except BaseException:
-                fresh.unlink(missing_ok=True)
+                new_file.unlink(missing_ok=True)
                 raise
             _sync_folder(target.parent)
         except OSError as error:
@@ -216,7 +215,7 @@ class TextFile:
 
 
 def open_list(settings: Settings, list_name: str) -> TextFile:
-    """Return the roster of one list. Raise ConfigurationError where its name would leave the folder."""
+    """Return the roster of one list. Raise ConfigurationError if its name would leave the folder."""
     if not list_name or list_name[0] in ".-" or "/" in list_name or not list_name.isprintable():
         raise ConfigurationError(
             "the list name is used as a file name, so it must not be empty, start with a dot or a dash, or contain a "
@@ -226,7 +225,7 @@ def open_list(settings: Settings, list_name: str) -> TextFile:
 
 
 def _line(text: str) -> Line:
-    """Return a line, of which no character is lost. Raise InvalidAddressError."""
+    """Return a line, with no character lost. Raise InvalidAddressError."""
     if text.lstrip("\ufeff").lstrip().startswith("#"):
         return Line((), text)
     parts = [_part_at(text, 0)]
@@ -249,7 +248,7 @@ def _part_at(text: str, start: int) -> Part:
 
 
 def _appended(content: str, addresses: Sequence[str]) -> str:
-    """Return content with addresses after it, in the line ends that it has."""
+    """Return content followed by addresses, with the line ends that it uses."""
     end = "\r\n" if "\r\n" in content else "\n"
     start = content if not content or content.endswith("\n") else content + end
     return start + "".join(address + end for address in addresses)
@@ -282,7 +281,7 @@ def _wait_for_lock(descriptor: int, folder: Path, seconds: float) -> None:
             return
 
 
-def _dress(descriptor: int, old: os.stat_result) -> None:
+def _copy_owner_and_mode(descriptor: int, old: os.stat_result) -> None:
     """Give a new file the owner and the mode of the old one."""
     new = os.fstat(descriptor)
     if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):

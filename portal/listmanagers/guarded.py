@@ -1,6 +1,6 @@
-"""Kinds of other packages: whatever they raise, or answer, ends the run of their list alone, as list managers do.
+"""Kinds from other packages: any exception or bad answer ends only the run of their list.
 
-Their exceptions' words are shown nowhere: they may hold a password or a key.
+Their exceptions' messages are never shown, because they may contain a password or a key.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,17 +20,17 @@ _ANSWERS_EACH = {"add", "remove", "add_with_options", "set_passwords"}
 
 
 def open_list(kind: str, open_it: Callable[[], Any]) -> ListManager:
-    """Return a list manager of another package, with what it can do. Raise ListManagerUnavailableError."""
+    """Return a list manager from another package, with its optional methods. Raise ListManagerUnavailableError."""
     with _translated(kind):
         manager = open_it()
         calls = {name: _call(kind, manager, name) for name in _CALLS if hasattr(manager, name)}
     calls["batch"] = property(lambda _self: _ask(kind, lambda: manager.batch))
-    # A class of its own, since what a list manager can do is told by the methods of its class.
+    # A separate class for each, because optional methods are recognised by the class.
     return cast(ListManager, type("Guarded", (), calls)())
 
 
 def place_of(error: BaseException) -> str:
-    """Return what kind of error it is and where it was raised, without its words."""
+    """Return the type of an error and where it was raised, without its message."""
     frames = extract_tb(error.__traceback__)
     where = f" in {PurePath(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{where}"
@@ -49,7 +49,7 @@ def _ask(kind: str, question: Callable[[], Any]) -> Any:
 
 
 def _checked(name: str, answer: Any) -> Any:
-    """Return an answer whose form is right; of a roster each line is checked where all rosters are."""
+    """Return an answer of the right form; a roster's lines are checked where all rosters are."""
     if name in {"roster", "warnings"}:
         return list(answer)
     if name in _ANSWERS_EACH and not (

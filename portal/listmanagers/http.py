@@ -1,7 +1,7 @@
-"""HTTP as list managers speak it: one connection, an end in time, no redirects, no proxy, an answer of bounded size.
+"""HTTP for list managers: one connection, a deadline, no redirects, no proxy, and answers of bounded size.
 
-Whatever goes wrong on the way is one ListManagerUnavailableError that names method and URL, never the password.
-urllib3 is imported when a server is reached, not when settings are read: every start of a command would pay for it.
+Every failure is a ListManagerUnavailableError that names method and URL, never the password. urllib3 is imported when a
+server is called, not when settings are read, to keep the start of commands fast.
 """
 
 import json
@@ -32,7 +32,7 @@ _CHUNK = 65536
 
 
 class Deadline(NamedTuple):
-    """When a call has to be over: ``seconds`` after it began, which is ``at`` on the monotonic clock."""
+    """The deadline of a call: ``seconds`` after it began, and ``at`` on the monotonic clock."""
 
     seconds: float
     at: float
@@ -44,12 +44,12 @@ class Deadline(NamedTuple):
 
     @property
     def left(self) -> float:
-        """The seconds that are left; none or less when it is over."""
+        """The remaining seconds; zero or less if it has passed."""
         return self.at - time.monotonic()
 
 
 class Answer(NamedTuple):
-    """What a server said. ``data`` is the JSON that it sent, None where it sent nothing."""
+    """A server's answer. ``data`` is its JSON, None if it is empty."""
 
     call: str  # method and URL, for messages
     status: int
@@ -71,8 +71,8 @@ _CERTIFICATE_ADVICE = (
 )
 
 
-class Refused(NamedTuple):
-    """A request that found no server or lost it on the way, so that a second try may find one."""
+class ConnectionFailed(NamedTuple):
+    """A request that found no server or lost the connection, so that a second try may succeed."""
 
     call: str
     why: str
@@ -80,13 +80,13 @@ class Refused(NamedTuple):
 
 
 def is_server_error(answer: Answer) -> bool:
-    """Return True if a server failed for reasons of its own."""
+    """Return True if the server itself failed."""
     return answer.status >= 500
 
 
 @dataclass(frozen=True)
 class Client:
-    """A server of JSON below one URL, which has been checked. ``max_output`` is in bytes."""
+    """A JSON server below one checked URL. ``max_output`` is in bytes."""
 
     url: str
     user: str
@@ -104,12 +104,12 @@ class Client:
         is_transient: Callable[[Answer], bool] = is_server_error,
         is_secret: bool = False,
     ) -> Answer:
-        """Send a request; where no answer came, or a transient one, send it once more after a pause.
+        """Send a request; if there is no answer, or a transient one, retry once after a pause.
 
-        So a server may get a request twice. Every part of the path is quoted, slashes too. Raise
-        ListManagerUnavailableError where the second try fares no better, where time is up, and for an answer that
-        cannot be used: a redirect, no JSON, too much of it, or a refused log-in. What the server says to a secret
-        request is never told, since it may hold the secret.
+        A server may therefore get a request twice. Every part of the path is quoted, slashes too. Raise
+        ListManagerUnavailableError if the second try fails, if the deadline has passed, and for an unusable answer: a
+        redirect, no JSON, too much of it, or a refused log-in. Answers to a secret request are not shown, because they
+        may contain the secret.
         """
         target = "/".join([urlsplit(self.url).path, *(quote(part, safe="@") for part in path)])
         call = f"{method} {self.url}{target.removeprefix(urlsplit(self.url).path)}"
@@ -117,10 +117,10 @@ class Client:
             target += f"?{urlencode(query)}"
         request = _Request(call, method, target, form, is_secret)
         found = self._once(request, until)
-        if isinstance(found, Refused) or is_transient(found):
+        if isinstance(found, ConnectionFailed) or is_transient(found):
             time.sleep(max(0.0, min(PAUSE, until.left)))
             found = self._once(request, until)
-        if isinstance(found, Refused):
+        if isinstance(found, ConnectionFailed):
             raise ListManagerUnavailableError(f"{call}: {found.why}; {found.what_to_do}")
         if is_transient(found):
             said = "" if is_secret else f": {described(found)}"
@@ -130,7 +130,7 @@ class Client:
             raise ListManagerUnavailableError(message)
         return found
 
-    def _once(self, request: _Request, until: Deadline) -> Answer | Refused:
+    def _once(self, request: _Request, until: Deadline) -> Answer | ConnectionFailed:
         from urllib3.exceptions import HTTPError
 
         call = request.call
@@ -141,10 +141,10 @@ class Client:
         except (HTTPError, HTTPException, OSError) as error:
             if until.left <= 0:
                 raise _too_slow(call, until) from None
-            return Refused(call, _reason_of(error), _certificate_advice(error) or _SERVER_ADVICE)
-        if until.left <= 0:  # what was read may be cut off
+            return ConnectionFailed(call, _reason_of(error), _certificate_advice(error) or _SERVER_ADVICE)
+        if until.left <= 0:  # the answer may have been cut off
             raise _too_slow(call, until)
-        return _understood(request, status, content)
+        return _parsed(request, status, content)
 
     def _exchange(self, request: _Request, until: Deadline) -> tuple[int, bytes]:
         connection, form = self._connection, request.form
@@ -155,7 +155,7 @@ class Client:
                 connection.timeout = min(CONNECT_SECONDS, until.left)
                 connection.connect()
             connection.timeout = None
-            with _hung_up_at(until, connection.sock):
+            with _closed_at(until, connection.sock):
                 connection.request(
                     request.method,
                     request.target,
@@ -167,7 +167,7 @@ class Client:
                 with closing(connection.getresponse()) as response:
                     return response.status, self._read(request.call, response)
         except BaseException:
-            connection.close()  # what is left of an answer must not be taken for the next one
+            connection.close()  # the rest of an answer must not be taken for the next one
             raise
 
     def _read(self, call: str, response: "BaseHTTPResponse") -> bytes:
@@ -188,7 +188,7 @@ class Client:
 
     @cached_property
     def _connection(self) -> "HTTPConnection":
-        """Return the connection, which is opened when it is needed, and kept where the server lets it."""
+        """The connection, opened when needed and kept if the server allows it."""
         from urllib3.connection import HTTPConnection, HTTPSConnection
 
         parts = urlsplit(self.url)
@@ -210,21 +210,21 @@ class Client:
 
 
 def described(answer: Answer) -> str:
-    """Return a server's words for what it did not do, as one line."""
+    """Return a server's error message as one line."""
     data = answer.data if isinstance(answer.data, dict) else {}
     return one_line(str(data.get("description") or data.get("title") or f"HTTP status {answer.status}"))
 
 
 def unusable(answer: Answer, what: str) -> ListManagerUnavailableError:
-    """Return the error for an answer that is not what was asked for."""
+    """Return the error for an unexpected answer."""
     return ListManagerUnavailableError(
         f"{answer.call}: {what}: {one_line(json.dumps(answer.data))}; check that `url` is the address of the list "
         "manager's REST API"
     )
 
 
-def _understood(request: _Request, status: int, content: bytes) -> Answer:
-    """Return an answer as data. Raise ListManagerUnavailableError where it is of no use."""
+def _parsed(request: _Request, status: int, content: bytes) -> Answer:
+    """Return an answer as data. Raise ListManagerUnavailableError if it is unusable."""
     call = request.call
     if 300 <= status < 400:
         raise ListManagerUnavailableError(
@@ -241,7 +241,7 @@ def _understood(request: _Request, status: int, content: bytes) -> Answer:
     try:
         return Answer(call, status, json.loads(content))
     except (ValueError, RecursionError):
-        if status >= 500:  # a server in trouble, or a proxy before it, speaks as it can
+        if status >= 500:  # a failing server, or a proxy in front of it, may send anything
             return Answer(call, status, None)
         said = "" if request.is_secret else f": {one_line(content[:400].decode('utf-8', 'replace'))}"
         raise ListManagerUnavailableError(f"{call}: answered with something that is not JSON{said}") from None
@@ -255,11 +255,11 @@ def _too_slow(call: str, until: Deadline) -> ListManagerUnavailableError:
 
 
 def _reason_of(error: BaseException | None) -> str:
-    """Return the reason of a failure, without the names of Python's and urllib3's objects."""
+    """Return the reason of a failure, without the names of objects of Python or urllib3."""
     while error is not None:
         if isinstance(error, socket.gaierror):
             return "the host name cannot be resolved"
-        if isinstance(error, TimeoutError) and error.errno is None:  # only connecting has a time of its own
+        if isinstance(error, TimeoutError) and error.errno is None:  # only connecting has a separate timeout
             return f"no connection within {CONNECT_SECONDS:.3g} seconds"
         words = getattr(error, "verify_message", "") or getattr(error, "reason", "")
         if words and isinstance(words, str):
@@ -271,7 +271,7 @@ def _reason_of(error: BaseException | None) -> str:
 
 
 def _certificate_advice(error: BaseException | None) -> str:
-    """Return what to do about a certificate that was refused; nothing where none was."""
+    """Return what to do about a refused certificate, or an empty text."""
     while error is not None:
         if getattr(error, "verify_message", ""):
             return _CERTIFICATE_ADVICE
@@ -280,8 +280,8 @@ def _certificate_advice(error: BaseException | None) -> str:
 
 
 @contextmanager
-def _hung_up_at(until: Deadline, connected: Any) -> Iterator[None]:
-    """Hang up when time is up, whatever is being sent or read then: a time-out for each piece lets a drip go on."""
+def _closed_at(until: Deadline, connected: Any) -> Iterator[None]:
+    """Close the connection at the deadline: a timeout for each read would let a slow trickle continue."""
     timer = Timer(until.left, _hang_up, [connected])
     timer.daemon = True
     timer.start()

@@ -1,4 +1,4 @@
-"""Addresses as lines of text: what may be sent to a program, and what it printed."""
+"""Addresses as lines of text, as programs read and print them."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -10,7 +10,7 @@ from portal.listmanagers.base import OddSubscriber
 
 
 def why_unsendable(address: str) -> str:
-    """Return why an address must not stand on a line of its own; an empty text where it may."""
+    """Return why an address must not be on a line of its own, or an empty text."""
     try:
         canonical(address)
     except InvalidAddressError:
@@ -23,8 +23,8 @@ def why_unsendable(address: str) -> str:
 def printed_roster(output: bytes, *, source: str) -> list[str]:
     """Return the addresses that a command printed, one a line, as it spells them.
 
-    A line that cannot be read, or a last line that was cut off, shows that it is not a whole roster: raise
-    ListManagerUnavailableError, which names the source and the line.
+    Raise ListManagerUnavailableError, which names the source and the line, for a line that cannot be read or a last
+    line that was cut off: this is not a whole roster.
     """
     text = RosterText(BytesIO(output), ends_with_newline=True)
     try:
@@ -38,10 +38,10 @@ def printed_roster(output: bytes, *, source: str) -> list[str]:
 
 
 def subscribers(output: bytes, *, source: str) -> list[str]:
-    """Return the subscribers of a roster that is known to hold one a line.
+    """Return the subscribers from output that is known to have one a line.
 
-    An odd line among addresses is an ``OddSubscriber``. Where no line is an address it is not a roster: raise
-    ListManagerUnavailableError, which names the source.
+    An odd line among addresses is an ``OddSubscriber``. Raise ListManagerUnavailableError, which names the source, if
+    no line is an address: then it is not a roster.
     """
     lines = (raw.decode("utf-8", "surrogateescape").strip() for raw in output.split(b"\n"))
     found = [subscriber(line) for line in lines if line]
@@ -54,7 +54,7 @@ def subscribers(output: bytes, *, source: str) -> list[str]:
 
 
 def subscriber(text: str) -> str:
-    """Return a subscriber as the list manager spells it, as an ``OddSubscriber`` where it is not an address."""
+    """Return a subscriber as the list manager spells it, as an ``OddSubscriber`` if it is not an address."""
     spelling = without_name(text)
     try:
         canonical(spelling)
@@ -69,5 +69,5 @@ def as_lines(addresses: Sequence[str]) -> bytes:
 
 
 def one_line(text: str) -> str:
-    """Return what a list manager said as one line: no control characters, at most 200 letters."""
+    """Return a list manager's message as one line: no control characters, at most 200 characters."""
     return printable(text.strip(), limit=200)

@@ -1,8 +1,8 @@
 """GNU Mailman 2.1, by its own commands.
 
-Their exit codes say nothing: what became of an address stands in what they print, one line for each that they add and
-one for each that they cannot remove, in the order of the input. Lines about adds are in the list's language, so only
-English ones are understood; of the others the words are passed on, and the sync reads the roster again.
+Their exit codes say nothing. The result for an address is in their output: a line for each address added and each that
+could not be removed, in the order of the input. Lines about adds are in the list's language. Only English ones are
+understood; others are passed on as messages, and the sync reads the roster again.
 """
 
 import os
@@ -21,16 +21,16 @@ from portal.domain.subscriber_options import SubscriberOptions
 from portal.errors import ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
-from portal.listmanagers.call_limits import Pace, Paced
+from portal.listmanagers.call_limits import CallLimits, HasCallLimits
 from portal.listmanagers.lines import as_lines, one_line, subscribers, why_unsendable
 
-LEAVE_SUFFIX = "-leave"  # of the address that takes mails of people who want to leave
+LEAVE_SUFFIX = "-leave"  # of the address to which members send mail to leave
 
 _BIN = "/usr/local/mailman/bin"
 
 
 class Commands(Struct, frozen=True, forbid_unknown_fields=True):
-    """The command lines; the list's name replaces ``{list}`` in each, or is appended."""
+    """The command lines; in each, the list's name replaces ``{list}`` or is appended."""
 
     list_members: str = f"{_BIN}/list_members"
     add_members: str = f"{_BIN}/add_members -r - -w n -a n"
@@ -42,17 +42,15 @@ class Commands(Struct, frozen=True, forbid_unknown_fields=True):
         process.check_commands({key: getattr(self, key) for key in self.__struct_fields__})
 
 
-class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What may stand in the table of a manager of this kind."""
+class Settings(CallLimits, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The settings of a manager of this kind."""
 
     cmds: Commands = Commands()
     timeout_per_address: Annotated[float, Meta(ge=0, le=60)] = 0.01
-    batch: Annotated[int, Meta(ge=1)] = (
-        10_000  # the larger the better: Mailman reads and writes the whole list each time
-    )
+    batch: Annotated[int, Meta(ge=1)] = 10_000  # large, because Mailman reads and writes the whole list each time
 
 
-# What add_members says before or after an address. Source: bin/add_members of 2.1, addall().
+# The texts that add_members prints before or after an address. Source: bin/add_members of 2.1, addall().
 _ANSWERS = {
     "Subscribed": Result.DONE,
     "Already a member": Result.ALREADY,
@@ -62,13 +60,13 @@ _ANSWERS = {
 _BANNED = "Banned address"
 _NO_SUCH_LIST = (b"No such list", b"Unknown list")  # the latter is withlist's
 _NO_HELPER = re.compile(rb"^ImportError: No module named \S*memberoptions", re.MULTILINE)
-_MAIL_OFF = {"by-user", "by-admin"}  # words of the helper
+_MAIL_OFF = {"by-user", "by-admin"}  # as the helper prints them
 
-# What of an address Mailman refuses. Source: _badchars and ValidateEmail() of Mailman/Utils.py in 2.1.
+# Characters that Mailman refuses in an address. Source: _badchars and ValidateEmail() of Mailman/Utils.py in 2.1.
 _MISREAD = re.compile(r"[|^]")
 _DOMAIN = re.compile(r"[a-z0-9][-a-z0-9]*(\.[a-z0-9][-a-z0-9]*)+", re.IGNORECASE)
 
-# The same in shell, without the domain, which Mailman does not misread. Nothing is left where all are refused.
+# The same in shell, without the domain, which Mailman does not misread. If no address is left, nothing is done.
 _ONLY_WHAT_MAILMAN_READS_RIGHT = r"""    grep -v -e '[^ -~]' -e '[|^]' >"$private/step_sendable"
     [ $? -le 1 ] || return
     [ -s "$private/step_sendable" ] || return 0
@@ -76,8 +74,8 @@ _ONLY_WHAT_MAILMAN_READS_RIGHT = r"""    grep -v -e '[^ -~]' -e '[|^]' >"$privat
 
 
 @dataclass(frozen=True, slots=True)
-class Mailman2(Paced):
-    """One list of a Mailman 2.1."""
+class Mailman2(HasCallLimits):
+    """A list of a Mailman 2.1."""
 
     settings: Settings
     list_name: str
@@ -89,7 +87,7 @@ class Mailman2(Paced):
         return f"Mailman 2: {self.list_name} found, subscribers: {len(self.roster())}"
 
     def warnings(self, *, sets_passwords: bool) -> Iterable[str]:
-        """Look for the helpers that the portal prints, beside the ``withlist`` that loads them."""
+        """Look for the helpers that the portal generates, next to the ``withlist`` that loads them."""
         cmds = self.settings.cmds
         if sets_passwords and (helper := _missing_helper(cmds.changepw, "changepw.py")):
             yield (
@@ -109,7 +107,7 @@ class Mailman2(Paced):
         return subscribers(finished.stdout, source=finished.name)
 
     def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
-        """Subscribe addresses as regular members, without a word to anybody."""
+        """Subscribe addresses as regular members."""
         refused = _refused(addresses, {each: why_unsendable(each) or _why_misread(each) for each in addresses})
         sendable = [address for address in dict.fromkeys(addresses) if address not in refused]
         if not sendable:
@@ -118,19 +116,19 @@ class Mailman2(Paced):
         return refused | _added(finished, sendable)
 
     def options(self, addresses: Sequence[str]) -> dict[str, SubscriberOptions] | None:
-        """Return who gets digests, or has no mail; None without the helper that memberoptions-script prints."""
+        """Return the options of members with digests or no mail; None without the memberoptions helper."""
         found = self._member_options(addresses)
         if found is None:
             return None
         return {address: _options(words) for address, (words, _) in found.items() if words}
 
     def deliveries(self, addresses: Sequence[str]) -> dict[str, Delivery] | None:
-        """Return who gets digests, or has no mail, bounces among the reasons; None without the helper."""
+        """Return members with digests or no mail, bounces included; None without the helper."""
         found = self._member_options(addresses)
         return None if found is None else {address: _delivery(*told) for address, told in found.items()}
 
     def _member_options(self, addresses: Sequence[str]) -> dict[str, tuple[str, str]] | None:
-        """Return the helper's words for members, and since when their mail bounced, in seconds since 1970."""
+        """Return the helper's words for members, and the time since which mail has bounced, in seconds since 1970."""
         sendable = [each for each in addresses if not why_unsendable(each)]
         if not sendable:
             return {}
@@ -145,7 +143,7 @@ class Mailman2(Paced):
         return {address: (words, bounced) for address, words, bounced, *_ in lines}
 
     def add_with_options(self, subscribers: Sequence[tuple[str, SubscriberOptions]]) -> dict[str, Outcome]:
-        """Subscribe addresses as ``add`` does, each with its options, with one save of the list for all."""
+        """Subscribe addresses as ``add`` does, with their options, saving the list only once."""
         reasons = {each: why_unsendable(each) or _why_misread(each) for each, _ in subscribers}
         refused = _refused(list(reasons), reasons)
         lines = {address: f"{address}\t{found.words}" for address, found in subscribers if address not in refused}
@@ -154,14 +152,14 @@ class Mailman2(Paced):
         return refused | _added(self._run("memberoptions", list(lines.values())), list(lines))
 
     def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
-        """Unsubscribe addresses, without a word to anybody. What is on a list can leave it, odd or not."""
+        """Unsubscribe addresses, including odd ones."""
         refused = _refused(addresses, {each: why_unsendable(each) for each in addresses})
         sendable = [address for address in dict.fromkeys(addresses) if address not in refused]
         if not sendable:
             return refused
         finished = self._run("remove_members", sendable)
         if finished.stdout.startswith(b"Error opening list"):
-            self.roster()  # raises NoSuchListError where that is the reason
+            self.roster()  # raises NoSuchListError if that is the reason
             raise ListManagerUnavailableError(
                 f"{finished.name}: {_text(finished.stdout)[0]} Mailman can still list its members, so look for the "
                 "reason in Mailman's own logs/error"
@@ -170,7 +168,7 @@ class Mailman2(Paced):
 
     def shell_steps(self) -> ShellSteps:
         """Return Mailman's commands as shell text."""
-        from portal.listmanagers import shell  # only the generated scripts need it
+        from portal.listmanagers import shell  # only generated scripts need it
 
         cmds = self.settings.cmds
         roster, add, remove, passwords = (
@@ -197,12 +195,14 @@ class Mailman2(Paced):
                 outcomes[address] = Outcome(Result.REJECTED, said)
         return refused | outcomes
 
-    def _run(self, key: str, lines: Sequence[str] = (), *, secrets: Sequence[str] = ()) -> process.Finished:
+    def _run(self, key: str, lines: Sequence[str] = (), *, secrets: Sequence[str] = ()) -> process.CompletedCommand:
         finished = self._finished(key, lines, secrets=secrets)
         process.require_success(finished)
         return finished
 
-    def _finished(self, key: str, lines: Sequence[str] = (), *, secrets: Sequence[str] = ()) -> process.Finished:
+    def _finished(
+        self, key: str, lines: Sequence[str] = (), *, secrets: Sequence[str] = ()
+    ) -> process.CompletedCommand:
         finished = process.run(
             process.with_list(getattr(self.settings.cmds, key), self.list_name),
             name=f"{self.list_name}: {key}",
@@ -221,7 +221,7 @@ class Mailman2(Paced):
 
 
 def open_list(settings: Settings, list_name: str) -> Mailman2:
-    """Return the list manager bound to one list. Raise ConfigurationError where a command would misread its name."""
+    """Return the list manager bound to one list. Raise ConfigurationError if a command would misread its name."""
     process.with_list(settings.cmds.list_members, list_name)
     return Mailman2(settings, list_name)
 
@@ -242,7 +242,7 @@ def _delivery(words: str, bounced: str) -> Delivery:
 
 
 def _missing_helper(command: str, name: str) -> Path | None:
-    """Return where a helper should be, if it is not; the ``withlist`` of a command may be behind ssh."""
+    """Return the path of a missing helper, or None; the ``withlist`` of a command may be behind ssh."""
     withlist = next((each for each in process.split(command) if each.endswith("/withlist")), None)
     if withlist is None or not os.access(withlist, os.F_OK):
         return None
@@ -260,7 +260,7 @@ def _why_misread(address: str) -> str:
     return ""
 
 
-def _added(finished: process.Finished, sent: Sequence[str]) -> dict[str, Outcome]:
+def _added(finished: process.CompletedCommand, sent: Sequence[str]) -> dict[str, Outcome]:
     """Read one line for each address, in order."""
     outcomes = {}
     for address, line in zip_longest(sent, _text(finished.stdout)):
@@ -272,8 +272,8 @@ def _added(finished: process.Finished, sent: Sequence[str]) -> dict[str, Outcome
     return outcomes
 
 
-def _removed(finished: process.Finished, sent: Sequence[str]) -> dict[str, Outcome]:
-    """Read the lines about those who were no members; of those who were nothing is said."""
+def _removed(finished: process.CompletedCommand, sent: Sequence[str]) -> dict[str, Outcome]:
+    """Read the lines about addresses that were not members; nothing is printed about members."""
     outcomes = dict.fromkeys(sent, Outcome(Result.DONE))
     for line in _text(finished.stdout):
         said, _, address = line.rpartition(": ")
@@ -288,13 +288,13 @@ def _text(stdout: bytes) -> list[str]:
 
 
 def _without(line: str, address: str) -> str:
-    """Return what a line says of an address, which stands at its beginning or its end."""
+    """Return the message in a line that begins or ends with an address."""
     if line.startswith(f"{address}: "):
         return line[len(address) + 2 :]
     return line.removesuffix(address).removesuffix(": ")
 
 
-def _unreadable(finished: process.Finished, line: str) -> ListManagerUnavailableError:
+def _unreadable(finished: process.CompletedCommand, line: str) -> ListManagerUnavailableError:
     return ListManagerUnavailableError(
         f"{finished.name}: unexpected output: {one_line(line)}; compare the options of the command in "
         "mailinglists.toml with docs/list-managers/mailman2.md"

@@ -1,8 +1,8 @@
 """GNU Mailman 3, by its REST API.
 
-It adds one address a request, so only the difference is ever sent; it removes many at once, by their lower case alone.
-No mail goes out: adds say so, and the removal of many never writes to anybody. Nothing but subscribers is touched.
-What it answers to what was established by running Mailman 3.3.10; docs/list-managers/mailman3.md tells the rest.
+It adds one address for each request, so only the difference is sent. It removes many at once, by their lower-case form.
+No mail goes out: adds say so, and a bulk removal never sends any. Only subscribers are touched. The answers are those
+of Mailman 3.3.10; see docs/list-managers/mailman3.md.
 """
 
 import os
@@ -21,17 +21,17 @@ from portal.domain.delivery import Delivery, MailOff
 from portal.domain.subscriber_options import SubscriberOptions
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers.base import Outcome, Result
-from portal.listmanagers.call_limits import Pace, Paced
+from portal.listmanagers.call_limits import CallLimits, HasCallLimits
 from portal.listmanagers.http import Answer, Client, Deadline, described, unusable
 from portal.listmanagers.lines import one_line, subscriber, why_unsendable
 
-# A list that says no name of its own is known to Mailman by its address: ``open_list`` is told that too.
+# Mailman knows a list without a configured name by its address, so ``open_list`` gets that too.
 WANTS_EMAIL = True
-LEAVE_SUFFIX = "-leave"  # of the address that takes mails of people who want to leave
+LEAVE_SUFFIX = "-leave"  # of the address to which members send mail to leave
 
 _PAGE = 1000
 _REMOVED_AT_ONCE = 500
-_READINGS = 3  # of a roster that changes while it is read
+_READINGS = 3  # of a roster that changes during the reading
 _SECRETS = ("password", "password_file", "password_env")
 
 _SILENT = (
@@ -41,18 +41,18 @@ _SILENT = (
     ("send_welcome_message", "false"),
 )
 
-_MAIL_OFF = {"by_user", "by_moderator"}  # not by_bounces, which ends with the address that bounced
+_MAIL_OFF = {"by_user", "by_moderator"}  # not by_bounces, which ends with the bouncing address
 
-# What Mailman refuses. Source: the answers of 3.3.10 to every ASCII character.
+# Characters that Mailman refuses. Source: the answers of 3.3.10 to every ASCII character.
 _REFUSED = re.compile(r'[][()<>|:;^,\\"]')
 _DOMAIN = re.compile(r"[a-z0-9][-a-z0-9]*(\.[a-z0-9][-a-z0-9]*)+", re.IGNORECASE)
 
-# In what a 400 says when it was not the address that was wrong: two writers met in the database.
+# In a 400 answer that is not about the address: two writers collided in the database.
 _TRANSIENT = re.compile(r"\(raised as|is locked|IntegrityError|OperationalError")
 
 
-class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What may stand in the table of a manager of this kind."""
+class Settings(CallLimits, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The settings of a manager of this kind."""
 
     url: str
     user: str
@@ -70,21 +70,21 @@ class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError(f"it needs one of {', '.join(_SECRETS)}, and only one")
 
     def __repr__(self) -> str:
-        """Leave the password out of logs."""
+        """Leave out the password, for logs."""
         return f"Settings(url={self.url!r})"
 
 
 @dataclass(frozen=True)
-class Mailman3(Paced):
-    """One list of a Mailman 3. ``names`` are what it may be called there, the likeliest first."""
+class Mailman3(HasCallLimits):
+    """A list of a Mailman 3. ``names`` are its possible names there, the likeliest first."""
 
     settings: Settings
     names: tuple[str, ...]
     password: str = field(repr=False)
-    _found: list[str] = field(default_factory=list, repr=False, compare=False)  # Mailman's id, once it is known
+    _found: list[str] = field(default_factory=list, repr=False, compare=False)  # Mailman's id of the list, once known
 
     def check(self) -> str:
-        """Ask for the version and for the list."""
+        """Request the version and the list."""
         until = self._deadline(0)
         answer = self._client.request("GET", "system", "versions", until=until)
         version = one_line(str(_table(answer, 200).get("mailman_version")))
@@ -92,11 +92,11 @@ class Mailman3(Paced):
         return f"{version}: {found.get('list_id')} found, subscribers: {found.get('member_count')}"
 
     def identity(self) -> str:
-        """Return Mailman's id of the list, and where it is."""
+        """Return the server and Mailman's id of the list."""
         return f"{self.settings.url} {self._list_id(self._deadline(0))}"
 
-    def warnings(self, *, sets_passwords: bool) -> Iterable[str]:  # noqa: ARG002 - as all kinds are asked
-        """Ask whether Mailman mails the list's owner about each change."""
+    def warnings(self, *, sets_passwords: bool) -> Iterable[str]:  # noqa: ARG002 - part of the protocol
+        """Check whether Mailman notifies the list's owner about each change."""
         answer = self._of_list("GET", "config", "admin_notify_mchanges", until=self._deadline(0))
         if _table(answer, 200).get("admin_notify_mchanges"):
             yield (
@@ -105,35 +105,35 @@ class Mailman3(Paced):
             )
 
     def roster(self) -> Sequence[str]:
-        """Return the members, in the lower case that Mailman shows."""
+        """Return the members in lower case, as Mailman shows them."""
         until = self._deadline(0)
         entries = self._entries("roster", "member", until=until, fields="email")
         return [subscriber(_text(entry, "email")) for entry in entries]
 
     def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
-        """Subscribe addresses, one by one, without a word to anybody."""
+        """Subscribe addresses one by one."""
         until = self._deadline(len(addresses))
-        return self._told_apart({each: self._add(each, until) for each in dict.fromkeys(addresses)}, until)
+        return self._classified({each: self._add(each, until) for each in dict.fromkeys(addresses)}, until)
 
     def options(self, addresses: Sequence[str]) -> dict[str, SubscriberOptions]:
-        """Return what members chose: digests, or no mail, which an administrator may have switched off as well."""
+        """Return members' digests, or no mail, which an administrator may also have set."""
         until = self._deadline(len(addresses))
         return {each: found for each in addresses if (found := self._options(each, until))}
 
     def deliveries(self, addresses: Sequence[str]) -> dict[str, Delivery]:
-        """Return who gets digests, or has no mail; Mailman does not say since when."""
+        """Return members with digests or no mail; Mailman does not report since when."""
         until = self._deadline(len(addresses))
         found = {each: self._delivery(each, until) for each in addresses}
         return {each: delivery for each, delivery in found.items() if not delivery.is_usual}
 
     def add_with_options(self, subscribers: Sequence[tuple[str, SubscriberOptions]]) -> dict[str, Outcome]:
-        """Subscribe addresses as ``add`` does, each with its options."""
+        """Subscribe addresses as ``add`` does, with their options."""
         until = self._deadline(len(subscribers))
         outcomes = {address: self._add(address, until, parse_qsl(found.words)) for address, found in subscribers}
-        return self._told_apart(outcomes, until)
+        return self._classified(outcomes, until)
 
     def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
-        """Unsubscribe addresses, many at once, without a word to anybody. What is on a list can leave it."""
+        """Unsubscribe addresses, many at once."""
         until = self._deadline(len(addresses))
         outcomes = {each: Outcome(Result.REJECTED, reason) for each in addresses if (reason := why_unsendable(each))}
         spellings = {each: each.lower() for each in addresses if each not in outcomes}
@@ -146,7 +146,7 @@ class Mailman3(Paced):
         return outcomes
 
     def withdraw(self, addresses: Sequence[str]) -> Collection[str]:
-        """Discard requests that wait for a moderator or for the subscriber, which writes to nobody."""
+        """Discard requests that wait for a moderator or for the subscriber, which sends no mail."""
         until = self._deadline(len(addresses))
         wanted: dict[str, list[str]] = {}
         for each in addresses:
@@ -159,11 +159,11 @@ class Mailman3(Paced):
         return withdrawn
 
     def password_call(self) -> str:
-        """Return the request that sets a password, without one."""
+        """Return the request that sets a password, without the password."""
         return f"PATCH {self.settings.url}/users/ADDRESS cleartext_password=PASSWORD"
 
     def set_passwords(self, passwords: Sequence[tuple[str, str]]) -> dict[str, Outcome]:
-        """Set the passwords of Mailman's users, which hold for all their lists."""
+        """Set the passwords of Mailman's users, which apply to all their lists."""
         until = self._deadline(len(passwords))
         return {address: self._set_password(address, password, until) for address, password in passwords}
 
@@ -173,7 +173,7 @@ class Mailman3(Paced):
         return Delivery(mode != "regular", off)
 
     def _preferences(self, address: str, until: Deadline) -> tuple[str, str] | None:
-        """Return the delivery mode and the delivery status of a member; None of who is none."""
+        """Return the delivery mode and status of a member, or None if the address is not a member."""
         answer = self._client.request("GET", "lists", self._list_id(until), "member", address.lower(), until=until)
         if answer.status == 404:
             return None
@@ -212,8 +212,8 @@ class Mailman3(Paced):
             return Outcome(Result.REJECTED, said.removesuffix(": ."))
         raise _unusable(answer)
 
-    def _told_apart(self, outcomes: dict[str, Outcome], until: Deadline) -> dict[str, Outcome]:
-        """Tell apart, of what Mailman holds, what waits for a moderator and what for the member."""
+    def _classified(self, outcomes: dict[str, Outcome], until: Deadline) -> dict[str, Outcome]:
+        """Return the outcomes with held requests classified by whether a moderator or the member must act."""
         if all(outcome.result is not Result.PENDING for outcome in outcomes.values()):
             return outcomes
         owners = {
@@ -234,7 +234,7 @@ class Mailman3(Paced):
         return {each: told[each] for each in spellings}
 
     def _discard(self, token: str, until: Deadline) -> bool:
-        """Return True if a request was still there to be discarded."""
+        """Return True if a request still existed and was discarded."""
         answer = self._client.request(
             "POST", "lists", self._list_id(until), "requests", token, until=until, form=[("action", "discard")]
         )
@@ -253,23 +253,23 @@ class Mailman3(Paced):
             odd = ", or cannot find the user because of the slash" if "/" in address else ""
             return Outcome(Result.REJECTED, f"Mailman has no such user{odd}")
         if answer.status == 400:
-            return Outcome(Result.REJECTED, "Mailman refuses this password")  # its own words may hold it
+            return Outcome(Result.REJECTED, "Mailman refuses this password")  # Mailman's own message may contain it
         raise ListManagerUnavailableError(f"{answer.call}: answered with status {answer.status}")
 
     def _entries(self, *path: str, until: Deadline, **query: object) -> list[Any]:
-        """Return the entries of all pages, as many as each page says that there are.
+        """Return the entries of all pages.
 
-        Somebody who leaves meanwhile moves the others up, and one of them past the border of two pages unseen, even
-        where another joins and the count stays: that must not look as if they had left too. So who stands at a border
-        is asked for once more, and a roster that changes is read again.
+        If somebody leaves during the reading, the next member moves across the border of two pages and is missed, even
+        if another joins and the count stays the same. That must not look as if they had left. So the entries at each
+        border are requested again, and a roster that has changed is read again.
         """
         for _reading in range(_READINGS):
             entries: list[Any] = []
             totals, is_still = set(), True
             for page in count(1):
-                answer, total, fresh = self._asked_page(*path, until=until, query=query, size=_PAGE, page=page)
+                answer, total, fresh = self._request_page(*path, until=until, query=query, size=_PAGE, page=page)
                 if entries:
-                    border = self._asked_page(*path, until=until, query=query, size=1, page=len(entries))
+                    border = self._request_page(*path, until=until, query=query, size=1, page=len(entries))
                     is_still = is_still and border[2] == entries[-1:]
                 entries += fresh
                 totals.add(total)
@@ -283,10 +283,10 @@ class Mailman3(Paced):
             "is joining or leaving"
         )
 
-    def _asked_page(
+    def _request_page(
         self, *path: str, until: Deadline, query: Mapping[str, object], size: int, page: int
     ) -> tuple[Answer, int, list[Any]]:
-        """Return a page, what is on it, and how many entries there are in all."""
+        """Return a page's answer, its entries, and the total number of entries."""
         answer = self._of_list("GET", *path, until=until, query={**query, "count": size, "page": page})
         return answer, *_page(answer)
 
@@ -326,7 +326,7 @@ class Mailman3(Paced):
 
 
 def open_list(settings: Settings, list_name: str, *, email: str = "") -> Mailman3:
-    """Return the list manager bound to one list, known by its name or by its address. Raise ConfigurationError."""
+    """Return the list manager bound to one list, by its name or its address. Raise ConfigurationError."""
     if not list_name or list_name[0] in ".-" or "/" in list_name or not list_name.isprintable():
         raise ConfigurationError(
             f"a list name must not be empty, start with a dot or a dash, or contain a slash: {one_line(list_name)}"
@@ -338,7 +338,7 @@ def open_list(settings: Settings, list_name: str, *, email: str = "") -> Mailman
 
 
 def _password(settings: Settings) -> str:
-    """Return the password from where the settings say. Raise ConfigurationError, which names the key."""
+    """Return the password from its configured source. Raise ConfigurationError, which names the key."""
     if settings.password is not None:
         return settings.password
     if settings.password_env is not None:
@@ -363,7 +363,7 @@ def _password_in(path: Path) -> str:
 
 
 def _check_url(url: str) -> None:
-    """Raise ValueError unless a URL names a server and nothing besides that could leak or mislead."""
+    """Raise ValueError unless a URL names a server, without anything that could leak or mislead."""
     try:
         parts = urlsplit(url)
         has_host = bool(parts.hostname) and parts.port != 0
@@ -388,12 +388,12 @@ def _why_refused(address: str) -> str:
 
 
 def _is_transient(answer: Answer) -> bool:
-    """Return True if an add may be taken when it is sent again."""
+    """Return True if an add may succeed when it is sent again."""
     return answer.status >= 500 or (answer.status == 400 and bool(_TRANSIENT.search(described(answer))))
 
 
 def _page(answer: Answer) -> tuple[int, list[Any]]:
-    """Return how many entries there are in all, and those of this page; where there are none Mailman says nothing."""
+    """Return the total number of entries, and those of this page; Mailman leaves both out if there are none."""
     found = _table(answer, 200)
     total, entries = found.get("total_size"), found.get("entries", [])
     if not isinstance(total, int) or not isinstance(entries, list):

@@ -1,4 +1,4 @@
-"""Sympa's member.dump: lines about each subscriber, with an empty line after them. Source: Sympa::List of 6.2.70."""
+"""Sympa's member.dump: lines about each subscriber, followed by an empty line. Source: Sympa::List of 6.2.70."""
 
 from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl, urlencode
@@ -19,9 +19,9 @@ def addresses(content: bytes) -> set[str]:
 
 
 def options(content: bytes, *, now: float) -> dict[str, SubscriberOptions]:
-    """Return the options of those who do not get each message by itself, by address in lower case.
+    """Return the options of subscribers who do not get every message one by one, by lower-case address.
 
-    ``now`` is in seconds since 1970: a suspension that is over is none.
+    ``now`` is in seconds since 1970; a suspension that has ended is left out.
     """
     found = {}
     for record in content.decode("utf-8", "replace").split("\n\n"):
@@ -43,7 +43,7 @@ def _chosen(fields: Mapping[str, str], *, now: float) -> dict[str, str]:
 
 
 def records(subscribers: Iterable[tuple[str, SubscriberOptions]]) -> bytes:
-    """Return what `sympa restore` adds subscribers from; their options are some that ``options`` returned."""
+    """Return the input from which `sympa restore` adds subscribers, with options from ``options``."""
     return "".join(
         "".join(f"{name} {value}\n" for name, value in [("email", address), *parse_qsl(found.words)]) + "\n"
         for address, found in subscribers

@@ -1,8 +1,8 @@
 """mlmmj, by its own commands, on the host and as the user of its lists.
 
-They take one address a call, and exit with 0 whatever came of it; a list that they may not read looks empty to them. So
-the files are looked at first, and the roster is read before and after. Never two calls at a time: mlmmj loses removals
-when two of them meet. Never an add of somebody who is on: it makes normal subscribers of those who get digests.
+Its commands take one address and always exit with 0; a list that they cannot read looks empty. So the files are checked
+first, and the roster is read before and after. Calls are never concurrent, because mlmmj then loses removals.
+Subscribers are never added again, because that would turn digest subscribers into normal ones.
 """
 
 import os
@@ -18,26 +18,26 @@ from portal.domain.subscriber_options import SubscriberOptions
 from portal.errors import ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import process
 from portal.listmanagers.base import OddSubscriber, Outcome, Result, ShellSteps
-from portal.listmanagers.call_limits import Pace, Paced
+from portal.listmanagers.call_limits import CallLimits, HasCallLimits
 from portal.listmanagers.disk_space import require_room
 from portal.listmanagers.lines import one_line, subscribers, why_unsendable
 
-# Normal subscribers, those who get digests, those who get no mail: folder, and option of mlmmj-list.
-LEAVE_SUFFIX = "+unsubscribe"  # of the address that takes mails of people who want to leave
+# Normal, digest and no-mail subscribers: the folder, and the option of mlmmj-list.
+LEAVE_SUFFIX = "+unsubscribe"  # of the address to which members send mail to leave
 
 _ROSTERS = {"subscribers.d": "-s", "digesters.d": "-d", "nomailsubs.d": "-n"}
 _NORMAL, _NO_MAIL = "-s", "-n"
 _SILENT = {"mlmmj-sub": ("-f", "-q", "-s"), "mlmmj-unsub": ("-q", "-s")}
 
 
-class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What may stand in the table of a manager of this kind."""
+class Settings(CallLimits, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The settings of a manager of this kind."""
 
     spool: Path = Path("/var/spool/mlmmj")
     bin: Path = Path("/usr/bin")
 
 
-# The checks before a roster is read, in shell. mlmmj-list is silent about what it cannot read.
+# The checks before a roster is read, in shell. mlmmj-list does not report what it cannot read.
 _READABLE = """    for step_folder in {folders}; do
         if ! [ -r "$step_folder" ] || ! [ -x "$step_folder" ]; then
             echo "$step_folder cannot be read" >&2
@@ -52,7 +52,7 @@ _READABLE = """    for step_folder in {folders}; do
         done
     done
 """
-# What mlmmj fails at, and who is on the list already: an add would make a normal subscriber of who gets digests.
+# Addresses that mlmmj fails at, and existing subscribers: an add would turn a digest subscriber into a normal one.
 _PASSED_OVER = """        case $step_address in
             /* | *[!\\ -~]*) continue ;;
             *@*.*) ;;
@@ -63,8 +63,8 @@ _PASSED_OVER = """        case $step_address in
 
 
 @dataclass(frozen=True, slots=True)
-class Mlmmj(Paced):
-    """One list of mlmmj: a folder in its spool."""
+class Mlmmj(HasCallLimits):
+    """A list of mlmmj: a folder in its spool."""
 
     settings: Settings
     list_name: str
@@ -75,7 +75,7 @@ class Mlmmj(Paced):
         return self.settings.spool / self.list_name
 
     def check(self) -> str:
-        """Find the programs, and see that the list may be read and changed."""
+        """Find the programs, and check that the list can be read and changed."""
         deadline = self._deadline(0)
         for program in _SILENT:
             process.require_program(str(self.settings.bin / program))
@@ -87,20 +87,20 @@ class Mlmmj(Paced):
         return f"mlmmj {version}: {self.folder} found, subscribers: {count}"
 
     def identity(self) -> str:
-        """Return the list's folder behind all links."""
+        """Return the list's folder with all links resolved."""
         return str(self.folder.resolve())
 
     def roster(self) -> Sequence[str]:
-        """Return normal subscribers, those who get digests, and those who get no mail."""
+        """Return the normal, digest and no-mail subscribers."""
         return self._read(self._deadline(0))
 
     def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
-        """Subscribe, without a word to anybody, those who are on the list in no variant."""
+        """Subscribe addresses that are not on the list in any variant."""
         reasons = {address: why_unsendable(address) or _why_misread(address) for address in addresses}
         return self._push("mlmmj-sub", reasons)
 
     def options(self, addresses: Sequence[str]) -> dict[str, SubscriberOptions]:
-        """Return the variant of those who get digests, or no mail, and are no normal subscribers besides."""
+        """Return the variant of digest and no-mail subscribers who are not normal subscribers as well."""
         deadline = self._deadline(len(addresses))
         self._require_readable()
         rosters = {option: _canonical(self._variant(option, deadline)) for option in _ROSTERS.values()}
@@ -112,24 +112,24 @@ class Mlmmj(Paced):
         return found
 
     def deliveries(self, addresses: Sequence[str]) -> dict[str, Delivery]:
-        """Return who gets digests, or has no mail; whose mail bounces, mlmmj takes off the list."""
+        """Return digest and no-mail subscribers; mlmmj removes subscribers whose mail bounces."""
         return {
             address: Delivery(found.words != _NO_MAIL, MailOff.CHOSEN if found.is_mail_off else None)
             for address, found in self.options(addresses).items()
         }
 
     def add_with_options(self, subscribers: Sequence[tuple[str, SubscriberOptions]]) -> dict[str, Outcome]:
-        """Subscribe to the variant that the options name."""
+        """Subscribe addresses to the variant in their options."""
         reasons = {address: why_unsendable(address) or _why_misread(address) for address, _ in subscribers}
         return self._push("mlmmj-sub", reasons, {address: options.words for address, options in subscribers})
 
     def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
-        """Unsubscribe, without a word to anybody, from all variants. What is on a list can leave it, odd or not."""
+        """Unsubscribe addresses from all variants, including odd ones."""
         return self._push("mlmmj-unsub", {address: why_unsendable(address) for address in addresses})
 
     def shell_steps(self) -> ShellSteps:
         """Return mlmmj's commands as shell text."""
-        from portal.listmanagers import shell  # only the generated scripts need it
+        from portal.listmanagers import shell  # only generated scripts need it
 
         folder, programs = str(self.folder), self.settings.bin
         lists = [shell.command((f"{programs}/mlmmj-list", "-L", folder, each)) for each in _ROSTERS.values()]
@@ -145,7 +145,7 @@ class Mlmmj(Paced):
     def _push(
         self, program: str, reasons: dict[str, str], variants: Mapping[str, str] | None = None
     ) -> dict[str, Outcome]:
-        """Call a program for each address without a reason against it, and see in the roster what came of it."""
+        """Call a program for each address without a reason against it, and read the results from the roster."""
         outcomes = {each: Outcome(Result.REJECTED, reason) for each, reason in reasons.items() if reason}
         sendable = [address for address, reason in reasons.items() if not reason]
         if not sendable:
@@ -174,15 +174,15 @@ class Mlmmj(Paced):
         return outcomes | {each: Outcome(Result.REJECTED, failures.get(each) or _SILENCE[adds]) for each in failed}
 
     def _call(self, program: str, address: str, variant: str | None, deadline: float) -> dict[str, str]:
-        """Call a program for one address; return what went wrong, where something did."""
-        require_room(self.folder)  # mlmmj writes half a line when the disk is full
+        """Call a program for one address; return the error, if there was one."""
+        require_room(self.folder)  # mlmmj writes incomplete lines to a full disk
         options = (*_SILENT[program], *([variant] if variant else []))
         finished = self._run(program, *options, "-a", address, deadline=deadline)
         if finished.exit_code < 0:
             process.require_success(finished)
         if finished.exit_code == 0:
             return {}
-        return {address: process.complaint(finished) or f"{program} ended with exit code {finished.exit_code}"}
+        return {address: process.error_line(finished) or f"{program} ended with exit code {finished.exit_code}"}
 
     def _read(self, deadline: float) -> list[str]:
         """Return the addresses of all three rosters, each once."""
@@ -198,13 +198,13 @@ class Mlmmj(Paced):
         process.require_success(finished)
         return finished.stdout
 
-    def _run(self, program: str, *options: str, deadline: float) -> process.Finished:
+    def _run(self, program: str, *options: str, deadline: float) -> process.CompletedCommand:
         left = deadline - time.monotonic()
         if left <= 0:
             raise ListManagerUnavailableError(
                 f"{self.list_name}: {program}: did not finish in time; raise `timeout_per_address`"
             )
-        # the whole path: mlmmj refuses to run without it
+        # the whole path, which mlmmj requires
         return process.run(
             [str(self.settings.bin / program), "-L", str(self.folder), *options],
             name=f"{self.list_name}: {program}",
@@ -216,9 +216,9 @@ class Mlmmj(Paced):
         return time.monotonic() + self.timeout(count)
 
     def _require_readable(self) -> None:
-        """Raise unless each file of the rosters can be read to its end; mlmmj-list is silent about those that cannot.
+        """Raise unless all files of the rosters can be read to the end; mlmmj-list skips those that cannot.
 
-        A line that is cut off is what a full disk leaves. mlmmj would write the next address right behind it.
+        A full disk leaves an incomplete line, to which mlmmj would append the next address.
         """
         if not _is_there(self.settings.spool):
             raise ListManagerUnavailableError(
@@ -237,7 +237,7 @@ class Mlmmj(Paced):
                 )
 
     def _require_writable(self) -> None:
-        """Raise unless mlmmj-sub would work: it does for the owner of the list's folder and for root alone."""
+        """Raise unless mlmmj-sub would work, which it does only for root and the owner of the list's folder."""
         try:
             owner = self.folder.stat().st_uid
         except OSError as error:
@@ -274,7 +274,7 @@ _SILENCE = {
 
 
 def open_list(settings: Settings, list_name: str) -> Mlmmj:
-    """Return the list manager bound to one list. Raise ConfigurationError where its name would leave the spool."""
+    """Return the list manager bound to one list. Raise ConfigurationError if its name would leave the spool."""
     if not list_name or list_name[0] in ".-" or "/" in list_name or not list_name.isprintable():
         raise ConfigurationError(
             "the list name is the name of a folder in `spool`, so it must not be empty, start with a dot or a dash, "
@@ -299,7 +299,7 @@ def _why_misread(address: str) -> str:
 
 
 def _is_there(path: Path) -> bool:
-    """Return True if a folder is there, which whoever may not look into the one above cannot know."""
+    """Return True if a folder exists; raise if the parent folder cannot be read."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -309,9 +309,9 @@ def _is_there(path: Path) -> bool:
 
 
 def _last_byte(path: Path) -> bytes:
-    """Return the last byte of a file, nothing of an empty one or of one that has just gone. Raise unless readable."""
+    """Return the last byte of a file, or nothing if it is empty or was just deleted. Raise unless readable."""
     try:
-        # without O_NONBLOCK a named pipe would hang us
+        # without O_NONBLOCK, a named pipe would block us
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return b""

@@ -1,7 +1,7 @@
-"""Run a list manager's command: no shell, little environment, an end in time, and an interrupt before anything harsher.
+"""Running a list manager's command: no shell, a minimal environment, a timeout, and an interrupt before a kill.
 
-Mailman 2 that dies of SIGTERM or SIGKILL leaves its list locked for five hours; SIGINT makes it let go. So a command
-that takes too long, or that we have to abandon, is interrupted first and gets a grace to clean up.
+If SIGTERM or SIGKILL ends Mailman 2, its list stays locked for five hours; on SIGINT it releases the lock. So a command
+that takes too long, or that we must abandon, is interrupted first and given time to clean up.
 """
 
 import os
@@ -22,15 +22,15 @@ from portal.listmanagers.call_limits import MAX_OUTPUT
 from portal.listmanagers.lines import one_line
 
 GRACE = 5.0  # seconds between one signal and the next
-_LONGEST_WORDS = 16 * 1024  # bytes of stderr in which secrets are looked for
+_LONGEST_WORDS = 16 * 1024  # bytes of stderr that are searched for secrets
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class Finished(NamedTuple):
-    """What a command left when it ended by itself."""
+class CompletedCommand(NamedTuple):
+    """The result of a command that ended without our intervention."""
 
-    name: str  # what it is called in messages
-    exit_code: int  # negative: the signal that ended it
+    name: str  # its name in messages
+    exit_code: int  # negative if a signal ended it
     stdout: bytes
     stderr: bytes
 
@@ -38,16 +38,16 @@ class Finished(NamedTuple):
 def environment() -> dict[str, str]:
     """Return the whole environment of a command.
 
-    The same from cron, from a terminal and from a web server; nothing of ours leaks. HOME is left out, since no list
-    manager reads it and ssh asks the password file. Mailman 2 does not start in a locale that the host lacks.
+    It is the same from cron, a terminal and a web server, and leaks nothing of ours. HOME is left out: list managers do
+    not read it, and ssh uses the password file. Mailman 2 does not start in a locale that the host lacks.
     """
     has_utf8 = any(Path("/usr/lib/locale", name).is_dir() for name in ("C.utf8", "C.UTF-8"))
     return {"PATH": PATH, "LANG": "C.UTF-8" if has_utf8 else "C"}
 
 
 def split(command: str) -> tuple[str, ...]:
-    """Split a command as a shell would. Raise ValueError where it cannot be run."""
-    import shlex  # only the reading of settings needs it
+    """Split a command as a shell would. Raise ValueError if it cannot be run."""
+    import shlex  # needed only when settings are read
 
     if "\0" in command:
         raise ValueError("it contains a NUL character")
@@ -82,14 +82,14 @@ def with_list(command: str, list_name: str) -> tuple[str, ...]:
 
 
 def quoted(argv: Sequence[str]) -> str:
-    """Return argv in one line, as a shell would read it back."""
+    """Return argv in one line, quoted for a shell."""
     import shlex
 
     return shlex.join(argv)
 
 
 def require_program(program: str) -> None:
-    """Raise ListManagerUnavailableError where a program is missing or may not be run."""
+    """Raise ListManagerUnavailableError if a program is missing or not executable."""
     if shutil.which(program, path=PATH) is None:
         raise ListManagerUnavailableError(
             f"{program}: not found, or the portal's user may not run it; check its path in mailinglists.toml"
@@ -104,11 +104,11 @@ def run(
     timeout: float,
     max_output: int = MAX_OUTPUT,
     grace: float = GRACE,
-) -> Finished:
-    """Run a command to its end and return what it printed, whatever its exit code.
+) -> CompletedCommand:
+    """Run a command to its end and return its result, whatever its exit code.
 
-    Times are in seconds, ``max_output`` in bytes; ``name`` stands before messages. Whatever stops us meanwhile stops
-    the command too. Raise ListManagerUnavailableError where it cannot be started, takes too long, or prints too much.
+    Times are in seconds, ``max_output`` in bytes; ``name`` is the prefix of messages. If we are stopped, so is the
+    command. Raise ListManagerUnavailableError if it cannot be started, takes too long, or prints too much.
     """
     name = name or argv[0]
     deadline = time.monotonic() + timeout
@@ -126,24 +126,24 @@ def run(
         raise
     finally:
         streams.close()
-    return Finished(name, child.returncode, bytes(streams.stdout), bytes(streams.stderr))
+    return CompletedCommand(name, child.returncode, bytes(streams.stdout), bytes(streams.stderr))
 
 
-def require_success(finished: Finished, *, ok: Sequence[int] = (0,)) -> None:
-    """Raise CallFailedError, with what the command said, unless it exited with a good code."""
+def require_success(finished: CompletedCommand, *, ok: Sequence[int] = (0,)) -> None:
+    """Raise CallFailedError, with the command's message, unless it exited with one of the codes."""
     if finished.exit_code in ok:
         return
     code = finished.exit_code
     how = f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
-    said = complaint(finished)
+    said = error_line(finished)
     raise CallFailedError(
         f"{finished.name}: {how}: {said}" if said else f"{finished.name}: {how}, with no error message",
         words=said or f"the command {how}",
     )
 
 
-def without_secrets(finished: Finished, secrets: Sequence[str]) -> Finished:
-    """Return what a command left with secrets that it was given hidden, and its stderr cut: its words are passed on."""
+def without_secrets(finished: CompletedCommand, secrets: Sequence[str]) -> CompletedCommand:
+    """Return a result with the given secrets hidden and stderr shortened, because messages are passed on."""
     said = finished.stderr
     if len(said) > _LONGEST_WORDS:
         said = said[:_LONGEST_WORDS].rpartition(b"\n")[0]  # whole lines, so that no secret is cut in two
@@ -152,8 +152,8 @@ def without_secrets(finished: Finished, secrets: Sequence[str]) -> Finished:
     return finished._replace(stderr=said)
 
 
-def complaint(finished: Finished) -> str:
-    """Return the line of stderr that tells most: the first, or the last of a Python traceback."""
+def error_line(finished: CompletedCommand) -> str:
+    """Return the most informative line of stderr: the first, or the last of a Python traceback."""
     lines = [line for line in finished.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
     if not lines:
         return ""
@@ -162,10 +162,10 @@ def complaint(finished: Finished) -> str:
 
 @contextmanager
 def _as_file(data: bytes) -> Iterator[IO[bytes] | int]:
-    """Yield input as a file that is whole before the command starts.
+    """Yield input as a file that is complete before the command starts.
 
-    Were it a pipe and we were killed while writing, the command would take the half of an address for an address.
-    In memory where the system can, since passwords pass here too.
+    With a pipe, if we were killed while writing, the command would read part of an address as an address. The file is
+    in memory if the system supports that, because it may contain passwords.
     """
     if not data:
         yield subprocess.DEVNULL
@@ -173,9 +173,9 @@ def _as_file(data: bytes) -> Iterator[IO[bytes] | int]:
     if sys.platform == "linux":
         stream: IO[bytes] = os.fdopen(os.memfd_create("stdin"), "w+b")
     else:
-        import tempfile  # only where there are no files in memory
+        import tempfile  # only for systems without files in memory
 
-        stream = tempfile.TemporaryFile()  # noqa: SIM115 - the with below closes either
+        stream = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the with below
     with stream:
         stream.write(data)
         stream.seek(0)
@@ -185,7 +185,7 @@ def _as_file(data: bytes) -> Iterator[IO[bytes] | int]:
 def _start(argv: Sequence[str], source: IO[bytes] | int, name: str) -> subprocess.Popen[bytes]:
     try:
         with _interrupts_inherited():
-            # A session of its own: a group to signal, and no terminal on which sudo or ssh could wait for a password.
+            # A separate session: a group to signal, and no terminal on which sudo or ssh could ask for a password.
             return subprocess.Popen(
                 argv,
                 stdin=source,
@@ -203,7 +203,7 @@ def _start(argv: Sequence[str], source: IO[bytes] | int, name: str) -> subproces
 
 @contextmanager
 def _interrupts_inherited() -> Iterator[None]:
-    """Let a child feel SIGINT though we ignore it, as a shell makes its background jobs do; children inherit that."""
+    """Let a child receive SIGINT even if we ignore it, as background jobs of a shell do; children inherit that."""
     is_ignored = (
         threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     )
@@ -217,7 +217,7 @@ def _interrupts_inherited() -> Iterator[None]:
 
 
 class _Streams:
-    """What a child prints, read from both of its streams as it comes."""
+    """The output of a child, read from both of its streams as it comes."""
 
     def __init__(self, child: subprocess.Popen[bytes], limit: int, name: str) -> None:
         assert child.stdout is not None  # noqa: S101 - both are pipes, see _start
@@ -230,7 +230,7 @@ class _Streams:
             self._selector.register(pipe, selectors.EVENT_READ, kept)
 
     def read_until(self, deadline: float) -> bool:
-        """Read to the end of both streams and of the child; tell whether that came before the deadline."""
+        """Read both streams to the end and wait for the child; return False if the deadline came first."""
         while self._selector.get_map():
             left = deadline - time.monotonic()
             if left <= 0:
@@ -248,9 +248,9 @@ class _Streams:
         return True
 
     def drain(self, deadline: float) -> bool:
-        """Read and forget until the child's whole group has ended; tell whether that came before the deadline.
+        """Discard output until the child's whole group has ended; return False if the deadline came first.
 
-        A child that cannot print its last words hangs on them instead of cleaning up.
+        A child that cannot write its last output would block instead of cleaning up.
         """
         while self._child.poll() is None or _group_lives(self._child):
             if time.monotonic() >= deadline:
@@ -279,9 +279,9 @@ class _Streams:
 
 
 def _stop(child: subprocess.Popen[bytes], streams: _Streams, grace: float) -> None:
-    """End a child and all that it started: ask, insist, kill. Impatience at the keyboard only shortens the grace."""
+    """Stop a child and its group by SIGINT, SIGTERM and SIGKILL. Ctrl-C only shortens the grace period."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError, PermissionError):  # gone; or another user's, under sudo
+        with suppress(ProcessLookupError, PermissionError):  # it has ended, or runs as another user under sudo
             os.killpg(child.pid, number)
         with suppress(KeyboardInterrupt, SystemExit):
             if streams.drain(time.monotonic() + grace):
@@ -289,7 +289,7 @@ def _stop(child: subprocess.Popen[bytes], streams: _Streams, grace: float) -> No
 
 
 def _group_lives(child: subprocess.Popen[bytes]) -> bool:
-    """Return True if the child has left processes of its group: a wrapper may die of SIGINT before what it wraps."""
+    """Return True if processes of the child's group still run: a wrapper may end before its command."""
     try:
         os.killpg(child.pid, 0)
     except ProcessLookupError:

@@ -1,10 +1,9 @@
-"""Which module drives which kind of list manager.
+"""The registry that maps kinds of list managers to modules.
 
-A kind is a module with a ``Settings`` Struct, which says what may stand in the manager's table, and a function
-``open_list(settings, list_name)``, which returns a ListManager. A module that says ``WANTS_EMAIL = True`` is called as
-``open_list(settings, list_name, email=...)`` where the catalogue has no other name for the list than its handle. Other
-packages name such a module in the entry-point group ``portal.listmanagers``; they cannot replace a kind that is built
-in.
+A kind is a module with a ``Settings`` Struct for the manager's table and a function ``open_list(settings, list_name)``,
+which returns a ListManager. If a module sets ``WANTS_EMAIL = True``, it is called as ``open_list(settings, list_name,
+email=...)`` for a list that has no other name in the catalogue than its handle. Other packages register such a module
+in the entry-point group ``portal.listmanagers``; they cannot replace a built-in kind.
 """
 
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from portal.listmanagers.base import ListManager
 
 GROUP = "portal.listmanagers"
 
-# Modules by name, so that a portal which uses one kind does not pay for importing the others.
+# Modules by name, so that only those in use are imported.
 BUILT_IN = {
     "commands": "portal.listmanagers.commands",
     "file": "portal.listmanagers.file",
@@ -35,7 +34,7 @@ BUILT_IN = {
 
 @dataclass(frozen=True, slots=True)
 class BoundSettings:
-    """The checked table of one manager, together with the module that understands it."""
+    """A manager's checked settings, and the module that they are for."""
 
     kind: str
     module: Any
@@ -45,8 +44,8 @@ class BoundSettings:
 def read_settings(kind: str, table: Mapping[str, Any], *, folder: Path | None = None) -> BoundSettings:
     """Check a manager's table, without its ``kind``, and bind it to its module.
 
-    A setting of the type Path may be relative to ``folder``, the one that holds the catalogue; without a folder it
-    must be absolute. Raise ConfigurationError, which names the key.
+    A setting of type Path may be relative to ``folder``, which holds the catalogue; without a folder it must be
+    absolute. Raise ConfigurationError, which names the key.
     """
     module = _module(kind)
 
@@ -61,9 +60,9 @@ def read_settings(kind: str, table: Mapping[str, Any], *, folder: Path | None = 
 
 
 def open_list(settings: BoundSettings, list_name: str, *, email: str = "") -> ListManager:
-    """Return the list manager bound to one list; nothing is reached yet. Raise ConfigurationError.
+    """Return the list manager bound to one list, without calling it. Raise ConfigurationError.
 
-    ``email`` is the list's own address, where a kind may find the list by it.
+    ``email`` is the list's own address, by which some kinds find the list.
     """
     known = {"email": email} if email and getattr(settings.module, "WANTS_EMAIL", False) else {}
     if settings.kind not in BUILT_IN:
@@ -81,7 +80,7 @@ def open_for(mailing_list: MailingList, managers: Mapping[str, BoundSettings]) -
 
 
 def leave_address(mailing_list: MailingList, managers: Mapping[str, BoundSettings]) -> str | None:
-    """Return the address by which people leave a list at its list manager; None where the kind knows none."""
+    """Return the address by which subscribers leave a list at its list manager, or None if the kind has none."""
     suffix = getattr(managers[mailing_list.manager].module, "LEAVE_SUFFIX", None)
     local, _, domain = mailing_list.email.rpartition("@")
     return f"{local}{suffix}@{domain}" if suffix else None
@@ -90,7 +89,7 @@ def leave_address(mailing_list: MailingList, managers: Mapping[str, BoundSetting
 def _module(kind: str) -> Any:
     if kind in BUILT_IN:
         return import_module(BUILT_IN[kind])
-    from importlib.metadata import entry_points  # reads all that is installed: only a foreign kind pays for that
+    from importlib.metadata import entry_points  # reads all installed packages, needed only for other packages' kinds
 
     foreign = {point.name: point for point in entry_points(group=GROUP)}
     if kind not in foreign:

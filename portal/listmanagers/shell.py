@@ -1,7 +1,7 @@
-"""Shell text for generated scripts: commands quoted, and the few shapes that steps have.
+"""Shell text for generated scripts: quoted commands, and the common forms of steps.
 
-All of it runs under bash, dash and busybox. An address reaches a command on stdin or as one quoted word; nothing that
-is read is ever evaluated.
+All of it runs under bash, dash and busybox. An address reaches a command on stdin or as one quoted word; no input is
+ever evaluated.
 """
 
 import shlex
@@ -15,12 +15,12 @@ def words(texts: Iterable[str]) -> str:
 
 
 def command(argv: Sequence[str]) -> str:
-    """Return a command, quoted, that is ended when it takes too long."""
+    """Return a quoted command that is ended if it takes too long."""
     return f"    limited {words(argv)}"
 
 
 def tolerating(step: str, *, ok_exit_codes: Sequence[int]) -> str:
-    """Return a step whose last command may end with any of some exit codes."""
+    """Return a step whose last command may exit with any of some codes."""
     if tuple(ok_exit_codes) == (0,):
         return step
     known = " | ".join(map(str, ok_exit_codes))
@@ -28,7 +28,7 @@ def tolerating(step: str, *, ok_exit_codes: Sequence[int]) -> str:
 
 
 def without_first_lines(step: str, *, count: int) -> str:
-    """Return a step that prints what another does without its first lines, and fails where there are too few."""
+    """Return a step that prints the output of another without its first lines, and fails if there are too few."""
     if count == 0:
         return step
     few = f"NR > {count} {{ print }} END {{ exit NR < {count} }}"
@@ -37,10 +37,10 @@ def without_first_lines(step: str, *, count: int) -> str:
 
 
 def line_by_line(words: Sequence[str], *, ok_exit_codes: Sequence[int] = (0,), passed_over: str = "") -> str:
-    """Return a step that runs a command once an address, which replaces ``{address}`` in its words.
+    """Return a step that runs a command for each address, which replaces ``{address}`` in its words.
 
-    One address that fails does not keep the others waiting; the step fails where several fail and none succeeds.
-    ``passed_over``: lines that ``continue`` where there is nothing to do for ``"$step_address"``.
+    An address that fails does not stop the others; the step fails if several fail and none succeeds. ``passed_over``
+    are lines that ``continue`` if there is nothing to do for ``"$step_address"``.
     """
     call = " ".join(_word(each) for each in words)
     known = " | ".join(map(str, ok_exit_codes))

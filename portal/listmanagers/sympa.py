@@ -1,9 +1,9 @@
 """Sympa 6.2, by its own command on its own host.
 
-All that it says of an address is a line on stderr; it exits with 1 as soon as one address was no news to it. The roster
-comes from ``dump``, since ``review`` hides whoever conceals themselves. ``dump`` writes a file, and claims to have done
-so where the list is closed, the disk full or the database gone: so the file must be a new one, whole, and, where it is
-empty, empty once more while the database answers.
+Its only report about an address is a line on stderr; it exits with 1 if any address needed no change. The roster comes
+from ``dump``, since ``review`` hides concealed subscribers. ``dump`` writes a file and reports success even if the list
+is closed, the disk full or the database down. So the file must be new and complete and, if it is empty, empty a second
+time while the database answers.
 """
 
 import os
@@ -22,13 +22,13 @@ from portal.domain.subscriber_options import SubscriberOptions
 from portal.errors import CallFailedError, ConfigurationError, ListManagerUnavailableError, NoSuchListError
 from portal.listmanagers import member_dump, process
 from portal.listmanagers.base import Outcome, Result, ShellSteps
-from portal.listmanagers.call_limits import Pace, Paced
+from portal.listmanagers.call_limits import CallLimits, HasCallLimits
 from portal.listmanagers.disk_space import require_room
 from portal.listmanagers.lines import as_lines, one_line, subscribers, why_unsendable
 
 
-class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What may stand in the table of a manager of this kind."""
+class Settings(CallLimits, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The settings of a manager of this kind."""
 
     domain: str = ""
     program: str = "/usr/bin/sympa"
@@ -40,8 +40,8 @@ class Settings(Pace, frozen=True, forbid_unknown_fields=True, kw_only=True):
         process.check_commands({"program": self.program})
 
 
-# What add and del say of an address. Source: mail_tt2/report.tt2 and Sympa::Request::Handler of 6.2.70.
-LEAVE_SUFFIX = "-unsubscribe"  # of the address that takes mails of people who want to leave
+# The messages of add and del about an address. Source: mail_tt2/report.tt2 and Sympa::Request::Handler of 6.2.70.
+LEAVE_SUFFIX = "-unsubscribe"  # of the address to which members send mail to leave
 
 _ANSWERS = (
     (re.compile(r"add \[notice\] User (.+) is now subscriber of list .*"), Result.DONE),
@@ -55,7 +55,7 @@ _NO_SUCH_LIST = re.compile(rb"^Invalid argument '.*' \(list\b", re.MULTILINE)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._+-]*@[a-z0-9][a-z0-9.-]*")
 
 
-# In shell: ``dump`` writes a file, which must be a new one and whole. Clocks of files may count in seconds.
+# In shell: ``dump`` writes a file, which must be new and complete. File times may count only seconds.
 _DUMP = """    : >"$private/step_mark"
     sleep 1
 {dump} || return
@@ -72,21 +72,21 @@ _ONLY_WHAT_SYMPA_READS = """    grep -v -e '[^ -~]' -e '^#' >"$private/step_send
 
 
 class Dump(NamedTuple):
-    """A file that ``dump`` writes, and which one it is: nothing where there is none."""
+    """A file that ``dump`` writes, and its identity, None if it does not exist."""
 
     path: Path
     identity: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Sympa(Paced):
-    """One list of a Sympa, ``LIST@DOMAIN`` in lower case."""
+class Sympa(HasCallLimits):
+    """A list of Sympa, ``LIST@DOMAIN`` in lower case."""
 
     settings: Settings
     list_name: str
 
     def check(self) -> str:
-        """Ask for the version, and read the roster."""
+        """Request the version, and read the roster."""
         deadline = time.monotonic() + self.timeout(0)
         finished = self._run(("version",), deadline=deadline)
         process.require_success(finished)
@@ -94,26 +94,26 @@ class Sympa(Paced):
         return f"{version}: {self.list_name} found, subscribers: {len(self._read(deadline))}"
 
     def roster(self) -> Sequence[str]:
-        """Return all subscribers, those who conceal themselves and those without mail too."""
+        """Return all subscribers, including concealed ones and those without mail."""
         return self._read(time.monotonic() + self.timeout(0))
 
     def options(self, addresses: Sequence[str]) -> dict[str, SubscriberOptions]:
-        """Return the reception modes other than that of every message, and suspensions."""
+        """Return reception modes other than every message, and suspensions."""
         _, content = self._dumped(time.monotonic() + self.timeout(len(addresses)))
         found = member_dump.options(content, now=time.time())
         return {each: found[each.lower()] for each in addresses if each.lower() in found}
 
     def deliveries(self, addresses: Sequence[str]) -> dict[str, Delivery]:
-        """Return who gets digests or summaries, or has no mail; Sympa itself switches no mail off that bounces."""
+        """Return subscribers with digests, summaries or no mail; Sympa itself does not switch off mail that bounces."""
         modes = {address: dict(parse_qsl(found.words)) for address, found in self.options(addresses).items()}
         found = {address: _delivery(chosen) for address, chosen in modes.items()}
         return {address: each for address, each in found.items() if not each.is_usual}
 
     def add_with_options(self, subscribers: Sequence[tuple[str, SubscriberOptions]]) -> dict[str, Outcome]:
-        """Subscribe addresses with their reception modes, by ``restore``, which adds what a member.dump holds.
+        """Subscribe addresses with their reception modes, by ``restore``, which adds the subscribers of a member.dump.
 
-        It says nothing about any address, and gives the usual mode where the list does not allow the one that is asked
-        for: an address that would get mail then is taken off again.
+        It reports nothing about addresses, and sets the default mode if the list does not allow the requested one. An
+        address that would then get mail is removed again.
         """
         deadline = time.monotonic() + self.timeout(len(subscribers))
         reasons = {address: why_unsendable(address) or _why_misread(address) for address, _ in subscribers}
@@ -129,10 +129,10 @@ class Sympa(Paced):
             return outcomes | self._add_without_options(path, fresh)
         self._restore(path, fresh, deadline)
         outcomes |= {address: Outcome(Result.DONE) for address, _ in fresh}
-        return outcomes | self._taken_off_again(fresh, deadline)
+        return outcomes | self._removed_again(fresh, deadline)
 
     def _restore(self, path: Path, subscribers: Sequence[tuple[str, SubscriberOptions]], deadline: float) -> None:
-        """Add subscribers by a member.dump of their own; the next dump replaces it."""
+        """Add subscribers by a member.dump of their own, which the next dump overwrites."""
         try:
             path.write_bytes(member_dump.records(subscribers))
         except OSError as error:
@@ -141,10 +141,10 @@ class Sympa(Paced):
         if finished.exit_code or f"{self.list_name}: Restored list users (member)" not in _text(finished.stderr):
             raise _failure(finished, "nobody was added")
 
-    def _taken_off_again(
+    def _removed_again(
         self, subscribers: Sequence[tuple[str, SubscriberOptions]], deadline: float
     ) -> dict[str, Outcome]:
-        """Take off those who had switched mail off and would get it."""
+        """Remove subscribers who had switched mail off and would now get it."""
         _, content = self._dumped(deadline)
         on_list, modes = member_dump.addresses(content), member_dump.options(content, now=time.time())
         mailed = on_list - modes.keys()
@@ -156,7 +156,7 @@ class Sympa(Paced):
     def _add_without_options(
         self, path: Path, subscribers: Sequence[tuple[str, SubscriberOptions]]
     ) -> dict[str, Outcome]:
-        """Subscribe who gets digests as everybody else; nobody who had switched mail off."""
+        """Subscribe digest subscribers with the default mode, and nobody who had switched mail off."""
         refusal = Outcome(
             Result.REJECTED, f"{_NO_MAIL}, and this cannot be carried over, because {path} cannot be written"
         )
@@ -165,16 +165,16 @@ class Sympa(Paced):
         return refused | (self.add(others) if others else {})
 
     def add(self, addresses: Sequence[str]) -> dict[str, Outcome]:
-        """Subscribe addresses, without a word to anybody."""
+        """Subscribe addresses."""
         return self._push("add", {each: why_unsendable(each) or _why_misread(each) for each in addresses})
 
     def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:
-        """Unsubscribe addresses, without a word to anybody."""
+        """Unsubscribe addresses."""
         return self._push("del", {each: why_unsendable(each) or _why_misread(each) for each in addresses})
 
     def shell_steps(self) -> ShellSteps:
-        """Return Sympa's commands as shell text. An empty roster is left for the portal to doubt."""
-        from portal.listmanagers import shell  # only the generated scripts need it
+        """Return Sympa's commands as shell text. The portal checks an empty roster."""
+        from portal.listmanagers import shell  # only generated scripts need it
 
         program = process.split(self.settings.program)
 
@@ -206,10 +206,10 @@ class Sympa(Paced):
         return outcomes | {each: said.get(each.lower(), silence) for each in sendable}
 
     def _read(self, deadline: float) -> list[str]:
-        """Return the roster; an empty one only when it is so twice, and the database answers in between.
+        """Return the roster; an empty one only if it is empty twice and the database answers in between.
 
-        Without its database Sympa dumps nobody, and calls that a success. Taking the list's own address off the list,
-        which Sympa lets nobody put on, changes nothing and tells.
+        Without its database, Sympa dumps nobody and reports success. Trying to remove the list's own address, which
+        Sympa never allows on a list, changes nothing and shows whether the database answers.
         """
         roster = self._dump(deadline)
         if roster:
@@ -227,7 +227,7 @@ class Sympa(Paced):
         return list(dict.fromkeys(found))
 
     def _dumped(self, deadline: float) -> tuple[Path, bytes]:
-        """Let Sympa dump the roster; return where, and what it wrote."""
+        """Let Sympa dump the roster; return the path and the content."""
         before = {dump.path: dump.identity for dump in self._dumps()}
         finished = self._run(("dump", self.list_name), deadline=deadline)
         done = f"{self.list_name}: Dumped list users (member)"
@@ -246,7 +246,7 @@ class Sympa(Paced):
         return fresh[0], content
 
     def _dumps(self) -> list[Dump]:
-        """Return where the dump may be: below the domain, or, for Sympa's first domain, without it."""
+        """Return the possible paths of the dump: below the domain or, for Sympa's first domain, without it."""
         name, _, domain = self.list_name.partition("@")
         paths = [self.settings.data / domain / name / "member.dump", self.settings.data / name / "member.dump"]
         return [Dump(path, _identity(path)) for path in paths]
@@ -263,7 +263,7 @@ class Sympa(Paced):
             )
         return content
 
-    def _run(self, arguments: Sequence[str], *, stdin: bytes = b"", deadline: float) -> process.Finished:
+    def _run(self, arguments: Sequence[str], *, stdin: bytes = b"", deadline: float) -> process.CompletedCommand:
         finished = process.run(
             [*process.split(self.settings.program), *arguments],
             name=f"{self.list_name}: sympa {arguments[0]}",
@@ -297,13 +297,13 @@ def open_list(settings: Settings, list_name: str) -> Sympa:
 
 
 class Answer(NamedTuple):
-    """What Sympa says of an address, which it spells in lower case."""
+    """Sympa's message about an address, which it spells in lower case."""
 
     address: str
     outcome: Outcome
 
 
-def _answers(finished: process.Finished) -> Iterator[Answer]:
+def _answers(finished: process.CompletedCommand) -> Iterator[Answer]:
     for line in _text(finished.stderr):
         for pattern, result in _ANSWERS:
             if found := pattern.fullmatch(line):
@@ -320,8 +320,8 @@ def _text(output: bytes) -> list[str]:
     return [line.strip() for line in output.decode("utf-8", "replace").split("\n")]
 
 
-def _failure(finished: process.Finished, otherwise: str) -> CallFailedError:
-    """Return an error with the line that tells why; Sympa complains of a missing syslog all the time."""
+def _failure(finished: process.CompletedCommand, otherwise: str) -> CallFailedError:
+    """Return an error with the line that gives the reason; Sympa always complains about a missing syslog."""
     words = [line for line in _text(finished.stderr) if line and not line.startswith(("setlogsock()", "Failed to "))]
     told = [line for line in words if "[intern]" in line] or words
     said = one_line(told[0]) if told else ""
@@ -330,7 +330,7 @@ def _failure(finished: process.Finished, otherwise: str) -> CallFailedError:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what changes when a file is written anew, or nothing where there is none."""
+    """Return values that change when a file is rewritten, or None if it does not exist."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):

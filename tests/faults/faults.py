@@ -1066,7 +1066,11 @@ _ADAPTERS = (
     *_in(
         "listmanagers/file.py",
         "tests/listmanagers/test_file.py",
-        ("file: the mode of the old one is lost", "                    _dress(descriptor, target.stat())\n", ""),
+        (
+            "file: the mode of the old one is lost",
+            "                    _copy_owner_and_mode(descriptor, target.stat())\n",
+            "",
+        ),
         ("file: no lock", "            _wait_for_lock(descriptor, folder, self.settings.timeout)\n", ""),
         ("file: another spelling is another address", "if canonical(address) in held:", "if address in held:"),
         (
@@ -1095,12 +1099,12 @@ _ADAPTERS = (
         ("http: a refused log-in", "if status in {401, 403}", "if status in {499}"),
         (
             "http: what was cut off at the end of time",
-            "if until.left <= 0:  # what was read",
-            "if until is None:  # what was read",
+            "if until.left <= 0:  # the answer may",
+            "if until is None:  # the answer may",
         ),
         (
             "http: no second try",
-            "if isinstance(found, Refused) or is_transient(found):\n            time",
+            "if isinstance(found, ConnectionFailed) or is_transient(found):\n            time",
             "if is_transient is None:\n            time",
         ),
         (

@@ -96,7 +96,7 @@ def test_a_failure_tells_the_first_line_of_stderr_without_control_characters():
 
 def test_a_failure_tells_the_last_line_of_a_traceback():
     finished = process.run(_python("raise OSError('disk on fire')"), timeout=10)
-    assert process.complaint(finished) == "OSError: disk on fire"
+    assert process.error_line(finished) == "OSError: disk on fire"
 
 
 def test_a_silent_failure_is_said_to_be_silent():
