@@ -1,16 +1,16 @@
-"""The bars: which tasks are compared, and how fast each must be at least."""
+"""The bars: which tasks are compared, and the minimum speed of each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from measure import Cost, middle
 
-Costs = Mapping[int, Mapping[str, Sequence[Cost]]]  # by number of members, and by task
+Costs = Mapping[int, Mapping[str, Sequence[Cost]]]  # by number of members and task
 Inside = Mapping[int, Mapping[str, Any]]
 
 
 class Measured(NamedTuple):
-    """All that a run has found out."""
+    """The measurements of a run."""
 
     costs: Costs
     inside: Inside
@@ -26,7 +26,7 @@ class Measured(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A line of the table. ``figure`` returns the figure at one size, or None where there is none."""
+    """A line of the table. ``figure`` returns the figure at one size, or None if there is none."""
 
     number: int
     what: str
@@ -37,8 +37,8 @@ class Bar(NamedTuple):
     figure: Callable[[Measured, int], float | None]
 
 
-_SMALL = 10_000  # up to so many members
-_FIXED = 0.1  # seconds of processor time are allowed beside a ratio, which is then made of little
+_SMALL = 10_000  # up to this many members
+_FIXED = 0.1  # seconds of processor time allowed besides a ratio of small numbers
 
 
 def _export_overhead(measured: Measured, count: int) -> float:
@@ -70,7 +70,7 @@ def _ratio(ours: str, theirs: str, *, is_start: bool = False) -> Callable[[Measu
 
 
 def _ratio_by_the_clock(ours: str, theirs: str) -> Callable[[Measured, int], float | None]:
-    """Compare work that another process, a server, does for both. There is no figure where there is no server."""
+    """Compare work that a separate server does for both. There is no figure without a server."""
 
     def figure(measured: Measured, count: int) -> float | None:
         if not {ours, theirs}.issubset(measured.costs[count]):
@@ -85,7 +85,7 @@ def _growth(task: str) -> Callable[[Measured, int], float | None]:
         return measured.cost(count, task).cpu - measured.cost(count, "help").cpu
 
     def figure(measured: Measured, count: int) -> float | None:
-        """Return what ten times the members cost more; below that what is left is noise."""
+        """Return the cost of ten times the members, relative to fewer; below that the rest is noise."""
         smaller = measured.sizes[-2] if len(measured.sizes) > 1 else None
         if smaller is None or count != measured.sizes[-1]:
             return None
@@ -138,7 +138,7 @@ def _sync_overhead(task: str) -> Callable[[Measured, int], float | None]:
 
 
 def _calls_too_many(measured: Measured, count: int) -> float:
-    """Return calls and addresses beyond two rosters, one add and one remove, and one roster when nothing differs."""
+    """Return calls and addresses beyond two rosters, one add and one remove, and one roster if nothing differs."""
     calls = measured.inside[count]["calls"]
     allowed = {"moves": ["roster", "add", "remove", "roster"], "nothing": ["roster"]}
     extra = sum(len(calls[name]) - len(allowed[name]) for name in allowed)

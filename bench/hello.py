@@ -1,4 +1,4 @@
-"""The least that a Flask application can answer: what the page of a member is compared with."""
+"""The smallest possible Flask application, to compare with a member's page."""
 
 from flask import Flask
 
@@ -7,5 +7,5 @@ app = Flask(__name__)
 
 @app.get("/")
 def hello() -> str:
-    """Answer."""
+    """Return a greeting."""
     return "Hello, World!"

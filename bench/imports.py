@@ -1,4 +1,4 @@
-"""An import of members who are all new, the same file again, and how long somebody who saves waits meanwhile.
+"""An import of new members, then of the same file again, and how long a concurrent save waits.
 
 ``python bench/imports.py --validate FILE`` and ``--read FILE`` are what it is compared with.
 """
@@ -18,7 +18,7 @@ from measure import Cost, cost_of, print_message
 from members import ROOT, Instance
 
 MEMBERS = 100_000
-_PAUSE = 0.05  # seconds between two who save
+_PAUSE = 0.05  # seconds between two saves
 _COLUMNS = ("number", "username", "email", "name", "groups")
 _IMPORT = (sys.executable, "-m", "flask", "user", "import", "--key", "number")
 
@@ -66,7 +66,7 @@ def _ours(instance: Instance, task: str, file: Path) -> Cost:
 
 
 class _Saver:
-    """Somebody who saves again and again, and how long they waited at the most."""
+    """A user who saves again and again, with the longest wait."""
 
     def __init__(self, database: Path) -> None:
         self.database, self.longest = database, 0.0

@@ -1,4 +1,4 @@
-"""What is measured within one process: called by ``run.py`` with a task and a number of rounds, answers in JSON."""
+"""Measurements within one process; ``run.py`` calls it with a task and a number of rounds and gets JSON."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def sync_and_read(app: Flask, rounds: int) -> dict[str, float]:
 
 
 def sync_and_read_by_rest(app: Flask, rounds: int) -> dict[str, float]:
-    """Return the same by the clock, since the list manager is another process; only its roster is read."""
+    """Return the same in elapsed time, since the list manager is a separate process; only its roster is read."""
     return _sync_and_read(app, rounds, time.perf_counter, reads_preferences=False)
 
 
@@ -90,7 +90,7 @@ def _seconds(task: Callable[[], object], clock: Callable[[], float]) -> float:
 
 
 def statements_of_a_page(app: Flask, _rounds: int) -> dict[str, int]:
-    """Return how many SQL statements a member's page takes, and how many a save of it, commits left out."""
+    """Return the number of SQL statements of a member's page and of saving it, without commits."""
     with transaction(db.session()) as session:
         session.get_one(User, 1).password_hash = hash_password(members.PASSWORD, rounds=4)
     client = app.test_client()
@@ -130,7 +130,7 @@ _FOR_SUPERUSERS = (
 
 
 def slowest_page(app: Flask, rounds: int) -> dict[str, Any]:
-    """Return the milliseconds of processor time, SQLite's too, of each page for superusers, and the most."""
+    """Return the milliseconds of processor time, including SQLite's, of each page for superusers, and the maximum."""
     with transaction(db.session()) as session:
         user = session.get_one(User, 1)
         user.password_hash, user.is_superuser = hash_password(members.PASSWORD, rounds=4), True
@@ -152,7 +152,7 @@ def slowest_page(app: Flask, rounds: int) -> dict[str, Any]:
 
 
 def slowest_and_home(app: Flask, rounds: int) -> dict[str, Any]:
-    """Return what ``slowest_page`` does, and the milliseconds of the page that superusers begin with."""
+    """Return the result of ``slowest_page``, and the milliseconds of the superusers' start page."""
     found = slowest_page(app, rounds)
     return {**found, "home": found["pages"]["/admin/"]}
 
@@ -237,7 +237,7 @@ def _counted() -> Any:
 
 @dataclass
 class _Listening:
-    """A list manager whose calls are counted."""
+    """A list manager that counts its calls."""
 
     manager: ListManager
     calls: list[tuple[str, int]] = field(default_factory=list)
@@ -263,7 +263,7 @@ class _Listening:
 
 
 def calls_of_a_sync(app: Flask, _rounds: int) -> dict[str, Any]:
-    """Return the calls and how many addresses each passed: of a sync of twice MOVES choices, and of the next."""
+    """Return the calls and the number of addresses in each: of a sync of twice MOVES choices, and of the next."""
     portal: Portal = app.extensions["portal"]
     mailing_list = portal.catalogue().get(HANDLE)
     for number in range(1, 2 * MOVES + 1):

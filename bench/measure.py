@@ -1,6 +1,6 @@
-"""What a child process costs, and medians over rounds in which competitors take turns.
+"""The cost of a child process, and medians over rounds in which competitors alternate.
 
-This process stays small: on Linux a child's peak memory is never less than its parent's was when it was started.
+This process stays small: on Linux a child's peak memory is at least its parent's when it was started.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Cost(NamedTuple):
-    """Seconds by the clock, seconds of processor time (user and system), and the peak of resident memory in MB."""
+    """Elapsed seconds, seconds of processor time (user and system), and peak resident memory in MB."""
 
     wall: float
     cpu: float
@@ -23,7 +23,7 @@ class Cost(NamedTuple):
 def cost_of(
     command: Sequence[str | Path], *, env: Mapping[str, str], stdin: Path | None = None, stdout: Path | None = None
 ) -> Cost:
-    """Run a command to its end, its output into a file or nowhere. Raise CalledProcessError where it fails."""
+    """Run a command, with its output to a file or discarded. Raise CalledProcessError if it fails."""
     with Path(stdin or os.devnull).open("rb") as source, Path(stdout or os.devnull).open("wb") as sink:
         began = os.times().elapsed
         child = subprocess.Popen([str(each) for each in command], env=env, stdin=source, stdout=sink)
@@ -36,7 +36,7 @@ def cost_of(
 
 
 def alternate(tasks: Mapping[str, Callable[[], Cost]], rounds: int) -> dict[str, list[Cost]]:
-    """Let every task have its turn in each round, another one first in each; return what each turn cost."""
+    """Run every task once in each round, in a rotating order; return the costs."""
     costs: dict[str, list[Cost]] = {name: [] for name in tasks}
     names = list(tasks)
     for number in range(rounds if names else 0):
@@ -53,5 +53,5 @@ def middle(costs: Sequence[Cost]) -> Cost:
 
 
 def print_message(text: str) -> None:
-    """Tell on stderr how far it has come."""
+    """Report progress on stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""Instance folders with as many members as wanted, made by SQL: a million within a minute.
+"""Instance folders with any number of members, made by SQL: a million within a minute.
 
-Three lists: ``members``, where nine addresses in ten have a preference, half of them subscribed; ``news``, where none
-has; and ``agreed``, where all have and the list manager's roster says the same.
+They have three lists: ``members``, where nine addresses in ten have a preference, half of them subscribed; ``news``,
+where none has; and ``agreed``, where all have and the roster is the same.
 """
 
 import os
@@ -96,7 +96,7 @@ class Instance:
 
     @property
     def roster(self) -> Path:
-        """What the list manager says of the list ``agreed``, and what list-init is fed with."""
+        """The roster of the list ``agreed``, and the input of list-init."""
         return self.folder / "rosters" / "agreed.txt"
 
     @property
@@ -107,7 +107,7 @@ class Instance:
         return {**passed_on, **ours, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}
 
     def copy_to(self, folder: Path) -> "Instance":
-        """Return a copy, for a command that writes; what it has written is on the disk, so that it costs nobody."""
+        """Return a copy for a command that writes, flushed to disk so that writing it costs no later task."""
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(self.folder, folder)
         copy = Instance(folder, self.count)
@@ -117,9 +117,10 @@ class Instance:
 
 
 def make(folder: Path, count: int) -> Instance:
-    """Make an instance folder, its tables by ``flask db upgrade``, its rows by SQL.
+    """Make an instance folder, with tables from ``flask db upgrade`` and rows by SQL.
 
-    In a process of its own, since SQLite's cache makes it large: what a small one measures would count that as theirs.
+    This runs in a process of its own, because SQLite's cache would make this one large and its children's figures
+    wrong.
     """
     print_message(f"making {count:,} members")
     instance = Instance(folder, count)
@@ -158,7 +159,7 @@ def grow(instance: Instance, *, lists: int, hours: int) -> None:
 
 
 def apply_at_once(instance: Instance) -> None:
-    """Let each list whose preferences are all there apply changes at once, and give it its roster."""
+    """Make each list with all preferences apply changes immediately, and write its roster."""
     catalogue = instance.folder / "mailinglists.toml"
     table = re.compile(r"\[lists\.(agreed|list[0-9]+)\]\n")
     text = catalogue.read_text()

@@ -1,4 +1,4 @@
-"""The table of a run for people, and its figures for machines."""
+"""The results of a run, as a table for people and as JSON."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def _shown(bar: Bar, figure: float | None) -> str:
 
 
 def _verdict(bar: Bar, figures: Iterable[float | None]) -> str:
-    """Say whether the bar is met at every size."""
+    """Return whether the bar is met at every size."""
     measured = [each for each in figures if each is not None]
     if not measured:
         return ""

@@ -1,4 +1,4 @@
-"""A Mailman 3 of its own, the one of the tests, its list as long as a roster: for the bar that compares with REST."""
+"""A Mailman 3 for benchmarks, the one of the tests, with a list as long as a roster."""
 
 import sqlite3
 import sys
@@ -24,7 +24,7 @@ kind = "mailman3"
 
 @contextmanager
 def running(folder: Path, instance: Instance) -> Iterator[bool]:
-    """Start Mailman with an instance's roster on its list, and let the instance use it; yield False without one."""
+    """Start Mailman with an instance's roster and configure the instance for it; yield False without one."""
     if why := mailman3.why_missing():
         print_message(f"{why}: its bar is left out")
         yield False

@@ -1,7 +1,7 @@
 """The benchmarks: ``make bench``, or ``python bench/run.py --users 10000,100000 --rounds 3 --only 1,3``.
 
-Only ratios are worth anything, of competitors that took turns in one run. The table goes into docs/performance.md
-where all bars were run at the usual sizes, and every figure into bench/results/.
+Only ratios of competitors that alternate in one run are meaningful. If all bars were run at the usual sizes, the table
+is written to docs/performance.md. All figures are written to bench/results/.
 """
 
 import argparse
@@ -41,7 +41,7 @@ _COUNTED = ("users", "user_groups", "addresses", "user_addresses", "preferences"
 
 
 def main() -> None:
-    """Measure, print the table, keep the figures."""
+    """Measure, print the table, and store the figures."""
     wanted = _arguments()
     bars = [each for each in BARS if not wanted.only or each.number in wanted.only]
     if any({"select", "import"}.intersection(each.tasks) for each in bars) and not shutil.which("sqlite3"):
@@ -126,7 +126,7 @@ def _grown(made: Instance, folder: Path, tasks: set[str], *, rounds: int) -> dic
 
 
 def _turns(made: Instance, scratch: Path) -> dict[str, Callable[[], Cost]]:
-    """Return what competes, by name; what writes does so on a copy that is made before its time is taken."""
+    """Return the competitors by name; those that write use a copy made before the measurement."""
     run = partial(cost_of, env=made.env)
     return {
         "extensions": lambda: run(_EXTENSIONS),
@@ -146,7 +146,7 @@ def _turns(made: Instance, scratch: Path) -> dict[str, Callable[[], Cost]]:
 
 
 def _on_server(instance: Instance, folder: Path, *, rounds: int) -> dict[str, list[Cost]]:
-    """Return what the tasks on PostgreSQL cost; none where it is not installed."""
+    """Return the costs of the tasks on PostgreSQL; none if it is not installed."""
     with server.running(folder) as found:
         if found is None:
             return {}
@@ -184,7 +184,7 @@ def _import(instance: Instance) -> Cost:
 
 
 def _require_the_same_work(made: Instance, scratch: Path) -> None:
-    """See that ours and theirs print the same and write the same. Raise RuntimeError."""
+    """Check that both competitors print and write the same. Raise RuntimeError."""
     ours, theirs_ = scratch.with_name("ours"), scratch.with_name("theirs")
     cost_of([*_FLASK, "get-subscribed", "members"], env=made.env, stdout=ours)
     cost_of(["sqlite3", made.database, ".mode list", theirs.SELECT_SUBSCRIBED], env=made.env, stdout=theirs_)
@@ -199,7 +199,7 @@ def _require_the_same_work(made: Instance, scratch: Path) -> None:
 
 
 def _inside(made: Instance, scratch: Path, tasks: set[str], *, rounds: int) -> dict[str, Any]:
-    """Return the figures that no child's cost tells."""
+    """Return the figures that a child's cost does not show."""
     found: dict[str, Any] = {}
     for name in ("page", "calls", "sync"):
         if f"inside:{name}" in tasks:
@@ -213,7 +213,7 @@ def _inside(made: Instance, scratch: Path, tasks: set[str], *, rounds: int) -> d
 
 
 def _by_rest(folder: Path, *, rounds: int) -> dict[str, Any]:
-    """Return what a sync with Mailman 3 costs, on a list of one length; nothing where there is no Mailman 3."""
+    """Return the cost of a sync with Mailman 3 for a list of one length; none without Mailman 3."""
     instance = members.make(folder / "listed", rest.MEMBERS)
     (folder / "mailman").mkdir()
     with rest.running(folder / "mailman", instance) as is_there:
@@ -227,7 +227,7 @@ def _asked(instance: Instance, name: str, rounds: int) -> Any:
 
 
 def _rows_written_twice(instance: Instance) -> int:
-    """Return how many rows a second list-init writes, counted by triggers; the lease is none of them."""
+    """Return how many rows a second list-init writes, except the lease, counted by triggers."""
     _list_init(instance, "news")
     with closing(theirs.connect(instance.database)) as connection:
         connection.executescript(theirs.counting(_COUNTED))

@@ -1,4 +1,4 @@
-"""A PostgreSQL of its own, on the loopback, for the bars that compare with ``psql``."""
+"""A temporary PostgreSQL server on the loopback, for the bars that compare with ``psql``."""
 
 import os
 import shutil
@@ -57,7 +57,7 @@ COMMIT;
 
 
 def programs() -> Path | None:
-    """Return the folder of PostgreSQL's programs, the newest; None where there is none."""
+    """Return the folder of the newest PostgreSQL programs, or None."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
     if found:
         return found[-1].parent
@@ -73,7 +73,7 @@ class Server:
     bin: Path
 
     def psql(self, sql: str, database: str, *, folder: Path) -> Cost:
-        """Run SQL with psql, its first error the last."""
+        """Run SQL with psql, which stops at the first error."""
         script = folder / "script.sql"
         script.write_text(sql)
         command = [self.bin / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", script]
@@ -84,7 +84,7 @@ class Server:
                 "PGUSER": "postgres", "PGDATABASE": database}  # fmt: skip
 
     def env(self, instance: Instance, database: str) -> Mapping[str, str]:
-        """Return the environment in which commands find an instance's folder, and their tables here."""
+        """Return the environment for commands with an instance's folder and tables on this server."""
         uri = f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
         return {**instance.env, "PORTAL_SQLALCHEMY_DATABASE_URI": uri}
 
@@ -100,19 +100,19 @@ class Server:
         self.psql(sql, "postgres", folder=instance.folder)
 
     def list_init(self, instance: Instance, command: Sequence[str | Path]) -> Cost:
-        """Let list-init read the roster into a copy."""
+        """Run list-init into a copy."""
         self._copy(instance)
         return cost_of(command, env=self.env(instance, "copy"), stdin=instance.roster)
 
     def copied(self, instance: Instance) -> Cost:
-        """Let psql do the same."""
+        """Do the same with psql."""
         self._copy(instance)
         return self.psql(_LIST_INIT.format(roster=instance.roster), "copy", folder=instance.folder)
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[Server | None]:
-    """Start a server with its data in a folder, and stop it; yield None where PostgreSQL is not installed."""
+    """Start a server with its data in a folder, and stop it; yield None if PostgreSQL is not installed."""
     bin_folder = programs()
     if bin_folder is None:
         print_message("no PostgreSQL here (apt-get install postgresql): its bar is left out")

@@ -1,4 +1,4 @@
-"""The work of our commands as somebody would do it in SQL with the ``sqlite3`` program, on the same tables."""
+"""The work of our commands written in SQL for the ``sqlite3`` program, on the same tables."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -51,17 +51,17 @@ SELECT address_id, address, subscribed, source, actor, reason FROM history WHERE
 
 
 def list_init(roster: Path) -> str:
-    """Return what the program is told."""
+    """Return the SQL for the program."""
     return _LIST_INIT.format(roster=roster)
 
 
 def connect(database: Path) -> sqlite3.Connection:
-    """Open a database, each statement a transaction of its own."""
+    """Open a database in autocommit mode."""
     return sqlite3.connect(database, isolation_level=None)
 
 
 def counting(tables: Iterable[str]) -> str:
-    """Return SQL after which every row that is written in some tables is noted, even one that stays as it was."""
+    """Return SQL that counts every row written in some tables, even one that stays the same."""
     triggers = (
         f"CREATE TRIGGER note_{table}_{event} AFTER {event} ON {table} "
         f"BEGIN INSERT INTO written VALUES ('{table}'); END;"

@@ -1,6 +1,6 @@
-"""A member's page beside Flask's hello world, both served by gunicorn with threads: for the bar that compares the two.
+"""A member's page compared with Flask's hello world, both served by gunicorn with threads.
 
-What counts is the processor time of the worker, so that neither who asks nor what else the machine does matters.
+Only the worker's processor time counts, so that the client and other work on the machine do not matter.
 """
 
 import os
@@ -25,7 +25,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 
 def compare(folder: Path, *, rounds: int) -> dict[str, dict[str, float]]:
-    """Return by number of lists the seconds of processor time of a request: of hello world, and of a member's page."""
+    """Return by number of lists the processor time of a request in seconds: of hello world, and of a member's page."""
     found = {}
     for count in LISTS:
         instance = members.make_lists(folder / f"lists{count}", count=100, lists=count)
@@ -45,7 +45,7 @@ def _set_password(instance: Instance) -> None:
 
 
 class _Server:
-    """One worker that answers on a connection that stays open."""
+    """A worker that answers on a connection that stays open."""
 
     def __init__(self, port: int, master: int) -> None:
         self._connection = HTTPConnection("127.0.0.1", port)
@@ -53,7 +53,7 @@ class _Server:
         self._cookie = ""
 
     def log_in(self) -> None:
-        """Log in as the member whose password is known. Raise RuntimeError where that fails."""
+        """Log in as the member whose password is known. Raise RuntimeError if that fails."""
         form = self._answer("GET", "/login")
         token = re.search(r'name="csrf_token"[^>]*value="([^"]*)"', form)
         fields = {"username": "member1", "password": members.PASSWORD, "csrf_token": token[1] if token else ""}

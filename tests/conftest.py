@@ -1,4 +1,4 @@
-"""The actors of the tests: an application on a database of its own, a clock that stands still, a browser, a shell."""
+"""Fixtures for all tests: an application with its own database, a fixed clock, a browser, a shell."""
 
 import fcntl
 import os
@@ -28,19 +28,19 @@ from portal.application import Application
 from portal.extensions import Portal, db
 from portal.services import security_log
 
-# A PostgreSQL database that the tests may empty; none: SQLite. Each worker of pytest-xdist has a copy of its own.
+# A PostgreSQL database that tests may empty; without it they use SQLite. Each worker of pytest-xdist has its own copy.
 TEMPLATE = os.environ.get("PORTAL_TEST_DATABASE_URI")
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 SERVER = f"{TEMPLATE}_{WORKER}" if TEMPLATE and WORKER else TEMPLATE
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a background job inherits, and would hand on to each child
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # background jobs inherit this and would pass it on
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis_settings.register_profile(
     "portal", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 hypothesis_settings.register_profile("nightly", hypothesis_settings.get_profile("portal"))
-# A fault is to be noticed by examples that are there each time; the smallest one interests nobody.
+# Deterministic examples, so that planted faults are noticed every time; no shrinking is needed.
 hypothesis_settings.register_profile(
     "faults",
     hypothesis_settings.get_profile("portal"),
@@ -49,7 +49,7 @@ hypothesis_settings.register_profile(
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate],
 )
-# CI tells whether a change is right: chance belongs to the developers' runs and to the nightly ones.
+# CI judges a change, so its examples are fixed; developers' and nightly runs are random.
 hypothesis_settings.register_profile("ci", hypothesis_settings.get_profile("portal"), derandomize=True)
 hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "portal")
 
@@ -62,7 +62,7 @@ def is_nightly() -> bool:
     return hypothesis_settings.get_current_profile_name() == "nightly"
 
 
-# Two lists that everybody sees and one for a group, on text files. Tests that need others write their own.
+# Two lists for everybody and one for a group, on text files. Tests that need others write their own.
 CATALOGUE = """
 enabled = true
 
@@ -92,7 +92,7 @@ directory = "rosters"
 
 
 class Clock:
-    """A clock that moves when it is told to."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
@@ -105,7 +105,7 @@ class Clock:
 
 
 class Rosters:
-    """The list manager of the test catalogue: text files."""
+    """The list manager of the test catalogue, on text files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -123,7 +123,7 @@ class Rosters:
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The database after `flask db upgrade`, made once for all workers: a file to copy, or what SERVER is made from."""
+    """The database after `flask db upgrade`, made once for all workers: a file to copy, or the template for SERVER."""
     folder = tmp_path_factory.getbasetemp()
     folder = (folder.parent if WORKER else folder) / "migrated"
     folder.mkdir(exist_ok=True)
@@ -143,7 +143,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def mends_the_database(tmp_path: Path) -> Iterator[None]:
-    """For a test that wrecks its database: the server's, which all tests share, is made anew after it."""
+    """Restore the server's shared database after a test that damages it."""
     yield
     if SERVER:
         _migrate(tmp_path, SERVER)
@@ -151,7 +151,7 @@ def mends_the_database(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def server(migrated: Path) -> Iterator[Engine | None]:
-    """The connection by which the server's database is emptied."""
+    """The connection that empties the server's database."""
     engine = create_engine(SERVER, pool_size=1) if SERVER else None
     yield engine
     if engine:
@@ -160,7 +160,7 @@ def server(migrated: Path) -> Iterator[Engine | None]:
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The instance folder, at the same place in every test, so that one application can serve them all."""
+    """The instance folder, with the same path in every test, so that one application can serve them all."""
     return tmp_path_factory.mktemp("home") / "instance"
 
 
@@ -187,15 +187,15 @@ def rosters(instance: Path) -> Rosters:
 
 @pytest.fixture(scope="session")
 def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> BytecodeCache:
-    """The templates as Python, so that each application need not compile them again."""
+    """A cache of compiled templates, so that each application need not compile them again."""
     return FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
 
 
 @pytest.fixture
 def make_app(instance: Path, clock: Clock, compiled_templates: BytecodeCache) -> Iterator[Callable[..., Flask]]:
-    """Build an application on the instance folder; call it again after changing a file there.
+    """Make an application on the instance folder; call it again after changing a file there.
 
-    One ``for_a_command`` is what the program ``flask`` composes: pages cost most of the time and commands show none.
+    With ``for_a_command`` it is the one that the program ``flask`` makes, without pages, which take most of the time.
     """
     made: list[Application] = []
 
@@ -218,7 +218,7 @@ def make_app(instance: Path, clock: Clock, compiled_templates: BytecodeCache) ->
 
 @pytest.fixture(scope="session")
 def composed(home: Path, migrated: Path, compiled_templates: BytecodeCache) -> Flask:
-    """The application that tests share. It has answered once, so Flask refuses whatever would add to it."""
+    """The application that tests share. It has answered a request, so Flask refuses changes to it."""
     _furnish(home)
     app = create_app({"TESTING": True}, environ=_environ(home, SERVER))
     app.jinja_env.bytecode_cache = compiled_templates
@@ -229,7 +229,7 @@ def composed(home: Path, migrated: Path, compiled_templates: BytecodeCache) -> F
 
 @pytest.fixture
 def app(composed: Flask, instance: Path, rosters: Rosters, clock: Clock) -> Iterator[Flask]:
-    """The shared application, as if composed for this test; one with other settings or routes comes from make_app."""
+    """The shared application, prepared for this test; use make_app for other settings or routes."""
     config, portal = dict(composed.config), composed.extensions["portal"]
     secret = instance / "secret_key"
     secret.touch(mode=0o600)
@@ -251,7 +251,7 @@ def app(composed: Flask, instance: Path, rosters: Rosters, clock: Clock) -> Iter
 
 @pytest.fixture
 def session(app: Flask) -> Iterator[Session]:
-    """A session of the test's own, with no transaction open."""
+    """A session for the test, with no transaction open."""
     with app.app_context(), Session(db.engine) as session:
         yield session
 
@@ -297,7 +297,7 @@ def _furnish(home: Path) -> None:
 
 
 def _spare_the_disk(app: Flask) -> None:
-    """Wait for no disk at each commit; what a power cut leaves of a test matters to nobody."""
+    """Do not wait for the disk at commits; test data need not survive a power cut."""
 
     def hurry(connection: Any, _record: object) -> None:
         connection.execute("PRAGMA synchronous = OFF").close()
@@ -308,7 +308,7 @@ def _spare_the_disk(app: Flask) -> None:
 
 
 def _shape(app: Flask) -> tuple[object, ...]:
-    """Return what a test could leave changed for the tests after it."""
+    """Return everything that a test could leave changed for later tests."""
     with app.app_context():
         listeners = [*db.engine.dispatch.before_cursor_execute], [*db.engine.dispatch.commit]
     hooks = {where: list(hooks) for where, hooks in app.before_request_funcs.items()}
@@ -325,7 +325,7 @@ def _name(uri: str) -> str:
 
 
 def _on_the_server(*statements: str) -> None:
-    """Create or drop databases; PostgreSQL does neither within a transaction, nor from a database that is concerned."""
+    """Create or drop databases, which PostgreSQL does only outside transactions and from another database."""
     engine = create_engine(make_url(TEMPLATE).set(database="postgres"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         for statement in statements:

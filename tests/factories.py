@@ -1,4 +1,4 @@
-"""Rows for tests, as quick as an INSERT. The cast is Alice, Bob, Charlie and Dora, at example.org."""
+"""Factories that insert rows for tests. The people are Alice, Bob, Charlie and Dora, at example.org."""
 
 from datetime import UTC, datetime
 
@@ -24,9 +24,9 @@ def make_user(
     groups: tuple[str, ...] = (),
     is_superuser: bool = False,
     is_active: bool = True,
-    password_hash: str = "!",  # nobody logs in with it
+    password_hash: str = "!",  # no password matches it
 ) -> int:
-    """Make an account that holds addresses, the first of them its main one; return its id."""
+    """Make an account with addresses, the first of them its main one; return its id."""
     user = User(
         username=username,
         username_key=username.lower(),
@@ -50,7 +50,7 @@ def make_user(
 
 
 def give_name(session: Session, username: str, name: str) -> None:
-    """Change the name of an account, as somebody at the command line does."""
+    """Change the name of an account, as on the command line."""
     found = profiles.by_username(session, username)
     wanted, address = found.details._replace(name=name), Checked(canonical(found.email), found.email)
     users.edit(
@@ -71,7 +71,7 @@ def change_main_addresses(
 
 
 def make_address(session: Session, spelling: str) -> int:
-    """Return the id of an address, made where it is missing, as one that its last holder has let go of."""
+    """Return the id of an address, creating it if needed as one that no account holds any more."""
     found = session.execute(select(Address.id).where(Address.canonical == canonical(spelling))).scalar()
     if found is not None:
         return found
@@ -82,7 +82,7 @@ def make_address(session: Session, spelling: str) -> int:
 
 
 def make_preference(session: Session, handle: str, spelling: str, subscribed: bool, **columns: object) -> None:
-    """Make a preference, chosen by a user and never seen by a run unless columns say otherwise."""
+    """Make a preference, by default chosen by a user and not seen by a run."""
     values: dict[str, object] = {"source": "user", "changed_at": NOW, **columns}
     if "push_result" not in columns and (columns.get("waiting_since") or columns.get("refusal")):
         values["push_result"] = "pending" if columns.get("waiting_since") else "rejected"

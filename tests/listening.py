@@ -1,4 +1,4 @@
-"""Hear what SQLAlchemy does, for as long as a test wants to know it."""
+"""Listeners for SQLAlchemy's events within a block."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from sqlalchemy import Engine, event
 
 @contextmanager
 def listening(engine: Engine, name: str, listener: Callable[..., object]) -> Iterator[None]:
-    """Call a listener at each event of a name, and no longer than the block: tests share the engine."""
+    """Call a listener at each event within the block only, because tests share the engine."""
 
     def hear(*arguments: object) -> None:  # what a listener returns may have a meaning
         listener(*arguments)

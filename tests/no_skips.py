@@ -1,7 +1,7 @@
-"""A plugin for CI, where everything is installed: a test that is skipped has failed.
+"""A pytest plugin for CI, where everything is installed: a skipped test fails.
 
-Only what no fresh machine can have, such as an installation of Mailman 2, may be skipped: the reason of such a skip
-starts with ``elsewhere:``.
+Only tests of programs that a fresh machine cannot have, such as Mailman 2, may be skipped. Their reason starts with
+``elsewhere:``.
 """
 
 from collections.abc import Generator

@@ -1,4 +1,4 @@
-"""Lines of rosters for every reader: stdin, the API, files, what a command prints. SEMANTICS, list-init, rules 4 and 5."""
+"""Roster lines to test every reader: stdin, the API, files, output of commands. SEMANTICS, list-init, rules 4 and 5."""
 
 READABLE = [
     ("alice@example.org", "alice@example.org"),
@@ -39,7 +39,7 @@ UNREADABLE = [
     "ada@example.org\N{ZERO WIDTH JOINER}",
     "ada\N{SOFT HYPHEN}@example.org",
     "ada@example.org\N{RIGHT-TO-LEFT MARK}",
-    "ada@example.org\N{GREEK QUESTION MARK}",  # NFC makes a semicolon of it
+    "ada@example.org\N{GREEK QUESTION MARK}",  # NFC turns it into a semicolon
     "<!DOCTYPE html>",
     "<p>ada@example.org</p>",
     '<a href="mailto:ada@example.org">Ada</a>',

@@ -1,4 +1,4 @@
-"""What a command's process attaches, and what a server's has from the start: each a process of its own."""
+"""What an application attaches in a command's process and in a server's, each tested in its own process."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The benchmarks run, on few members, and give figures."""
+"""The benchmarks run with few members and return figures."""
 
 import json
 import shutil

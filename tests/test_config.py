@@ -1,4 +1,4 @@
-"""Settings and catalogue: what is accepted, and what a fault says to the operator who must mend it."""
+"""Settings and catalogue: what is accepted, and how errors tell the operator what to fix."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What the database module promises: SECURITY, 27, and PERFORMANCE, known traps."""
+"""The promises of the database module: SECURITY, 27, and PERFORMANCE, known traps."""
 
 import os
 import stat

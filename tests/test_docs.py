@@ -1,4 +1,4 @@
-"""What is written for people is true: commands, pages, settings and codes are on their pages, and examples work."""
+"""The documentation is true: commands, pages, settings and codes are described, and examples work."""
 
 import ast
 import os

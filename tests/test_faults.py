@@ -1,4 +1,4 @@
-"""The table of refusals: every error has its exit code and its status, and each renderer says it in one line."""
+"""The table of errors: each has an exit code and a status, and each renderer shows it correctly."""
 
 import inspect
 import sqlite3

@@ -1,4 +1,4 @@
-"""What make decides, seen with interpreters that only pretend; CI runs the real thing on a fresh clone."""
+"""The decisions of make, tested with fake interpreters; CI runs the real thing on a fresh clone."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What root's commands make in an instance folder belongs to the folder's owner, as the pages need it."""
+"""Files that root's commands create in an instance folder belong to the folder's owner, as the pages need."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""The wheel holds all that runs, and a portal that cannot start says why in one line."""
+"""The wheel contains everything needed, and a portal that cannot start gives the reason in one line."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""How many statements, rows and calls things take: the bars of docs/performance.md that are a count."""
+"""How many statements, rows and calls are needed: the bars of docs/performance.md that are counts."""
 
 import re
 from collections.abc import Callable, Iterator

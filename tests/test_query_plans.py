@@ -1,4 +1,4 @@
-"""What is asked of one list or one address is found by an index: these tables grow for years."""
+"""Queries about one list or one address use an index, because these tables grow for years."""
 
 import re
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Default deny: who reaches which path. The paths are those of the URL map; the guard's own tables are not asked."""
+"""Default deny: who may open which path, tested against the URL map instead of the guard's own tables."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Secrets that the portal makes for itself: SECURITY, 23."""
+"""Secrets that the portal creates: SECURITY, 23."""
 
 import stat
 import subprocess

@@ -1,4 +1,4 @@
-"""One word for one thing, in plain English: docs/glossary.md, and the words that are not used."""
+"""One word for one thing, in plain English: docs/glossary.md, and words to avoid."""
 
 import ast
 import re

@@ -115,7 +115,7 @@ class TextFile:
         with self._locked():
             lines = list(self._lines())
             held = {each.canonical for line in lines for each in line.addresses}
-            new_file = []
+            added = []
             for address in addresses:
                 outcomes[address] = _refusal(address) or Outcome(Result.DONE)
                 if outcomes[address].result is Result.REJECTED:
@@ -124,9 +124,9 @@ class TextFile:
                     outcomes[address] = Outcome(Result.ALREADY)
                     continue
                 held.add(canonical(address))
-                new_file.append(address)
-            if new_file:
-                self._replace(_appended("".join(map(str, lines)), new_file))
+                added.append(address)
+            if added:
+                self._replace(_appended("".join(map(str, lines)), added))
         return outcomes
 
     def remove(self, addresses: Sequence[str]) -> dict[str, Outcome]:

@@ -1,4 +1,4 @@
-"""`flask demo`: every state can be seen, they came about as in life, and the next run does what it should."""
+"""`flask demo`: every state is there, made by real changes, and the next run does what it should."""
 
 import json
 import re

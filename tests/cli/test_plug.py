@@ -1,4 +1,4 @@
-"""The list manager's plug is pulled, at each step of a sync: nothing is lost, and the next run heals."""
+"""The list manager fails at each step of a sync: nothing is lost, and the next run repairs it."""
 
 import stat
 from collections.abc import Callable, Iterator

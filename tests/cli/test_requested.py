@@ -1,4 +1,4 @@
-"""`flask mailinglist sync --requested`: cheap and quiet where nothing is asked for, as `sync` where something is."""
+"""`flask mailinglist sync --requested`: fast and quiet without requests, like `sync` with some."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`flask portal restored`: what follows a backup that was put back."""
+"""`flask portal restored`: what it does after a backup was restored."""
 
 import json
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""The generated scripts, run by three shells against fake list managers, and what becomes of a list when a step fails."""
+"""The generated scripts, run by three shells against fake list managers, including steps that fail."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""CSV that a spreadsheet shows and never runs. SECURITY: cells that start with = + - @ TAB CR are neutralised."""
+"""CSV in which a spreadsheet runs no formula. SECURITY: cells that start with = + - @ TAB CR are neutralised."""
 
 import csv
 import io

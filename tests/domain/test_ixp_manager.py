@@ -1,4 +1,4 @@
-"""The export of IXP Manager: CSV and JSON, and what of it cannot be read."""
+"""The export of IXP Manager: CSV and JSON, and records that cannot be read."""
 
 import json
 

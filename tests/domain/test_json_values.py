@@ -1,4 +1,4 @@
-"""Values as JSON knows them: named, in UTC, nothing but texts, numbers, lists and tables."""
+"""Values as JSON: named, in UTC, only texts, numbers, lists and objects."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone

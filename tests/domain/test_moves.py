@@ -1,4 +1,4 @@
-"""Moves in few words; all of them together are in test_move_space. Source: docs/semantics.md, "Address changes"."""
+"""Single cases of moves; test_move_space tests all of them. Source: docs/semantics.md, "Address changes"."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Whom a list that subscribes new members is about to subscribe: SEMANTICS, The merge, rule 1."""
+"""Which new members a list subscribes: SEMANTICS, The merge, rule 1."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a person is told of one address on one list."""
+"""The state of one address on one list as a person sees it."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""A plan as data, and what of it waits for approval: SEMANTICS, "Safety" and "Identity"."""
+"""Plans as data, and which lines need approval: SEMANTICS, "Safety" and "Identity"."""
 
 import hashlib
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""How soon changes are carried out, as the last runs say."""
+"""How soon changes are carried out, judged by recent runs."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""What counts in the safety limits and what waits for approval: SEMANTICS, "Safety"."""
+"""What counts in the safety limits, and which lines wait for approval: SEMANTICS, "Safety"."""
 
 import pytest
 from hypothesis import given

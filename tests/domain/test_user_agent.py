@@ -1,4 +1,4 @@
-"""Which browser on which system a User-Agent header names."""
+"""The browser and the system in a User-Agent header."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Which usernames may be given. SECURITY: those of mixed scripts are refused."""
+"""Which usernames are allowed. SECURITY: those of mixed scripts are refused."""
 
 import pytest
 

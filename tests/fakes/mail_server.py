@@ -1,4 +1,4 @@
-"""A mail server on the loopback: it keeps what it takes, and fails in the ways that mail servers do."""
+"""A mail server on the loopback that stores mail, and fails in the ways that mail servers do."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""A list manager in memory: it moderates, bans, refuses and breaks down as a test tells it to."""
+"""A list manager in memory that moderates, bans, refuses and fails as a test configures it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

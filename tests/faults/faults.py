@@ -1,4 +1,4 @@
-"""Faults of one edit each, in rules, guards, limits and adapters, and the nearest tests, one of which must fail."""
+"""Faults, each a single edit of a rule, guard, limit or adapter, with the nearest tests, one of which must fail."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ class Fault(NamedTuple):
 
 
 def _of(file: str, *names: str) -> str:
-    """Return the node ids of tests of one file, for ``_in``."""
+    """Return the node ids of tests in one file, for ``_in``."""
     return " ".join(f"{file}::test_{name}" for name in names)
 
 

@@ -1,7 +1,7 @@
 """Plant one fault at a time in a copy of the sources and run the nearest tests, which must fail: `make faults`.
 
-A fault that no near test notices is a rule, a guard or a limit that nothing holds. Names of faults, or parts of them,
-choose some: `make faults ARGS='lease merge'`.
+A fault that no near test notices shows a rule, a guard or a limit without a test. Arguments select faults by parts of
+their names: `make faults ARGS='lease merge'`.
 """
 
 import os
@@ -31,7 +31,7 @@ PYTEST = [
 
 
 class Trial(NamedTuple):
-    """What became of one fault."""
+    """The result of one fault."""
 
     fault: Fault
     result: str  # caught, survived, stale (its text is not in the file, or not once) or broken (no test ran)
@@ -53,7 +53,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _trials(faults: Sequence[Fault], copies: Sequence[Path]) -> Iterator[Trial]:
-    """Yield what becomes of each fault; of none where a test fails by itself, since it would seem to catch them all."""
+    """Yield the result of each fault, but none for tests that fail without a fault."""
     tests = sorted({test for fault in faults for test in fault.tests})
     done = _run(copies[0], ["-p", "xdist.plugin", "-n", str(len(copies)), *tests], timeout=None)
     if done.returncode != PASSED:

@@ -1,4 +1,4 @@
-"""One harness a kind: how the contract suite sets a list manager up, breaks it, and sees what reached it."""
+"""A harness for each kind: how the contract suite sets up a list manager, breaks it, and sees its calls."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""Three commands of the operator's own: how they are called and what is believed of them."""
+"""Three commands of the operator's: how they are called, and which results count."""
 
 import subprocess
 from pathlib import Path

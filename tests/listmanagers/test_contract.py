@@ -1,4 +1,4 @@
-"""What the sync may rely on, whatever the kind of list manager."""
+"""The contract of all kinds of list managers that the sync relies on."""
 
 import os
 import sys

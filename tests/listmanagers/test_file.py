@@ -1,4 +1,4 @@
-"""Rosters in text files: what is kept, what is never half written, what cannot be reached."""
+"""Rosters in text files: what is kept, atomic writes, and files that cannot be reached."""
 
 import multiprocessing
 import os

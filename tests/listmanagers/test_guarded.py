@@ -1,4 +1,4 @@
-"""Kinds of other packages: whatever they raise ends their list alone, and their words are shown nowhere."""
+"""Kinds from other packages: their exceptions end only their own list's run, and their messages are never shown."""
 
 from collections.abc import Callable
 from typing import Any

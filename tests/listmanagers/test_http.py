@@ -1,4 +1,4 @@
-"""HTTP that fails in every way a server, a proxy or a network can: SECURITY, "Input and output"."""
+"""All failures of HTTP by a server, a proxy or the network: SECURITY, "Input and output"."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""Mailman 2.1: what its commands say and what they mean by it."""
+"""Mailman 2.1: the output of its commands, and its meaning."""
 
 import subprocess
 import tomllib

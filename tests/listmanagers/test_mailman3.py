@@ -1,4 +1,4 @@
-"""Mailman 3: what it answers, what that means, and what is never asked of it."""
+"""Mailman 3: its answers, their meaning, and requests that are never sent."""
 
 import re
 import subprocess

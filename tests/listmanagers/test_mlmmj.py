@@ -1,4 +1,4 @@
-"""mlmmj: what its silence means, and what must never be asked of it."""
+"""mlmmj: how its silence is interpreted, and calls that are never made."""
 
 import os
 import subprocess

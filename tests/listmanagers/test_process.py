@@ -1,4 +1,4 @@
-"""Running commands: what they get, how they end, and what is never left behind."""
+"""Running commands: their input, their end, and no processes left behind."""
 
 import signal
 import subprocess

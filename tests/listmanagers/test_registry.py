@@ -1,4 +1,4 @@
-"""Kinds by name: those that are built in, and those that other packages bring."""
+"""Kinds by name: built-in ones, and those from other packages."""
 
 import subprocess
 import sys

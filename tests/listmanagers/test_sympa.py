@@ -1,4 +1,4 @@
-"""Sympa: what its lines mean, and when its dump is to be believed."""
+"""Sympa: the meaning of its messages, and when its dump can be trusted."""
 
 import errno
 import os

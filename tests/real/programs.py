@@ -1,4 +1,4 @@
-"""Which real list managers there are. One line a program: where it lives, and how to see that it is installed."""
+"""The real list managers, one line each: where it is, and how to check that it is installed."""
 
 import atexit
 from functools import cache

@@ -1,4 +1,4 @@
-"""The portal's own kind of list: a text file. It is as real as it gets."""
+"""The portal's own kind of list: a text file, which needs no program."""
 
 from collections.abc import Iterable
 from pathlib import Path

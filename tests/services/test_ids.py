@@ -1,4 +1,4 @@
-"""Numbers of addresses and users are given out once: history names them long after they are gone."""
+"""Ids of addresses and users are never reused, because history refers to them long after they are deleted."""
 
 from flask import Flask
 from sqlalchemy import select

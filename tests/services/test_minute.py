@@ -1,4 +1,4 @@
-"""What the minute's command has to do, asked of the driver: it never says no where a part has something to do."""
+"""The driver's queries for `flask minutely` always find a row if a part of it has something to do."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

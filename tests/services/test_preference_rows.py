@@ -1,4 +1,4 @@
-"""The one writer of preferences, where what it was asked to write is no longer so."""
+"""Writing preferences when the data has changed since it was read."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Killed at any point of a sync, the next run says so and repairs it: SEMANTICS, "Safety"; SECURITY 29."""
+"""After a kill at any point of a sync, the next run reports and repairs it: SEMANTICS, "Safety"; SECURITY 29."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What the next run is expected to do: the plan that a sync makes of the roster that was seen."""
+"""The expected plan of the next run, which a sync would make of the last seen roster."""
 
 from typing import Any
 

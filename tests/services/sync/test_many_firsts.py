@@ -1,4 +1,4 @@
-"""Where most of a list has no preference yet, list-init's statements decide: the same as one by one."""
+"""First preferences of most of a list are written by list-init's statements, with the same result as one by one."""
 
 from dataclasses import replace
 from typing import Any

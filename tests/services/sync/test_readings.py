@@ -1,4 +1,4 @@
-"""What is read of a list beside its runs: how it delivers to members, and who is on it without an account."""
+"""Readings of lists outside their runs: how they deliver to members, and subscribers without an account."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Runs that superusers ask for: written by the web, taken once, carried out by a command; and lines of runs."""
+"""Runs that superusers request: written by the web, claimed once, carried out by a command; and lines of runs."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor

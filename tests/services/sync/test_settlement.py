@@ -1,4 +1,4 @@
-"""What runs leave behind when something else happens meanwhile, or has happened to the run before."""
+"""The results of runs when something else happens in the meantime, or happened to an earlier run."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
