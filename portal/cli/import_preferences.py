@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from portal.cli.mailinglist import mailinglist
-from portal.cli.output import as_text_or_json, print_json, print_message, print_table
+from portal.cli.output import as_text_or_json, print_dry_run, print_json, print_message, print_table
 from portal.extensions import db, portal
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def import_(*, file: BinaryIO, dry_run: bool, form: str) -> None:
         print_table(("LIST", "SUBSCRIBED", "UNSUBSCRIBED", "REFUSED", "KEPT"), found.lists)
     _print_skipped(found)
     if dry_run:
-        print_message("dry run: nothing was changed")
+        print_dry_run()
 
 
 def _print_skipped(found: "ImportResult") -> None:

@@ -12,6 +12,7 @@ from portal.cli.output import (
     as_text_or_json,
     cell_text,
     moment,
+    print_dry_run,
     print_json,
     print_message,
     print_table,
@@ -195,6 +196,8 @@ def sync(
     options = SyncOptions(is_dry=dry_run, accept=accept)
     endings = run_requested() if requested else run_lists(handles, options)
     show_endings(endings, options, form=form, is_verbose=verbose or sys.stdout.isatty())
+    if dry_run:
+        print_dry_run()
     raise SystemExit(max(code_of(endings), _read_lists() if requested else _enrol(options)))
 
 

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import click
 
-from portal.cli.output import as_text_or_json, print_json, print_message, print_table
+from portal.cli.output import as_text_or_json, print_dry_run, print_json, print_message, print_table
 from portal.cli.user import user
 from portal.errors import SafetyLimitError
 from portal.extensions import db, portal
@@ -50,6 +50,7 @@ def import_(
     if dry_run:
         _print_plan(importing.preview(db.session(), request), form)
         _count_old_leavers(is_source=file is None)
+        print_dry_run()
         return
     try:
         report = importing.run(db.session(), request, accept=accept)
@@ -216,7 +217,10 @@ def merge(*, gone: str, kept: str, keep_key: str | None, dry_run: bool) -> None:
     )
     for words in _merged_in_words(done):
         print_message(words)
-    print_message("dry run: nothing was changed" if dry_run else f"{done.gone} is merged into {done.kept}")
+    if dry_run:
+        print_dry_run()
+    else:
+        print_message(f"{done.gone} is merged into {done.kept}")
 
 
 def _merged_in_words(done: Merged) -> Iterator[str]:

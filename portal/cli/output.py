@@ -77,6 +77,11 @@ def print_message(text: str) -> None:
     click.echo(printable(text, limit=1_000), err=True)
 
 
+def print_dry_run() -> None:
+    """Print, after everything else, that a dry run has changed nothing."""
+    print_message("dry run: nothing was changed")
+
+
 def print_json(value: object) -> None:
     """Print a value as JSON, times in UTC."""
     click.echo(json.dumps(plain(value), indent=2))

@@ -264,7 +264,7 @@ def test_an_unforeseen_failure_is_1_whatever_else_fails(call, cast, app, monkeyp
 def test_a_dry_run_writes_nothing_and_says_what_would_be_done(call, cast, rosters):
     before = rosters.get("members")
     code, stdout, stderr = call("sync", "--dry-run", "members")
-    assert (code, stderr) == (0, "")
+    assert (code, stderr) == (0, "dry run: nothing was changed\n")
     assert stdout == (
         "LIST     WOULD  ADDRESS          BECAUSE\n"
         "members  add    bob@example.org  chosen\n"
@@ -283,7 +283,7 @@ def test_a_dry_run_tells_what_a_sync_would_refuse(call, session, rosters):
     rosters.set("members", *(f"user{number}@example.org" for number in range(8)))
     code, _, stderr = call("sync", "--dry-run", "members")
     assert code == 0
-    assert re.search(r"^members: .* to approve it: --accept [0-9a-f]{16}$", stderr)
+    assert re.search(r"^members: .* to approve it: --accept [0-9a-f]{16}\ndry run: ", stderr)
     make_preference(session, "tech", "user0@example.org", True, seen=True)
     assert "--accept" in call("sync", "--dry-run", "tech")[2]
 
