@@ -21,14 +21,14 @@ def table(bars: Iterable[Bar], measured: Measured) -> str:
     for bar in bars:
         figures = [bar.figure(measured, each) for each in sizes]
         lines.append([
-            str(bar.number), bar.what, f"≤ {_shown(bar, bar.limit)}",
-            "" if bar.aim is None else f"≤ {_shown(bar, bar.aim)}",
-            *(_shown(bar, each) for each in figures), _verdict(bar, figures),
+            str(bar.number), bar.what, f"≤ {_figure_text(bar, bar.limit)}",
+            "" if bar.aim is None else f"≤ {_figure_text(bar, bar.aim)}",
+            *(_figure_text(bar, each) for each in figures), _verdict(bar, figures),
         ])  # fmt: skip
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + f"\n\n{_machine()}\n"
 
 
-def _shown(bar: Bar, figure: float | None) -> str:
+def _figure_text(bar: Bar, figure: float | None) -> str:
     if figure is None:
         return ""
     if bar.unit == "times":

@@ -228,10 +228,10 @@ class Mailman3(HasCallLimits):
         """Return for each address whether it was a member before."""
         form = [("emails", each) for each in spellings]
         answer = self._of_list("DELETE", "roster", "member", until=until, form=form)
-        told = _table(answer, 200)
-        if not all(isinstance(told.get(each), bool) for each in spellings):
+        removed = _table(answer, 200)
+        if not all(isinstance(removed.get(each), bool) for each in spellings):
             raise _unusable(answer)
-        return {each: told[each] for each in spellings}
+        return {each: removed[each] for each in spellings}
 
     def _discard(self, token: str, until: Deadline) -> bool:
         """Return True if a request still existed and was discarded."""

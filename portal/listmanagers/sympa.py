@@ -323,8 +323,8 @@ def _text(output: bytes) -> list[str]:
 def _failure(finished: process.CompletedCommand, otherwise: str) -> CallFailedError:
     """Return an error with the line that gives the reason; Sympa always complains about a missing syslog."""
     words = [line for line in _text(finished.stderr) if line and not line.startswith(("setlogsock()", "Failed to "))]
-    told = [line for line in words if "[intern]" in line] or words
-    said = one_line(told[0]) if told else ""
+    relevant = [line for line in words if "[intern]" in line] or words
+    said = one_line(relevant[0]) if relevant else ""
     how = f"{finished.name}: ended with exit code {finished.exit_code}"
     return CallFailedError(f"{how}: {said}; {otherwise}" if said else f"{how}; {otherwise}", words=said)
 

@@ -1,4 +1,4 @@
-"""preferences and runs: tell apart what was refused, what waits at the list, and what had no effect."""
+"""preferences and runs: tell refused changes from those that wait at the list or had no effect."""
 
 import sqlalchemy as sa
 from alembic import op

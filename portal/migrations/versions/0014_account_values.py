@@ -1,4 +1,4 @@
-"""account_changes: from what to what."""
+"""account_changes: the values before and after a change."""
 
 import sqlalchemy as sa
 from alembic import op

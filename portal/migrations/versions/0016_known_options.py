@@ -1,4 +1,4 @@
-"""known_options: how a subscriber gets the mail of a list, for whoever moves to another address."""
+"""known_options: a subscriber's options at a list, for a later change of address."""
 
 import sqlalchemy as sa
 from alembic import op

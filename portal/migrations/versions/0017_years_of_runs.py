@@ -1,4 +1,4 @@
-"""Indexes for what grows for years: the last good run of a list, what was chosen since, who is in a group."""
+"""Indexes for tables that grow for years: the last good run of a list, recent choices, members of a group."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""outbox: what is out of date, by an index."""
+"""outbox: an index of expired mails."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""what has been noticed for mails: how far the histories were read, and which troubles operators know of."""
+"""notices: how far the histories have been read, and known problems."""
 
 import sqlalchemy as sa
 from alembic import op

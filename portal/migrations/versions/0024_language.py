@@ -1,4 +1,4 @@
-"""the language that a user chose; none: what the browser asks for."""
+"""users.language: the chosen language; NULL for the browser's."""
 
 import sqlalchemy as sa
 from alembic import op

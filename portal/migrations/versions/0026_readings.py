@@ -1,4 +1,4 @@
-"""list_readings, member_deliveries, unknown_subscribers: what is read of a list beside its runs."""
+"""list_readings, member_deliveries, unknown_subscribers: readings of a list outside its runs."""
 
 import sqlalchemy as sa
 from alembic import op

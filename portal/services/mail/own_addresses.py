@@ -142,11 +142,11 @@ def _change(session: Session, change: AddressChange, *, who: Who, lists: Lists, 
     address_changes.change_many(
         session, {who.user_id: change}, actor=who.actor, now=who.now, lists=lists, may_share=may_share
     )
-    _tell_old_address(session, before, who=who)
+    _notify_old_address(session, before, who=who)
     return sessions.renew_without_password(session, who.token)
 
 
-def _tell_old_address(session: Session, before: HeldAddresses, *, who: Who) -> None:
+def _notify_old_address(session: Session, before: HeldAddresses, *, who: Who) -> None:
     after = _held(session, who.user_id)
     if before.main is not None and before != after:
         details = _remembered(before) | {"change": _as_lines(before, after)}
@@ -167,7 +167,7 @@ def follow_up(session: Session, before: HeldAddresses, *, who: Who, sends_mail: 
     with transaction(session):
         session.execute(select(User.id).where(User.id == who.user_id).with_for_update())
         if sends_mail:
-            _tell_old_address(session, before, who=who)
+            _notify_old_address(session, before, who=who)
         return sessions.renew_without_password(session, who.token)
 
 

@@ -357,11 +357,11 @@ def _offer(holder: Holder, mailing_list: MailingList, *, now: datetime, promise:
     handle = mailing_list.handle
     rows = holder.of_list(handle)
     subscribed = [each for each in rows if each[1].subscribed]
-    told, row = next(iter(subscribed or rows), (None, None))  # the main address comes first
+    address_id, row = next(iter(subscribed or rows), (None, None))  # the main address comes first
     by_other = row is not None and row.source == "user" and row.changed_by != holder.user_id
     is_new = handle in holder.is_new_to
     state, detail = outlook(row and _known(row), now=now, promise=promise, by_other=by_other, is_new_member=is_new)
-    sends_to = told if subscribed and not is_new else holder.sends_to(handle)
+    sends_to = address_id if subscribed and not is_new else holder.sends_to(handle)
     elsewhere = subscribed and not holder.addresses[subscribed[0][0]].is_main
     return Offer(
         mailing_list,

@@ -75,7 +75,7 @@ def check(session: Session, evidence: Evidence) -> Iterator[Finding]:
     try:
         lists = evidence.catalogue().lists
     except ConfigurationError:
-        return  # it has been told
+        return  # already reported
     for what, path in _password_files(evidence.catalogue()):
         yield _check_line(what, partial(_mode, path, _NOT_EVERYBODY))
     if tables.error is None:
@@ -93,7 +93,7 @@ def check(session: Session, evidence: Evidence) -> Iterator[Finding]:
 def _check_line(what: str, at: Callable[[], str], handle: str | None = None) -> Finding:
     try:
         return Finding(what, handle, at(), None)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the rest is looked at
+    except Exception as error:  # noqa: BLE001 - the other checks still run
         return Finding(what, handle, "", error)
 
 
@@ -269,10 +269,10 @@ def _is_held(session: Session, handle: str) -> bool:
 
 
 def _gone_wrong(last: RunReport, now: datetime) -> str:
-    told = f"run {last.id}, {_age(now - last.started_at)} ago, "
+    run = f"run {last.id}, {_age(now - last.started_at)} ago, "
     if last.state in {*IN_PROGRESS, RunState.UNFINISHED}:
-        return f"{told}was interrupted; to repair it, run: flask mailinglist sync {last.handle}"
-    return f"{told}{last.state}: {last.message}"
+        return f"{run}was interrupted; to repair it, run: flask mailinglist sync {last.handle}"
+    return f"{run}{last.state}: {last.message}"
 
 
 def _size(report: ListReport) -> str:

@@ -120,7 +120,7 @@ def _with_options(
     """Return the plan with the options that were read now or before."""
     known = {**_remembered(session, plan.handle, set(old.by_new.values()), now=now), **read}
 
-    def told(decision: Decision) -> Decision:
+    def with_known_options(decision: Decision) -> Decision:
         origin = old.by_new.get(decision.row.address_id)
         if origin is None:
             return decision
@@ -134,7 +134,7 @@ def _with_options(
             return replace(decision, held_back=True, reason=Reason.OPTIONS)
         return replace(decision, reason=Reason.DEFAULTS)
 
-    return replace(plan, decisions=tuple(map(told, plan.decisions)))
+    return replace(plan, decisions=tuple(map(with_known_options, plan.decisions)))
 
 
 def _remember(session: Session, handle: str, read: Read, *, now: datetime) -> None:

@@ -56,8 +56,8 @@ def lists_for(session: Session, user_id: int, lists: Iterable[MailingList]) -> f
         return frozenset()
     made_at = select(User.created_at).where(User.id == user_id).scalar_subquery()
     own = select(UserAddress.address_id).where(UserAddress.user_id == user_id)
-    told = exists().where(History.address_id.in_(own), History.list_handle == Run.list_handle).correlate(Run)
-    since = _first_good_run().add_columns(Run.list_handle).where(Run.list_handle.in_(handles), not_(told))
+    in_history = exists().where(History.address_id.in_(own), History.list_handle == Run.list_handle).correlate(Run)
+    since = _first_good_run().add_columns(Run.list_handle).where(Run.list_handle.in_(handles), not_(in_history))
     found = session.execute(since.group_by(Run.list_handle).having(func.min(Run.finished_at) < made_at))
     return frozenset(handle for _first, handle in found)
 
@@ -109,6 +109,6 @@ def _known(session: Session, handle: str, names: Collection[str]) -> set[str]:
     """Return which addresses appear in the history of a list, which outlives their ids."""
     known: set[str] = set()
     for chunk in database.chunked(sorted(names), _BLOCK):
-        told = select(History.address).where(History.list_handle == handle, History.address.in_(chunk))
-        known.update(session.scalars(told.distinct()))
+        in_history = select(History.address).where(History.list_handle == handle, History.address.in_(chunk))
+        known.update(session.scalars(in_history.distinct()))
     return known

@@ -122,7 +122,7 @@ def request_at_once(session: Session, lists: Iterable[MailingList], *, now: date
 
 
 def _requested_again(now: datetime) -> dict[str, Any]:
-    """Return the values for requesting a waiting run again; its time to live starts anew."""
+    """Return the values for requesting a waiting run again; its time to live starts again."""
     columns = {"asked_at": Run.asked_at, "started_at": Run.started_at}
     moment = literal(now, Run.asked_at.type)
     return {name: case((_is_forgotten(now), moment), else_=column) for name, column in columns.items()}
@@ -278,7 +278,7 @@ def refuse(
 ) -> None:
     """Record a run that ended before it changed anything: held for approval, in doubt, or without a roster.
 
-    Lines that wait for approval are stored for whoever approves them; of each list only the last plan's.
+    Lines that wait for approval are stored for approval; of each list only the last plan's.
     """
     found = _found(plan) if plan else {}
     with transaction(session):
