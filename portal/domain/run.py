@@ -33,6 +33,7 @@ SHOWS_PLAN = (RunState.SHOWN, RunState.CHANGED, RunState.HELD)
 IN_PROGRESS = (RunState.OPEN, RunState.PLANNED)
 UNDER_WAY = (RunState.ASKED, RunState.TAKEN, *IN_PROGRESS)
 
+IF_INTENDED = "; if this is intended"  # in a message, before the advice to run a command
 WAITS = "waits"  # the result of a line that waits for approval
 
 COUNT_WORDS = {

@@ -176,7 +176,8 @@ def runs(session: Session, *, now: datetime) -> None:
         _run(session, handle, now - timedelta(hours=5 if number < 4 else 30), "done", added=12, removed=3, left=1)
     _run(session, "tech", now - timedelta(hours=1), "failed", message="files: tech.txt: Permission denied")
     refusal = (
-        "it would remove 19 of 41 addresses, more than 5; look at them, then run again with: --accept 9f86d081884c7d65"
+        "social: this plan exceeds the safety limits: it removes 19 of 41 addresses, or records that they left; "
+        "if this is intended, run again with: --accept 9f86d081884c7d65"
     )
     held = _run(session, "social", now - timedelta(hours=1), "held", message=refusal, plan_id="9f86d081884c7d65")
     _lines(session, held, [f"person{number}@example.org" for number in range(18)] + [f"bob@{'b' * 63}.{'c' * 63}.org"])

@@ -12,7 +12,7 @@ from portal.config import Catalogue
 from portal.domain.address import printable
 from portal.domain.mailinglist import MailingList
 from portal.domain.outlook import State
-from portal.domain.run import NEVER_BEGUN, SHOWS_PLAN, RunKind, RunState, counts_in_words
+from portal.domain.run import IF_INTENDED, NEVER_BEGUN, SHOWS_PLAN, RunKind, RunState, counts_in_words
 from portal.models import Address, History, Preference, Run
 from portal.services import paging
 from portal.services.accounts.addresses import is_held
@@ -61,6 +61,11 @@ class RunReport(NamedTuple):
     def counts(self) -> list[tuple[int, str]]:
         """The counts of what it did, each with its name in words."""
         return counts_in_words(self._asdict()) if self.has_begun else []
+
+    @property
+    def message_for_pages(self) -> str:
+        """The message without the handle and the advice to run a command: pages have a name and a button."""
+        return self.message.partition(IF_INTENDED)[0].removeprefix(f"{self.handle}: ")
 
     @property
     def has_begun(self) -> bool:

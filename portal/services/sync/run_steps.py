@@ -13,7 +13,7 @@ from portal.domain.mailinglist import MailingList
 from portal.domain.merge import Action
 from portal.domain.plan import Decision, Plan, Reason
 from portal.domain.roster_text import RosterLine
-from portal.domain.run import RunKind, RunState, in_order
+from portal.domain.run import IF_INTENDED, RunKind, RunState, in_order
 from portal.errors import (
     PlanChangedError,
     PortalError,
@@ -136,7 +136,7 @@ def checked_plan(work: Work, roster: Roster, *, with_options: Callable[[Plan], P
 def needs_approval(plan: Plan) -> SafetyLimitError:
     """Return the error for a plan that needs approval."""
     return SafetyLimitError(
-        f"{plan.handle}: {plan.warning}; if this is intended, run again with: --accept {plan.id}", plan_id=plan.id
+        f"{plan.handle}: {plan.warning}{IF_INTENDED}, run again with: --accept {plan.id}", plan_id=plan.id
     )
 
 

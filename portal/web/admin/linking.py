@@ -46,7 +46,7 @@ def link(user_id: int) -> ResponseReturnValue:
 
     def act(profile: Profile, as_of: int) -> str:
         linking.link(db.session(), profile.username, key, secret=secret, actor=guards.actor(), as_of=as_of)
-        return gettext("%(username)s is linked to member %(key)s.", username=profile.username, key=key)
+        return gettext("%(name)s is linked to member %(key)s.", name=profile.name or profile.username, key=key)
 
     return _carry_out("link", user_id, form, act)
 
@@ -64,7 +64,9 @@ def unlink(user_id: int) -> ResponseReturnValue:
 
     def act(profile: Profile, as_of: int) -> str:
         key = linking.unlink(db.session(), profile.username, actor=guards.actor(), as_of=as_of)
-        return gettext("%(username)s is no longer linked to member %(key)s.", username=profile.username, key=key)
+        return gettext(
+            "%(name)s is no longer linked to member %(key)s.", name=profile.name or profile.username, key=key
+        )
 
     return _carry_out("unlink", user_id, UnlinkForm(), act)
 

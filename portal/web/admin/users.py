@@ -169,24 +169,24 @@ _ACTIONS: dict[str, tuple[Callable[[str, int], object], LazyText, LazyText | Non
         lambda name, as_of: users.activate(
             db.session(), name, now=portal().clock(), lists=portal().known_lists(), actor=guards.actor(), as_of=as_of
         ),
-        _("%(username)s is active again."),
+        _("%(name)s is active again."),
         _("Their subscriptions are the same as before."),
     ),
     "deactivate": (
         lambda name, as_of: users.deactivate(
             db.session(), name, now=portal().clock(), actor=guards.actor(), as_of=as_of
         ),
-        _("%(username)s has been deactivated."),
+        _("%(name)s has been deactivated."),
         _("Their addresses will be removed from all lists at the next sync."),
     ),
     "grant": (
         lambda name, as_of: users.grant(db.session(), name, actor=guards.actor(), as_of=as_of),
-        _("%(username)s is a superuser."),
+        _("%(name)s is a superuser."),
         None,
     ),
     "revoke": (
         lambda name, as_of: users.revoke(db.session(), name, now=portal().clock(), actor=guards.actor(), as_of=as_of),
-        _("%(username)s is no longer a superuser."),
+        _("%(name)s is no longer a superuser."),
         None,
     ),
 }
@@ -214,7 +214,7 @@ def change(user_id: int, act: str) -> ResponseReturnValue:
     except BadInputError as error:  # the last superuser cannot be removed
         flash(sentence(error), "bad")
     else:
-        sentences = [str(words) % {"username": profile.username}]
+        sentences = [str(words) % {"name": profile.name or profile.username}]
         if about_lists and portal().readable_catalogue():
             sentences.append(str(about_lists))
         flash(" ".join(sentences), "good")
@@ -299,7 +299,7 @@ def delete(user_id: int) -> ResponseReturnValue:
         except BadInputError as error:
             flash(sentence(error), "bad")
             return redirect(url_for("admin.users.show", user_id=user_id), 303)
-        flash(gettext("%(username)s has been deleted.", username=profile.username), "good")
+        flash(gettext("%(name)s has been deleted.", name=profile.name or profile.username), "good")
         return redirect(url_for("admin.people.index"), 303)
     return _action_page(user_id, form, act="delete")
 

@@ -30,11 +30,11 @@ def test_an_account_is_linked_and_unlinked_and_its_page_says_so(
 ) -> None:
     page = f"/admin/users/{people['alice']}"
     assert "Nothing changes now." in bob.get(f"{page}/link").text
-    assert "alice is linked to member 1027." in bob.follow(f"{page}/link", {"key": " 1027 "}).text
+    assert "Alice is linked to member 1027." in bob.follow(f"{page}/link", {"key": " 1027 "}).text
     assert key_of(session, "alice") == "1027"
     assert "member 1027" in bob.get(page).text
     assert "The member key 1027 becomes free" in bob.get(f"{page}/unlink").text
-    assert "alice is no longer linked to member 1027." in bob.follow(f"{page}/unlink", {}).text
+    assert "Alice is no longer linked to member 1027." in bob.follow(f"{page}/unlink", {}).text
     assert key_of(session, "alice") is None
     assert "The account is not linked to a member." in bob.get(f"{page}/unlink").text
 
@@ -127,10 +127,10 @@ def confirm(visitor: Visitor, path: str, page: Page, **changed: str) -> Page:
 def test_two_accounts_are_merged_after_a_page_that_says_what_becomes_of_everything(
     bob: Visitor, session: Session, people: dict[str, int], old: str
 ) -> None:
-    assert "Merge alice.old into another account" in bob.get(old).text
+    assert "Merge Alice.Old (alice.old) into another account" in bob.get(old).text
     page = review(bob, old, into="Alice")
     for words in (
-        "Merge alice.old into alice?",
+        "Merge Alice.Old (alice.old) into Alice (alice)?",
         "The account alice.old (Alice.Old) will be deleted. This cannot be undone.",
         "alice gets the addresses old@example.org.",
         "alice gets the groups board.",

@@ -89,19 +89,23 @@ def test_a_change_that_is_late_needs_attention(bob: Visitor, session: Session, c
     assert "Delayed Tech : a change was due by 22 Nov, 05:00 ." in bob.get("/admin/").text
 
 
-def test_a_refused_run_says_how_to_say_yes(bob: Visitor, session: Session, clock: Clock) -> None:
+def test_a_run_that_needs_approval_shows_why_without_the_advice_for_commands(
+    bob: Visitor, session: Session, clock: Clock
+) -> None:
     make_run(session, clock, "tech", hours=2)
     make_run(
         session,
         clock,
         "tech",
         "held",
-        message="run again with: --accept 0123456789abcdef",
+        message="tech: it removes 8 of 40 addresses; if this is intended, run again with: --accept 0123456789abcdef",
         plan_id="0123456789abcdef",
     )
-    text = bob.get("/admin/").text
-    assert "run again with: --accept 0123456789abcdef" in text
-    assert "Needs approval" in text
+    for path in ("/admin/", "/admin/runs", "/admin/runs/2"):
+        text = bob.get(path).text
+        assert " it removes 8 of 40 addresses " in text
+        assert "--accept" not in text
+        assert "Needs approval" in text
 
 
 def test_runs_are_shown_newest_first_and_lead_to_older_ones(bob: Visitor, session: Session, clock: Clock) -> None:

@@ -131,6 +131,7 @@ def test_past_the_safety_limits_what_is_dangerous_is_said_before_the_one_button(
     assert (state_of(page), lines_of(page)) == ("held", [("remove", "waits")] * 8)
     assert "user17@example.org Needs approval Take off the list chosen here" in page.text
     assert page.text.index("8 addresses will be taken off the list") < page.text.index("Apply these 8 changes")
+    assert "Check the planned changes. If they are right, approve them with the button below." in page.text
     assert len(desk.rosters.get("members")) == 40
     applied = desk.press_apply(path)
     assert desk.cron() == 0

@@ -138,10 +138,28 @@ def test_a_deactivated_user_is_locked_out_at_once_and_comes_back(
 ) -> None:
     found = number(session, "alice")
     page = bob.follow(f"/admin/users/{found}/deactivate", {})
-    assert "alice has been deactivated." in page.text
+    assert "Alice has been deactivated." in page.text
     assert alice.client.get("/subscriptions").status_code == 302
     bob.follow(f"/admin/users/{found}/activate", {})
     assert profile(session, "alice").is_active
+
+
+@pytest.mark.parametrize(
+    ("act", "title"),
+    [
+        ("deactivate", "Deactivate Alice"),
+        ("grant", "Make Alice a superuser"),
+        ("password", "Set a random password for Alice"),
+        ("delete", "Delete Alice"),
+        ("merge", "Merge Alice (alice) into another account"),
+    ],
+)
+def test_the_title_of_an_action_has_the_persons_name(
+    bob: Visitor, alice: Visitor, session: Session, act: str, title: str
+) -> None:
+    page = bob.get(f"/admin/users/{number(session, 'alice')}/{act}")
+    assert page.title.startswith(f"{title} ")
+    assert title in page.text
 
 
 def test_the_last_superuser_can_neither_be_deactivated_nor_lose_the_role_nor_be_deleted(
@@ -187,7 +205,7 @@ def test_superusers_change_their_own_password_on_their_own_page(bob: Visitor, se
 def test_whoever_gives_up_the_role_is_led_to_a_page_that_they_may_see(bob: Visitor, session: Session) -> None:
     make_user(session, "dora", is_superuser=True)
     page = bob.follow(f"/admin/users/{number(session, 'bob')}/revoke", {})
-    assert "bob is no longer a superuser." in page.text
+    assert "Bob is no longer a superuser." in page.text
 
 
 @pytest.mark.parametrize(
@@ -236,7 +254,7 @@ def test_what_a_deletion_does_to_subscriptions_is_said_before_it_is_done(
 
     assert "alice@example.org is taken off Members" in page.text
     assert "tech" not in page.text
-    assert "alice has been deleted." in bob.follow(f"/admin/users/{found}/delete", {}).text
+    assert "Alice has been deleted." in bob.follow(f"/admin/users/{found}/delete", {}).text
     bob.get(f"/admin/users/{found}", status=404)
 
 
