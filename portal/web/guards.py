@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from flask import Flask, current_app, flash, g, has_request_context, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
-from flask_login import LoginManager, current_user
+from flask_login import LoginManager
 from flask_wtf import CSRFProtect
 
 from portal.errors import ForbiddenError, KeyRefusedError
@@ -83,7 +83,8 @@ def holder() -> Holder | None:
 def logged_in() -> Member | None:
     """Return the logged-in member or None, with at most one query a request."""
     if "member" not in g:
-        g.member = current_user._get_current_object() if current_user.is_authenticated else None
+        token = session.get("_user_id")  # Flask-Login's own way from here to the user takes 5 % of a page
+        g.member = None if token is None else _load(token)
         if g.member:
             language.of_member(g.member.language)
     found: Member | None = g.member
