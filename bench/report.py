@@ -23,7 +23,7 @@ def table(bars: Iterable[Bar], measured: Measured) -> str:
         lines.append([
             str(bar.number), bar.what, f"≤ {_figure_text(bar, bar.limit)}",
             "" if bar.aim is None else f"≤ {_figure_text(bar, bar.aim)}",
-            *(_figure_text(bar, each) for each in figures), _verdict(bar, figures),
+            *(_figure_text(bar, each) for each in figures), _whether_met(bar, figures),
         ])  # fmt: skip
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + f"\n\n{_machine()}\n"
 
@@ -38,7 +38,7 @@ def _figure_text(bar: Bar, figure: float | None) -> str:
     return f"{figure:.0f} {bar.unit}".strip()
 
 
-def _verdict(bar: Bar, figures: Iterable[float | None]) -> str:
+def _whether_met(bar: Bar, figures: Iterable[float | None]) -> str:
     """Return whether the bar is met at every size."""
     measured = [each for each in figures if each is not None]
     if not measured:

@@ -52,7 +52,7 @@ def send(*, verbose: bool) -> None:
 
 def in_words(found: "SendingResult") -> str:
     """Return the result of a pass over the outbox in words."""
-    return f"{found.sent} sent, {found.refused} refused, {found.put_off} postponed, {found.dropped} no longer needed"
+    return f"{found.sent} sent, {found.refused} refused, {found.deferred} postponed, {found.dropped} no longer needed"
 
 
 @mail.command()

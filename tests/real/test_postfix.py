@@ -81,7 +81,7 @@ def test_a_server_that_is_killed_amid_many_letters_loses_none(
     killer = make_killer(15)
 
     first = send_due(session, mailer, sends_bulk=True, is_time_up=killer)
-    assert (first.sent, first.put_off) == (15, 1)
+    assert (first.sent, first.deferred) == (15, 1)
     assert "127.0.0.1" in first.trouble
     postfix.start()
     clock.advance(minutes=1)

@@ -39,7 +39,7 @@ class SendingResult(NamedTuple):
 
     sent: int
     refused: int
-    put_off: int
+    deferred: int
     dropped: int
     trouble: str
 
@@ -64,7 +64,7 @@ def send_due(
     return SendingResult(
         sent=ends[MailState.SENT],
         refused=ends[MailState.REFUSED],
-        put_off=ends[MailState.WAITING],
+        deferred=ends[MailState.WAITING],
         dropped=ends[MailState.DROPPED],
         trouble=trouble,
     )

@@ -247,13 +247,13 @@ def _decision(
 
 def _lacks_options(session: Session, mailing_list: MailingList, address_id: int) -> bool:
     last_run = select(func.max(Run.id)).where(Run.list_handle == mailing_list.handle, Run.plan_id.is_not(None))
-    put_off = select(RunLine.run_id).where(
+    was_held_back = select(RunLine.run_id).where(
         RunLine.run_id == last_run.scalar_subquery(),
         RunLine.address_id == address_id,
         RunLine.held,
         RunLine.reason == Reason.OPTIONS,
     )
-    return session.scalar(put_off) is not None
+    return session.scalar(was_held_back) is not None
 
 
 _NEXT = {

@@ -213,7 +213,7 @@ def test_a_letter_with_a_fault_keeps_no_other_letter_waiting(
 
     found = send_due(session, mailer, sends_bulk=True)
 
-    assert (found.sent, found.put_off, found.trouble) == (1, 1, "")
+    assert (found.sent, found.deferred, found.trouble) == (1, 1, "")
     with reading(session):
         states = session.scalars(select(MailRequest.state).order_by(MailRequest.id)).all()
     assert states == ["waiting", "sent"]

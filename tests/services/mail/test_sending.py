@@ -23,7 +23,7 @@ from tests.conftest import Clock
 from tests.factories import make_user
 from tests.fakes.mail_server import FakeMailServer, make_certificate
 
-SENT = SendingResult(sent=1, refused=0, put_off=0, dropped=0, trouble="")
+SENT = SendingResult(sent=1, refused=0, deferred=0, dropped=0, trouble="")
 
 
 def ask(session: Session, clock: Clock, mailbox: str = "alice@example.org", **values: object) -> None:
@@ -211,7 +211,7 @@ def test_a_connection_that_ends_after_the_letter_is_the_case_in_which_somebody_m
     """The server may have taken it or not. Both letters have one Message-ID, and each has a link of its own."""
     ask(session, clock)
     mail_server.cut = True
-    assert send_due(session, mailer, sends_bulk=False).put_off == 1
+    assert send_due(session, mailer, sends_bulk=False).deferred == 1
     assert rows(session)[0].may_be_twice
     mail_server.cut = False
     clock.advance(minutes=1)
