@@ -66,6 +66,8 @@ directory = "rosters"
 """
 
 SETTINGS = """\
+help_contact = "helpdesk@example.org"
+
 # Letters of the demo are files in letters/, and are shown at /demo/mail. A real portal has a mail server here:
 # docs/mail.md.
 

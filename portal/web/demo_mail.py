@@ -1,5 +1,6 @@
 """The letters of the demo as pages. No other portal has these pages."""
 
+import re
 from pathlib import Path
 
 from flask import Blueprint, abort, current_app, render_template
@@ -21,4 +22,8 @@ def show() -> ResponseReturnValue:
         abort(404)
     guards.logged_in()
     found = letter_folder.read(instance / settings.mail.folder)
-    return render_template("demo/mail.html", letters=found, base_url=settings.base_url.rstrip("/"))
+    base_url = re.escape(settings.base_url.rstrip("/"))
+    links = re.compile(
+        rf"({base_url}(?:/\S*[^\s.,])?)"
+    )  # of the parts that it splits a text into, each second is a link
+    return render_template("demo/mail.html", letters=found, split_at_links=links.split)

@@ -160,7 +160,7 @@ class OwnAddressForm(PostedForm):
 class LanguageForm(PostedForm):
     """The language of pages and letters; empty follows the browser."""
 
-    language = SelectField(_("Language"))
+    language = SelectField(_("Language of these pages and of e-mails to you"))
 
     def offer(self, languages: Sequence[str]) -> Self:
         """Offer languages, each under its own name."""

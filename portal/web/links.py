@@ -42,10 +42,10 @@ def ask() -> ResponseReturnValue:
 @blueprint.route("/leave", methods=["GET", "POST"])
 def leave() -> ResponseReturnValue:
     """Explain how to leave lists without an account: directly at each list, or by a mailed link."""
+    guards.logged_in()  # before the lists, whose names are in the member's language
     catalogue = portal().readable_catalogue()
     if catalogue is None or not catalogue.enabled:
         abort(404)
-    guards.logged_in()
     form = AskForLinkForm() if portal().settings.mail else None
     if form is None and request.method == "POST":
         abort(404)

@@ -4,7 +4,7 @@ from flask import Blueprint, abort, flash, redirect, render_template, request, s
 from flask.typing import ResponseReturnValue
 
 from portal.domain.address import canonical
-from portal.errors import BadInputError, InvalidAddressError
+from portal.errors import BadInputError, DuplicateError, InvalidAddressError
 from portal.extensions import db, portal
 from portal.services.accounts import profiles
 from portal.services.accounts.addresses import checked
@@ -13,6 +13,7 @@ from portal.services.mail.own_addresses import HeldAddresses, Who
 from portal.translation import gettext
 from portal.web import guards, recent_password, sign_in, waited_for_mail
 from portal.web.forms import AddAddressForm, HeldAddressForm
+from portal.web.template_filters import sentence
 
 blueprint = Blueprint("own_addresses", __name__)
 
@@ -44,9 +45,12 @@ def add() -> ResponseReturnValue:
         form.email.errors = [gettext("Enter an e-mail address, such as name@example.org.")]
         return _page(form), 422
     replaces_main = bool(form.replaces_main.data)
-    own_addresses.request(
-        db.session(), address, replaces_main=replaces_main, who=who(), place=request.remote_addr or ""
-    )
+    place = request.remote_addr or ""
+    try:
+        own_addresses.request(db.session(), address, replaces_main=replaces_main, who=who(), place=place)
+    except DuplicateError as error:
+        form.email.errors = [sentence(error)]
+        return _page(form), 422
     waited_for_mail.wake()
     flash(
         gettext(

@@ -1,6 +1,6 @@
 """A member's mailing lists: the page with a box for each list, and saving it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -70,7 +70,7 @@ def choose() -> ResponseReturnValue:
     except StaleFormError as error:
         form.form_errors.append(gettext("This page was out of date, so nothing was saved. Choose again."))
         return _page(form), fault_of(error).status
-    flash(_told(choices, hours=catalogue.applied_within_hours), "good" if choices else "message")
+    flash(_told(choices, hours=catalogue.applied_within_hours), _category(choices))
     return redirect(url_for("subscriptions.show", q=_words() or None), 303)
 
 
@@ -97,7 +97,7 @@ def send_to_main() -> ResponseReturnValue:
         catalogue=catalogue,
         now=portal().clock(),
     )
-    flash(_told(choices, hours=catalogue.applied_within_hours), "good" if choices else "message")
+    flash(_told(choices, hours=catalogue.applied_within_hours), _category(choices))
     return redirect(url_for("subscriptions.show"), 303)
 
 
@@ -123,7 +123,7 @@ def leave() -> ResponseReturnValue:
     choices = preferences.choose(
         db.session(), guards.member().id, shown=named, ticked=(), catalogue=catalogue, now=portal().clock()
     )
-    flash(_told(choices, hours=catalogue.applied_within_hours), "good" if choices else "message")
+    flash(_told(choices, hours=catalogue.applied_within_hours), _category(choices))
     return redirect(url_for("subscriptions.show"), 303)
 
 
@@ -168,11 +168,7 @@ def _page(form: PostedForm | None = None) -> str:
         page=page,
         sections=_sections(offers, _rows(page.addresses, ticks, addresses)),
         count=len(offers),
-        within=applied_within(
-            catalogue.applied_within_hours,
-            is_soon=page.soon >= handles,
-            is_partly_soon=not page.soon.isdisjoint(handles),
-        ),
+        within=_in_short(catalogue.applied_within_hours, soon=page.soon & handles, handles=handles),
         has_many=len(page.offers) >= MANY,
         is_on_any=any(each.is_ticked for each in page.offers),
         is_unsaved=kept is not None,
@@ -252,6 +248,10 @@ def _sections(offers: Iterable[Offer], row: Callable[[Offer], str]) -> list[tupl
     return list(found.items())
 
 
+def _category(choices: Iterable[Choice]) -> str:
+    return "good" if any(choice.is_changed for choice in choices) else "message"
+
+
 def _told(choices: Iterable[Choice], *, hours: int) -> str:
     stale = [choice.name for choice in choices if choice.is_stale]
     locked = [choice.name for choice in choices if choice.is_locked]
@@ -282,23 +282,30 @@ def _told(choices: Iterable[Choice], *, hours: int) -> str:
         sentences.append(gettext("Members cannot leave %(lists)s here.", lists=_spelled(locked)))
     if not changed:
         return " ".join([gettext("Nothing was changed."), *sentences])
-    within = applied_within(hours, is_soon=all(choice.is_soon for choice in changed))
+    within = _applied_within(hours, is_soon=all(choice.is_soon for choice in changed))
     return " ".join([gettext("Saved."), *sentences, within])
 
 
-def applied_within(hours: int, *, is_soon: bool = False, is_partly_soon: bool = False) -> str:
-    """Return the words for when changes are applied: within minutes for all lists, for some, or for none."""
+def _in_short(hours: int, *, soon: Collection[str], handles: Collection[str]) -> str:
+    """Return the words next to the button, in two lines of a phone: within minutes for all, some or no lists."""
+    if not soon:
+        return _applied_within(hours, is_soon=False)
+    if len(soon) == len(handles):
+        return gettext("Usually applied within a few minutes.")
+    return ngettext(
+        "Applied within %(count)s hour, on some lists sooner.",
+        "Applied within %(count)s hours, on some lists sooner.",
+        hours,
+        count=hours,
+    )
+
+
+def _applied_within(hours: int, *, is_soon: bool) -> str:
+    """Return the words for when saved changes are applied."""
     if is_soon:
         return ngettext(
             "Changes are applied within a few minutes, at the latest within %(count)s hour.",
             "Changes are applied within a few minutes, at the latest within %(count)s hours.",
-            hours,
-            count=hours,
-        )
-    if is_partly_soon:
-        return ngettext(
-            "Changes are applied within %(count)s hour, on some lists within a few minutes.",
-            "Changes are applied within %(count)s hours, on some lists within a few minutes.",
             hours,
             count=hours,
         )

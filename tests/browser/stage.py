@@ -42,6 +42,7 @@ CATALOGUE = "enabled = true\n" + "".join(
     f'archive = "https://lists.example.org/archives/{handle}/"\nsyncpws = false\n'
     for handle, (name, description) in LISTS.items()
 )
+CATALOGUE = CATALOGUE.replace("[lists.peering]\n", '[lists.peering]\napply = "at once"\n')
 CATALOGUE += '[managers.files]\nkind = "file"\ndirectory = "rosters"\n'
 
 SETTINGS = """site_name = "Example Exchange"
@@ -173,7 +174,8 @@ def people(session: Session, *, now: datetime) -> None:
 def runs(session: Session, *, now: datetime) -> None:
     """Make runs that ended in every way."""
     for number, handle in enumerate(LISTS):
-        _run(session, handle, now - timedelta(hours=5 if number < 4 else 30), "done", added=12, removed=3, left=1)
+        at = now - timedelta(hours=5 if number < 4 else 30)
+        _run(session, handle, at, "done", asked_at=at, added=12, removed=3, left=1)
     _run(session, "tech", now - timedelta(hours=1), "failed", message="files: tech.txt: Permission denied")
     refusal = (
         "social: this plan exceeds the safety limits: it removes 19 of 41 addresses, or records that they left; "

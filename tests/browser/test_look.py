@@ -12,12 +12,17 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 EDGES = """() => [...document.querySelectorAll('header.site > .page, main, footer.site > .page')].map(each => {
     const box = each.getBoundingClientRect(); return [box.left, box.right].join(' to '); })"""
-# Words in several lines, those aside that are longer than the places that they are in, and addresses.
+# Words and short addresses in several lines, except words that are longer than the places that they are in.
 BROKEN = """() => {
     const found = [], texts = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
     while (texts.nextNode()) {
         const text = texts.currentNode;
         if (!text.parentElement.checkVisibility() || text.parentElement.closest('.mail, .unseen, code, option')) continue;
+        for (const short of text.data.matchAll(/[\\p{L}\\p{N}.]+@[\\p{L}\\p{N}.]+/gu)) {
+            const range = document.createRange();
+            range.setStart(text, short.index); range.setEnd(text, short.index + short[0].length);
+            if (short[0].length < 25 && new Set([...range.getClientRects()].map(box => box.top)).size > 1) found.push(short[0]);
+        }
         for (const word of text.data.matchAll(/[\\p{L}\\p{N}]{2,24}(?![\\p{L}\\p{N}@.])/gu)) {
             if (word.index && /[\\p{L}\\p{N}@.]/u.test(text.data[word.index - 1])) continue;
             const range = document.createRange();
@@ -95,14 +100,25 @@ def test_the_rows_of_a_list_are_in_sight_and_four_tabs_away(open_page: Callable[
 
 def test_the_bar_to_save_with_takes_at_most_a_tenth_of_a_phone(open_page: Callable[..., Any]) -> None:
     page = open_page("narrow", "alice")
-    for language in ("en", "de"):
+    for language, words in (("en", "on some lists sooner"), ("de", "teils früher")):
         page.context.set_extra_http_headers({"Accept-Language": language})
         page.reload()
+        assert words in page.locator(".bar").inner_text()
         for width, height in ((390, 844), (320, 568)):
             page.set_viewport_size({"width": width, "height": height})
             assert page.locator(".bar").bounding_box()["height"] <= height / 10
     page.set_viewport_size({"width": 640, "height": 320})  # a phone on its side
     assert page.locator(".bar").evaluate("each => getComputedStyle(each).position") == "static"
+
+
+def test_text_at_twice_its_size_fits_on_a_phone(open_page: Callable[..., Any], url: str) -> None:
+    page = open_page("narrow", "alice")
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.context.set_extra_http_headers({"Accept-Language": "de"})
+    for name in (name for name, (viewer, _) in stage.PAGES.items() if viewer == "alice"):
+        stage.go(page, url, name)
+        page.evaluate("document.documentElement.style.fontSize = '200%'")
+        assert page.evaluate(OVERFLOW) == 0, name
 
 
 def test_german_fits_on_a_phone_with_its_longer_words(open_page: Callable[..., Any], url: str) -> None:

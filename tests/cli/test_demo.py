@@ -186,7 +186,9 @@ def test_a_visitor_goes_from_an_invitation_to_being_off_a_list_with_what_the_dem
     call(app.test_cli_runner(), "minutely")
 
     page = visitor.get("/demo/mail")
-    assert "To heidi@example.org" in page.text
+    assert f"To heidi@example.org, {datetime.now(UTC).day} " in page.text
+    assert page.html.count('href="http://localhost:8000/link/ask">http://localhost:8000/link/ask</a>') == 1
+    assert 'href="mailto:helpdesk@example.org"' in page.html
     (link,) = re.findall(r'href="http://localhost:8000(/link/[^"]{43})"', page.html)
     visitor.client.get(link)
     assert visitor.follow("/link", {}).title.startswith("Choose a password")

@@ -70,14 +70,15 @@ def test_a_letter_of_the_operator_counts_for_its_language(app: Flask, tmp_path: 
 
 
 def test_a_list_is_called_as_the_language_calls_it(alice: Visitor, instance: Path, app: Flask) -> None:
-    path = instance / "mailinglists.toml"
+    file = instance / "mailinglists.toml"
     names = '{ en = "Everybody", de = "Alle" }'
-    path.write_text(path.read_text().replace('name = "Members"', f"name = {names}", 1))
+    file.write_text(file.read_text().replace('name = "Members"', f"name = {names}", 1))
     app.extensions["portal"].catalogue.cache_clear()
     assert "Everybody" in alice.get("/subscriptions").text
     alice.follow("/account/language", {"language": "de"}, page="/account")
-    page = alice.get("/subscriptions").text
-    assert ("Alle" in page, "Everybody" in page) == (True, False)
+    for path in ("/subscriptions", "/leave"):
+        page = alice.get(path).text
+        assert ("Alle" in page, "Everybody" in page) == (True, False), path
 
 
 def test_words_that_the_portal_stores_are_in_the_language_of_the_page(bob: Visitor, session: Session) -> None:

@@ -426,6 +426,19 @@ def test_a_member_adds_an_address_and_undoes_it_from_the_old_one(post: Post) -> 
     assert dora.client.get("/account").status_code == 302
 
 
+def test_an_address_that_one_already_has_is_refused_on_the_page_and_gets_no_link(post: Post) -> None:
+    bob = post.visitor()
+    bob.log_in("bob")
+    for replacing in ({}, {"replaces_main": "y"}):
+        page = bob.post("/account/addresses", {"email": "Bob@Example.org", **replacing}, status=422)
+        assert isinstance(page, Page)
+        assert "Bob@Example.org is already one of your addresses." in page.text
+        assert "Not confirmed" not in page.text
+    assert "We are sending a link" in bob.follow("/account/addresses", {"email": "office@example.org"}).text, "Dora's"
+    wait_until(post.links)
+    assert {each.to for each in post.server.taken} == {"office@example.org"}
+
+
 def test_superusers_who_change_their_own_address_on_the_page_of_a_person_can_undo_it(post: Post) -> None:
     bob = post.visitor()
     bob.log_in("bob")

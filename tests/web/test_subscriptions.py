@@ -72,6 +72,14 @@ def test_what_is_kept_of_a_row_is_what_the_next_member_would_see(
     assert alice.get("/subscriptions").text.count("You chose this on 22 Nov 2026 .") == 1
 
 
+def test_a_choice_that_another_tab_has_saved_changes_nothing(alice: Visitor) -> None:
+    form = {"shown": alice.get("/subscriptions").value("shown"), "lists": ["members"]}
+    assert "note good" in alice.follow("/subscriptions", form).html
+    page = alice.follow("/subscriptions", form)
+    assert "Nothing was changed." in page.text
+    assert "note good" not in page.html
+
+
 def test_saving_without_a_difference_changes_nothing_and_says_so(alice: Visitor, session: Session) -> None:
     page = alice.follow("/subscriptions", {"shown": alice.get("/subscriptions").value("shown")})
     assert "Nothing was changed." in page.text

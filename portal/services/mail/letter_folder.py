@@ -4,6 +4,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -18,7 +19,7 @@ class FoundLetter(NamedTuple):
 
     to: str
     subject: str
-    date: str
+    date: datetime
     paragraphs: tuple[str, ...]
 
 
@@ -47,7 +48,7 @@ def read(folder: Path, *, limit: int = 50) -> tuple[FoundLetter, ...]:
 def _letter(raw: bytes) -> FoundLetter:
     message = message_from_bytes(raw, policy=policy.default)
     paragraphs = tuple(_paragraphs(message.get_content()))
-    return FoundLetter(str(message["To"]), str(message["Subject"]), str(message["Date"]), paragraphs)
+    return FoundLetter(str(message["To"]), str(message["Subject"]), message["Date"].datetime, paragraphs)
 
 
 def _paragraphs(text: str) -> Iterator[str]:

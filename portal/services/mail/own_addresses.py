@@ -8,7 +8,7 @@ from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from portal.domain.address import canonical
-from portal.errors import BadInputError, LinkRefusedError
+from portal.errors import BadInputError, DuplicateError, LinkRefusedError
 from portal.models import Address, MailedLink, MailRequest, User, UserAddress
 from portal.services import outbox, security_log
 from portal.services.accounts import address_changes, passwords, sessions
@@ -42,8 +42,13 @@ class Who(NamedTuple):
 def request(session: Session, address: Checked, *, replaces_main: bool, who: Who, place: str) -> None:
     """Mail a link to an address that a member wants to add, or to use instead of the main one.
 
-    The rate limits are those of all links; beyond them nothing is sent, without an error.
+    The rate limits are those of all links; beyond them nothing is sent, without an error. Raise DuplicateError if it is
+    one of the member's addresses already.
     """
+    with reading(session):
+        held = _held(session, who.user_id)
+    if address.canonical in held.spellings:
+        raise DuplicateError("%(address)s is already one of your addresses", address=address.spelling)
     details = {"spelling": address.spelling, "wish": "replace" if replaces_main else "add"}
     links.request(session, "confirm", address.spelling, place=place, now=who.now, user_id=who.user_id, details=details)
 
