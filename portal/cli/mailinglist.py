@@ -306,7 +306,8 @@ def why(*, handle: str, who: str, form: str) -> None:
     mailing_list = portal().catalogue().get(handle)
     addresses = profiles.addresses_of(db.session(), who)
     found = [
-        service.explain(db.session(), mailing_list, each, now=portal().clock(), moment=moment) for each in addresses
+        service.explain(db.session(), mailing_list, each, now=portal().clock(), moment=moment, list_name=handle)
+        for each in addresses
     ]
     if form == "json":
         print_json(found if len(found) > 1 else found[0])
@@ -396,7 +397,7 @@ def runs(*, handle: str | None, limit: int, form: str) -> None:
 @as_text_or_json
 @click.argument("handle", metavar="[LIST]", required=False)
 def numbers(*, handle: str | None, by: str, form: str) -> None:
-    """Print subscribers, joins, leaves and active people by week, month or year.
+    """Print subscribers, joins, leaves and people making changes by week, month or year.
 
     The figures are for all lists together, or for one. The last period is not over yet.
 

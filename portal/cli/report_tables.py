@@ -46,7 +46,7 @@ def runs_table(runs: "Iterable[RunReport]") -> Table:
 
 def numbers_table(periods: "Iterable[Period]") -> Table:
     """Return the table of periods."""
-    return ("FROM", "SUBSCRIBERS", "JOINED", "LEFT", "ACTIVE PEOPLE"), [
+    return ("FROM", "SUBSCRIBERS", "JOINED", "LEFT", "PEOPLE MAKING CHANGES"), [
         (each.begins_on.isoformat(), *each[1:]) for each in periods
     ]
 

@@ -386,7 +386,7 @@ def test_numbers_are_printed_by_month_for_all_lists_or_for_one(call, cast):
     call("unsubscribe", "members", "alice")
     assert call("numbers")[1].splitlines()[1].split() == ["2026-11-01", "2", "0", "1", "0"]
     (year,) = json.loads(call("numbers", "--by", "year", "--format", "json", "tech")[1])
-    assert year == {"begins_on": "2026-01-01", "subscribers": None, "joined": 0, "left": 0, "active": 0}
+    assert year == {"begins_on": "2026-01-01", "subscribers": None, "joined": 0, "left": 0, "people_making_changes": 0}
 
 
 def test_report_is_a_line_for_each_list_or_for_one(call, cast):

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Iterable
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
 from portal import database
-from portal.models import Address, MailRequest, User, UserAddress, UserGroup
+from portal.models import AccountChange, Address, MailRequest, User, UserAddress, UserGroup
 from portal.services import outbox
 from portal.services.accounts import log as account_log
 from portal.services.history import Actor
@@ -37,6 +37,13 @@ def find_uninvited(session: Session, *, groups: Collection[str] = ()) -> list[in
         query = query.where(exists().where(UserGroup.user_id == User.id, UserGroup.name.in_(groups)))
     with reading(session):
         return list(session.scalars(query.order_by(User.id)))
+
+
+def last_at(session: Session, user_id: int) -> datetime | None:
+    """Return when an invitation or a log-in link was last requested for an account; None if never."""
+    found = select(func.max(AccountChange.at)).where(AccountChange.user_id == user_id, AccountChange.what == "invited")
+    with reading(session):
+        return session.scalar(found)
 
 
 def is_waiting() -> ColumnElement[bool]:

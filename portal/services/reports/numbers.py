@@ -1,4 +1,4 @@
-"""Statistics for a board: subscribers, joins, leaves and active people by week, month or year."""
+"""Statistics for a board: subscribers, joins, leaves and people making changes by week, month or year."""
 
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -32,14 +32,14 @@ class Period(NamedTuple):
 
     ``subscribers`` counts the addresses on the lists at their last good runs before its end, None before the first run.
     ``joined`` and ``left`` count choices, and moves at the list, by which addresses became subscribed and unsubscribed,
-    without what first runs took over. ``active`` counts people who chose in the portal themselves.
+    without what first runs took over. ``people_making_changes`` counts people who chose in the portal themselves.
     """
 
     begins_on: date
     subscribers: int | None
     joined: int
     left: int
-    active: int
+    people_making_changes: int
 
 
 def numbers(
@@ -78,7 +78,7 @@ def _shifted(span: Span, today: date, number: int) -> date:
 
 
 def _moves(handles: Collection[str], bounds: Sequence[datetime]) -> Any:
-    """Count joins, leaves and active people by the number of the period, in one pass over the history."""
+    """Count joins, leaves and people making changes by the number of the period, in one pass over the history."""
     number = _number(History.at, bounds[1:-1]).label("number")
     return (
         select(

@@ -88,6 +88,7 @@ class _Facts:
     planned_run: int | None
     history: tuple[HistoryLine, ...]
     moment: Callable[[datetime], str]
+    list_name: str
 
 
 def explain(
@@ -97,17 +98,18 @@ def explain(
     *,
     now: datetime,
     moment: Callable[[datetime], str],
+    list_name: str,
 ) -> Explanation:
     """Explain one canonical address on one list from the portal's data; the list manager is not called.
 
-    ``moment`` formats the times in the sentences.
+    ``moment`` formats the times in the sentences, ``list_name`` is what they call the list.
     """
     history = list_reports.history(session, handle=mailing_list.handle, address=address, limit=_LINES)
     with reading(session):
         row = session.execute(_query(mailing_list, address)).first()
         if row is None:
-            return _of_nobody(mailing_list, address, history)
-        known = _load(session, mailing_list, row, history, now=now, moment=moment)
+            return _of_nobody(mailing_list, address, history, list_name=list_name)
+        known = _load(session, mailing_list, row, history, now=now, moment=moment, list_name=list_name)
     return Explanation(
         handle=mailing_list.handle,
         address=address,
@@ -119,25 +121,31 @@ def explain(
         next_reason=None if known.decision.action in {Action.NOTHING, Action.INIT} else known.decision.reason,
         held_back=known.decision.held_back,
         summary=_summary(known),
-        sentences=(
-            _on_the_list(known),
-            *_delivered(known),
-            _held_by(known),
-            *_chosen(known),
-            *_at_the_list(known),
-            *_next_run(known),
-        ),
+        sentences=_sentences(known),
         history=history,
         address_id=known.row.id,
     )
 
 
-def _of_nobody(mailing_list: MailingList, address: str, history: tuple[HistoryLine, ...]) -> Explanation:
+def _sentences(known: _Facts) -> tuple[str, ...]:
+    return (
+        _on_the_list(known),
+        *_delivered(known),
+        _held_by(known),
+        *_chosen(known),
+        *_at_the_list(known),
+        *_next_run(known),
+    )
+
+
+def _of_nobody(
+    mailing_list: MailingList, address: str, history: tuple[HistoryLine, ...], *, list_name: str
+) -> Explanation:
     sentences = (
         gettext(
-            "%(address)s is not known here: no account holds it, and nothing is stored for it on %(handle)s.",
+            "%(address)s is not known here: no account holds it, and nothing is stored for it on %(name)s.",
             address=address,
-            handle=mailing_list.handle,
+            name=list_name,
         ),
         gettext("It is not known whether it is on the list: only a run reads the roster."),
         gettext("If it is, it is a subscriber without an account, and no run touches it."),
@@ -189,6 +197,7 @@ def _load(
     *,
     now: datetime,
     moment: Callable[[datetime], str],
+    list_name: str,
 ) -> _Facts:
     our_acts = plans.unfinished_acts(session, mailing_list.handle)
     open_run = runs.open_planned(session, mailing_list.handle)
@@ -207,6 +216,7 @@ def _load(
         planned_run=open_run.run_id if open_run else None,
         history=history,
         moment=moment,
+        list_name=list_name,
     )
 
 
@@ -265,9 +275,9 @@ _NEXT = {
     Action.NOTHING: marked("there is nothing to do"),
 }
 _PLACES = {
-    True: marked("%(address)s is on %(handle)s: %(then)s."),
-    False: marked("%(address)s is not on %(handle)s: %(then)s."),
-    None: marked("%(address)s may be on %(handle)s: %(then)s."),
+    True: marked("%(address)s is on %(name)s: %(then)s."),
+    False: marked("%(address)s is not on %(name)s: %(then)s."),
+    None: marked("%(address)s may be on %(name)s: %(then)s."),
 }
 
 
@@ -282,18 +292,18 @@ def _summary(known: _Facts) -> str:
     else:
         then = marked("the next run does not remove it yet")
     place = _PLACES[known.row.seen]
-    return gettext(place, address=known.row.canonical, handle=known.mailing_list.handle, then=gettext(then))
+    return gettext(place, address=known.row.canonical, name=known.list_name, then=gettext(then))
 
 
 def _on_the_list(known: _Facts) -> str:
     at = known.last_good_at
     when = gettext(" (last good run: %(at)s)", at=known.moment(at)) if at else ""
     sentence = {
-        True: marked("%(address)s is on %(handle)s, as last seen%(when)s."),
-        False: marked("%(address)s is not on %(handle)s, as last seen%(when)s."),
-        None: marked("It is not known whether %(address)s is on %(handle)s: no run has looked for it yet%(when)s."),
+        True: marked("%(address)s is on %(name)s, as last seen%(when)s."),
+        False: marked("%(address)s is not on %(name)s, as last seen%(when)s."),
+        None: marked("It is not known whether %(address)s is on %(name)s: no run has looked for it yet%(when)s."),
     }[known.row.seen]
-    return gettext(sentence, address=known.row.canonical, handle=known.mailing_list.handle, when=when)
+    return gettext(sentence, address=known.row.canonical, name=known.list_name, when=when)
 
 
 def _delivered(known: _Facts) -> tuple[str, ...]:

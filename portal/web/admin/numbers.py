@@ -1,4 +1,4 @@
-"""Numbers for a board, for superusers: subscribers, who joined and left, and active people, as a page or a file."""
+"""Statistics for a board, for superusers: subscribers, joins, leaves and people making changes, as a page or a file."""
 
 from collections.abc import Collection, Iterator
 from datetime import date
@@ -19,7 +19,7 @@ from portal.web.template_filters import MONTHS, day_text
 blueprint = Blueprint("numbers", __name__, url_prefix="/numbers")
 
 SPAN_WORDS = {Span.WEEK: _("Weeks"), Span.MONTH: _("Months"), Span.YEAR: _("Years")}
-COLUMNS = ("from", "subscribers", "joined", "left", "active_people")
+COLUMNS = ("from", "subscribers", "joined", "left", "people_making_changes")
 
 
 @blueprint.get("")

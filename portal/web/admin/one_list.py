@@ -94,7 +94,8 @@ def why(handle: str) -> ResponseReturnValue:
     if form.validate():
         try:
             moment, now = current_app.jinja_env.filters["moment"], portal().clock()
-            answer = reasons.explain(db.session(), mailing_list, canonical(form.q.data), now=now, moment=moment)
+            address, name = canonical(form.q.data), mailing_list.name
+            answer = reasons.explain(db.session(), mailing_list, address, now=now, moment=moment, list_name=name)
         except InvalidAddressError as error:
             form.q.errors.append(sentence(str(error)))
     response = render_template("admin/why.html", mailing_list=mailing_list, form=form, answer=answer)

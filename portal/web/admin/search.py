@@ -67,7 +67,7 @@ def _answers(address: str) -> list[tuple[str, why.Explanation]]:
         return []
     moment, now = current_app.jinja_env.filters["moment"], portal().clock()
     answers = (
-        (each.name, why.explain(db.session(), each, address, now=now, moment=moment))
+        (each.name, why.explain(db.session(), each, address, now=now, moment=moment, list_name=each.name))
         for each in catalogue.lists.values()
     )
     return [(name, answer) for name, answer in answers if answer.is_of_concern]

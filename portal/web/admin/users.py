@@ -1,6 +1,6 @@
 """Accounts, for superusers: create, change, deactivate and delete them."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
@@ -11,7 +11,7 @@ from portal.domain.address import canonical
 from portal.errors import BadInputError, ChangedMeanwhileError, StaleFormError
 from portal.extensions import db, portal
 from portal.faults import fault_of
-from portal.services.accounts import addresses, directory, password_changes, passwords, profiles, users
+from portal.services.accounts import addresses, directory, invitations, password_changes, passwords, profiles, users
 from portal.services.accounts import log as account_log
 from portal.services.accounts.addresses import Checked
 from portal.services.accounts.profiles import Details, Profile
@@ -19,7 +19,7 @@ from portal.services.mail.overview import refusals
 from portal.services.preferences import preferences
 from portal.services.preferences.preferences import Page
 from portal.services.reports import deliveries, person_history
-from portal.translation import LazyText, gettext
+from portal.translation import LazyText, gettext, ngettext
 from portal.translation import lazy_gettext as _
 from portal.web import guards, recent_password, shown, shown_once
 from portal.web.admin.person import names_of_lists
@@ -130,8 +130,25 @@ def edit(user_id: int) -> ResponseReturnValue:
     after_change(own)
     if edited.stale:
         return _conflict_page(user_id, form, edited.stale), 409
-    flash(gettext("Saved."), "good")
+    words = [gettext("Saved."), *_lists_text(user_id, address, before=edited.found.email)]
+    flash(" ".join(words), "good")
     return redirect(url_for("admin.users.show", user_id=user_id), 303)
+
+
+def _lists_text(user_id: int, address: Checked, *, before: str) -> Iterator[str]:
+    """Yield a sentence about the lists that go to a new main address."""
+    lists = portal().known_lists()
+    if lists is None or address.canonical == (before and canonical(before)):
+        return
+    found = directory.subscriptions(db.session(), user_id, lists=lists)
+    count = sum(each.is_subscribed and canonical(each.address) == address.canonical for each in found)
+    yield ngettext(
+        "%(number)s list will be sent to %(address)s.",
+        "%(number)s lists will be sent to %(address)s.",
+        count,
+        number=count,
+        address=address.spelling,
+    )
 
 
 def _filled(profile: Profile) -> EditUserForm:
@@ -320,6 +337,8 @@ def _action_page(user_id: int, form: UserActionForm, *, act: str) -> str:
         form.form_errors.append(gettext("This page was out of date, so nothing was done. Check it again."))
     form.shown.data = shown.sign(f"account-actions {user_id}", last)
     lists = portal().known_lists() or {}
+    if act == "activate":  # no one is put back on a list that they may not see any more
+        lists = {handle: each for handle, each in lists.items() if each.is_offered_to(frozenset(profile.groups))}
     return render_template(
         "admin/users/delete.html" if act == "delete" else "admin/users/action.html",
         act=act,
@@ -352,6 +371,8 @@ def _page(profile: Profile, form: EditUserForm, *, is_shared: bool = False) -> s
         deliveries=[*found.deliveries, *lost],
         lines=person_history.latest(db.session(), profile.id, limit=LATEST),
         names=names_of_lists(),
+        moved_from=person_history.moved_from(db.session(), profile.id),
+        invited_at=invitations.last_at(db.session(), profile.id),
         can_be_invited=portal().settings.mail is not None and profile.is_active and bool(profile.email),
     )
 

@@ -1,4 +1,4 @@
-"""Numbers for a board: subscribers, who joined and left, and active people, by week, month and year."""
+"""Numbers for a board: subscribers, who joined and left, and people making changes, by week, month and year."""
 
 from datetime import UTC, date, datetime
 from typing import Any

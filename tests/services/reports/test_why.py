@@ -49,7 +49,7 @@ class Story:
         def moment(at: datetime) -> str:
             return f"{at.astimezone(ZoneInfo('Europe/Dublin')):%Y-%m-%d %H:%M %Z}"
 
-        return explain(self.session, self.lists[handle], address, now=self.clock(), moment=moment)
+        return explain(self.session, self.lists[handle], address, now=self.clock(), moment=moment, list_name=handle)
 
     def last(self, address: str = "alice@example.org", handle: str = "members") -> str:
         return self.explain(address, handle).sentences[-1]

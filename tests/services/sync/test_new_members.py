@@ -102,7 +102,12 @@ def office(session: Session, app: Flask, instance: Path, rosters: Rosters, clock
 def test_a_new_member_is_put_on_the_list_once_and_reads_why(office: Office, session: Session) -> None:
     nina = office.join("nina", "Nina@Example.org", OTHER)
     explained = explain(
-        session, office.portal.catalogue().get("members"), NINA, now=office.clock(), moment=lambda at: f"{at:%d %b}"
+        session,
+        office.portal.catalogue().get("members"),
+        NINA,
+        now=office.clock(),
+        moment=lambda at: f"{at:%d %b}",
+        list_name="members",
     )
     assert explained.sentences[-1] == (
         "The next run adds it, unless it is there already: its holder is new, and the list subscribes new members."

@@ -1,5 +1,6 @@
 """Mail on the pages of superusers: numbers, refusals at the account, invitations to many."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,8 +81,12 @@ def test_many_are_invited_from_the_page_of_people(bob: Visitor, app: Flask) -> N
 
 def test_a_person_is_invited_on_their_own_page(bob: Visitor, session: Session) -> None:
     path = "/admin/users/1"
+    shown = bob.get(path).text
+    assert "“Invite by e-mail” immediately requests an e-mail to alice@example.org" in shown
+    assert "last invited" not in shown
     done = bob.follow(f"{path}/invite", {}, page=path)
     assert "An invitation to alice@example.org will be sent within a minute." in done.text
+    assert re.search(r"last invited \d+ \w+", done.text)
     assert "an invitation is about to be sent" in bob.follow(f"{path}/invite", {}, page=path).text
     assert "out of date" in bob.follow(f"{path}/invite", {"shown": "x"}, page=path).text
     mailboxes = session.scalars(select(MailRequest.mailbox).where(MailRequest.purpose == "invite")).all()

@@ -36,7 +36,13 @@ def test_numbers_are_downloaded(bob: Visitor) -> None:
     response = bob.client.get("/admin/numbers/export?by=month")
     assert response.headers["Content-Disposition"] == 'attachment; filename="numbers-by-month-2026-11-22.csv"'
     rows = list(csv.DictReader(io.StringIO(response.data.decode("utf-8-sig"))))
-    assert rows[-1] == {"from": "2026-11-01", "subscribers": "1202", "joined": "0", "left": "0", "active_people": "0"}
+    assert rows[-1] == {
+        "from": "2026-11-01",
+        "subscribers": "1202",
+        "joined": "0",
+        "left": "0",
+        "people_making_changes": "0",
+    }
     (only,) = json.loads(bob.client.get("/admin/numbers/export?by=year&list=tech&format=json").text)
     assert only["subscribers"] is None
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from portal.models import LoginSession, Preference, User
@@ -93,7 +93,11 @@ def test_name_address_and_groups_of_an_account_are_changed(bob: Visitor, alice: 
     found = number(session, "alice")
     page = bob.follow(f"/admin/users/{found}", {"name": "Alice A", "email": "alice@new.example.org", "groups": "board"})
 
-    assert "Saved." in page.text
+    assert "Saved. 1 list will be sent to alice@new.example.org." in page.text
+    assert "Moved from alice@example.org on 22 Nov" not in page.text, "it is due first"
+    session.execute(update(Preference).where(Preference.moved_from.is_not(None)).values(seen=True))
+    session.commit()
+    assert "Moved from alice@example.org on 22 Nov" in bob.get(f"/admin/users/{found}").text
     changed = profile(session, "alice")
     assert (changed.name, changed.email, changed.groups) == ("Alice A", "alice@new.example.org", ("board",))
     moved = session.execute(select(Preference.subscribed, Preference.moved_to.is_not(None))).all()
@@ -140,6 +144,11 @@ def test_a_deactivated_user_is_locked_out_at_once_and_comes_back(
     page = bob.follow(f"/admin/users/{found}/deactivate", {})
     assert "Alice has been deactivated." in page.text
     assert alice.client.get("/subscriptions").status_code == 302
+    make_preference(session, "members", "alice@example.org", True, seen=False)
+    make_preference(session, "tech", "alice@example.org", True, seen=True)
+    text = bob.get(f"/admin/users/{found}/activate").text
+    assert "alice@example.org is put back on Members ." in text
+    assert "alice@example.org stays on Tech ." in text
     bob.follow(f"/admin/users/{found}/activate", {})
     assert profile(session, "alice").is_active
 
@@ -272,8 +281,8 @@ def test_search_answers_why_a_shared_address_is_on_each_list(bob: Visitor, alice
     assert "Held by alice" in page.text
     assert "Held by dora" in page.text
     assert summaries(page) == [
-        "alice@example.org is on members: there is nothing to do.",
-        "alice@example.org may be on tech: the next run takes over the state at the list.",
+        "alice@example.org is on Members: there is nothing to do.",
+        "alice@example.org may be on Tech: the next run takes over the state at the list.",
     ]
     lists = {each["href"] for _, each in page.tags if (each.get("href") or "").startswith("/admin/lists/")}
     assert "/admin/lists/board" not in lists, "alice may not see it"
@@ -294,7 +303,7 @@ def test_search_has_a_list_that_its_holders_may_not_see_where_the_address_is_on_
     make_user(session, "dora", "alice@example.org")
     make_preference(session, "board", "alice@example.org", True, seen=True)
     assert (
-        "alice@example.org is on board: the next run removes it." in bob.get("/admin/search?q=alice@example.org").text
+        "alice@example.org is on Board: the next run removes it." in bob.get("/admin/search?q=alice@example.org").text
     )
 
 
