@@ -93,7 +93,8 @@ def test_an_instance_folder_that_cannot_be_made_is_one_line_and_78(tmp_path: Pat
     done = run(*command, PORTAL_INSTANCE=str(tmp_path / "file" / "instance"))
 
     assert (done.returncode, done.stdout) == (78, "")
-    assert re.fullmatch(r"error: .*/file/instance.*: Not a directory \(docs/errors\.md#configuration\)\n", done.stderr)
+    message = r"error: .*/file/instance.*: Not a directory \(docs/errors\.md#configuration-error\)\n"
+    assert re.fullmatch(message, done.stderr)
 
 
 def test_the_portal_starts_without_a_warning(tmp_path: Path) -> None:
