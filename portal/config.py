@@ -528,17 +528,9 @@ def _read_toml(path: Path) -> dict[str, Any] | None:
 
 _Struct = TypeVar("_Struct", bound=Struct)
 
-# Settings that were renamed before the first release, and what to write instead.
-_RENAMED = {
-    "brake": "safety_limits = { removals = 5, removals_percent = 10, additions = 25, additions_percent = 25 }",
-}
-
 
 def _convert(where: Path | str, table: Any, kind: type[_Struct], *, strict: bool = True) -> _Struct:
     """Convert a table to a Struct. Raise ConfigurationError, which names the file and the key."""
-    for old, new in _RENAMED.items():
-        if isinstance(table, dict) and old in table:
-            raise ConfigurationError(f"{where}: `{old}` is now called `{new.partition(' ')[0]}`; write {new}")
     try:
         return msgspec.convert(table, kind, strict=strict)
     except msgspec.ValidationError as error:
