@@ -110,7 +110,7 @@ def test_an_account_is_deactivated_and_activated(superuser: Visitor, session: Se
         assert admits_it(page)
         assert profiles.by_username(session, "alice").is_active is is_active
         note = page.html.partition('role="status">')[2].partition("<")[0]
-        assert "alice" in note
+        assert "Alice" in note
         assert "list" not in note
 
 
