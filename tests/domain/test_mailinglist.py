@@ -69,3 +69,9 @@ def test_a_list_has_the_name_and_description_of_a_language_or_else_of_english_or
     both = replace(EVERYBODY, names={"de": "Mitglieder", "en": "Everybody"}, descriptions={"fr": "Tout", "de": "Alle"})
     found = [(each.name, each.description) for each in map(both.in_language, ("de", "fr", "it"))]
     assert found == [("Mitglieder", "Alle"), ("Everybody", "Tout"), ("Everybody", "Tout")]
+
+
+def test_a_list_is_a_key_by_all_its_fields() -> None:
+    rows = {EVERYBODY: "as it was"}
+    assert rows[replace(EVERYBODY)] == "as it was"
+    assert replace(EVERYBODY, name="All members", names={"de": "Mitglieder"}) not in rows
