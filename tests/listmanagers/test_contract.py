@@ -233,6 +233,7 @@ def test_an_address_that_the_list_manager_always_fails_at_keeps_no_other_waiting
     assert alone["bob@example.org"].result is Result.REJECTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["add", "remove"])
 @pytest.mark.parametrize("breakable", [each for each in BREAKABLE if KINDS[each].can_fail_at_one], indirect=True)
 def test_a_list_manager_that_is_down_refuses_no_address(breakable, call):
@@ -295,6 +296,7 @@ def test_a_kind_that_knows_no_options_does_not_say_that_it_does(name, tmp_path):
     made.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["check", "roster", "add", "remove"])
 def test_a_list_manager_that_is_down_is_said_to_be_so_in_one_line(breakable, call):
     breakable.break_down()

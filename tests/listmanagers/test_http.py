@@ -185,6 +185,7 @@ def test_a_refused_connection_is_tried_twice_and_told_in_the_words_of_the_system
     assert time.monotonic() - started > 0.2
 
 
+@pytest.mark.slow
 def test_a_second_try_may_succeed():
     for first in (answering(500, b"oops"), closing, breaking_off):
         with serving(first, OK) as server:
@@ -330,6 +331,7 @@ def certificate(tmp_path_factory) -> Path:
     return folder / "both"
 
 
+@pytest.mark.slow
 def test_a_certificate_must_be_trusted(certificate):
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate)

@@ -203,6 +203,7 @@ def test_addresses_never_stand_in_the_command_line(fake):
     assert [call.argv[-1] for call in fake.calls()] == ["ants", "ants"]
 
 
+@pytest.mark.slow
 def test_a_time_out_leaves_nothing_changed_and_the_next_call_works(fake):
     fake.hang("add_members", locked=True)
     with pytest.raises(ListManagerUnavailableError, match="find out what is blocking it, such as a lock"):

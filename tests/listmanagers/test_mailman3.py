@@ -383,6 +383,7 @@ def test_an_add_that_fails_once_for_reasons_of_mailmans_own_is_sent_again(fake, 
     assert fake.roster("ants") == {"bob@example.org"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["locked", "race", "error", "close", "refuse"])
 def test_an_add_that_fails_twice_is_a_failure_of_mailman(fake, mode):
     manager = opened(fake)

@@ -152,6 +152,7 @@ def test_choices_during_a_sync_are_made_at_once_and_carried_out_by_the_next(app,
     assert session.scalar(select(func.count()).select_from(History)) == 20
 
 
+@pytest.mark.slow
 def test_members_who_change_their_minds_again_and_again_and_syncs_get_along(app, session, catalogue, clock):
     members = catalogue.get("members")
     users = [make_user(session, f"u{number}") for number in range(4)]

@@ -115,6 +115,7 @@ def test_what_is_stored_stays_whatever_the_file_says(session, cast, run):
     assert session.scalars(select(History)).all() == []
 
 
+@pytest.mark.slow
 @given(before=st.sampled_from([None, True, False]), values=st.lists(st.sampled_from("01"), min_size=1, max_size=4))
 def test_a_no_is_never_made_a_yes(app, before, values):
     with app.app_context(), Session(db.engine) as session:

@@ -85,6 +85,7 @@ def follow(session: Session, lists: dict[str, MailingList]) -> None:
             session.commit()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", Change)
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(each, marks=pytest.mark.slow) for each in range(2, 5))])
 def test_what_is_foreseen_is_what_the_next_sync_plans(

@@ -137,6 +137,7 @@ def test_no_query_is_a_fault(bob: Visitor, query: dict[str, str]) -> None:
         assert response.status_code in {200, 302, 400}, (path, query)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blank", ["%20", "%E2%80%A8", "%0D%0A"])
 @pytest.mark.parametrize("name", ["q", "state", "group", "sort", "page", "format"])
 def test_a_blank_in_a_query_is_as_nothing(bob: Visitor, name: str, blank: str) -> None:
